@@ -1,0 +1,134 @@
+//! A bounded memory of recent events, for watchers that come and go.
+//!
+//! A watcher says the zxid up to which it knows everything; it gets what
+//! happened since, or is told that some of it may be forgotten. So a watcher
+//! costs the server nothing while it is away, and never misses a change without
+//! knowing it.
+
+use std::collections::VecDeque;
+
+use crate::Zxid;
+use crate::path::is_at_or_below;
+use crate::state::Event;
+
+/// The most recent events, in order.
+#[derive(Debug, Clone)]
+pub struct EventLog {
+    events: VecDeque<Event>,
+    events_max: usize,
+    /// Every event after this zxid is remembered.
+    floor: Zxid,
+    last: Zxid,
+}
+
+/// What a watcher missed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Missed {
+    /// These events, all there were, up to and including `upto`.
+    Events {
+        /// In the order of the log.
+        events: Vec<Event>,
+        /// The watcher knows everything up to here now.
+        upto: Zxid,
+    },
+    /// Perhaps more than is remembered: read the nodes anew, then watch on from
+    /// `upto`.
+    Unknown {
+        /// Where to watch on from.
+        upto: Zxid,
+    },
+}
+
+impl EventLog {
+    /// Remembers events after `floor`, at most `events_max` of them.
+    #[must_use]
+    pub fn new(floor: Zxid, events_max: usize) -> Self {
+        Self { events: VecDeque::new(), events_max, floor, last: floor }
+    }
+
+    /// Takes in the events of the writes up to `zxid`.
+    pub fn push(&mut self, zxid: Zxid, events: Vec<Event>) {
+        self.events.extend(events);
+        self.last = self.last.max(zxid);
+        while self.events.len() > self.events_max {
+            self.floor = self.events.pop_front().map_or(self.floor, |e| e.zxid);
+        }
+        // A write's events are remembered together or not at all.
+        while self.events.front().is_some_and(|e| e.zxid == self.floor) {
+            self.events.pop_front();
+        }
+    }
+
+    /// The last write whose events were taken in.
+    #[must_use]
+    pub fn last(&self) -> Zxid {
+        self.last
+    }
+
+    /// What happened at `path` (or anywhere below it, if `recursive`) after
+    /// `since`, at most `events_max` events.
+    #[must_use]
+    pub fn since(&self, since: Zxid, path: &str, recursive: bool, events_max: usize) -> Missed {
+        if since < self.floor {
+            return Missed::Unknown { upto: self.last };
+        }
+        let start = self.events.partition_point(|e| e.zxid <= since);
+        let mut events: Vec<Event> = Vec::new();
+        for event in self.events.range(start..) {
+            let here = event.path.as_str();
+            if !(here == path || recursive && is_at_or_below(here, path)) {
+                continue;
+            }
+            let full = events.len() >= events_max;
+            match events.last() {
+                Some(last) if full && last.zxid != event.zxid => {
+                    let upto = last.zxid;
+                    return Missed::Events { events, upto };
+                }
+                _ => events.push(event.clone()),
+            }
+        }
+        Missed::Events { events, upto: self.last.max(since) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::path::NodePath;
+    use crate::state::EventKind;
+
+    fn event(zxid: Zxid, path: &str) -> Event {
+        Event { zxid, kind: EventKind::DataChanged, path: NodePath::parse(path).unwrap() }
+    }
+
+    fn zxids(missed: Missed) -> Vec<Zxid> {
+        match missed {
+            Missed::Events { events, .. } => events.iter().map(|e| e.zxid).collect(),
+            Missed::Unknown { .. } => panic!("unknown"),
+        }
+    }
+
+    #[test]
+    fn a_watcher_gets_what_it_missed_or_is_told() {
+        let mut log = EventLog::new(0, 3);
+        for zxid in 1..=3 {
+            log.push(zxid, vec![event(zxid, "/a"), event(zxid, "/b/c")]);
+        }
+        // Six events, room for three: write 1 is gone whole, and half of 2 with it.
+        assert_eq!(log.since(1, "/", true, 10), Missed::Unknown { upto: 3 });
+        assert_eq!(zxids(log.since(2, "/", true, 10)), [3, 3]);
+        assert_eq!(zxids(log.since(2, "/a", false, 10)), [3]);
+        assert_eq!(zxids(log.since(2, "/b", true, 10)), [3]);
+        assert_eq!(zxids(log.since(2, "/b", false, 10)), [0u64; 0]);
+    }
+
+    #[test]
+    fn a_long_answer_is_cut_between_writes() {
+        let mut log = EventLog::new(0, 100);
+        log.push(1, vec![event(1, "/a"), event(1, "/a")]);
+        log.push(2, vec![event(2, "/a")]);
+        let Missed::Events { events, upto } = log.since(0, "/a", false, 1) else { panic!() };
+        assert_eq!((events.len(), upto), (2, 1));
+    }
+}

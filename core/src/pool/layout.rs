@@ -1,0 +1,150 @@
+//! Where things stand below `/rota/pools`, and which names they may have.
+
+use crate::pool::Bucket;
+
+/// The parent of all pools.
+pub const POOLS: &str = "/rota/pools";
+/// Longest name of a pool, member, item or bucket, in bytes.
+pub const NAME_LEN_MAX: usize = 255;
+
+/// Why a text is not a name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// It has no characters.
+    #[error("a name has at least one character")]
+    Empty,
+    /// It is too long.
+    #[error("a name has at most {NAME_LEN_MAX} bytes")]
+    TooLong,
+    /// It would mean another place.
+    #[error("the names '.' and '..' are not allowed")]
+    Relative,
+    /// A slash, a control character, or one that a path cannot hold.
+    #[error("character {0:?} is not allowed in a name")]
+    Character(char),
+}
+
+/// Checks the name of a pool, member, item or bucket: 1 to [`NAME_LEN_MAX`]
+/// bytes that can stand as one name in a path.
+///
+/// # Errors
+/// [`NameError`] names the first rule that `name` breaks.
+pub fn check_name(name: &str) -> Result<(), NameError> {
+    if name.is_empty() {
+        return Err(NameError::Empty);
+    }
+    if name.len() > NAME_LEN_MAX {
+        return Err(NameError::TooLong);
+    }
+    if let Some(c) = name.chars().find(|&c| c == '/') {
+        return Err(NameError::Character(c));
+    }
+    match crate::path::check_path(&format!("/{name}")) {
+        Ok(()) => Ok(()),
+        Err(crate::path::PathError::Character(c)) => Err(NameError::Character(c)),
+        Err(_) => Err(NameError::Relative),
+    }
+}
+
+/// `/rota/pools/<pool>`
+#[must_use]
+pub fn pool(pool: &str) -> String {
+    format!("{POOLS}/{pool}")
+}
+
+/// `/rota/pools/<pool>/members/<member>`
+#[must_use]
+pub fn member(pool: &str, member: &str) -> String {
+    format!("{POOLS}/{pool}/members/{member}")
+}
+
+/// `/rota/pools/<pool>/items/<item>`
+#[must_use]
+pub fn item(pool: &str, item: &str) -> String {
+    format!("{POOLS}/{pool}/items/{item}")
+}
+
+/// `/rota/pools/<pool>/buckets/<bucket>`
+#[must_use]
+pub fn row(pool: &str, bucket: &str) -> String {
+    format!("{POOLS}/{pool}/buckets/{bucket}")
+}
+
+/// `/rota/pools/<pool>/plan`
+#[must_use]
+pub fn plan(pool: &str) -> String {
+    format!("{POOLS}/{pool}/plan")
+}
+
+/// `/rota/pools/<pool>/checkpoints/<bucket>`
+#[must_use]
+pub fn checkpoint(pool: &str, bucket: &str) -> String {
+    format!("{POOLS}/{pool}/checkpoints/{bucket}")
+}
+
+/// The folders that every pool has from its creation on.
+pub const FOLDERS: [&str; 4] = ["members", "items", "buckets", "checkpoints"];
+
+/// What a node below [`POOLS`] is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place<'a> {
+    /// A pool's spec.
+    Spec,
+    /// A member.
+    Member(&'a str),
+    /// An item.
+    Item(&'a str),
+    /// The parent of the rows.
+    Buckets,
+    /// A row.
+    Row(Bucket),
+    /// The plan.
+    Plan,
+    /// Anything else: a folder, a checkpoint.
+    Other,
+}
+
+/// The pool that `path` belongs to, and what it is there. `None` for a path
+/// that is not below [`POOLS`].
+#[must_use]
+pub fn place(path: &str) -> Option<(&str, Place<'_>)> {
+    let below = path.strip_prefix(POOLS)?.strip_prefix('/')?;
+    let Some((pool, rest)) = below.split_once('/') else { return Some((below, Place::Spec)) };
+    let place = match rest.split_once('/') {
+        Some(("members", name)) => Place::Member(name),
+        Some(("items", name)) => Place::Item(name),
+        Some(("buckets", name)) => Place::Row(Bucket::new(name)),
+        None if rest == "plan" => Place::Plan,
+        None if rest == "buckets" => Place::Buckets,
+        _ => Place::Other,
+    };
+    Some((pool, place))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        assert_eq!(check_name("mail-7.eu_west:b@x"), Ok(()));
+        assert_eq!(check_name(""), Err(NameError::Empty));
+        assert_eq!(check_name(".."), Err(NameError::Relative));
+        assert_eq!(check_name("a/b"), Err(NameError::Character('/')));
+        assert_eq!(check_name("a\nb"), Err(NameError::Character('\n')));
+        assert_eq!(check_name(&"x".repeat(256)), Err(NameError::TooLong));
+    }
+
+    #[test]
+    fn every_place_is_found_again() {
+        assert_eq!(place(&pool("p")), Some(("p", Place::Spec)));
+        assert_eq!(place(&member("p", "m")), Some(("p", Place::Member("m"))));
+        assert_eq!(place(&item("p", "i")), Some(("p", Place::Item("i"))));
+        assert_eq!(place(&row("p", "3")), Some(("p", Place::Row(Bucket::number(3)))));
+        assert_eq!(place(&plan("p")), Some(("p", Place::Plan)));
+        assert_eq!(place("/rota/pools/p/buckets"), Some(("p", Place::Buckets)));
+        assert_eq!(place(&checkpoint("p", "3")), Some(("p", Place::Other)));
+        assert_eq!(place("/rota/pools"), None);
+        assert_eq!(place("/rota/poolsx/p"), None);
+    }
+}

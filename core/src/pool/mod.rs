@@ -1,0 +1,45 @@
+//! What the nodes below `/rota/pools` mean.
+//!
+//! ```text
+//! /rota/pools/<pool>                       Spec
+//! /rota/pools/<pool>/members/<member>      Member    (ephemeral)
+//! /rota/pools/<pool>/items/<item>          Item      (named pools; ephemeral or persistent)
+//! /rota/pools/<pool>/buckets/<bucket>      Row       (changes exactly when the grant changes)
+//! /rota/pools/<pool>/plan                  Plan
+//! /rota/pools/<pool>/checkpoints/<bucket>  a position: bytes, written only by the owner
+//! ```
+//!
+//! Their data is JSON: these types are read by programs in any language, through
+//! HTTP or a ZooKeeper client. Fields are only ever added, with a default.
+
+mod bucket;
+pub mod layout;
+mod member;
+mod plan;
+mod row;
+mod spec;
+mod table;
+mod view;
+
+pub use bucket::{Bucket, bucket_of_key};
+pub use layout::{NAME_LEN_MAX, NameError, check_name};
+pub use member::{Item, Member, MemberError, WEIGHT_MAX};
+pub use plan::{Move, Plan, Report};
+pub use row::{Owner, Row};
+pub use spec::{BUCKETS_MAX, Handoff, Kind, MAX_MOVING_DEFAULT, Spec, SpecError, Strategy};
+pub use table::{Delta, TableIndex};
+pub use view::{MemberEntry, PoolView, Pools, RowEntry};
+
+/// Reads a node's JSON.
+///
+/// # Errors
+/// When the bytes are not JSON of that type.
+pub fn from_json<T: serde::de::DeserializeOwned>(data: &[u8]) -> Result<T, serde_json::Error> {
+    serde_json::from_slice(data)
+}
+
+/// A node's data: `value` as JSON.
+#[must_use]
+pub fn to_json<T: serde::Serialize>(value: &T) -> bytes::Bytes {
+    bytes::Bytes::from(serde_json::to_vec(value).expect("these types have no fallible part"))
+}

@@ -1,0 +1,248 @@
+//! Pools as the tree holds them, decoded once and kept in step.
+//!
+//! Derived from the state and nothing else: loaded from it at the start or from
+//! a snapshot, then led along by the events of every command. It serves the
+//! readers of tables and the assignment controller, which would otherwise
+//! decode every row each time they look.
+
+use std::collections::BTreeMap;
+
+use super::layout::{self, Place};
+use super::{Bucket, Delta, Item, Kind, Member, Owner, Plan, Row, Spec, TableIndex, from_json};
+use crate::Zxid;
+use crate::state::{Event, EventKind, Node, SessionId, State};
+
+/// All pools, by name.
+#[derive(Debug, Clone, Default)]
+pub struct Pools {
+    pools: BTreeMap<String, PoolView>,
+}
+
+/// One pool.
+#[derive(Debug, Clone)]
+pub struct PoolView {
+    /// Its name.
+    pub name: String,
+    /// Its spec.
+    pub spec: Spec,
+    /// The version of the spec's node.
+    pub spec_version: i32,
+    /// Its members, by name.
+    pub members: BTreeMap<String, MemberEntry>,
+    /// Its items, by name; always empty in a hashed pool.
+    pub items: BTreeMap<String, Item>,
+    /// Its rows.
+    pub rows: BTreeMap<Bucket, RowEntry>,
+    /// Its last plan (number 0 before the first).
+    pub plan: Plan,
+    /// The version of the plan's node, if there is one.
+    pub plan_version: Option<i32>,
+    /// Its last change of any kind.
+    pub changed: Zxid,
+    table: TableIndex,
+}
+
+/// A member and how it joined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberEntry {
+    /// What its node says.
+    pub member: Member,
+    /// The `czxid` of its node.
+    pub joined: Zxid,
+    /// The version of its node.
+    pub version: i32,
+    /// The session that keeps it.
+    pub session: Option<SessionId>,
+}
+
+/// A row and the grant that it stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowEntry {
+    /// The owners.
+    pub row: Row,
+    /// The `mzxid` of the row's node.
+    pub fence: Zxid,
+    /// The version of the row's node.
+    pub version: i32,
+}
+
+impl Pools {
+    /// Reads all pools from the state.
+    #[must_use]
+    pub fn load(state: &State) -> Self {
+        let mut pools = Self::default();
+        let names: Vec<String> =
+            state.tree().children(layout::POOLS).map(|(p, _)| p.name().to_owned()).collect();
+        for name in names {
+            if let Some(view) = PoolView::load(state, &name) {
+                pools.pools.insert(name, view);
+            }
+        }
+        pools
+    }
+
+    /// Takes in what one command changed; `state` is as that command left it or
+    /// later. Returns the names of the pools it touched.
+    pub fn follow(&mut self, state: &State, events: &[Event]) -> Vec<String> {
+        let mut touched: Vec<String> = Vec::new();
+        for event in events {
+            let Some((pool, place)) = layout::place(event.path.as_str()) else { continue };
+            self.follow_one(state, pool, &place, event);
+            if touched.last().is_none_or(|last| last != pool) {
+                touched.push(pool.to_owned());
+            }
+        }
+        touched
+    }
+
+    fn follow_one(&mut self, state: &State, pool: &str, place: &Place<'_>, event: &Event) {
+        if *place == Place::Spec && event.kind == EventKind::Deleted {
+            self.pools.remove(pool);
+            return;
+        }
+        match self.pools.get_mut(pool) {
+            Some(view) => view.follow(state, place, event),
+            None => {
+                if let Some(view) = PoolView::load(state, pool) {
+                    self.pools.insert(pool.to_owned(), view);
+                }
+            }
+        }
+    }
+
+    /// A pool, by name.
+    #[must_use]
+    pub fn get(&self, pool: &str) -> Option<&PoolView> {
+        self.pools.get(pool)
+    }
+
+    /// All pools, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &PoolView> {
+        self.pools.values()
+    }
+}
+
+impl PoolView {
+    fn load(state: &State, name: &str) -> Option<Self> {
+        let tree = state.tree();
+        let path = layout::pool(name);
+        let spec_node = tree.get(&path)?;
+        let buckets = format!("{path}/buckets");
+        let mut view = Self {
+            name: name.to_owned(),
+            spec: from_json(&spec_node.data).ok()?,
+            spec_version: spec_node.version,
+            members: BTreeMap::new(),
+            items: BTreeMap::new(),
+            rows: BTreeMap::new(),
+            plan: Plan::default(),
+            plan_version: None,
+            changed: state.zxid(),
+            table: TableIndex::default(),
+        };
+        let version = tree.children(&buckets).map(|(_, n)| n.mzxid).max().unwrap_or(0);
+        let removed = tree.get(&buckets).map_or(0, |node| node.pzxid);
+        view.table = TableIndex::starting_at(version.max(removed));
+        for (path, node) in tree.children(&format!("{path}/members")) {
+            view.put_member(path.name(), Some(node));
+        }
+        for (path, node) in tree.children(&format!("{path}/items")) {
+            view.put_item(path.name(), Some(node));
+        }
+        for (path, node) in tree.children(&buckets) {
+            view.put_row(Bucket::new(path.name()), Some(node), node.mzxid);
+        }
+        view.put_plan(tree.get(&layout::plan(name)));
+        Some(view)
+    }
+
+    fn follow(&mut self, state: &State, place: &Place<'_>, event: &Event) {
+        let node = state.tree().get(event.path.as_str());
+        self.changed = event.zxid;
+        match place {
+            Place::Spec => {
+                if let Some((node, spec)) = node.and_then(|n| Some((n, from_json(&n.data).ok()?))) {
+                    self.spec = spec;
+                    self.spec_version = node.version;
+                }
+            }
+            Place::Member(name) => self.put_member(name, node),
+            Place::Item(name) => self.put_item(name, node),
+            Place::Row(bucket) => self.put_row(bucket.clone(), node, event.zxid),
+            Place::Plan => self.put_plan(node),
+            Place::Buckets | Place::Other => {}
+        }
+    }
+
+    fn put_member(&mut self, name: &str, node: Option<&Node>) {
+        match node.and_then(|n| Some((n, from_json(&n.data).ok()?))) {
+            Some((node, member)) => {
+                let entry =
+                    MemberEntry { member, joined: node.czxid, version: node.version, session: node.owner() };
+                self.members.insert(name.to_owned(), entry);
+            }
+            None => drop(self.members.remove(name)),
+        }
+    }
+
+    fn put_item(&mut self, name: &str, node: Option<&Node>) {
+        match node.and_then(|n| from_json(&n.data).ok()) {
+            Some(item) => drop(self.items.insert(name.to_owned(), item)),
+            None => drop(self.items.remove(name)),
+        }
+    }
+
+    fn put_row(&mut self, bucket: Bucket, node: Option<&Node>, zxid: Zxid) {
+        match node {
+            Some(node) => {
+                self.table.row_changed(&bucket, node.mzxid);
+                // Only the controller writes rows. One that does not decode is
+                // owned by nobody that could be named, so it is granted anew.
+                let row = from_json(&node.data).unwrap_or_default();
+                let entry = RowEntry { row, fence: node.mzxid, version: node.version };
+                self.rows.insert(bucket, entry);
+            }
+            None => {
+                self.table.row_removed(&bucket, zxid);
+                self.rows.remove(&bucket);
+            }
+        }
+    }
+
+    fn put_plan(&mut self, node: Option<&Node>) {
+        self.plan_version = node.map(|n| n.version);
+        self.plan = node.and_then(|n| from_json(&n.data).ok()).unwrap_or_default();
+    }
+
+    /// The version of the table: the zxid of the last change to any row.
+    #[must_use]
+    pub fn table_version(&self) -> Zxid {
+        self.table.version()
+    }
+
+    /// What changed in the table after version `since`.
+    #[must_use]
+    pub fn table_since(&self, since: Zxid) -> Delta {
+        self.table.since(since)
+    }
+
+    /// Whether `owner` is a member now, and joined when it says.
+    #[must_use]
+    pub fn is_living(&self, owner: &Owner) -> bool {
+        self.members.get(&owner.member).is_some_and(|m| m.joined == owner.joined)
+    }
+
+    /// The plan's moves that are still pending.
+    pub fn pending_moves(&self) -> impl Iterator<Item = &super::Move> {
+        self.plan.moves.iter().filter(|m| self.rows.get(&m.bucket).is_some_and(|row| row.fence == m.fence))
+    }
+
+    /// The buckets that there should be rows for.
+    pub fn wanted_buckets(&self) -> Box<dyn Iterator<Item = Bucket> + '_> {
+        match self.spec.kind {
+            _ if self.spec.deleting => Box::new(std::iter::empty()),
+            Kind::Hashed { buckets } => Box::new((0..buckets).map(Bucket::number)),
+            Kind::Named => Box::new(self.items.keys().map(|item| Bucket::new(item))),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Verifies a state's invariants, written without the code that changes it.
+//! It runs in tests after every step, and on every snapshot that is read.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::State;
+use super::session::SessionId;
+
+/// All invariants that `state` breaks, in words; empty for a sound state.
+/// Costs O(n log n) in the number of nodes.
+#[must_use]
+pub fn check(state: &State) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut children: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut owned: BTreeMap<SessionId, BTreeSet<&str>> = BTreeMap::new();
+    let mut digest = 0u64;
+
+    for (path, node) in state.tree().iter() {
+        digest = digest.wrapping_add(node.digest(path.as_str()));
+        if let Some(parent) = path.parent_ref() {
+            *children.entry(parent).or_default() += 1;
+        }
+        if let Some(session) = node.owner() {
+            owned.entry(session).or_default().insert(path.as_str());
+            if node.child_count > 0 {
+                faults.push(format!("ephemeral node {path} has children"));
+            }
+        }
+        for (name, zxid) in [("czxid", node.czxid), ("mzxid", node.mzxid), ("pzxid", node.pzxid)] {
+            if zxid > state.zxid() || zxid < node.czxid {
+                faults.push(format!("{path}: {name} {zxid} is out of order"));
+            }
+        }
+        if node.mtime_ms > state.time_ms() || node.mtime_ms < node.ctime_ms {
+            faults.push(format!("{path}: times are out of order"));
+        }
+        if node.child_count > node.child_creations {
+            faults.push(format!("{path}: more children than were ever created"));
+        }
+    }
+
+    for (path, node) in state.tree().iter() {
+        let count = children.remove(path.as_str()).unwrap_or(0);
+        if count != node.child_count {
+            faults.push(format!("{path} counts {} children and has {count}", node.child_count));
+        }
+    }
+    faults.extend(children.keys().map(|parent| format!("{parent} is missing above its children")));
+    if state.tree().get("/").is_none() {
+        faults.push("there is no root".to_owned());
+    }
+    if digest != state.tree().digest() {
+        faults.push("the digest is not the sum of the nodes' digests".to_owned());
+    }
+
+    for (id, session) in state.sessions() {
+        let listed: BTreeSet<&str> = session.ephemerals.iter().map(|path| path.as_str()).collect();
+        if listed != owned.remove(&id).unwrap_or_default() {
+            faults.push(format!("session {id} lists other ephemeral nodes than it owns"));
+        }
+        if session.opened > state.zxid() {
+            faults.push(format!("session {id} was opened in the future"));
+        }
+    }
+    faults.extend(owned.keys().map(|id| format!("ephemeral nodes of session {id}, which is gone")));
+    faults
+}

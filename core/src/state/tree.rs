@@ -1,0 +1,98 @@
+//! The tree as one persistent ordered map from path to node.
+//!
+//! Persistent in the sense of data structures: a clone costs O(1) and shares
+//! everything, so a snapshot's view is taken between two writes and written out
+//! while writes go on. Children of a node are a range of the map.
+//!
+//! The tree keeps no rules but one: its digest is the sum of its nodes'
+//! digests. Which changes are allowed is decided in [`super::ops`].
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+
+use super::node::Node;
+use crate::path::{NodePath, PathRef};
+
+/// All nodes, by path.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tree {
+    nodes: OrdMap<NodePath, Arc<Node>>,
+    digest: u64,
+}
+
+impl Tree {
+    /// How many nodes there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether there is no node, not even the root.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// The sum (wrapping) of all nodes' digests.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// The node at `path`.
+    #[must_use]
+    pub fn get(&self, path: &str) -> Option<&Node> {
+        self.nodes.get(&PathRef::new(path)).map(|node| &**node)
+    }
+
+    /// All nodes, each parent's children side by side.
+    pub fn iter(&self) -> impl Iterator<Item = (&NodePath, &Node)> {
+        self.nodes.iter().map(|(path, node)| (path, &**node))
+    }
+
+    /// The children of `parent`, in the order of their names.
+    pub fn children<'a>(&'a self, parent: &'a str) -> impl Iterator<Item = (&'a NodePath, &'a Node)> {
+        self.nodes
+            .range(PathRef::first_child_of(parent)..)
+            .skip_while(|(path, _)| path.parent_ref().is_none())
+            .take_while(move |(path, _)| path.parent_ref() == Some(parent))
+            .map(|(path, node)| (path, &**node))
+    }
+
+    /// Puts a node at `path`, or takes it away, and returns what was there.
+    pub(super) fn replace(&mut self, path: &NodePath, node: Option<Arc<Node>>) -> Option<Arc<Node>> {
+        if let Some(node) = &node {
+            self.digest = self.digest.wrapping_add(node.digest(path.as_str()));
+        }
+        let before = match node {
+            Some(node) => self.nodes.insert(path.clone(), node),
+            None => self.nodes.remove(&path.as_ref()),
+        };
+        if let Some(before) = &before {
+            self.digest = self.digest.wrapping_sub(before.digest(path.as_str()));
+        }
+        before
+    }
+
+    /// Changes the node at `path` in place, if there is one.
+    pub(super) fn update(&mut self, path: &NodePath, change: impl FnOnce(&mut Node)) {
+        if let Some(node) = self.nodes.get_mut(&path.as_ref()) {
+            let before = node.digest(path.as_str());
+            let node = Arc::make_mut(node);
+            change(node);
+            let after = node.digest(path.as_str());
+            self.digest = self.digest.wrapping_sub(before).wrapping_add(after);
+        }
+    }
+
+    /// A shared handle on the node at `path`, for undoing a change of it.
+    pub(super) fn share(&self, path: &NodePath) -> Option<Arc<Node>> {
+        self.nodes.get(&path.as_ref()).map(Arc::clone)
+    }
+
+    /// The path as the map holds it, so that its text is shared.
+    pub(super) fn key(&self, path: &str) -> Option<&NodePath> {
+        self.nodes.get_key_value(&PathRef::new(path)).map(|(key, _)| key)
+    }
+}

@@ -1,1 +1,29 @@
-//! stub
+//! The coordinator: one server of a Rota cluster.
+//!
+//! ```text
+//! HTTP ──► service ──► outbox ──► leader's proposer ──► Raft ──► machine ──► replica
+//!             ▲                                                                │
+//!             └──────────────── answered at this server's own apply ───────────┘
+//! ```
+//!
+//! [`server`] is the composition root: it builds everything from the [`parts`]
+//! it is given and stops it in order.
+
+pub mod config;
+mod controllers;
+mod desk;
+mod http;
+pub mod metrics;
+mod outbox;
+pub mod parts;
+mod peers;
+mod raft;
+mod replica;
+pub mod server;
+mod service;
+mod sessions;
+mod store;
+mod tasks;
+
+pub use http::openapi;
+pub use store::StoreError;

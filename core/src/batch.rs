@@ -17,6 +17,10 @@ const FORMAT: u8 = 1;
 const HEADER_BYTES: usize = 1 + 8 + 8 + 8;
 const UNIT_HEADER_BYTES: usize = 8 + 8 + 8 + 4;
 
+/// The `seq` of a unit that is proposed at most once: a leader's own decisions.
+/// What one leader decided is never sent again in the name of a later one.
+pub const UNSEQUENCED: u64 = 0;
+
 /// What the leader says with a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
@@ -142,7 +146,8 @@ impl Batch {
 pub fn apply(state: &mut State, mut batch: Batch) -> Result<Vec<AppliedUnit>, BatchError> {
     let mut units = Vec::new();
     while let Some((origin, commands)) = batch.next_unit()? {
-        let applied = state.note_submitted(origin.server, origin.unit).then(|| {
+        let due = origin.unit.seq == UNSEQUENCED || state.note_submitted(origin.server, origin.unit);
+        let applied = due.then(|| {
             commands
                 .iter()
                 .map(|command| state.apply(state.zxid() + 1, batch.header.time_ms, command))
@@ -183,7 +188,9 @@ mod tests {
         assert_eq!(done(apply(&mut state, again).unwrap()), [false, true, true]);
         let restarted = batch(&[unit(2, 1, "/d"), unit(1, 4, "/e")]);
         assert_eq!(done(apply(&mut state, restarted).unwrap()), [true, false]);
-        assert_eq!(state.zxid(), 4);
+        let unsequenced = batch(&[unit(0, UNSEQUENCED, "/f"), unit(0, UNSEQUENCED, "/g")]);
+        assert_eq!(done(apply(&mut state, unsequenced).unwrap()), [true, true]);
+        assert_eq!(state.zxid(), 6);
     }
 
     /// The bytes of format 1, once written, stay readable: a change of an enum

@@ -26,7 +26,7 @@ pub use layout::{NAME_LEN_MAX, NameError, check_name};
 pub use member::{Item, Member, MemberError, WEIGHT_MAX};
 pub use plan::{Move, Plan, Report};
 pub use row::{Owner, Row};
-pub use spec::{BUCKETS_MAX, Handoff, Kind, MAX_MOVING_DEFAULT, Spec, SpecError, Strategy};
+pub use spec::{BUCKETS_DEFAULT, BUCKETS_MAX, Handoff, Kind, MAX_MOVING_DEFAULT, Spec, SpecError, Strategy};
 pub use table::{Delta, TableIndex};
 pub use view::{MemberEntry, PoolView, Pools, RowEntry};
 

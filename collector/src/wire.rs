@@ -1,0 +1,155 @@
+//! What agent and collector say to each other over HTTP.
+//!
+//! ```text
+//! GET /v1/sources                                    -> 200 Sources
+//! GET /v1/sources/{item}/data?wait_ms=N
+//!     If-Match: "<incarnation>"    absent: the oldest one
+//!     Range: bytes=<offset>-       absent: from 0
+//! -> 206  ETag: "<incarnation>"  Content-Range: bytes <from>-<last>/<size>
+//!    204  ETag: "<incarnation>"  nothing came within wait_ms
+//!    416  ETag: "<incarnation>"  rota-next-incarnation: <n>  [rota-gap: <from>-<to>  rota-gap-reason: <reason>]
+//!         the incarnation is over, and `offset` is at its end or beyond what can be had of it
+//!    412  rota-incarnation: <n>  that incarnation is not known; <n> is the oldest to go on with
+//! ```
+//!
+//! The file itself is the buffer: an agent keeps no data, and what is not asked
+//! for is not read. `offset` counts bytes of the incarnation, from 0.
+
+use serde::{Deserialize, Serialize};
+
+/// Most bytes in one answer. Large enough that requests cost little, small
+/// enough that a thousand of them fit in memory.
+pub const CHUNK_BYTES: usize = 1 << 20;
+/// Longest time, in milliseconds, that a request may ask to wait for data.
+pub const WAIT_MS_MAX: u64 = rota_protocol::http::WAIT_MS_MAX;
+/// Header of a 416: the incarnation to go on with, from offset 0.
+pub const HEADER_NEXT: &str = "rota-next-incarnation";
+/// Header of a 412: the oldest incarnation that can be had.
+pub const HEADER_OLDEST: &str = "rota-incarnation";
+/// Header of a 416: `<from>-<to>`, bytes that are gone; `to` is not among them.
+pub const HEADER_GAP: &str = "rota-gap";
+/// Header of a 416 with [`HEADER_GAP`]: a [`GapReason`].
+pub const HEADER_GAP_REASON: &str = "rota-gap-reason";
+
+/// Why bytes cannot be had any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GapReason {
+    /// The file was truncated or overwritten before they were read.
+    Truncated,
+    /// The file was rotated away and could not be found again, or was deleted
+    /// while nobody held it open.
+    Gone,
+    /// They were written to a file that had been rotated away, after the reader
+    /// had moved on to its successor.
+    Late,
+    /// The agent does not know the incarnation (any more).
+    Unknown,
+}
+
+impl GapReason {
+    /// The reason as it stands in headers and records.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Truncated => "truncated",
+            Self::Gone => "gone",
+            Self::Late => "late",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The reason that `text` names; [`GapReason::Unknown`] for any other text.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        match text {
+            "truncated" => Self::Truncated,
+            "gone" => Self::Gone,
+            "late" => Self::Late,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// Bytes of one incarnation that are gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Gap {
+    /// The incarnation.
+    pub incarnation: u64,
+    /// The first byte that is missing.
+    pub from: u64,
+    /// The byte after the last one that is missing.
+    pub to: u64,
+    /// Why.
+    pub reason: GapReason,
+}
+
+/// What an agent serves.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Sources {
+    /// Its sources, by item.
+    pub sources: Vec<SourceBody>,
+    /// What it cannot read, and tries again at every scan.
+    pub unreadable: Vec<UnreadableBody>,
+}
+
+/// One source.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SourceBody {
+    /// The item of the pool.
+    pub item: String,
+    /// The path on the agent's machine.
+    pub path: String,
+    /// The label `file`.
+    pub file: String,
+    /// What it contained, the oldest first.
+    pub incarnations: Vec<IncarnationBody>,
+    /// Where its reader is, if one was seen.
+    pub reader: Option<ReaderBody>,
+    /// What its readers could not get, the oldest first.
+    pub gaps: Vec<Gap>,
+}
+
+/// One incarnation.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct IncarnationBody {
+    /// Its number, larger than that of every earlier one of the source.
+    pub incarnation: u64,
+    /// How long it was when last looked at, in bytes.
+    pub size: u64,
+    /// Whether and how its bytes can be had.
+    pub state: IncarnationState,
+    /// Where its file is, if it is anywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
+/// Whether and how the bytes of an incarnation can be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IncarnationState {
+    /// The source's path leads to it.
+    Live,
+    /// It was rotated away; its bytes can still be read.
+    Away,
+    /// Its bytes are gone.
+    Lost,
+}
+
+/// Where a reader is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReaderBody {
+    /// The incarnation that it asked for last.
+    pub incarnation: u64,
+    /// The offset that it asked for last: it has everything before that.
+    pub offset: u64,
+}
+
+/// A file or directory that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnreadableBody {
+    /// Which.
+    pub path: String,
+    /// Why.
+    pub error: String,
+}

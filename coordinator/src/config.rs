@@ -1,0 +1,149 @@
+//! A server's configuration: every field with its default and bounds.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Configuration of one server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// The server's number in the cluster, from 1. Never one that another
+    /// server, or an earlier one with another data directory, has had.
+    pub server: u64,
+    /// The cluster's name. Servers of different clusters refuse each other.
+    pub cluster: String,
+    /// The peer addresses of the servers that found the cluster, by number.
+    /// Empty for a server that waits to be added to one.
+    pub founders: BTreeMap<u64, String>,
+    /// Where clients reach this server's HTTP face, as told to others.
+    pub http_address: String,
+    /// Raft's timing.
+    pub timing: Timing,
+    /// Limits of what clients may ask.
+    pub limits: Limits,
+}
+
+/// Raft's timing, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timing {
+    /// Between heartbeats. Default 50; less than half of `election_min_ms`.
+    pub heartbeat_ms: u64,
+    /// Default 100.
+    pub election_min_ms: u64,
+    /// Default 200. A leader's death costs this plus a random time between the
+    /// two.
+    pub election_max_ms: u64,
+}
+
+/// Limits of what clients may ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Shortest session timeout, in milliseconds. Default 1,000.
+    pub session_min_ms: u32,
+    /// Longest session timeout, in milliseconds. Default 60,000.
+    pub session_max_ms: u32,
+    /// Longest body of a request, in bytes. Default 1 MiB.
+    pub body_bytes_max: usize,
+    /// Longest time that a request other than a long poll takes, in
+    /// milliseconds. Default 10,000.
+    pub request_ms_max: u64,
+    /// Bytes of batches in the log between two snapshots. Default 64 MiB.
+    pub snapshot_log_bytes: u64,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { heartbeat_ms: 50, election_min_ms: 100, election_max_ms: 200 }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            session_min_ms: 1_000,
+            session_max_ms: 60_000,
+            body_bytes_max: 1024 * 1024,
+            request_ms_max: 10_000,
+            snapshot_log_bytes: 64 * 1024 * 1024,
+        }
+    }
+}
+
+impl Config {
+    /// All that is wrong with the configuration, in words; empty if it is sound.
+    #[must_use]
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut check = |sound: bool, fault: String| {
+            if !sound {
+                faults.push(fault);
+            }
+        };
+        check(self.server > 0, "the server's number must be 1 or more".to_owned());
+        if let Err(error) = rota_core::pool::check_name(&self.cluster) {
+            check(false, format!("the cluster's name {:?}: {error}", self.cluster));
+        }
+        check(
+            self.founders.is_empty() || self.founders.contains_key(&self.server),
+            format!("--peers must contain this server ({}) too", self.server),
+        );
+        let t = &self.timing;
+        check(
+            t.heartbeat_ms > 0 && t.heartbeat_ms * 2 <= t.election_min_ms,
+            format!(
+                "heartbeat_ms ({}) must be at most half of election_min_ms ({})",
+                t.heartbeat_ms, t.election_min_ms
+            ),
+        );
+        check(
+            t.election_min_ms < t.election_max_ms,
+            format!(
+                "election_min_ms ({}) must be less than election_max_ms ({})",
+                t.election_min_ms, t.election_max_ms
+            ),
+        );
+        let l = &self.limits;
+        check(
+            l.session_min_ms >= 100 && l.session_min_ms <= l.session_max_ms,
+            format!(
+                "session_min_ms ({}) must be from 100 to session_max_ms ({})",
+                l.session_min_ms, l.session_max_ms
+            ),
+        );
+        check(
+            (1024..=8 * 1024 * 1024).contains(&l.body_bytes_max),
+            format!("body_bytes_max ({}) must be from 1 KiB to 8 MiB", l.body_bytes_max),
+        );
+        check(l.request_ms_max >= 100, format!("request_ms_max ({}) must be at least 100", l.request_ms_max));
+        check(
+            l.snapshot_log_bytes >= 4096,
+            format!("snapshot_log_bytes ({}) must be at least 4 KiB", l.snapshot_log_bytes),
+        );
+        faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_faults_are_told_at_once() {
+        let sound = Config {
+            server: 1,
+            cluster: "rota".into(),
+            founders: [(1, "a:1".to_owned())].into(),
+            http_address: "a:2".into(),
+            timing: Timing::default(),
+            limits: Limits::default(),
+        };
+        assert_eq!(sound.faults(), Vec::<String>::new());
+        let unsound = Config {
+            server: 0,
+            cluster: "a/b".into(),
+            timing: Timing { heartbeat_ms: 80, election_min_ms: 100, election_max_ms: 100 },
+            ..sound
+        };
+        assert_eq!(unsound.faults().len(), 5, "{:?}", unsound.faults());
+    }
+}

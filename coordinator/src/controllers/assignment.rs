@@ -1,0 +1,87 @@
+//! Hands out the buckets of every pool: looks at a pool that changed, asks
+//! [`plan_step`] for the next step, proposes it, and looks again.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rota_core::assign::{Step, plan_step};
+use rota_core::state::Command;
+
+use super::Term;
+
+/// Every pool is looked at this often, changed or not.
+const PERIOD: Duration = Duration::from_secs(5);
+/// Pause after a step that could not be proposed.
+const RETRY_AFTER: Duration = Duration::from_millis(50);
+/// Multis in one Raft entry: with [`rota_core::assign::OPS_MAX`] operations each
+/// it stays below a megabyte, so that other writes wait little.
+const MULTIS_MAX: usize = 8;
+
+pub(super) async fn run(term: Term) {
+    let replica = &term.control.replica;
+    let mut pools = all_pools(&term);
+    loop {
+        for pool in std::mem::take(&mut pools) {
+            if !advance(&term, &pool).await {
+                pools.insert(pool);
+            }
+        }
+        if pools.is_empty() {
+            tokio::select! {
+                () = replica.dirtied() => {}
+                () = tokio::time::sleep(PERIOD) => pools = all_pools(&term),
+            }
+        } else {
+            tokio::time::sleep(RETRY_AFTER).await;
+        }
+        pools.extend(replica.take_dirty());
+    }
+}
+
+fn all_pools(term: &Term) -> BTreeSet<String> {
+    term.control.replica.read().pools.iter().map(|pool| pool.name.clone()).collect()
+}
+
+/// Takes one step in one pool. What it changes makes the pool dirty, so that it
+/// is looked at again. False if the step could not be taken.
+async fn advance(term: &Term, pool: &str) -> bool {
+    let step = {
+        let applied = term.control.replica.read();
+        let Some(view) = applied.pools.get(pool) else { return true };
+        term.control.liveness.forget_members(pool, |name| view.members.contains_key(name));
+        match plan_step(applied.state.tree(), view) {
+            Ok(step) => step,
+            Err(fault) => {
+                tracing::error!(pool, %fault, "nothing is moved in this pool");
+                metrics::counter!(crate::metrics::PLAN_FAULTS).increment(1);
+                return true;
+            }
+        }
+    };
+    for some in step.multis.chunks(MULTIS_MAX) {
+        let commands: Vec<Command> =
+            some.iter().map(|ops| Command::Multi { session: None, ops: ops.clone() }).collect();
+        if let Err(error) = term.propose(&commands).await {
+            tracing::debug!(pool, %error, "a step could not be proposed");
+            return false;
+        }
+    }
+    tell(pool, &step);
+    true
+}
+
+fn tell(pool: &str, step: &Step) {
+    if step.grants > 0 || step.moves_planned > 0 {
+        let report = &step.report;
+        tracing::info!(
+            pool,
+            grants = step.grants,
+            moves_planned = step.moves_planned,
+            moves = report.moves,
+            moves_lower_bound = report.moves_lower_bound,
+            "assignment"
+        );
+    }
+    metrics::counter!(crate::metrics::GRANTS).increment(u64::from(step.grants));
+    metrics::counter!(crate::metrics::MOVES_PLANNED).increment(u64::from(step.moves_planned));
+}

@@ -1,0 +1,60 @@
+//! Ends sessions that gave no sign of life for their timeout.
+
+use std::time::Duration;
+
+use rota_core::state::{Command, SessionId};
+use tokio::time::Instant;
+
+use super::Term;
+
+/// How often the clock is looked at when nothing is due.
+const PERIOD: Duration = Duration::from_millis(250);
+/// When this server itself did not run for so long, it cannot know who gave a
+/// sign of life meanwhile, so everyone gets a full timeout again.
+const ASLEEP: Duration = Duration::from_secs(1);
+/// Sessions ended by one entry.
+const CLOSED_MAX: usize = 256;
+
+pub(super) async fn run(term: Term) {
+    let control = &term.control;
+    let mut looked_at = Instant::now();
+    loop {
+        let now = Instant::now();
+        follow_sessions(&term, now, now - looked_at > ASLEEP);
+        looked_at = now;
+        let over = control.liveness.take_expired(now);
+        for some in over.chunks(CLOSED_MAX) {
+            close(&term, some).await;
+        }
+        let due = control.liveness.next_deadline().map_or(now + PERIOD, |at| at.min(now + PERIOD));
+        tokio::select! {
+            () = tokio::time::sleep_until(due) => {}
+            () = control.replica.sessions_changed() => {}
+        }
+    }
+}
+
+fn follow_sessions(term: &Term, now: Instant, was_asleep: bool) {
+    let applied = term.control.replica.read();
+    let sessions = applied.state.sessions().map(|(id, s)| (id, s.timeout_ms));
+    if was_asleep {
+        tracing::warn!("this server did not run for a while: every session gets its full timeout again");
+        term.control.liveness.begin(term.term, sessions, now);
+    } else {
+        term.control.liveness.follow(sessions, now);
+    }
+}
+
+/// Proposes the end of sessions. If it is not known whether that will be
+/// committed, they stay as they are here, neither kept alive nor closed, until
+/// it is: by this leader's next attempt or by its successor.
+async fn close(term: &Term, sessions: &[SessionId]) {
+    let commands: Vec<Command> =
+        sessions.iter().map(|session| Command::CloseSession { session: *session }).collect();
+    tracing::info!(sessions = sessions.len(), "sessions expire");
+    metrics::counter!(crate::metrics::SESSIONS_EXPIRED).increment(sessions.len() as u64);
+    while let Err(error) = term.propose(&commands).await {
+        tracing::warn!(%error, "could not end sessions");
+        tokio::time::sleep(PERIOD).await;
+    }
+}

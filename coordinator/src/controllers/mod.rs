@@ -1,0 +1,86 @@
+//! What the leader does by itself. A controller looks at the state, decides by a
+//! pure function what is to be done next, and proposes it in the name of its
+//! term; it is woken by changes and by time, takes no other input, and keeps
+//! nothing that it could not find out again.
+
+mod assignment;
+mod expiry;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use rota_core::state::Command;
+
+use crate::parts::Clock;
+use crate::raft::{Group, Leadership, ProposeError};
+use crate::replica::Replica;
+use crate::sessions::Liveness;
+
+/// What controllers work with.
+#[derive(Clone)]
+pub(crate) struct Control {
+    pub(crate) group: Group,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) liveness: Arc<Liveness>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// One term of this server's leadership.
+#[derive(Clone)]
+struct Term {
+    control: Control,
+    term: u64,
+}
+
+impl Term {
+    /// Proposes commands in the name of this term and waits until they are
+    /// applied.
+    async fn propose(&self, commands: &[Command]) -> Result<(), ProposeError> {
+        let Control { group, replica, clock, .. } = &self.control;
+        group.propose_as_leader(self.term, clock.now_ms(), replica.last_digest(), commands).await
+    }
+}
+
+/// Runs the controllers whenever this server leads, until it stops.
+pub(crate) async fn run(control: Control) {
+    let mut leadership = control.group.leadership();
+    loop {
+        let now = *leadership.borrow_and_update();
+        match now {
+            Leadership::Own { term } => {
+                let term = Term { control: control.clone(), term };
+                tokio::select! {
+                    () = lead(term) => {}
+                    changed = leadership.changed() => drop(changed),
+                }
+                control.liveness.end();
+            }
+            _ => drop(leadership.changed().await),
+        }
+    }
+}
+
+/// Leads until it is cancelled.
+async fn lead(term: Term) {
+    caught_up(&term).await;
+    {
+        let applied = term.control.replica.read();
+        let sessions = applied.state.sessions().map(|(id, s)| (id, s.timeout_ms));
+        term.control.liveness.begin(term.term, sessions, tokio::time::Instant::now());
+    }
+    tracing::info!(term = term.term, "this server leads");
+    both(expiry::run(term.clone()), assignment::run(term)).await;
+}
+
+async fn both(a: impl Future<Output = ()>, b: impl Future<Output = ()>) {
+    tokio::join!(a, b);
+}
+
+/// Waits until this server has applied an entry of its own term, and with it
+/// everything that earlier leaders committed.
+async fn caught_up(term: &Term) {
+    let mut progress = term.control.replica.progress();
+    while term.control.replica.head().last.is_none_or(|last| last.term < term.term) {
+        drop(progress.changed().await);
+    }
+}

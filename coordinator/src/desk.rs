@@ -1,0 +1,209 @@
+//! What only the leader can answer: whether a session lives, how far a read must
+//! reach, what members said, who belongs to the cluster. Any server takes the
+//! question; the desk answers it if this server leads, and asks the leader if
+//! not.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rota_core::Zxid;
+use rota_core::state::{Password, SessionId};
+use rota_protocol::http::MemberReport;
+use rota_protocol::peer::{Answer, Call, CallError, HeardMember, MembershipChange};
+use tokio::time::Instant;
+
+use crate::peers::Caller;
+use crate::raft::{Group, Leadership};
+use crate::replica::Replica;
+use crate::sessions::Liveness;
+
+/// Pause before the leader is asked again.
+const RETRY_AFTER: Duration = Duration::from_millis(20);
+/// How long a question looks for a leader that answers it.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the leader waits to have applied what the asking server has.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Answers, or has the leader answer.
+pub(crate) struct Desk {
+    group: Group,
+    replica: Arc<Replica>,
+    liveness: Arc<Liveness>,
+    caller: Caller,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum DeskError {
+    /// No leader was found that answers.
+    #[error("no leader answers now")]
+    NoLeader,
+    /// The leader says no.
+    #[error(transparent)]
+    Refused(CallError),
+}
+
+impl Desk {
+    pub(crate) fn new(group: Group, replica: Arc<Replica>, liveness: Arc<Liveness>, caller: Caller) -> Self {
+        Self { group, replica, liveness, caller }
+    }
+
+    /// A client gave a sign of life: its session's timeout, in milliseconds.
+    pub(crate) async fn keep_alive(
+        &self,
+        session: SessionId,
+        password: Password,
+        reports: Vec<MemberReport>,
+    ) -> Result<u32, DeskError> {
+        let seen = self.replica.read().state.zxid();
+        match self.ask(Call::KeepAlive { session, password, reports, seen }).await? {
+            Answer::KeptAlive { timeout_ms } => Ok(timeout_ms),
+            _ => Err(DeskError::NoLeader),
+        }
+    }
+
+    /// Waits until this server has applied every write that was acknowledged
+    /// before now.
+    pub(crate) async fn catch_up(&self) -> Result<(), DeskError> {
+        let Answer::ReadIndex(index) = self.ask(Call::ReadIndex).await? else {
+            return Err(DeskError::NoLeader);
+        };
+        let mut progress = self.replica.progress();
+        // An error means that the server is stopping, which ends the request.
+        drop(progress.wait_for(|p| p.next_index > index).await);
+        Ok(())
+    }
+
+    /// What the members of a pool said of their work, by member.
+    pub(crate) async fn heard_of(&self, pool: &str) -> Result<BTreeMap<String, HeardMember>, DeskError> {
+        match self.ask(Call::Heard { pool: pool.to_owned() }).await? {
+            Answer::Heard(members) => Ok(members),
+            _ => Err(DeskError::NoLeader),
+        }
+    }
+
+    /// Changes who belongs to the cluster.
+    pub(crate) async fn change_membership(&self, change: MembershipChange) -> Result<(), DeskError> {
+        self.ask(Call::ChangeMembership(change)).await.map(drop)
+    }
+
+    /// Moves the leadership, and waits until this server sees it there.
+    pub(crate) async fn transfer_to(&self, server: u64) -> Result<(), DeskError> {
+        if self.is_leader(server) {
+            return Ok(());
+        }
+        self.ask(Call::TransferTo(server)).await?;
+        let mut leadership = self.group.leadership();
+        let moved = async {
+            while !self.is_leader(server) {
+                // An error means that the server is stopping.
+                if leadership.changed().await.is_err() {
+                    break;
+                }
+            }
+        };
+        let refused = || {
+            let why = format!("server {server} did not take over in time; is it running and up to date?");
+            DeskError::Refused(CallError::Refused(why))
+        };
+        tokio::time::timeout(ASK_TIMEOUT, moved).await.map_err(|_| refused())
+    }
+
+    fn is_leader(&self, server: u64) -> bool {
+        match self.group.leads() {
+            Leadership::Own { .. } => server == self.group.server(),
+            Leadership::Other { leader } => server == leader,
+            Leadership::Unknown => false,
+        }
+    }
+
+    /// Asks whoever leads, until one answers. The questions are such that being
+    /// asked twice does no harm.
+    async fn ask(&self, call: Call) -> Result<Answer, DeskError> {
+        let deadline = Instant::now() + ASK_TIMEOUT;
+        loop {
+            let answer = match self.group.leads() {
+                Leadership::Own { .. } => Some(self.answer(call.clone()).await),
+                Leadership::Other { leader } => self.caller.call(leader, call.clone()).await.ok(),
+                Leadership::Unknown => None,
+            };
+            match answer {
+                None | Some(Answer::Error(CallError::NotLeader)) => {}
+                Some(Answer::Error(refused)) => return Err(DeskError::Refused(refused)),
+                Some(answer) => return Ok(answer),
+            }
+            if Instant::now() + RETRY_AFTER >= deadline {
+                return Err(DeskError::NoLeader);
+            }
+            let mut leadership = self.group.leadership();
+            leadership.mark_unchanged();
+            drop(tokio::time::timeout(RETRY_AFTER, leadership.changed()).await);
+        }
+    }
+
+    /// Answers as the leader, or says that this server is none.
+    pub(crate) async fn answer(&self, call: Call) -> Answer {
+        let result = match call {
+            Call::KeepAlive { session, password, reports, seen } => {
+                self.answer_keep_alive(session, password, reports, seen).await
+            }
+            Call::ReadIndex => {
+                self.group.read_index().await.map(Answer::ReadIndex).map_err(|_| CallError::NotLeader)
+            }
+            Call::Heard { pool } => match self.liveness.term() {
+                Some(_) => Ok(Answer::Heard(self.liveness.heard_of(&pool))),
+                None => Err(CallError::NotLeader),
+            },
+            Call::ChangeMembership(change) => {
+                self.group.change_membership(change).await.map(|()| Answer::Done)
+            }
+            Call::TransferTo(server) => self.answer_transfer(server).await,
+            Call::Vote(_) | Call::PreVote(_) | Call::Transfer(_) => {
+                Err(CallError::Refused("this is for Raft".to_owned()))
+            }
+        };
+        result.unwrap_or_else(Answer::Error)
+    }
+
+    /// Answered only while a quorum confirms that no other leader can have begun
+    /// to count: so a deposed leader extends nothing.
+    async fn answer_keep_alive(
+        &self,
+        session: SessionId,
+        password: Password,
+        reports: Vec<MemberReport>,
+        seen: Zxid,
+    ) -> Result<Answer, CallError> {
+        let received_at = Instant::now();
+        let term = self.liveness.term().ok_or(CallError::NotLeader)?;
+        let caught_up = tokio::time::timeout(CATCH_UP_TIMEOUT, self.replica.reached(seen)).await;
+        caught_up.map_err(|_| CallError::NotLeader)?;
+        let timeout_ms = {
+            let applied = self.replica.read();
+            let known = applied.state.session(session).ok_or(CallError::SessionExpired)?;
+            if known.password != password {
+                return Err(CallError::BadPassword);
+            }
+            known.timeout_ms
+        };
+        if !self.group.holds_lease().await || self.liveness.term() != Some(term) {
+            return Err(CallError::NotLeader);
+        }
+        self.liveness
+            .heard(session, timeout_ms, received_at, reports)
+            .map_err(|_| CallError::SessionExpired)?;
+        Ok(Answer::KeptAlive { timeout_ms })
+    }
+
+    async fn answer_transfer(&self, server: u64) -> Result<Answer, CallError> {
+        if !matches!(self.group.leads(), Leadership::Own { .. }) {
+            return Err(CallError::NotLeader);
+        }
+        if !self.group.voters().contains(&server) {
+            return Err(CallError::NoServer(server));
+        }
+        self.group.transfer_to(server).await.map_err(|e| CallError::Refused(e.to_string()))?;
+        Ok(Answer::Done)
+    }
+}

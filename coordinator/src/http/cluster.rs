@@ -1,0 +1,167 @@
+//! `/v1/cluster`: who belongs to it, who leads.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use rota_core::state::{CreateMode, Op};
+use rota_protocol::http::{AddServer, Cluster, Code, ErrorBody, Role, Server, SnapshotTaken, TransferLeader};
+use rota_protocol::peer::MembershipChange;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::error::{ApiError, ApiResult};
+use super::extract::{Body, Names, Shared};
+use crate::raft::Leadership;
+use crate::service::{Service, ServiceError};
+
+/// How long a snapshot may take before the request gives up waiting for it.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Where servers say how clients reach them.
+const SERVERS: &str = "/rota/servers";
+
+pub(super) fn router() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(show))
+        .routes(routes!(add))
+        .routes(routes!(promote))
+        .routes(routes!(remove))
+        .routes(routes!(transfer))
+        .routes(routes!(snapshot))
+}
+
+/// Show the cluster.
+#[utoipa::path(get, path = "/v1/cluster", tag = "cluster",
+    responses((status = 200, body = Cluster), (status = "default", body = ErrorBody)))]
+async fn show(State(service): State<Shared>) -> Json<Cluster> {
+    Json(describe(&service))
+}
+
+fn describe(service: &Service) -> Cluster {
+    let leader = match service.group.leads() {
+        Leadership::Own { .. } => Some(service.config.server),
+        Leadership::Other { leader } => Some(leader),
+        Leadership::Unknown => None,
+    };
+    let applied = service.replica.read();
+    let membership = applied.membership();
+    let servers = membership.servers.iter().map(|(id, peer_address)| {
+        let votes = membership.configs.iter().any(|config| config.contains(id));
+        let role = match votes {
+            _ if leader == Some(*id) => Role::Leader,
+            true => Role::Follower,
+            false => Role::Learner,
+        };
+        let said = applied.state.tree().get(&format!("{SERVERS}/{id}"));
+        let http_address = said.map(|node| String::from_utf8_lossy(&node.data).into_owned());
+        Server { id: *id, role, peer_address: peer_address.clone(), http_address }
+    });
+    Cluster {
+        cluster: service.config.cluster.clone(),
+        server: service.config.server,
+        leader,
+        term: service.group.term(),
+        zxid: applied.state.zxid(),
+        digest: format!("{:016x}", applied.state.digest()),
+        servers: servers.collect(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// Add a server, as a learner: it is given the log and has no vote.
+#[utoipa::path(post, path = "/v1/cluster/servers", tag = "cluster", request_body = AddServer,
+    responses((status = 201, body = Cluster), (status = "default", body = ErrorBody)))]
+async fn add(
+    State(service): State<Shared>,
+    Body(body): Body<AddServer>,
+) -> ApiResult<(StatusCode, Json<Cluster>)> {
+    let colon = body.peer_address.rsplit_once(':');
+    if body.id == 0 || colon.is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err()) {
+        let message = "a server needs a number from 1 and a peer_address HOST:PORT";
+        return Err(ApiError::new(Code::BadRequest, message));
+    }
+    let change = MembershipChange::AddLearner { server: body.id, peer_address: body.peer_address };
+    service.change_membership(change).await?;
+    service.catch_up().await?;
+    Ok((StatusCode::CREATED, Json(describe(&service))))
+}
+
+/// Give a learner a vote.
+#[utoipa::path(post, path = "/v1/cluster/servers/{server}/promote", tag = "cluster",
+    params(("server" = u64, Path)),
+    responses((status = 200, body = Cluster), (status = "default", body = ErrorBody)))]
+async fn promote(State(service): State<Shared>, Names(server): Names<u64>) -> ApiResult<Json<Cluster>> {
+    service.change_membership(MembershipChange::Promote(server)).await?;
+    service.catch_up().await?;
+    Ok(Json(describe(&service)))
+}
+
+/// Take a server out of the cluster.
+#[utoipa::path(delete, path = "/v1/cluster/servers/{server}", tag = "cluster", params(("server" = u64, Path)),
+    responses((status = 204), (status = "default", body = ErrorBody)))]
+async fn remove(State(service): State<Shared>, Names(server): Names<u64>) -> ApiResult<StatusCode> {
+    {
+        let applied = service.replica.read();
+        let voters = applied.membership().configs.iter().flatten().filter(|id| **id != server).count();
+        if voters == 0 && applied.membership().servers.contains_key(&server) {
+            return Err(ApiError::new(
+                Code::Conflict,
+                format!("server {server} is the last voter: it cannot be removed"),
+            ));
+        }
+    }
+    service.change_membership(MembershipChange::Remove(server)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Move the leadership to a server.
+#[utoipa::path(post, path = "/v1/cluster/leader", tag = "cluster", request_body = TransferLeader,
+    responses((status = 200, body = Cluster), (status = "default", body = ErrorBody)))]
+async fn transfer(
+    State(service): State<Shared>,
+    Body(body): Body<TransferLeader>,
+) -> ApiResult<Json<Cluster>> {
+    service.desk.transfer_to(body.server).await.map_err(ServiceError::from)?;
+    Ok(Json(describe(&service)))
+}
+
+/// Take a snapshot of the answering server's state.
+#[utoipa::path(post, path = "/v1/cluster/snapshot", tag = "cluster",
+    responses((status = 200, body = SnapshotTaken), (status = "default", body = ErrorBody)))]
+async fn snapshot(State(service): State<Shared>) -> ApiResult<Json<SnapshotTaken>> {
+    let taken = service.group.snapshot(SNAPSHOT_TIMEOUT).await;
+    let index = taken.map_err(|e| ApiError::new(Code::Conflict, e.to_string()))?;
+    Ok(Json(SnapshotTaken { server: service.config.server, index }))
+}
+
+/// Says in the tree how clients reach this server, once a leader takes it.
+pub(crate) async fn announce_address(service: Shared) {
+    let server = service.config.server;
+    let path = format!("{SERVERS}/{server}");
+    let data = bytes::Bytes::from(service.config.http_address.clone());
+    loop {
+        {
+            let applied = service.replica.read();
+            if applied.state.tree().get(&path).is_some_and(|node| node.data == data) {
+                return;
+            }
+        }
+        let create = |path: &str, data: bytes::Bytes| Op::Create {
+            path: path.to_owned(),
+            data,
+            mode: CreateMode::Persistent,
+        };
+        let ops = [
+            create(SERVERS, bytes::Bytes::new()),
+            create(&path, bytes::Bytes::new()),
+            Op::SetData { path: path.clone(), data: data.clone(), version: None },
+        ];
+        for op in ops {
+            // What exists already is refused, which is as good.
+            if let Err(error) = service.op(None, op).await {
+                tracing::debug!(%error, "announcing the address");
+            }
+        }
+    }
+}

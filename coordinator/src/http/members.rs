@@ -1,0 +1,418 @@
+//! `/v1/pools/{pool}/members` and `/items`: who works, and on what.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use rota_core::pool::{Kind, Member, MemberEntry, PoolView, Row, check_name, layout, to_json};
+use rota_core::state::{CreateMode, Op, Refusal};
+use rota_protocol::http::{
+    Assignment, Code, ErrorBody, Grant, ItemBody, ItemCreate, JoinPool, MemberBody, Release,
+};
+use rota_protocol::peer::HeardMember;
+use serde::Deserialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::error::{ApiError, ApiResult};
+use super::extract::{Body, Names, Params, ReadParams, Session, Shared, poll_deadline};
+use super::pools::with_pool;
+use crate::service::{Service, ServiceError};
+
+/// How often a change is tried again when another came in between.
+const ATTEMPTS: usize = 5;
+
+pub(super) fn router() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(list_members, join))
+        .routes(routes!(show_member, leave))
+        .routes(routes!(drain, undrain))
+        .routes(routes!(assignment))
+        .routes(routes!(release))
+        .routes(routes!(list_items, put_item))
+        .routes(routes!(show_item, delete_item))
+}
+
+/// List a pool's members, with what they said of their work.
+#[utoipa::path(get, path = "/v1/pools/{pool}/members", tag = "members", params(("pool" = String, Path)),
+    responses((status = 200, body = Vec<MemberBody>), (status = "default", body = ErrorBody)))]
+async fn list_members(
+    State(service): State<Shared>,
+    Names(pool): Names<String>,
+    Params(read): Params<ReadParams>,
+) -> ApiResult<Json<Vec<MemberBody>>> {
+    read.ready(&service).await?;
+    with_pool(&service, &pool, |_| Ok(()))?;
+    // What members said is a courtesy: the list is there without a leader too.
+    let heard = service.heard_of(&pool).await.unwrap_or_default();
+    with_pool(&service, &pool, |view| Ok(Json(describe_all(view, &heard))))
+}
+
+fn describe_all(view: &PoolView, heard: &BTreeMap<String, HeardMember>) -> Vec<MemberBody> {
+    let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
+    for owner in view.rows.values().filter_map(|entry| entry.row.primary()) {
+        *counts.entry(&owner.member).or_default() += 1;
+    }
+    let describe = |(name, entry): (&String, &MemberEntry)| {
+        let heard = heard.get(name).cloned().unwrap_or_default();
+        MemberBody {
+            name: name.clone(),
+            member: entry.member.clone(),
+            joined: entry.joined,
+            session: entry.session.map(|s| s.to_string()),
+            buckets: counts.get(name.as_str()).copied().unwrap_or(0),
+            load: heard.load,
+            progress: heard.progress,
+        }
+    };
+    view.members.iter().map(describe).collect()
+}
+
+/// Join a pool, in the name of a session. The member goes with its session.
+#[utoipa::path(post, path = "/v1/pools/{pool}/members", tag = "members", params(("pool" = String, Path)),
+    request_body = JoinPool,
+    responses((status = 201, body = MemberBody), (status = "default", body = ErrorBody)))]
+async fn join(
+    State(service): State<Shared>,
+    Names(pool): Names<String>,
+    session: Session,
+    Body(body): Body<JoinPool>,
+) -> ApiResult<(StatusCode, Json<MemberBody>)> {
+    let who = session.needed()?;
+    check_name(&body.name)?;
+    let member = body.member();
+    member.check()?;
+    check_living(&service, &pool)?;
+    let path = layout::member(&pool, &body.name);
+    let op = Op::Create { path, data: to_json(&member), mode: CreateMode::Ephemeral };
+    match service.op(Some(who.session), op).await {
+        Err(ServiceError::Refused(Refusal::NodeExists { .. })) => {
+            let message = format!(
+                "pool {pool:?} has a member {:?}: each needs a name of its own; one that died is free when its session's timeout is over",
+                body.name
+            );
+            return Err(ApiError::new(Code::Exists, message));
+        }
+        Err(ServiceError::Refused(Refusal::NoNode { .. })) => return Err(ApiError::no_pool(&pool)),
+        other => other?,
+    };
+    let joined = member_body(&service, &pool, &body.name)?;
+    Ok((StatusCode::CREATED, Json(joined)))
+}
+
+fn check_living(service: &Service, pool: &str) -> ApiResult<()> {
+    with_pool(service, pool, |view| match view.spec.deleting {
+        true => Err(ApiError::new(Code::Deleting, format!("pool {pool:?} is being deleted"))),
+        false => Ok(()),
+    })
+}
+
+fn member_body(service: &Service, pool: &str, member: &str) -> ApiResult<MemberBody> {
+    with_pool(service, pool, |view| {
+        let all = describe_all(view, &BTreeMap::new());
+        all.into_iter().find(|m| m.name == member).ok_or_else(|| ApiError::no_member(pool, member))
+    })
+}
+
+/// Show a member.
+#[utoipa::path(get, path = "/v1/pools/{pool}/members/{member}", tag = "members",
+    params(("pool" = String, Path), ("member" = String, Path)),
+    responses((status = 200, body = MemberBody), (status = "default", body = ErrorBody)))]
+async fn show_member(
+    State(service): State<Shared>,
+    Names((pool, member)): Names<(String, String)>,
+    Params(read): Params<ReadParams>,
+) -> ApiResult<Json<MemberBody>> {
+    read.ready(&service).await?;
+    let mut body = member_body(&service, &pool, &member)?;
+    if let Some(heard) = service.heard_of(&pool).await.unwrap_or_default().remove(&member) {
+        body.load = heard.load;
+        body.progress = heard.progress;
+    }
+    Ok(Json(body))
+}
+
+/// Leave a pool. Whoever leaves must have stopped working on its buckets: they
+/// are granted to others at once. Only the member itself can.
+#[utoipa::path(delete, path = "/v1/pools/{pool}/members/{member}", tag = "members",
+    params(("pool" = String, Path), ("member" = String, Path)),
+    responses((status = 204), (status = "default", body = ErrorBody)))]
+async fn leave(
+    State(service): State<Shared>,
+    Names((pool, member)): Names<(String, String)>,
+    session: Session,
+) -> ApiResult<StatusCode> {
+    let who = session.needed()?;
+    check_kept_by(&service, &pool, &member, who.session)?;
+    let op = Op::Delete { path: layout::member(&pool, &member), version: None };
+    service.op(Some(who.session), op).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn check_kept_by(
+    service: &Service,
+    pool: &str,
+    member: &str,
+    session: rota_core::state::SessionId,
+) -> ApiResult<()> {
+    with_pool(service, pool, |view| {
+        let entry = view.members.get(member).ok_or_else(|| ApiError::no_member(pool, member))?;
+        if entry.session == Some(session) {
+            return Ok(());
+        }
+        let message =
+            format!("member {member:?} of pool {pool:?} is kept by another session; `rota drain` empties it");
+        Err(ApiError::new(Code::NotOwner, message))
+    })
+}
+
+/// Drain a member: its buckets pass to the others, and it gets no more.
+#[utoipa::path(post, path = "/v1/pools/{pool}/members/{member}/drain", tag = "members",
+    params(("pool" = String, Path), ("member" = String, Path)),
+    responses((status = 200, body = MemberBody), (status = "default", body = ErrorBody)))]
+async fn drain(
+    State(service): State<Shared>,
+    Names((pool, member)): Names<(String, String)>,
+) -> ApiResult<Json<MemberBody>> {
+    set_draining(&service, &pool, &member, true).await
+}
+
+/// Let a drained member work again.
+#[utoipa::path(delete, path = "/v1/pools/{pool}/members/{member}/drain", tag = "members",
+    params(("pool" = String, Path), ("member" = String, Path)),
+    responses((status = 200, body = MemberBody), (status = "default", body = ErrorBody)))]
+async fn undrain(
+    State(service): State<Shared>,
+    Names((pool, member)): Names<(String, String)>,
+) -> ApiResult<Json<MemberBody>> {
+    set_draining(&service, &pool, &member, false).await
+}
+
+async fn set_draining(
+    service: &Service,
+    pool: &str,
+    member: &str,
+    draining: bool,
+) -> ApiResult<Json<MemberBody>> {
+    let mut attempts = 0..ATTEMPTS;
+    loop {
+        let (next, version) = with_pool(service, pool, |view| {
+            let entry = view.members.get(member).ok_or_else(|| ApiError::no_member(pool, member))?;
+            Ok((Member { draining, ..entry.member.clone() }, entry.version))
+        })?;
+        let op =
+            Op::SetData { path: layout::member(pool, member), data: to_json(&next), version: Some(version) };
+        match service.op(None, op).await {
+            Err(ServiceError::Refused(Refusal::BadVersion { .. })) if attempts.next().is_some() => {}
+            Err(ServiceError::Refused(Refusal::NoNode { .. })) => {
+                return Err(ApiError::no_member(pool, member));
+            }
+            other => {
+                other?;
+                return Ok(Json(member_body(service, pool, member)?));
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+struct PollParams {
+    /// The version that the client has.
+    since: Option<u64>,
+    /// How long to wait for a newer one, in milliseconds.
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+/// What a member owns, and what it is asked to release: by long poll.
+#[utoipa::path(get, path = "/v1/pools/{pool}/members/{member}/assignment", tag = "members",
+    params(("pool" = String, Path), ("member" = String, Path), PollParams),
+    responses((status = 200, body = Assignment), (status = "default", body = ErrorBody)))]
+async fn assignment(
+    State(service): State<Shared>,
+    Names((pool, member)): Names<(String, String)>,
+    Params(poll): Params<PollParams>,
+) -> ApiResult<Json<Assignment>> {
+    let deadline = poll_deadline(poll.wait_ms)?;
+    service.reach(poll.since.unwrap_or(0)).await?;
+    let mut changes = service.replica.follow_pool(&pool);
+    let first = with_pool(&service, &pool, |view| assignment_of(view, &member))?;
+    if poll.since.is_none_or(|since| since < first.version) {
+        return Ok(Json(first));
+    }
+    let mut last = first;
+    while let Ok(Ok(())) = tokio::time::timeout_at(deadline, changes.changed()).await {
+        let next = with_pool(&service, &pool, |view| assignment_of(view, &member))?;
+        let same =
+            next.grants == last.grants && next.release == last.release && next.draining == last.draining;
+        last = next;
+        if !same {
+            break;
+        }
+    }
+    Ok(Json(last))
+}
+
+fn assignment_of(view: &PoolView, member: &str) -> ApiResult<Assignment> {
+    let entry = view.members.get(member).ok_or_else(|| ApiError::no_member(&view.name, member))?;
+    let mine = |owner: &rota_core::pool::Owner| owner.member == member && owner.joined == entry.joined;
+    let grants = view
+        .rows
+        .iter()
+        .filter(|(_, row)| row.row.primary().is_some_and(mine))
+        .map(|(bucket, row)| Grant {
+            bucket: bucket.to_string(),
+            fence: row.fence,
+            item: view.items.get(bucket.as_str()).cloned(),
+        })
+        .collect();
+    let release = view.pending_moves().filter(|m| m.from == member).map(|m| m.bucket.to_string()).collect();
+    Ok(Assignment { version: view.changed, grants, release, draining: entry.member.draining })
+}
+
+/// Let go of a bucket. Whoever does must have stopped working on it: it is
+/// granted to another at once.
+#[utoipa::path(post, path = "/v1/pools/{pool}/buckets/{bucket}/release", tag = "members",
+    params(("pool" = String, Path), ("bucket" = String, Path)), request_body = Release,
+    responses((status = 204), (status = "default", body = ErrorBody)))]
+async fn release(
+    State(service): State<Shared>,
+    Names((pool, bucket)): Names<(String, String)>,
+    session: Session,
+    Body(body): Body<Release>,
+) -> ApiResult<StatusCode> {
+    let who = session.needed()?;
+    let bucket_id = rota_core::pool::Bucket::new(&bucket);
+    service.reach(body.fence).await?;
+    let path = with_pool(&service, &pool, |view| {
+        let entry = view.rows.get(&bucket_id).ok_or_else(|| ApiError::no_bucket(&pool, &bucket))?;
+        if entry.fence != body.fence {
+            return Err(ApiError::stale_fence(&bucket, body.fence, entry.fence));
+        }
+        let owner = entry.row.primary().and_then(|owner| view.members.get(&owner.member));
+        if owner.is_none_or(|owner| owner.session != Some(who.session)) {
+            return Err(ApiError::new(
+                Code::NotOwner,
+                format!("bucket {bucket:?} belongs to another session's member"),
+            ));
+        }
+        Ok(layout::row(&pool, &bucket))
+    })?;
+    let ops = vec![
+        Op::CheckFence { path: path.clone(), fence: body.fence },
+        Op::SetData { path, data: to_json(&Row::vacant()), version: None },
+    ];
+    service.multi(Some(who.session), ops).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// List a named pool's items.
+#[utoipa::path(get, path = "/v1/pools/{pool}/items", tag = "items", params(("pool" = String, Path)),
+    responses((status = 200, body = Vec<ItemBody>), (status = "default", body = ErrorBody)))]
+async fn list_items(
+    State(service): State<Shared>,
+    Names(pool): Names<String>,
+    Params(read): Params<ReadParams>,
+) -> ApiResult<Json<Vec<ItemBody>>> {
+    read.ready(&service).await?;
+    with_pool(&service, &pool, |view| {
+        let body = |(name, item): (&String, &rota_core::pool::Item)| ItemBody {
+            name: name.clone(),
+            item: item.clone(),
+        };
+        Ok(Json(view.items.iter().map(body).collect()))
+    })
+}
+
+/// Add an item, or replace it. There is one bucket for each.
+#[utoipa::path(post, path = "/v1/pools/{pool}/items", tag = "items", params(("pool" = String, Path)),
+    request_body = ItemCreate,
+    responses((status = 201, body = ItemBody), (status = "default", body = ErrorBody)))]
+async fn put_item(
+    State(service): State<Shared>,
+    Names(pool): Names<String>,
+    session: Session,
+    Body(body): Body<ItemCreate>,
+) -> ApiResult<(StatusCode, Json<ItemBody>)> {
+    check_name(&body.name)?;
+    let item = body.item();
+    item.check()?;
+    check_living(&service, &pool)?;
+    with_pool(&service, &pool, |view| match view.spec.kind {
+        Kind::Named => Ok(()),
+        Kind::Hashed { .. } => Err(ApiError::new(
+            Code::BadRequest,
+            format!("pool {pool:?} is hashed: only a named pool has items"),
+        )),
+    })?;
+    let (mode, session) = match body.persistent {
+        true => (CreateMode::Persistent, None),
+        false => (CreateMode::Ephemeral, Some(session.needed()?.session)),
+    };
+    let path = layout::item(&pool, &body.name);
+    let create = Op::Create { path: path.clone(), data: to_json(&item), mode };
+    match service.op(session, create).await {
+        Err(ServiceError::Refused(Refusal::NodeExists { .. })) => {
+            replace_item(&service, &path, session, to_json(&item)).await?;
+        }
+        Err(ServiceError::Refused(Refusal::NoNode { .. })) => return Err(ApiError::no_pool(&pool)),
+        other => drop(other?),
+    }
+    Ok((StatusCode::CREATED, Json(ItemBody { name: body.name, item })))
+}
+
+/// Replaces an item that is kept in the same way. One that another session
+/// keeps is left alone: it would vanish with that session.
+async fn replace_item(
+    service: &Service,
+    path: &str,
+    session: Option<rota_core::state::SessionId>,
+    data: bytes::Bytes,
+) -> ApiResult<()> {
+    let keeper = service.replica.read().state.tree().get(path).map(|node| node.owner());
+    if keeper.is_some_and(|keeper| keeper != session) {
+        return Err(ApiError::new(
+            Code::Exists,
+            "another session keeps an item of that name: it is free when that session's timeout is over",
+        ));
+    }
+    service.op(session, Op::SetData { path: path.to_owned(), data, version: None }).await?;
+    Ok(())
+}
+
+/// Show an item.
+#[utoipa::path(get, path = "/v1/pools/{pool}/items/{item}", tag = "items",
+    params(("pool" = String, Path), ("item" = String, Path)),
+    responses((status = 200, body = ItemBody), (status = "default", body = ErrorBody)))]
+async fn show_item(
+    State(service): State<Shared>,
+    Names((pool, item)): Names<(String, String)>,
+) -> ApiResult<Json<ItemBody>> {
+    with_pool(&service, &pool, |view| match view.items.get(&item) {
+        Some(found) => Ok(Json(ItemBody { name: item.clone(), item: found.clone() })),
+        None => Err(no_item(&pool, &item)),
+    })
+}
+
+/// Delete an item. Its bucket goes when its owner has let go of it.
+#[utoipa::path(delete, path = "/v1/pools/{pool}/items/{item}", tag = "items",
+    params(("pool" = String, Path), ("item" = String, Path)),
+    responses((status = 204), (status = "default", body = ErrorBody)))]
+async fn delete_item(
+    State(service): State<Shared>,
+    Names((pool, item)): Names<(String, String)>,
+    session: Session,
+) -> ApiResult<StatusCode> {
+    with_pool(&service, &pool, |view| {
+        if view.items.contains_key(&item) { Ok(()) } else { Err(no_item(&pool, &item)) }
+    })?;
+    let op = Op::Delete { path: layout::item(&pool, &item), version: None };
+    service.op(session.0.map(|who| who.session), op).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn no_item(pool: &str, item: &str) -> ApiError {
+    ApiError::new(Code::NoItem, format!("pool {pool:?} has no item {item:?}"))
+}

@@ -1,0 +1,154 @@
+//! The HTTP face: any server takes any request.
+//!
+//! Handlers look at this server's replica, or have the service write; they
+//! decide nothing. Bodies are [`rota_protocol::http`]'s.
+
+mod cluster;
+mod error;
+mod extract;
+mod members;
+mod nodes;
+mod operations;
+mod pools;
+mod sessions;
+mod table;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use rota_protocol::http::{Code, HEADER_MIN_ZXID, HEADER_ZXID, WAIT_MS_MAX};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use error::ApiError;
+use extract::Shared;
+
+pub(crate) use cluster::announce_address;
+pub(crate) use operations::install_recorder;
+
+use crate::parts::Accept;
+use crate::parts::BoxWire;
+
+/// A request, long poll or not, is ended after this.
+const REQUEST_TIMEOUT: Duration = Duration::from_millis(WAIT_MS_MAX + 15_000);
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Rota",
+    description = "Hands out work: pools, members, buckets and their owners, on a replicated tree of nodes.",
+    license(name = "MIT OR Apache-2.0")
+))]
+struct Document;
+
+fn described() -> OpenApiRouter<Shared> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .merge(cluster::router())
+        .merge(sessions::router())
+        .merge(nodes::router())
+        .merge(pools::router())
+        .merge(members::router())
+        .merge(table::router())
+}
+
+/// The OpenAPI document of the HTTP API.
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    described().into_openapi()
+}
+
+/// All routes of one server.
+pub(crate) fn router(service: Shared) -> Router {
+    let (router, document) = described().split_for_parts();
+    let document = axum::Json(document);
+    let limit = service.config.limits.body_bytes_max;
+    router
+        .route("/v1/openapi.json", get(move || std::future::ready(document.clone())))
+        .merge(operations::router())
+        .fallback(no_endpoint)
+        .method_not_allowed_fallback(bad_method)
+        .layer(from_fn_with_state(Arc::clone(&service), around))
+        .layer(DefaultBodyLimit::max(limit))
+        .with_state(service)
+}
+
+async fn no_endpoint(request: Request) -> ApiError {
+    let path = request.uri().path();
+    ApiError::new(Code::NoEndpoint, format!("there is no endpoint {path}: see /v1/openapi.json"))
+}
+
+async fn bad_method(request: Request) -> ApiError {
+    let (method, path) = (request.method(), request.uri().path());
+    ApiError::new(Code::BadMethod, format!("{path} does not know {method}: see /v1/openapi.json"))
+}
+
+/// What happens around every request: it waits for what the client has seen, is
+/// ended when it takes too long, is counted, and says what this server has
+/// applied.
+async fn around(State(service): State<Shared>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map_or("none", |p| p.as_str()).to_owned();
+    let began = tokio::time::Instant::now();
+    let answer = async {
+        match min_zxid(&request) {
+            Ok(seen) => match service.reach(seen).await {
+                Ok(()) => next.run(request).await,
+                Err(error) => ApiError::from(error).into_response(),
+            },
+            Err(error) => error.into_response(),
+        }
+    };
+    let mut response = tokio::time::timeout(REQUEST_TIMEOUT, answer)
+        .await
+        .unwrap_or_else(|_| ApiError::new(Code::Timeout, "the request took too long").into_response());
+    let zxid = service.replica.read().state.zxid();
+    if let Ok(value) = HeaderValue::from_str(&zxid.to_string()) {
+        response.headers_mut().insert(HEADER_ZXID, value);
+    }
+    let status: StatusCode = response.status();
+    metrics::counter!(crate::metrics::REQUESTS, "route" => route.clone(), "status" => status.as_str().to_owned())
+        .increment(1);
+    metrics::histogram!(crate::metrics::REQUEST_SECONDS, "route" => route)
+        .record(began.elapsed().as_secs_f64());
+    response
+}
+
+fn min_zxid(request: &Request) -> Result<u64, ApiError> {
+    let Some(value) = request.headers().get(HEADER_MIN_ZXID) else { return Ok(0) };
+    let number = value.to_str().ok().and_then(|v| v.parse().ok());
+    number.ok_or_else(|| {
+        ApiError::new(Code::BadRequest, format!("the header {HEADER_MIN_ZXID} must be a number"))
+    })
+}
+
+/// Lets axum take connections from whatever listener the server was given.
+pub(crate) struct Listener {
+    pub(crate) accept: Box<dyn Accept>,
+    pub(crate) address: String,
+}
+
+impl axum::serve::Listener for Listener {
+    type Io = BoxWire;
+    type Addr = String;
+
+    async fn accept(&mut self) -> (BoxWire, String) {
+        loop {
+            match self.accept.accept().await {
+                Ok(taken) => return taken,
+                Err(error) => {
+                    // Out of descriptors, say: going on at once would spin.
+                    tracing::warn!(%error, "could not take in a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<String> {
+        Ok(self.address.clone())
+    }
+}

@@ -1,0 +1,319 @@
+//! `/v1/nodes`, `/v1/multi`, `/v1/watch`: the tree itself.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::stream;
+use rota_core::events::Missed as CoreMissed;
+use rota_core::path::{check_path, is_at_or_below};
+use rota_core::pool::layout;
+use rota_core::state::{Op, OpReply, Reply};
+use rota_protocol::http::{
+    Children, Code, Data, Encoding, ErrorBody, EventBody, Missed, MultiOp, MultiReply, MultiRequest,
+    NodeBody, NodeCreate, NodeSet,
+};
+use serde::Deserialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::error::{ApiError, ApiResult};
+use super::extract::{Body, Names, Params, Session, Shared, poll_deadline};
+use crate::service::ServiceError;
+
+/// Children named in one answer.
+const CHILDREN_MAX: usize = 10_000;
+/// Events in one answer; the rest comes with the next.
+const EVENTS_MAX: usize = 1_000;
+/// Operations in one multi.
+const OPS_MAX: usize = 1_000;
+
+pub(super) fn router() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(read_root))
+        .routes(routes!(read, create, set, delete))
+        .routes(routes!(multi))
+        .routes(routes!(watch))
+}
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+struct NodeParams {
+    /// Name the children instead of giving the data.
+    #[serde(default)]
+    children: bool,
+    /// See every write that was acknowledged before.
+    #[serde(default)]
+    consistent: bool,
+    /// Only children whose names come after this one.
+    after: Option<String>,
+    /// The version that a node to be deleted must have.
+    version: Option<i32>,
+}
+
+/// Read the root.
+#[utoipa::path(get, path = "/v1/nodes", tag = "nodes", params(NodeParams),
+    responses((status = 200, body = NodeBody), (status = "default", body = ErrorBody)))]
+async fn read_root(service: State<Shared>, params: Params<NodeParams>) -> ApiResult<Response> {
+    read_at(service.0, "/", params.0).await
+}
+
+/// Read a node, or the names of its children.
+#[utoipa::path(get, path = "/v1/nodes/{*path}", tag = "nodes", params(("path" = String, Path), NodeParams),
+    responses((status = 200, body = NodeBody), (status = "default", body = ErrorBody)))]
+async fn read(
+    State(service): State<Shared>,
+    Names(path): Names<String>,
+    Params(params): Params<NodeParams>,
+) -> ApiResult<Response> {
+    read_at(service, &absolute(&path)?, params).await
+}
+
+async fn read_at(service: Shared, path: &str, params: NodeParams) -> ApiResult<Response> {
+    if params.consistent {
+        service.catch_up().await?;
+    }
+    let applied = service.replica.read();
+    let tree = applied.state.tree();
+    let Some(node) = tree.get(path) else { return Err(no_node(path)) };
+    let stat = node.stat().into();
+    if !params.children {
+        let data = Some(Data::from(&*node.data));
+        return Ok(Json(NodeBody { path: path.to_owned(), data, stat }).into_response());
+    }
+    let after = params.after.unwrap_or_default();
+    let mut children: Vec<String> = tree
+        .children(path)
+        .map(|(child, _)| child.name().to_owned())
+        .filter(|name| *name > after)
+        .take(CHILDREN_MAX + 1)
+        .collect();
+    let more = children.len() > CHILDREN_MAX;
+    children.truncate(CHILDREN_MAX);
+    Ok(Json(Children { path: path.to_owned(), stat, children, more }).into_response())
+}
+
+/// Create a node.
+#[utoipa::path(post, path = "/v1/nodes/{*path}", tag = "nodes", params(("path" = String, Path)),
+    request_body = NodeCreate,
+    responses((status = 201, body = NodeBody), (status = "default", body = ErrorBody)))]
+async fn create(
+    State(service): State<Shared>,
+    Names(path): Names<String>,
+    session: Session,
+    Body(body): Body<NodeCreate>,
+) -> ApiResult<(StatusCode, Json<NodeBody>)> {
+    // A sequential node may have the name "", as in ZooKeeper: "/a/" + number.
+    let path = format!("/{path}");
+    let data = bytes(body.data, body.encoding)?;
+    let op = Op::Create { path, data, mode: body.mode.into() };
+    open_to_all(&op)?;
+    let session = session.0.map(|who| who.session);
+    Ok((StatusCode::CREATED, Json(node_body(service.op(session, op).await?)?)))
+}
+
+/// Replace a node's data.
+#[utoipa::path(put, path = "/v1/nodes/{*path}", tag = "nodes", params(("path" = String, Path)),
+    request_body = NodeSet,
+    responses((status = 200, body = NodeBody), (status = "default", body = ErrorBody)))]
+async fn set(
+    State(service): State<Shared>,
+    Names(path): Names<String>,
+    session: Session,
+    Body(body): Body<NodeSet>,
+) -> ApiResult<Json<NodeBody>> {
+    let path = absolute(&path)?;
+    let data = bytes(body.data, body.encoding)?;
+    let op = Op::SetData { path: path.clone(), data, version: body.version };
+    open_to_all(&op)?;
+    let session = session.0.map(|who| who.session);
+    let mut node = node_body(service.op(session, op).await?)?;
+    node.path = path;
+    Ok(Json(node))
+}
+
+/// Delete a node.
+#[utoipa::path(delete, path = "/v1/nodes/{*path}", tag = "nodes", params(("path" = String, Path), NodeParams),
+    responses((status = 204), (status = "default", body = ErrorBody)))]
+async fn delete(
+    State(service): State<Shared>,
+    Names(path): Names<String>,
+    Params(params): Params<NodeParams>,
+    session: Session,
+) -> ApiResult<StatusCode> {
+    let op = Op::Delete { path: absolute(&path)?, version: params.version };
+    open_to_all(&op)?;
+    service.op(session.0.map(|who| who.session), op).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Do several operations, or none.
+#[utoipa::path(post, path = "/v1/multi", tag = "nodes", request_body = MultiRequest,
+    responses((status = 200, body = MultiReply), (status = "default", body = ErrorBody)))]
+async fn multi(
+    State(service): State<Shared>,
+    session: Session,
+    Body(body): Body<MultiRequest>,
+) -> ApiResult<Json<MultiReply>> {
+    if body.ops.is_empty() || body.ops.len() > OPS_MAX {
+        let message = format!("a multi has from 1 to {OPS_MAX} operations, not {}", body.ops.len());
+        return Err(ApiError::new(Code::BadRequest, message));
+    }
+    let paths: Vec<String> = body.ops.iter().map(op_path).collect();
+    let ops: Vec<Op> = body.ops.into_iter().map(into_op).collect::<ApiResult<_>>()?;
+    ops.iter().try_for_each(open_to_all)?;
+    let Reply::Multi(replies) = service.multi(session.0.map(|who| who.session), ops).await? else {
+        return Err(ServiceError::OutcomeUnknown.into());
+    };
+    let results = replies.into_iter().zip(paths).map(|(reply, path)| match reply {
+        OpReply::Created { path, stat } => Some(NodeBody { path, data: None, stat: stat.into() }),
+        OpReply::Set { stat } => Some(NodeBody { path, data: None, stat: stat.into() }),
+        OpReply::Deleted | OpReply::Checked => None,
+    });
+    Ok(Json(MultiReply { results: results.collect() }))
+}
+
+#[derive(Debug, Clone, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+struct WatchParams {
+    /// The node to watch.
+    path: String,
+    /// Everything below it too.
+    #[serde(default)]
+    recursive: bool,
+    /// What the client knows already: the `upto` of the last answer, or the
+    /// header `rota-zxid` of what it read. Default: everything until now.
+    since: Option<u64>,
+    /// How long to wait for an event, in milliseconds.
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+/// Watch a node: what happened since, by long poll or (with the header `accept:
+/// text/event-stream`) as a stream.
+#[utoipa::path(get, path = "/v1/watch", tag = "nodes", params(WatchParams),
+    responses((status = 200, body = Missed), (status = "default", body = ErrorBody)))]
+async fn watch(
+    State(service): State<Shared>,
+    Params(params): Params<WatchParams>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    check_path(&params.path).map_err(|e| ApiError::new(Code::BadPath, e.to_string()))?;
+    let since = params.since.unwrap_or_else(|| service.replica.read().events.last());
+    service.reach(since).await?;
+    if wants_stream(&headers) {
+        let events = stream::unfold((service, params, since), |(service, params, since)| async move {
+            let missed = next_events(&service, &params, since, None).await;
+            let upto = missed.upto;
+            let event = SseEvent::default().id(upto.to_string()).json_data(&missed).unwrap_or_default();
+            Some((Ok::<_, Infallible>(event), (service, params, upto)))
+        });
+        return Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response());
+    }
+    let deadline = poll_deadline(params.wait_ms)?;
+    Ok(Json(next_events(&service, &params, since, Some(deadline)).await).into_response())
+}
+
+/// Waits until something happened after `since`, or the deadline.
+async fn next_events(
+    service: &Shared,
+    params: &WatchParams,
+    since: u64,
+    deadline: Option<tokio::time::Instant>,
+) -> Missed {
+    let mut progress = service.replica.progress();
+    let mut since = since;
+    loop {
+        progress.mark_unchanged();
+        let found = service.replica.read().events.since(since, &params.path, params.recursive, EVENTS_MAX);
+        match found {
+            CoreMissed::Unknown { upto } => return Missed { events: Vec::new(), upto, missed: true },
+            CoreMissed::Events { events, upto } if !events.is_empty() => {
+                return Missed { events: events.iter().map(EventBody::from).collect(), upto, missed: false };
+            }
+            CoreMissed::Events { upto, .. } => since = upto,
+        }
+        let far = || tokio::time::Instant::now() + Duration::from_secs(3600);
+        let due = deadline.unwrap_or_else(far);
+        if tokio::time::timeout_at(due, progress.changed()).await.is_err() && deadline.is_some() {
+            return Missed { events: Vec::new(), upto: since, missed: false };
+        }
+    }
+}
+
+pub(super) fn wants_stream(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("text/event-stream"))
+}
+
+fn no_node(path: &str) -> ApiError {
+    rota_core::state::Refusal::NoNode { path: path.to_owned() }.into()
+}
+
+fn absolute(path: &str) -> ApiResult<String> {
+    let path = format!("/{path}");
+    check_path(&path).map_err(|e| ApiError::new(Code::BadPath, format!("{path:?}: {e}")))?;
+    Ok(path)
+}
+
+fn bytes(data: String, encoding: Encoding) -> ApiResult<bytes::Bytes> {
+    let bytes = Data { data, encoding }.into_bytes();
+    bytes.map(Into::into).map_err(|e| ApiError::new(Code::BadRequest, e.to_string()))
+}
+
+fn node_body(reply: Reply) -> ApiResult<NodeBody> {
+    match reply {
+        Reply::Op(OpReply::Created { path, stat }) => Ok(NodeBody { path, data: None, stat: stat.into() }),
+        Reply::Op(OpReply::Set { stat }) => {
+            Ok(NodeBody { path: String::new(), data: None, stat: stat.into() })
+        }
+        _ => Err(ServiceError::OutcomeUnknown.into()),
+    }
+}
+
+fn op_path(op: &MultiOp) -> String {
+    match op {
+        MultiOp::Create { path, .. }
+        | MultiOp::Delete { path, .. }
+        | MultiOp::Set { path, .. }
+        | MultiOp::Check { path, .. }
+        | MultiOp::CheckFence { path, .. } => path.clone(),
+    }
+}
+
+fn into_op(op: MultiOp) -> ApiResult<Op> {
+    Ok(match op {
+        MultiOp::Create { path, data, encoding, mode } => {
+            Op::Create { path, data: bytes(data, encoding)?, mode: mode.into() }
+        }
+        MultiOp::Delete { path, version } => Op::Delete { path, version },
+        MultiOp::Set { path, data, encoding, version } => {
+            Op::SetData { path, data: bytes(data, encoding)?, version }
+        }
+        MultiOp::Check { path, version } => Op::Check { path, version },
+        MultiOp::CheckFence { path, fence } => Op::CheckFence { path, fence },
+    })
+}
+
+/// Rota's own part of the tree is changed through its own endpoints, which
+/// validate what goes in. Checkpoints are the exception: they are anybody's
+/// bytes, and belong in a multi with the check of their row.
+fn open_to_all(op: &Op) -> ApiResult<()> {
+    let path = match op {
+        Op::Create { path, .. } | Op::Delete { path, .. } | Op::SetData { path, .. } => path,
+        Op::Check { .. } | Op::CheckFence { .. } => return Ok(()),
+    };
+    let below = path.strip_prefix(layout::POOLS).and_then(|rest| rest.strip_prefix('/'));
+    let mut names = below.into_iter().flat_map(|rest| rest.split('/'));
+    let is_checkpoint =
+        names.nth(1) == Some("checkpoints") && names.next().is_some_and(|name| !name.is_empty());
+    if is_at_or_below(path, "/rota") && !is_checkpoint {
+        let message = format!("{path} is Rota's own: change it through /v1/pools");
+        return Err(ApiError::new(Code::Reserved, message));
+    }
+    Ok(())
+}

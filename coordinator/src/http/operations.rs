@@ -1,0 +1,82 @@
+//! `/metrics`, `/healthz`, `/readyz`: for those who run the server.
+
+use std::sync::OnceLock;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use rota_protocol::http::Code;
+
+use super::error::{ApiError, ApiResult};
+use super::extract::Shared;
+use crate::metrics as names;
+use crate::raft::Leadership;
+
+/// Bounds of the latency histograms, in seconds.
+const SECONDS: [f64; 11] = [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 10.0];
+/// Bounds of the size histograms, in bytes.
+const BYTES: [f64; 7] = [256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0];
+
+pub(super) fn router() -> Router<Shared> {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|| std::future::ready("ok\n")))
+        .route("/readyz", get(ready))
+}
+
+/// The recorder of this process, installed when it is first needed.
+fn recorder() -> &'static PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE.get_or_init(|| {
+        let suffix = |text: &str| metrics_exporter_prometheus::Matcher::Suffix(text.to_owned());
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(suffix("_seconds"), &SECONDS)
+            .and_then(|b| b.set_buckets_for_metric(suffix("_bytes"), &BYTES))
+            .expect("the bounds are not empty")
+            .build_recorder();
+        let handle = recorder.handle();
+        if ::metrics::set_global_recorder(recorder).is_ok() {
+            names::describe();
+        }
+        handle
+    })
+}
+
+/// Begins to count. Called once when a server starts.
+pub(crate) fn install_recorder() {
+    recorder().run_upkeep();
+}
+
+async fn metrics(State(service): State<Shared>) -> Response {
+    {
+        let applied = service.replica.read();
+        gauge(names::APPLIED_ZXID, applied.state.zxid());
+        gauge(names::NODES, applied.state.tree().len() as u64);
+        gauge(names::SESSIONS, applied.state.sessions().count() as u64);
+        for pool in applied.pools.iter() {
+            let vacant = pool.rows.values().filter(|entry| entry.row.owners.is_empty()).count();
+            ::metrics::gauge!(names::VACANT, "pool" => pool.name.clone()).set(vacant as f64);
+        }
+    }
+    gauge(names::TERM, service.group.term());
+    gauge(names::LEADS, u64::from(matches!(service.group.leads(), Leadership::Own { .. })));
+    gauge(names::OUTBOX_UNITS, service.outbox.len() as u64);
+    recorder().run_upkeep();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], recorder().render()).into_response()
+}
+
+fn gauge(name: &'static str, value: u64) {
+    ::metrics::gauge!(name).set(value as f64);
+}
+
+/// Ready when a leader is known: reads may be old before, and writes would
+/// wait.
+async fn ready(State(service): State<Shared>) -> ApiResult<&'static str> {
+    match service.group.leads() {
+        Leadership::Unknown => Err(ApiError::new(Code::NoLeader, "no leader is known now")),
+        _ => Ok("ready\n"),
+    }
+}

@@ -1,0 +1,190 @@
+//! `/v1/pools`: specs and plans.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use bytes::Bytes;
+use rota_core::pool::{Kind, PoolView, Spec, check_name, layout, to_json};
+use rota_core::state::{CreateMode, Op, Refusal};
+use rota_protocol::http::{Code, ErrorBody, PlanBody, PoolBody, PoolChange, PoolCreate};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::error::{ApiError, ApiResult};
+use super::extract::{Body, Names, Params, ReadParams, Shared};
+use crate::service::{Service, ServiceError};
+
+/// How long a delete waits until the members have let go of everything.
+const DELETE_TIMEOUT: Duration = Duration::from_secs(8);
+/// How often a change is tried again when another came in between.
+const ATTEMPTS: usize = 5;
+
+pub(super) fn router() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(show, change, delete))
+        .routes(routes!(plan))
+}
+
+/// Looks at a pool.
+pub(super) fn with_pool<T>(
+    service: &Service,
+    pool: &str,
+    look: impl FnOnce(&PoolView) -> ApiResult<T>,
+) -> ApiResult<T> {
+    let applied = service.replica.read();
+    look(applied.pools.get(pool).ok_or_else(|| ApiError::no_pool(pool))?)
+}
+
+/// List the pools.
+#[utoipa::path(get, path = "/v1/pools", tag = "pools",
+    responses((status = 200, body = Vec<PoolBody>), (status = "default", body = ErrorBody)))]
+async fn list(
+    State(service): State<Shared>,
+    Params(read): Params<ReadParams>,
+) -> ApiResult<Json<Vec<PoolBody>>> {
+    read.ready(&service).await?;
+    let applied = service.replica.read();
+    Ok(Json(applied.pools.iter().map(describe).collect()))
+}
+
+/// Create a pool.
+#[utoipa::path(post, path = "/v1/pools", tag = "pools", request_body = PoolCreate,
+    responses((status = 201, body = PoolBody), (status = "default", body = ErrorBody)))]
+async fn create(
+    State(service): State<Shared>,
+    Body(body): Body<PoolCreate>,
+) -> ApiResult<(StatusCode, Json<PoolBody>)> {
+    check_name(&body.name)?;
+    let no_buckets =
+        || ApiError::new(Code::BadSpec, "a named pool has one bucket for each item: leave out buckets");
+    let spec = body.spec().ok_or_else(no_buckets)?;
+    spec.check()?;
+    let create = |path: String, data: Bytes| Op::Create { path, data, mode: CreateMode::Persistent };
+    let root = layout::pool(&body.name);
+    let folders = layout::FOLDERS.iter().map(|folder| create(format!("{root}/{folder}"), Bytes::new()));
+    let ops = std::iter::once(create(root.clone(), to_json(&spec))).chain(folders).collect();
+    match service.multi(None, ops).await {
+        Err(ServiceError::Refused(refusal)) if matches!(refusal.cause(), Refusal::NodeExists { .. }) => {
+            return Err(ApiError::new(Code::Exists, format!("there is a pool {:?} already", body.name)));
+        }
+        other => other?,
+    };
+    let pool = with_pool(&service, &body.name, |pool| Ok(describe(pool)))?;
+    Ok((StatusCode::CREATED, Json(pool)))
+}
+
+/// Show a pool.
+#[utoipa::path(get, path = "/v1/pools/{pool}", tag = "pools", params(("pool" = String, Path)),
+    responses((status = 200, body = PoolBody), (status = "default", body = ErrorBody)))]
+async fn show(
+    State(service): State<Shared>,
+    Names(pool): Names<String>,
+    Params(read): Params<ReadParams>,
+) -> ApiResult<Json<PoolBody>> {
+    read.ready(&service).await?;
+    with_pool(&service, &pool, |pool| Ok(Json(describe(pool))))
+}
+
+/// Change a pool. What is left out stays as it is.
+#[utoipa::path(put, path = "/v1/pools/{pool}", tag = "pools", params(("pool" = String, Path)),
+    request_body = PoolChange,
+    responses((status = 200, body = PoolBody), (status = "default", body = ErrorBody)))]
+async fn change(
+    State(service): State<Shared>,
+    Names(pool): Names<String>,
+    Body(body): Body<PoolChange>,
+) -> ApiResult<Json<PoolBody>> {
+    edit_spec(&service, &pool, |spec, version| {
+        if let Some(expected) = body.version
+            && expected != version
+        {
+            let refusal = Refusal::BadVersion { path: layout::pool(&pool), expected, actual: version };
+            return Err(refusal.into());
+        }
+        let kind = match (&spec.kind, body.buckets) {
+            (Kind::Hashed { .. }, Some(buckets)) => Kind::Hashed { buckets },
+            (Kind::Named, Some(_)) => return Err(rota_core::pool::SpecError::KindFixed.into()),
+            (kind, None) => kind.clone(),
+        };
+        Ok(Spec { kind, max_moving: body.max_moving.unwrap_or(spec.max_moving), ..spec.clone() })
+    })
+    .await?;
+    with_pool(&service, &pool, |pool| Ok(Json(describe(pool))))
+}
+
+/// Replaces a pool's spec by what `edit` makes of it and its version.
+async fn edit_spec(
+    service: &Service,
+    pool: &str,
+    edit: impl Fn(&Spec, i32) -> ApiResult<Spec>,
+) -> ApiResult<()> {
+    let mut attempts = 0..ATTEMPTS;
+    loop {
+        let (next, version) = with_pool(service, pool, |view| {
+            let next = edit(&view.spec, view.spec_version)?;
+            view.spec.check_change(&next)?;
+            Ok((next, view.spec_version))
+        })?;
+        let op = Op::SetData { path: layout::pool(pool), data: to_json(&next), version: Some(version) };
+        match service.op(None, op).await {
+            Err(ServiceError::Refused(Refusal::BadVersion { .. })) if attempts.next().is_some() => {}
+            Err(ServiceError::Refused(Refusal::NoNode { .. })) => return Err(ApiError::no_pool(pool)),
+            other => return other.map(drop).map_err(ApiError::from),
+        }
+    }
+}
+
+/// Delete a pool. Its members are asked to let go of everything first; 202 says
+/// that some have not yet.
+#[utoipa::path(delete, path = "/v1/pools/{pool}", tag = "pools", params(("pool" = String, Path)),
+    responses((status = 204), (status = 202, body = PoolBody), (status = "default", body = ErrorBody)))]
+async fn delete(
+    State(service): State<Shared>,
+    Names(pool): Names<String>,
+) -> ApiResult<Result<StatusCode, (StatusCode, Json<PoolBody>)>> {
+    let mut changes = service.replica.follow_pool(&pool);
+    edit_spec(&service, &pool, |spec, _| Ok(Spec { deleting: true, ..spec.clone() })).await?;
+    let gone = async {
+        while service.replica.read().pools.get(&pool).is_some() {
+            if changes.changed().await.is_err() {
+                break;
+            }
+        }
+    };
+    if tokio::time::timeout(DELETE_TIMEOUT, gone).await.is_ok() {
+        return Ok(Ok(StatusCode::NO_CONTENT));
+    }
+    let left = with_pool(&service, &pool, |pool| Ok(describe(pool)))?;
+    Ok(Err((StatusCode::ACCEPTED, Json(left))))
+}
+
+/// Show a pool's plan: its pending moves, and what the planner said of it.
+#[utoipa::path(get, path = "/v1/pools/{pool}/plan", tag = "pools", params(("pool" = String, Path)),
+    responses((status = 200, body = PlanBody), (status = "default", body = ErrorBody)))]
+async fn plan(
+    State(service): State<Shared>,
+    Names(pool): Names<String>,
+    Params(read): Params<ReadParams>,
+) -> ApiResult<Json<PlanBody>> {
+    read.ready(&service).await?;
+    with_pool(&service, &pool, |pool| {
+        Ok(Json(PlanBody::new(&pool.plan, pool.pending_moves().cloned().collect())))
+    })
+}
+
+fn describe(pool: &PoolView) -> PoolBody {
+    let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    PoolBody {
+        name: pool.name.clone(),
+        spec: pool.spec.clone(),
+        version: pool.spec_version,
+        table_version: pool.table_version(),
+        members: small(pool.members.len()),
+        buckets: small(pool.rows.len()),
+        vacant: small(pool.rows.values().filter(|entry| entry.row.owners.is_empty()).count()),
+        moving: small(pool.pending_moves().count()),
+    }
+}

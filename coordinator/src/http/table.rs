@@ -1,0 +1,261 @@
+//! `/v1/pools/{pool}/table`, `/owner` and `/checkpoints`: who owns what, and how
+//! far it has come.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::stream;
+use rota_core::pool::{Bucket, Delta, Kind, PoolView, RowEntry, bucket_of_key, check_name, layout};
+use rota_core::state::{CreateMode, Op, Refusal};
+use rota_protocol::http::{CheckpointBody, CheckpointPut, Code, ErrorBody, OwnerOfKey, RowBody, TableBody};
+use serde::Deserialize;
+use tokio::time::Instant;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::error::{ApiError, ApiResult};
+use super::extract::{Body, Names, Params, ReadParams, Shared, poll_deadline};
+use super::nodes::wants_stream;
+use super::pools::with_pool;
+use crate::service::{Service, ServiceError};
+
+pub(super) fn router() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(table))
+        .routes(routes!(row))
+        .routes(routes!(owner))
+        .routes(routes!(read_checkpoint, write_checkpoint))
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+struct TableParams {
+    /// The version that the client has: only what changed since is sent.
+    since: Option<u64>,
+    /// How long to wait for a newer version, in milliseconds.
+    #[serde(default)]
+    wait_ms: u64,
+    /// See every write that was acknowledged before.
+    #[serde(default)]
+    consistent: bool,
+}
+
+/// A pool's table: all of it, or what changed since a version; by long poll, or
+/// (with the header `accept: text/event-stream`) as a stream. The header
+/// `if-none-match` with the version's ETag is answered by 304.
+#[utoipa::path(get, path = "/v1/pools/{pool}/table", tag = "table", params(("pool" = String, Path), TableParams),
+    responses((status = 200, body = TableBody), (status = 304), (status = "default", body = ErrorBody)))]
+async fn table(
+    State(service): State<Shared>,
+    Names(pool): Names<String>,
+    Params(params): Params<TableParams>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    ReadParams { consistent: params.consistent }.ready(&service).await?;
+    with_pool(&service, &pool, |_| Ok(()))?;
+    if let Some(since) = params.since {
+        // A client that another server brought up to date must not go back.
+        service.reach(since).await?;
+    }
+    if wants_stream(&headers) {
+        return Ok(table_stream(service, pool, params.since));
+    }
+    let deadline = poll_deadline(params.wait_ms)?;
+    let body = next_table(&service, &pool, params.since, deadline).await?;
+    let etag = format!("\"{}\"", body.version);
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok());
+    if known == Some(&etag) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+    }
+    Ok(([(header::ETAG, etag)], Json(body)).into_response())
+}
+
+/// The table once it is newer than `since`, or as it is at the deadline.
+async fn next_table(
+    service: &Service,
+    pool: &str,
+    since: Option<u64>,
+    deadline: Instant,
+) -> ApiResult<TableBody> {
+    let mut changes = service.replica.follow_pool(pool);
+    loop {
+        let body = with_pool(service, pool, |view| Ok(table_since(view, since)))?;
+        let newer = since.is_none_or(|since| body.version > since);
+        if newer || !matches!(tokio::time::timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
+            return Ok(body);
+        }
+    }
+}
+
+fn table_stream(service: Shared, pool: String, since: Option<u64>) -> Response {
+    let deltas = stream::unfold(Some((service, pool, since)), |following| async move {
+        let (service, pool, since) = following?;
+        let far = Instant::now() + std::time::Duration::from_secs(24 * 3600);
+        let (event, next) = match next_table(&service, &pool, since, far).await {
+            Ok(body) => {
+                let version = body.version;
+                let event = SseEvent::default().id(version.to_string()).event("table").json_data(&body);
+                (event, Some((service, pool, Some(version))))
+            }
+            Err(ApiError(error)) => (SseEvent::default().event("error").json_data(&error), None),
+        };
+        Some((Ok::<_, Infallible>(event.unwrap_or_default()), next))
+    });
+    Sse::new(deltas).keep_alive(KeepAlive::default()).into_response()
+}
+
+fn table_since(view: &PoolView, since: Option<u64>) -> TableBody {
+    let delta = since.map_or(Delta::Whole, |since| view.table_since(since));
+    let (whole, rows, removed): (bool, Vec<RowBody>, Vec<Bucket>) = match delta {
+        Delta::Whole => (true, view.rows.iter().map(|(b, row)| row_body(b, row)).collect(), Vec::new()),
+        Delta::Rows { mut changed, removed } => {
+            changed.sort();
+            let rows = changed.iter().filter_map(|b| Some(row_body(b, view.rows.get(b)?))).collect();
+            (false, rows, removed)
+        }
+    };
+    let named: std::collections::BTreeSet<&String> =
+        rows.iter().flat_map(|row| &row.owners).map(|owner| &owner.member).collect();
+    let address = |name: &String| Some((name.clone(), view.members.get(name)?.member.address.clone()));
+    let addresses: BTreeMap<String, String> = named.into_iter().filter_map(address).collect();
+    TableBody {
+        version: view.table_version(),
+        whole,
+        hashed: match view.spec.kind {
+            Kind::Hashed { buckets } => Some(buckets),
+            Kind::Named => None,
+        },
+        addresses,
+        removed: removed.iter().map(ToString::to_string).collect(),
+        rows,
+    }
+}
+
+fn row_body(bucket: &Bucket, entry: &RowEntry) -> RowBody {
+    RowBody {
+        bucket: bucket.to_string(),
+        owners: entry.row.owners.clone(),
+        fence: entry.fence,
+        version: entry.version,
+    }
+}
+
+/// Show one row.
+#[utoipa::path(get, path = "/v1/pools/{pool}/buckets/{bucket}", tag = "table",
+    params(("pool" = String, Path), ("bucket" = String, Path)),
+    responses((status = 200, body = RowBody), (status = "default", body = ErrorBody)))]
+async fn row(
+    State(service): State<Shared>,
+    Names((pool, bucket)): Names<(String, String)>,
+    Params(read): Params<ReadParams>,
+) -> ApiResult<Json<RowBody>> {
+    read.ready(&service).await?;
+    let id = Bucket::new(&bucket);
+    with_pool(&service, &pool, |view| {
+        let entry = view.rows.get(&id).ok_or_else(|| ApiError::no_bucket(&pool, &bucket))?;
+        Ok(Json(row_body(&id, entry)))
+    })
+}
+
+#[derive(Debug, Clone, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+struct KeyParams {
+    /// The key.
+    key: String,
+}
+
+/// Who owns a key of a hashed pool.
+#[utoipa::path(get, path = "/v1/pools/{pool}/owner", tag = "table", params(("pool" = String, Path), KeyParams),
+    responses((status = 200, body = OwnerOfKey), (status = "default", body = ErrorBody)))]
+async fn owner(
+    State(service): State<Shared>,
+    Names(pool): Names<String>,
+    Params(params): Params<KeyParams>,
+) -> ApiResult<Json<OwnerOfKey>> {
+    with_pool(&service, &pool, |view| {
+        let Kind::Hashed { buckets } = view.spec.kind else {
+            let message = format!("pool {pool:?} is named: its buckets are its items, not hashes of keys");
+            return Err(ApiError::new(Code::BadRequest, message));
+        };
+        let bucket = Bucket::number(bucket_of_key(params.key.as_bytes(), buckets));
+        let entry = view.rows.get(&bucket).ok_or_else(|| ApiError::no_bucket(&pool, bucket.as_str()))?;
+        let member = entry.row.primary().and_then(|owner| view.members.get(&owner.member));
+        Ok(Json(OwnerOfKey {
+            key: params.key.clone(),
+            version: view.table_version(),
+            row: row_body(&bucket, entry),
+            address: member.map(|m| m.member.address.clone()),
+        }))
+    })
+}
+
+/// Read a bucket's checkpoint.
+#[utoipa::path(get, path = "/v1/pools/{pool}/checkpoints/{bucket}", tag = "checkpoints",
+    params(("pool" = String, Path), ("bucket" = String, Path)),
+    responses((status = 200, body = CheckpointBody), (status = "default", body = ErrorBody)))]
+async fn read_checkpoint(
+    State(service): State<Shared>,
+    Names((pool, bucket)): Names<(String, String)>,
+    Params(read): Params<ReadParams>,
+) -> ApiResult<Json<CheckpointBody>> {
+    read.ready(&service).await?;
+    with_pool(&service, &pool, |_| Ok(()))?;
+    let applied = service.replica.read();
+    match applied.state.tree().get(&layout::checkpoint(&pool, &bucket)) {
+        Some(node) => {
+            let data = String::from_utf8_lossy(&node.data).into_owned();
+            Ok(Json(CheckpointBody { bucket, data, zxid: node.mzxid }))
+        }
+        None => Err(ApiError::new(
+            Code::NoCheckpoint,
+            format!("bucket {bucket:?} of pool {pool:?} has no checkpoint"),
+        )),
+    }
+}
+
+/// Write a bucket's checkpoint, as its owner: refused once the grant with that
+/// fence has ended.
+#[utoipa::path(put, path = "/v1/pools/{pool}/checkpoints/{bucket}", tag = "checkpoints",
+    params(("pool" = String, Path), ("bucket" = String, Path)), request_body = CheckpointPut,
+    responses((status = 200, body = CheckpointBody), (status = 409, body = ErrorBody), (status = "default", body = ErrorBody)))]
+async fn write_checkpoint(
+    State(service): State<Shared>,
+    Names((pool, bucket)): Names<(String, String)>,
+    Body(body): Body<CheckpointPut>,
+) -> ApiResult<Json<CheckpointBody>> {
+    check_name(&bucket)?;
+    with_pool(&service, &pool, |_| Ok(()))?;
+    let row = layout::row(&pool, &bucket);
+    let path = layout::checkpoint(&pool, &bucket);
+    let check = Op::CheckFence { path: row, fence: body.fence };
+    let data = bytes::Bytes::from(body.data.clone());
+    let set = Op::SetData { path: path.clone(), data: data.clone(), version: None };
+    let mut outcome = service.multi(None, vec![check.clone(), set]).await;
+    if refused_with(&outcome, |r| matches!(r, Refusal::NoNode { .. })) {
+        let create = Op::Create { path: path.clone(), data, mode: CreateMode::Persistent };
+        outcome = service.multi(None, vec![check, create]).await;
+    }
+    match outcome {
+        Err(ServiceError::Refused(refusal)) => {
+            if let Refusal::StaleFence { given, current, .. } = refusal.cause() {
+                return Err(match current {
+                    0 => ApiError::no_bucket(&pool, &bucket),
+                    _ => ApiError::stale_fence(&bucket, *given, *current),
+                });
+            }
+            return Err(refusal.into());
+        }
+        other => drop(other?),
+    }
+    let zxid = service.replica.read().state.tree().get(&path).map_or(0, |node| node.mzxid);
+    Ok(Json(CheckpointBody { bucket, data: body.data, zxid }))
+}
+
+fn refused_with<T>(outcome: &Result<T, ServiceError>, is: impl Fn(&Refusal) -> bool) -> bool {
+    matches!(outcome, Err(ServiceError::Refused(refusal)) if is(refusal.cause()))
+}

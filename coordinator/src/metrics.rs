@@ -1,0 +1,66 @@
+//! The metrics of a server: every name once, described once. The table in
+//! `docs/metrics.md` is tested against [`ALL`].
+
+use metrics::{describe_counter, describe_gauge, describe_histogram};
+
+pub(crate) const WRITES: &str = "rota_writes_total";
+pub(crate) const REQUESTS: &str = "rota_http_requests_total";
+pub(crate) const REQUEST_SECONDS: &str = "rota_http_request_seconds";
+pub(crate) const BATCH_BYTES: &str = "rota_raft_batch_bytes";
+pub(crate) const APPLIED_ZXID: &str = "rota_applied_zxid";
+pub(crate) const TERM: &str = "rota_raft_term";
+pub(crate) const LEADS: &str = "rota_raft_leads";
+pub(crate) const NODES: &str = "rota_nodes";
+pub(crate) const SESSIONS: &str = "rota_sessions";
+pub(crate) const SESSIONS_EXPIRED: &str = "rota_sessions_expired_total";
+pub(crate) const OUTBOX_UNITS: &str = "rota_outbox_units";
+pub(crate) const GRANTS: &str = "rota_assignment_grants_total";
+pub(crate) const MOVES_PLANNED: &str = "rota_assignment_moves_planned_total";
+pub(crate) const PLAN_FAULTS: &str = "rota_assignment_plan_faults_total";
+pub(crate) const VACANT: &str = "rota_pool_vacant_buckets";
+
+/// What kind of number a metric is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// A distribution.
+    Histogram,
+}
+
+/// Every metric: its name, kind, labels and meaning.
+pub const ALL: &[(&str, Kind, &str, &str)] = &[
+    (WRITES, Kind::Counter, "", "commands submitted through this server"),
+    (REQUESTS, Kind::Counter, "route, status", "HTTP requests answered"),
+    (REQUEST_SECONDS, Kind::Histogram, "route", "time to answer an HTTP request, long polls included"),
+    (BATCH_BYTES, Kind::Histogram, "", "bytes of the Raft entries that this server proposed"),
+    (APPLIED_ZXID, Kind::Gauge, "", "last write that this server has applied"),
+    (TERM, Kind::Gauge, "", "Raft's term"),
+    (LEADS, Kind::Gauge, "", "1 if this server leads, else 0"),
+    (NODES, Kind::Gauge, "", "nodes in the tree"),
+    (SESSIONS, Kind::Gauge, "", "sessions that live"),
+    (
+        SESSIONS_EXPIRED,
+        Kind::Counter,
+        "",
+        "sessions that this server, as leader, ended for want of a sign of life",
+    ),
+    (OUTBOX_UNITS, Kind::Gauge, "", "units of commands that wait for the leader"),
+    (GRANTS, Kind::Counter, "", "buckets that this server, as leader, granted"),
+    (MOVES_PLANNED, Kind::Counter, "", "moves that this server, as leader, put in a plan"),
+    (PLAN_FAULTS, Kind::Counter, "", "planner's answers that failed their independent check: a bug"),
+    (VACANT, Kind::Gauge, "pool", "buckets that nobody owns"),
+];
+
+/// Tells the recorder what each metric means.
+pub(crate) fn describe() {
+    for (name, kind, _, meaning) in ALL {
+        match kind {
+            Kind::Counter => describe_counter!(*name, *meaning),
+            Kind::Gauge => describe_gauge!(*name, *meaning),
+            Kind::Histogram => describe_histogram!(*name, *meaning),
+        }
+    }
+}

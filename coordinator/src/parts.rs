@@ -1,0 +1,109 @@
+//! The outside world of a server, as the parts that it is given: where it
+//! listens, how it dials, what time it is, where chance comes from. A server
+//! built from other parts (a simulated network, a seeded generator) runs the
+//! same code.
+
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A byte stream between two processes.
+pub trait Wire: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Wire for T {}
+
+/// Any [`Wire`].
+pub type BoxWire = Box<dyn Wire>;
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Takes in connections.
+pub trait Accept: Send + 'static {
+    /// The next connection and where it comes from.
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxWire, String)>>;
+}
+
+/// Makes connections.
+pub trait Dial: Send + Sync + 'static {
+    /// Connects to `address`.
+    fn dial<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<BoxWire>>;
+}
+
+/// Tells the time of day. Durations are measured by tokio's clock.
+pub trait Clock: Send + Sync + 'static {
+    /// Milliseconds since 1970.
+    fn now_ms(&self) -> u64;
+}
+
+/// Draws chance: session ids and passwords.
+pub trait Entropy: Send + Sync + 'static {
+    /// Fills `bytes` so that nobody can guess them.
+    ///
+    /// # Errors
+    /// When the system has no chance to give.
+    fn fill(&self, bytes: &mut [u8]) -> io::Result<()>;
+}
+
+/// All that a server is built from.
+pub struct Parts {
+    /// Takes in other servers.
+    pub peer_listener: Box<dyn Accept>,
+    /// Takes in HTTP clients.
+    pub http_listener: Box<dyn Accept>,
+    /// Reaches other servers.
+    pub dialer: Arc<dyn Dial>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Draws chance.
+    pub entropy: Arc<dyn Entropy>,
+    /// Where the server keeps what it must not forget.
+    pub directory: PathBuf,
+}
+
+impl Accept for TcpListener {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxWire, String)>> {
+        Box::pin(async {
+            let (stream, address) = TcpListener::accept(self).await?;
+            stream.set_nodelay(true)?;
+            Ok((Box::new(stream) as BoxWire, address.to_string()))
+        })
+    }
+}
+
+/// Dials by TCP.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TcpDialer;
+
+impl Dial for TcpDialer {
+    fn dial<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<BoxWire>> {
+        Box::pin(async move {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as BoxWire)
+        })
+    }
+}
+
+/// The system's clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now_ms(&self) -> u64 {
+        let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        since_1970.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// The system's chance.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemEntropy;
+
+impl Entropy for SystemEntropy {
+    fn fill(&self, bytes: &mut [u8]) -> io::Result<()> {
+        getrandom::fill(bytes).map_err(io::Error::other)
+    }
+}

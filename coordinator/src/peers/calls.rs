@@ -1,0 +1,122 @@
+//! Questions with answers, many at a time over one connection to each server.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::{SinkExt, StreamExt};
+use rota_protocol::peer::{self, Answer, Call, Class};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Frames, Peers, decode, flush};
+use crate::tasks::Tasks;
+
+/// How long an answer may take. The other server answers much faster or not at
+/// all; whoever asks has a longer deadline and asks again.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Questions that may wait for a connection; beyond it, asking fails at once.
+const QUEUE_LEN_MAX: usize = 4096;
+
+/// Why there is no answer. Whether the question was acted upon is unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CallFailure {
+    #[error("the other server cannot be reached")]
+    Unreachable,
+    #[error("the other server did not answer in time")]
+    Timeout,
+    #[error("too many questions wait for the other server")]
+    Overloaded,
+}
+
+struct Question {
+    call: Call,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// Asks other servers.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    peers: Peers,
+    tasks: Tasks,
+    queues: Arc<Mutex<BTreeMap<u64, mpsc::Sender<Question>>>>,
+}
+
+impl Caller {
+    pub(crate) fn new(peers: Peers, tasks: Tasks) -> Self {
+        Self { peers, tasks, queues: Arc::default() }
+    }
+
+    /// Asks `server` and waits for its answer.
+    pub(crate) async fn call(&self, server: u64, call: Call) -> Result<Answer, CallFailure> {
+        let (sender, receiver) = oneshot::channel();
+        let question = Question { call, answer: sender };
+        self.queue(server).try_send(question).map_err(|_| CallFailure::Overloaded)?;
+        match tokio::time::timeout(ANSWER_TIMEOUT, receiver).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) => Err(CallFailure::Unreachable),
+            Err(_) => Err(CallFailure::Timeout),
+        }
+    }
+
+    fn queue(&self, server: u64) -> mpsc::Sender<Question> {
+        let mut queues = self.queues.lock().expect("no code panics while it holds this");
+        let queue = queues.entry(server).or_insert_with(|| {
+            let (sender, receiver) = mpsc::channel(QUEUE_LEN_MAX);
+            let peers = self.peers.clone();
+            self.tasks.spawn("calls", converse_for_ever(peers, server, receiver));
+            sender
+        });
+        queue.clone()
+    }
+}
+
+async fn converse_for_ever(peers: Peers, server: u64, mut questions: mpsc::Receiver<Question>) {
+    while let Some(first) = questions.recv().await {
+        let talk = async {
+            let mut frames = peers.connect(server, Class::Call).await?;
+            converse(&mut frames, first, &mut questions).await
+        };
+        if let Err(error) = talk.await {
+            tracing::debug!(peer = server, %error, "the connection for calls ended");
+        }
+        // Whoever waits has been told by the drop of its sender. What is still
+        // queued was asked of a server that could not be reached just now.
+        while questions.try_recv().is_ok() {}
+    }
+}
+
+async fn converse(
+    frames: &mut Frames,
+    first: Question,
+    questions: &mut mpsc::Receiver<Question>,
+) -> io::Result<()> {
+    let mut waiting: BTreeMap<u64, oneshot::Sender<Answer>> = BTreeMap::new();
+    let mut next_id = 0u64;
+    let mut question = Some(first);
+    loop {
+        while let Some(Question { call, answer }) = question.take().or_else(|| questions.try_recv().ok()) {
+            frames.feed(peer::encode(&(next_id, call))).await?;
+            waiting.insert(next_id, answer);
+            next_id += 1;
+        }
+        flush(frames).await?;
+        tokio::select! {
+            frame = frames.next() => match frame {
+                Some(frame) => {
+                    let (id, answer): (u64, Answer) = decode(&frame?)?;
+                    if let Some(waiter) = waiting.remove(&id) {
+                        // A waiter that gave up is not told.
+                        drop(waiter.send(answer));
+                    }
+                    waiting.retain(|_, waiter| !waiter.is_closed());
+                }
+                None => return Ok(()),
+            },
+            next = questions.recv() => match next {
+                Some(next) => question = Some(next),
+                None => return Ok(()),
+            },
+        }
+    }
+}

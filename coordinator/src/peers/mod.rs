@@ -1,0 +1,129 @@
+//! Connections between servers: framing, the hello, and questions with answers.
+//! What is said over them is [`rota_protocol::peer`]'s.
+
+mod calls;
+mod units;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use futures::{SinkExt, StreamExt};
+use rota_protocol::peer::{self, Class, FRAME_BYTES_MAX, Hello, PROTOCOL_VERSION, Welcome};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio_util::codec::{Framed, LengthDelimitedCodec};
+
+use crate::parts::{BoxWire, Dial};
+
+pub(crate) use calls::Caller;
+pub(crate) use units::UnitSender;
+
+/// How long a connection and its hello may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1000);
+
+/// A framed connection to another server.
+pub(crate) type Frames = Framed<BoxWire, LengthDelimitedCodec>;
+
+/// Reaches other servers.
+#[derive(Clone)]
+pub(crate) struct Peers {
+    dialer: Arc<dyn Dial>,
+    cluster: Arc<str>,
+    server: u64,
+    addresses: Arc<RwLock<BTreeMap<u64, String>>>,
+}
+
+impl Peers {
+    pub(crate) fn new(dialer: Arc<dyn Dial>, cluster: &str, server: u64) -> Self {
+        Self { dialer, cluster: Arc::from(cluster), server, addresses: Arc::default() }
+    }
+
+    /// Takes note of where the servers are.
+    pub(crate) fn set_addresses(&self, addresses: BTreeMap<u64, String>) {
+        *self.addresses.write().expect("no code panics while it holds this") = addresses;
+    }
+
+    fn address(&self, server: u64) -> io::Result<String> {
+        let addresses = self.addresses.read().expect("no code panics while it holds this");
+        addresses.get(&server).cloned().ok_or_else(|| {
+            io::Error::new(io::ErrorKind::NotFound, format!("the address of server {server} is not known"))
+        })
+    }
+
+    /// Connects to `server`, wherever it is.
+    pub(crate) async fn connect(&self, server: u64, class: Class) -> io::Result<Frames> {
+        let address = self.address(server)?;
+        self.connect_to(server, &address, class).await
+    }
+
+    /// Connects to `server` at `address`, and makes sure that it is that one.
+    pub(crate) async fn connect_to(&self, server: u64, address: &str, class: Class) -> io::Result<Frames> {
+        let attempt = async {
+            let mut frames = framed(self.dialer.dial(address).await?);
+            let cluster = self.cluster.to_string();
+            let hello = Hello { version: PROTOCOL_VERSION, cluster, from: self.server, to: server, class };
+            send(&mut frames, &hello).await?;
+            match receive(&mut frames).await? {
+                Some(Welcome::Ok) => Ok(frames),
+                Some(Welcome::Refused(why)) => {
+                    tracing::error!(
+                        peer = server,
+                        address,
+                        why,
+                        "another server refuses to talk to this one"
+                    );
+                    Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+                }
+                None => Err(io::ErrorKind::ConnectionReset.into()),
+            }
+        };
+        tokio::time::timeout(CONNECT_TIMEOUT, attempt).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Answers the hello of a connection that was taken in. `None` if the other
+    /// side must not talk to this server; it was told why.
+    pub(crate) async fn welcome(&self, wire: BoxWire, from: &str) -> io::Result<Option<(Hello, Frames)>> {
+        let attempt = async {
+            let mut frames = framed(wire);
+            let Some(hello) = receive::<Hello>(&mut frames).await? else { return Ok(None) };
+            if let Some(why) = hello.refusal(&self.cluster, self.server) {
+                tracing::error!(address = from, why, "refused another server");
+                send(&mut frames, &Welcome::Refused(why)).await?;
+                return Ok(None);
+            }
+            send(&mut frames, &Welcome::Ok).await?;
+            Ok(Some((hello, frames)))
+        };
+        tokio::time::timeout(CONNECT_TIMEOUT, attempt).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+fn framed(wire: BoxWire) -> Frames {
+    let codec = LengthDelimitedCodec::builder().max_frame_length(FRAME_BYTES_MAX).new_codec();
+    Framed::new(wire, codec)
+}
+
+/// Sends one message.
+pub(crate) async fn send<T: Serialize>(frames: &mut Frames, message: &T) -> io::Result<()> {
+    frames.send(peer::encode(message)).await
+}
+
+/// Receives one message; `None` at the end of the connection.
+pub(crate) async fn receive<T: DeserializeOwned>(frames: &mut Frames) -> io::Result<Option<T>> {
+    match frames.next().await {
+        Some(frame) => decode(&frame?).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Decodes one frame.
+pub(crate) fn decode<T: DeserializeOwned>(frame: &[u8]) -> io::Result<T> {
+    peer::decode(frame).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+/// Sends what was fed.
+pub(crate) async fn flush(frames: &mut Frames) -> io::Result<()> {
+    SinkExt::<bytes::Bytes>::flush(frames).await
+}

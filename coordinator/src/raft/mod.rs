@@ -1,0 +1,17 @@
+//! Replication: everything that knows the Raft library. The rest of the server
+//! sees [`Group`], which takes batches of commands and says who leads, and
+//! [`crate::replica::Replica`], which holds what has been applied.
+
+mod group;
+mod machine;
+mod network;
+mod proposer;
+mod service;
+pub(crate) mod types;
+
+pub use group::GroupError;
+pub(crate) use group::{Group, Leadership, ProposeError};
+pub(crate) use machine::Machine;
+pub(crate) use network::NetworkFactory;
+pub(crate) use proposer::{Proposer, ProposerQueue};
+pub(crate) use service::{PeerService, serve_peer};

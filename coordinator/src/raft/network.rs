@@ -1,0 +1,352 @@
+//! The leader's and candidate's side of the connections to other servers.
+//! Entries are pipelined, in a window that is small on purpose: larger ones gain
+//! nothing and starve the cluster while a server catches up.
+
+use std::future::Future;
+use std::io::{self, Read};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt, SinkExt, Stream, StreamExt};
+use openraft::OptionalSend;
+use openraft::alias::{SnapshotOf, VoteOf};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::impls::BasicNode;
+use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use rota_protocol::peer::{self, Answer, AppendReply, AppendResult, Call, Class};
+use tokio::time::Instant;
+
+use super::machine::{SnapshotData, head_of};
+use super::types::{TypeConfig, entry_out, log_id_in, log_id_out, vote_in, vote_out};
+use crate::peers::{Frames, Peers, decode, flush, receive, send};
+
+/// Requests to one server that are not answered yet.
+const WINDOW: usize = 4;
+/// A server that answers no request for this long is dialled anew: its machine
+/// may be gone without a word.
+const STALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes of a snapshot in one frame.
+const SNAPSHOT_FRAME_BYTES: usize = 256 * 1024;
+/// Pauses before a server that cannot be reached is tried again.
+const BACKOFF_MS: [u64; 4] = [20, 40, 80, 150];
+
+/// Makes connections for Raft.
+pub(crate) struct NetworkFactory {
+    peers: Peers,
+}
+
+impl NetworkFactory {
+    pub(crate) fn new(peers: Peers) -> Self {
+        Self { peers }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
+    type Network = Network;
+
+    async fn new_client(&mut self, target: u64, node: &BasicNode) -> Network {
+        Network { peers: self.peers.clone(), target, address: node.addr.clone(), append: None, call: None }
+    }
+}
+
+/// Raft's connections to one server, for one purpose.
+pub(crate) struct Network {
+    peers: Peers,
+    target: u64,
+    address: String,
+    append: Option<Frames>,
+    call: Option<Frames>,
+}
+
+type RpcError = RPCError<TypeConfig>;
+type AppendItem = Result<StreamAppendResult<TypeConfig>, RpcError>;
+
+fn unreachable(error: &io::Error) -> RpcError {
+    RPCError::Unreachable(Unreachable::new(error))
+}
+
+fn broken(error: &io::Error) -> RpcError {
+    RPCError::Network(NetworkError::new(error))
+}
+
+impl Network {
+    async fn connect(&self, class: Class) -> Result<Frames, RpcError> {
+        self.peers.connect_to(self.target, &self.address, class).await.map_err(|e| unreachable(&e))
+    }
+
+    async fn ask(&mut self, call: Call, timeout: Duration) -> Result<Answer, RpcError> {
+        let mut frames = match self.call.take() {
+            Some(frames) => frames,
+            None => self.connect(Class::Call).await?,
+        };
+        let talk = async {
+            send(&mut frames, &(0u64, call)).await?;
+            let reply: Option<(u64, Answer)> = receive(&mut frames).await?;
+            reply.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionReset))
+        };
+        let outcome = tokio::time::timeout(timeout, talk).await;
+        let (_, answer) = outcome.unwrap_or(Err(io::ErrorKind::TimedOut.into())).map_err(|e| broken(&e))?;
+        self.call = Some(frames);
+        Ok(answer)
+    }
+
+    async fn ask_vote(
+        &mut self,
+        call: Call,
+        option: &RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        match self.ask(call, option.hard_ttl()).await? {
+            Answer::Vote(reply) => {
+                let last = reply.last.map(log_id_in);
+                Ok(VoteResponse::new(vote_in(reply.vote), last, reply.granted))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+fn unexpected(answer: &Answer) -> RpcError {
+    broken(&io::Error::new(io::ErrorKind::InvalidData, format!("unexpected answer {answer:?}")))
+}
+
+fn vote_request(rpc: &VoteRequest<TypeConfig>) -> peer::VoteRequest {
+    peer::VoteRequest {
+        vote: vote_out(&rpc.vote),
+        last: rpc.last_log_id.map(log_id_out),
+        transfer: rpc.leadership_transfer,
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Network {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
+        let one = Box::pin(stream::once(async move { rpc }));
+        let mut results = self.stream_append(one, option).await?;
+        match results.next().await {
+            Some(result) => result.map(AppendEntriesResponse::from),
+            None => Err(broken(&io::ErrorKind::ConnectionReset.into())),
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, AppendItem>, RpcError>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            let frames = match self.append.take() {
+                Some(frames) => frames,
+                None => self.connect(Class::Append).await?,
+            };
+            let session = AppendSession {
+                network: self,
+                frames: Some(frames),
+                input,
+                input_ended: false,
+                unanswered: 0,
+                stalled_at: Instant::now(),
+            };
+            let results = stream::unfold(session, |mut session| async move {
+                let item = session.next().await?;
+                Some((item, session))
+            });
+            Ok(results.boxed())
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        self.ask_vote(Call::Vote(vote_request(&rpc)), &option).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        self.ask_vote(Call::PreVote(vote_request(&rpc)), &option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: VoteOf<TypeConfig>,
+        snapshot: SnapshotOf<TypeConfig, SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let frames = self.connect(Class::Snapshot).await?;
+        tokio::select! {
+            sent = send_snapshot(frames, vote_out(&vote), snapshot) => match sent {
+                Ok(vote) => Ok(SnapshotResponse::new(vote_in(vote))),
+                Err(error) => Err(StreamingError::Network(NetworkError::new(&error))),
+            },
+            closed = cancel => Err(StreamingError::Closed(closed)),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
+        let request = peer::TransferRequest {
+            from: vote_out(req.from_leader()),
+            to: *req.to_node_id(),
+            last: req.last_log_id().copied().map(log_id_out),
+        };
+        match self.ask(Call::Transfer(request), option.hard_ttl()).await? {
+            Answer::Transfer(Ok(())) => Ok(Ok(())),
+            Answer::Transfer(Err(why)) => Err(broken(&io::Error::other(why))),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        let last = BACKOFF_MS[BACKOFF_MS.len() - 1];
+        let pauses = BACKOFF_MS.into_iter().chain(std::iter::repeat(last));
+        Some(Backoff::new(pauses.map(Duration::from_millis)))
+    }
+}
+
+/// One run of pipelined requests. It owns the input, since Raft locks that for
+/// the session's target: dropping the session must free it at once.
+struct AppendSession<'s, S> {
+    network: &'s mut Network,
+    frames: Option<Frames>,
+    input: S,
+    input_ended: bool,
+    unanswered: usize,
+    stalled_at: Instant,
+}
+
+impl<S> AppendSession<'_, S>
+where
+    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
+{
+    async fn next(&mut self) -> Option<AppendItem> {
+        let mut frames = self.frames.take()?;
+        match self.step(&mut frames).await {
+            Ok(Some(result)) => {
+                // After a refusal the other side ends the connection.
+                self.frames = result.is_ok().then_some(frames);
+                Some(Ok(result))
+            }
+            Ok(None) => {
+                self.network.append = Some(frames);
+                None
+            }
+            Err(error) => Some(Err(broken(&error))),
+        }
+    }
+
+    /// Sends and receives until there is a result, or the input has ended and
+    /// everything is answered.
+    async fn step(&mut self, frames: &mut Frames) -> io::Result<Option<StreamAppendResult<TypeConfig>>> {
+        loop {
+            if self.input_ended && self.unanswered == 0 {
+                return Ok(None);
+            }
+            tokio::select! {
+                biased;
+                frame = frames.next(), if self.unanswered > 0 => {
+                    let frame = frame.ok_or(io::ErrorKind::ConnectionReset)??;
+                    return self.answered(decode(&frame)?).map(Some);
+                }
+                () = tokio::time::sleep_until(self.stalled_at), if self.unanswered > 0 => {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                request = self.input.next(), if !self.input_ended && self.unanswered < WINDOW => {
+                    let mut next = Some(request);
+                    while let Some(request) = next {
+                        let Some(request) = request else {
+                            self.input_ended = true;
+                            break;
+                        };
+                        self.feed(frames, request).await?;
+                        next = if self.unanswered < WINDOW { self.input.next().now_or_never() } else { None };
+                    }
+                    flush(frames).await?;
+                }
+            }
+        }
+    }
+
+    async fn feed(
+        &mut self,
+        frames: &mut Frames,
+        request: AppendEntriesRequest<TypeConfig>,
+    ) -> io::Result<()> {
+        let request = peer::AppendRequest {
+            vote: vote_out(&request.vote),
+            prev: request.prev_log_id.map(log_id_out),
+            entries: request.entries.into_iter().map(entry_out).collect(),
+            commit: request.leader_commit.map(log_id_out),
+        };
+        if self.unanswered == 0 {
+            self.stalled_at = Instant::now() + STALL_TIMEOUT;
+        }
+        self.unanswered += 1;
+        frames.feed(peer::encode(&request)).await
+    }
+
+    /// Takes in an answer. One may speak for several requests: what it says of
+    /// the last of them holds for those before.
+    fn answered(&mut self, reply: AppendReply) -> io::Result<StreamAppendResult<TypeConfig>> {
+        let count = reply.count as usize;
+        if count == 0 || count > self.unanswered {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "answers to requests that were not made"));
+        }
+        self.unanswered -= count;
+        self.stalled_at = Instant::now() + STALL_TIMEOUT;
+        Ok(match reply.result {
+            AppendResult::Stored(upto) => Ok(upto.map(log_id_in)),
+            AppendResult::Conflict(at) => Err(StreamAppendError::Conflict(log_id_in(at))),
+            AppendResult::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote_in(vote))),
+        })
+    }
+}
+
+/// Sends a snapshot file as it is, block after block, and returns the receiver's
+/// vote.
+async fn send_snapshot(
+    mut frames: Frames,
+    vote: peer::Vote,
+    snapshot: SnapshotOf<TypeConfig, SnapshotData>,
+) -> io::Result<peer::Vote> {
+    send(&mut frames, &head_of(&snapshot, vote)).await?;
+    let file = snapshot.snapshot.file;
+    let mut body = tokio::task::spawn_blocking(move || file.body()).await??;
+    loop {
+        let (rest, block) = tokio::task::spawn_blocking(move || {
+            let mut block = vec![0; SNAPSHOT_FRAME_BYTES];
+            let len = body.read(&mut block)?;
+            block.truncate(len);
+            io::Result::Ok((body, block))
+        })
+        .await??;
+        body = rest;
+        let ended = block.is_empty();
+        frames.send(Bytes::from(block)).await?;
+        if ended {
+            break;
+        }
+    }
+    receive(&mut frames).await?.ok_or_else(|| io::ErrorKind::ConnectionReset.into())
+}

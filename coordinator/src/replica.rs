@@ -1,0 +1,289 @@
+//! What this server has applied: the state, what is derived from it, and who
+//! waits for it to move. Readers look at it under a lock that is held for as
+//! long as a look takes; only the state machine changes it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
+
+use bytes::Bytes;
+use rota_core::Zxid;
+use rota_core::batch::{self, Batch};
+use rota_core::events::EventLog;
+use rota_core::pool::Pools;
+use rota_core::state::{Event, Reply, State};
+use rota_protocol::peer::{LogId, Membership, SnapshotHead, Vote};
+use tokio::sync::{Notify, watch};
+
+use crate::outbox::Outbox;
+
+/// Events that are remembered for watchers: some seconds at full load, hours
+/// at an ordinary one. At 150 bytes each, 15 MB.
+const EVENTS_MAX: usize = 100_000;
+/// Points of the past whose digest is remembered, to compare with the leader's.
+const DIGESTS_MAX: usize = 1024;
+
+/// How far a server has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Progress {
+    /// The last command.
+    pub zxid: Zxid,
+    /// The next entry of the log to be applied.
+    pub next_index: u64,
+}
+
+/// The applied part of the log, and those who wait for more.
+pub(crate) struct Replica {
+    inner: RwLock<Applied>,
+    outbox: Arc<Outbox>,
+    progress: watch::Sender<Progress>,
+    pools: Mutex<BTreeMap<String, watch::Sender<Zxid>>>,
+    /// Pools that changed since the assignment controller looked.
+    dirty: Mutex<BTreeSet<String>>,
+    dirtied: Notify,
+    /// Sessions were opened or closed.
+    sessions_changed: Notify,
+    /// Bytes of batches applied since the last snapshot.
+    log_bytes: Mutex<u64>,
+}
+
+/// What readers see.
+pub(crate) struct Applied {
+    pub state: State,
+    pub pools: Pools,
+    pub events: EventLog,
+    last: Option<LogId>,
+    membership_at: Option<LogId>,
+    membership: Membership,
+    digests: VecDeque<(Zxid, u64)>,
+}
+
+impl Replica {
+    pub(crate) fn new(outbox: Arc<Outbox>) -> Self {
+        let state = State::new();
+        let inner = Applied {
+            pools: Pools::load(&state),
+            events: EventLog::new(state.zxid(), EVENTS_MAX),
+            state,
+            last: None,
+            membership_at: None,
+            membership: Membership::default(),
+            digests: VecDeque::new(),
+        };
+        Self {
+            inner: RwLock::new(inner),
+            outbox,
+            progress: watch::Sender::new(Progress::default()),
+            pools: Mutex::default(),
+            dirty: Mutex::default(),
+            dirtied: Notify::new(),
+            sessions_changed: Notify::new(),
+            log_bytes: Mutex::new(0),
+        }
+    }
+
+    /// Looks at what is applied. Nothing may be awaited while it is held.
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, Applied> {
+        self.inner.read().expect("apply does not panic without stopping the server")
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Applied> {
+        self.inner.write().expect("apply does not panic without stopping the server")
+    }
+
+    /// A view of the state that costs O(1), and where in the log it stands.
+    pub(crate) fn view(&self) -> (State, SnapshotHead) {
+        let inner = self.read();
+        (inner.state.clone(), inner.head())
+    }
+
+    /// Where in the log the state stands.
+    pub(crate) fn head(&self) -> SnapshotHead {
+        self.read().head()
+    }
+
+    /// The last point whose digest is known, for the others to compare.
+    pub(crate) fn last_digest(&self) -> (Zxid, u64) {
+        self.read().digests.back().copied().unwrap_or_default()
+    }
+
+    /// Applies an entry that says nothing.
+    pub(crate) fn apply_nothing(&self, at: LogId) {
+        self.write().last = Some(at);
+    }
+
+    /// Applies a change of who belongs to the cluster.
+    pub(crate) fn apply_membership(&self, at: LogId, membership: Membership) {
+        let mut inner = self.write();
+        inner.last = Some(at);
+        inner.membership_at = Some(at);
+        inner.membership = membership;
+    }
+
+    /// Applies a batch of commands and answers those that were submitted here.
+    ///
+    /// # Errors
+    /// When the batch does not decode, or this server's state has diverged from
+    /// its leader's. The server must stop serving.
+    pub(crate) fn apply_batch(&self, at: LogId, bytes: Bytes) -> io::Result<()> {
+        let len = bytes.len() as u64;
+        let decoded = Batch::decode(bytes).map_err(io::Error::other)?;
+        let mut inner = self.write();
+        inner.compare_digests(decoded.header.checkpoint)?;
+        let units = batch::apply(&mut inner.state, decoded).map_err(io::Error::other)?;
+        inner.last = Some(at);
+        let events: Vec<Event> = units
+            .iter()
+            .flat_map(|u| u.applied.iter().flatten())
+            .flat_map(|a| a.events.iter().cloned())
+            .collect();
+        let inner = &mut *inner;
+        let touched = inner.pools.follow(&inner.state, &events);
+        inner.events.push(inner.state.zxid(), events);
+        inner.remember_digest();
+        let replies = units.iter().flat_map(|u| u.applied.iter().flatten()).map(|a| &a.reply);
+        if replies.into_iter().any(|r| matches!(r, Ok(Reply::SessionOpened | Reply::SessionClosed))) {
+            self.sessions_changed.notify_one();
+        }
+        for unit in units {
+            self.outbox.resolve(unit);
+        }
+        self.note_dirty(touched);
+        *self.lock_log_bytes() += len;
+        Ok(())
+    }
+
+    /// Takes over a state from a snapshot.
+    pub(crate) fn restore(&self, state: State, head: SnapshotHead) {
+        let mut inner = self.write();
+        inner.pools = Pools::load(&state);
+        inner.events = EventLog::new(state.zxid(), EVENTS_MAX);
+        inner.state = state;
+        inner.last = head.last;
+        inner.membership_at = head.membership_at;
+        inner.membership = head.membership;
+        inner.digests.clear();
+        let names: Vec<String> = inner.pools.iter().map(|p| p.name.clone()).collect();
+        drop(inner);
+        self.note_dirty(names);
+        *self.lock_log_bytes() = 0;
+    }
+
+    /// Tells those who wait how far this server has come.
+    pub(crate) fn announce(&self) {
+        let now = {
+            let inner = self.read();
+            Progress { zxid: inner.state.zxid(), next_index: inner.last.map_or(0, |id| id.index + 1) }
+        };
+        self.progress.send_replace(now);
+    }
+
+    /// Follows how far this server has come.
+    pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Follows the changes of one pool; the value is the zxid of the last one,
+    /// or 0 if none was seen since somebody began to follow.
+    pub(crate) fn follow_pool(&self, pool: &str) -> watch::Receiver<Zxid> {
+        let mut pools = self.pools.lock().expect("no code panics while it holds this");
+        pools.retain(|name, sender| name == pool || sender.receiver_count() > 0);
+        pools.entry(pool.to_owned()).or_insert_with(|| watch::Sender::new(0)).subscribe()
+    }
+
+    fn note_dirty(&self, names: Vec<String>) {
+        if names.is_empty() {
+            return;
+        }
+        let followers = self.pools.lock().expect("no code panics while it holds this");
+        for name in &names {
+            if let Some(sender) = followers.get(name) {
+                sender.send_modify(|count| *count += 1);
+            }
+        }
+        drop(followers);
+        self.lock_dirty().extend(names);
+        self.dirtied.notify_one();
+    }
+
+    fn lock_dirty(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.dirty.lock().expect("no code panics while it holds this")
+    }
+
+    fn lock_log_bytes(&self) -> MutexGuard<'_, u64> {
+        self.log_bytes.lock().expect("no code panics while it holds this")
+    }
+
+    /// The pools that changed since this was last asked.
+    pub(crate) fn take_dirty(&self) -> BTreeSet<String> {
+        std::mem::take(&mut self.lock_dirty())
+    }
+
+    /// Returns when a pool may have changed.
+    pub(crate) async fn dirtied(&self) {
+        self.dirtied.notified().await;
+    }
+
+    /// Returns when a session may have been opened or closed.
+    pub(crate) async fn sessions_changed(&self) {
+        self.sessions_changed.notified().await;
+    }
+
+    /// Waits until the write `zxid` is applied here.
+    pub(crate) async fn reached(&self, zxid: Zxid) {
+        let mut progress = self.progress();
+        // An error means that the server is stopping, which ends the waiter too.
+        drop(progress.wait_for(|p| p.zxid >= zxid).await);
+    }
+
+    /// Bytes of batches that were applied since the last snapshot.
+    pub(crate) fn log_bytes_since_snapshot(&self) -> u64 {
+        *self.lock_log_bytes()
+    }
+
+    /// Takes note that a snapshot was taken.
+    pub(crate) fn snapshot_taken(&self) {
+        *self.lock_log_bytes() = 0;
+    }
+}
+
+impl Applied {
+    fn head(&self) -> SnapshotHead {
+        SnapshotHead {
+            vote: Vote { term: 0, leader: 0, committed: false },
+            last: self.last,
+            membership_at: self.membership_at,
+            membership: self.membership.clone(),
+        }
+    }
+
+    /// Every server that has been at the leader's point must have had the same
+    /// digest there. A point that this server did not stop at, or has forgotten,
+    /// is passed over: the next batch brings another.
+    fn compare_digests(&self, (zxid, digest): (Zxid, u64)) -> io::Result<()> {
+        let here = self.digests.binary_search_by_key(&zxid, |(z, _)| *z).map(|at| self.digests[at].1);
+        match here {
+            Ok(here) if here != digest => Err(io::Error::other(format!(
+                "this server's state has diverged from the leader's at zxid {zxid} \
+                 (digest {here:016x}, the leader's {digest:016x}): move its data directory away for inspection, \
+                 remove the server from the cluster and add a new one"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn remember_digest(&mut self) {
+        let (zxid, digest) = (self.state.zxid(), self.state.digest());
+        if self.digests.back().is_none_or(|(last, _)| *last < zxid) {
+            self.digests.push_back((zxid, digest));
+        }
+        if self.digests.len() > DIGESTS_MAX {
+            self.digests.pop_front();
+        }
+    }
+
+    /// Who belongs to the cluster.
+    pub(crate) fn membership(&self) -> &Membership {
+        &self.membership
+    }
+}

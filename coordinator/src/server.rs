@@ -1,0 +1,215 @@
+//! The composition root: builds a server from its parts, runs it, and stops it
+//! in order: no more clients, leadership handed over, Raft, then the rest.
+
+use std::future::IntoFuture;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::controllers::{self, Control};
+use crate::desk::Desk;
+use crate::http;
+use crate::outbox::Outbox;
+use crate::parts::{Accept, Parts};
+use crate::peers::{Caller, Peers, UnitSender};
+use crate::raft::{
+    Group, GroupError, Leadership, Machine, NetworkFactory, PeerService, Proposer, serve_peer,
+};
+use crate::replica::Replica;
+use crate::service::Service;
+use crate::sessions::Liveness;
+use crate::store::{Identity, LogStore, SnapshotStore, StoreError};
+use crate::tasks::Tasks;
+
+/// How often it is looked whether the log has grown enough for a snapshot.
+const SNAPSHOT_CHECK_PERIOD: Duration = Duration::from_secs(1);
+/// How long a leader that stops waits for another to take over.
+const HANDOVER_TIMEOUT: Duration = Duration::from_millis(1500);
+/// How long tasks may take to end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long open requests may take to end.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Why a server does not start, or stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The configuration is wrong.
+    #[error("the configuration is wrong: {}", .0.join("; "))]
+    Config(Vec<String>),
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Replication cannot go on.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// Something vital failed; the log says what.
+    #[error("a vital part of the server failed")]
+    Vital,
+}
+
+/// A running server.
+pub struct Server {
+    service: Arc<Service>,
+    tasks: Tasks,
+    /// Ends what serves clients, before the rest.
+    clients: CancellationToken,
+    _identity: Identity,
+}
+
+impl Server {
+    /// Builds a server and lets it run.
+    ///
+    /// # Errors
+    /// When the configuration is wrong or the data directory cannot be used.
+    pub async fn start(config: Config, parts: Parts) -> Result<Self, ServerError> {
+        let faults = config.faults();
+        if !faults.is_empty() {
+            return Err(ServerError::Config(faults));
+        }
+        http::install_recorder();
+        let identity = Identity::claim(&parts.directory, &config.cluster, config.server)?;
+        let log = LogStore::open(&parts.directory.join("log")).await?;
+        let snapshots = SnapshotStore::open(&parts.directory.join("snapshots"))?;
+        let outbox = Arc::new(Outbox::new(config.server, identity.boot));
+        let replica = Arc::new(Replica::new(Arc::clone(&outbox)));
+        let machine = Machine::open(Arc::clone(&replica), snapshots.clone())?;
+
+        let tasks = Tasks::new(CancellationToken::new());
+        let clients = CancellationToken::new();
+        let peers = Peers::new(Arc::clone(&parts.dialer), &config.cluster, config.server);
+        peers.set_addresses(config.founders.clone());
+        let network = NetworkFactory::new(peers.clone());
+        let (group, leadership) =
+            Group::build(config.server, &config.cluster, &config.timing, log, machine, network).await?;
+
+        let liveness = Arc::new(Liveness::default());
+        let caller = Caller::new(peers.clone(), tasks.clone());
+        let desk = Arc::new(Desk::new(group.clone(), Arc::clone(&replica), Arc::clone(&liveness), caller));
+        let (proposer, queue) = Proposer::new(group.clone(), Arc::clone(&replica), Arc::clone(&parts.clock));
+        let sender = UnitSender {
+            outbox: Arc::clone(&outbox),
+            peers: peers.clone(),
+            leadership: group.leadership(),
+            proposer: queue.clone(),
+        };
+        let peer_service = PeerService {
+            peers: peers.clone(),
+            group: group.clone(),
+            proposer: queue,
+            snapshots,
+            desk: Arc::clone(&desk),
+            tasks: tasks.clone(),
+        };
+        let control = Control {
+            group: group.clone(),
+            replica: Arc::clone(&replica),
+            liveness,
+            clock: Arc::clone(&parts.clock),
+        };
+        let service = Arc::new(Service {
+            config,
+            replica,
+            group: group.clone(),
+            desk,
+            outbox,
+            entropy: Arc::clone(&parts.entropy),
+        });
+
+        tasks.spawn("peers", accept_peers(parts.peer_listener, peer_service));
+        tasks.spawn_vital("raft", group.clone().run(leadership, peers));
+        if !service.config.founders.is_empty() {
+            let founders = service.config.founders.clone();
+            group.found(founders.into_iter()).await?;
+        }
+        tasks.spawn_vital("proposer", proposer.run());
+        tasks.spawn("units", sender.run());
+        tasks.spawn("controllers", controllers::run(control));
+        tasks.spawn("snapshots", snapshot_when_due(Arc::clone(&service)));
+        tasks.spawn("address", http::announce_address(Arc::clone(&service)));
+        tasks.spawn_vital("http", serve_http(parts.http_listener, Arc::clone(&service), clients.clone()));
+        Ok(Self { service, tasks, clients, _identity: identity })
+    }
+
+    /// Returns when the server has failed by itself.
+    ///
+    /// # Errors
+    /// Always: a server does not end of its own will.
+    pub async fn failed(&self) -> ServerError {
+        self.tasks.stop().cancelled().await;
+        ServerError::Vital
+    }
+
+    /// Stops in order. A leader hands over first.
+    pub async fn stop(self) {
+        self.clients.cancel();
+        self.hand_over().await;
+        self.service.group.shutdown().await;
+        self.tasks.stop().cancel();
+        if tokio::time::timeout(STOP_TIMEOUT, self.tasks.ended()).await.is_err() {
+            tracing::warn!("some tasks did not end in time");
+        }
+    }
+
+    async fn hand_over(&self) {
+        let group = &self.service.group;
+        let own = self.service.config.server;
+        let Leadership::Own { .. } = group.leads() else { return };
+        for heir in group.voters().into_iter().filter(|id| *id != own) {
+            let moved = tokio::time::timeout(HANDOVER_TIMEOUT, self.service.desk.transfer_to(heir)).await;
+            if matches!(moved, Ok(Ok(()))) {
+                tracing::info!(heir, "handed over the leadership");
+                return;
+            }
+        }
+    }
+}
+
+async fn accept_peers(mut listener: Box<dyn Accept>, service: PeerService) {
+    loop {
+        match listener.accept().await {
+            Ok((wire, from)) => {
+                let serving = serve_peer(service.clone(), wire, from);
+                service.tasks.spawn("peer", serving);
+            }
+            Err(error) => {
+                // Out of descriptors, say: going on at once would spin.
+                tracing::warn!(%error, "could not take in a server's connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn serve_http(
+    listener: Box<dyn Accept>,
+    service: Arc<Service>,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    let address = service.config.http_address.clone();
+    let listener = http::Listener { accept: listener, address };
+    let stopping = stop.clone();
+    let serve = axum::serve(listener, http::router(service))
+        .with_graceful_shutdown(async move { stopping.cancelled().await });
+    let serve = IntoFuture::into_future(serve);
+    tokio::pin!(serve);
+    tokio::select! {
+        ended = &mut serve => return ended,
+        () = stop.cancelled() => {}
+    }
+    // Long polls and streams do not end by themselves.
+    tokio::time::timeout(DRAIN_TIMEOUT, serve).await.unwrap_or(Ok(()))
+}
+
+async fn snapshot_when_due(service: Arc<Service>) {
+    let mut period = tokio::time::interval(SNAPSHOT_CHECK_PERIOD);
+    loop {
+        period.tick().await;
+        if service.replica.log_bytes_since_snapshot() >= service.config.limits.snapshot_log_bytes {
+            if let Err(error) = service.group.begin_snapshot().await {
+                tracing::warn!(%error, "could not begin a snapshot");
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What a server does for its clients, whatever face they come through: write,
+//! read up to date, keep a session, watch.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rota_core::Zxid;
+use rota_core::state::{Applied, Command, Op, Password, Refusal, Reply, SessionId};
+use rota_protocol::http::MemberReport;
+use rota_protocol::peer::{HeardMember, MembershipChange};
+
+use crate::config::Config;
+use crate::desk::{Desk, DeskError};
+use crate::outbox::Outbox;
+use crate::parts::Entropy;
+use crate::raft::Group;
+use crate::replica::Replica;
+
+/// One server, as its faces see it.
+pub(crate) struct Service {
+    pub(crate) config: Config,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) group: Group,
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+}
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServiceError {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("too many writes wait for the leader")]
+    Overloaded,
+    /// It is not known whether the write took effect.
+    #[error("the write was not applied in time; it may yet be")]
+    OutcomeUnknown,
+    #[error("the server did not catch up in time")]
+    Timeout,
+    #[error(transparent)]
+    Desk(#[from] DeskError),
+    #[error("no chance to draw from")]
+    Entropy(#[source] std::io::Error),
+}
+
+/// Who makes a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Credentials {
+    pub(crate) session: SessionId,
+    pub(crate) password: Password,
+}
+
+impl Service {
+    fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.config.limits.request_ms_max)
+    }
+
+    /// Has one command done, and waits until this server has applied it.
+    pub(crate) async fn write(&self, command: Command) -> Result<Reply, ServiceError> {
+        let mut applied = self.write_all(&[command]).await?;
+        match applied.pop() {
+            Some(applied) => Ok(applied.reply?),
+            None => Err(ServiceError::OutcomeUnknown),
+        }
+    }
+
+    /// Has commands done, in order, each for itself.
+    pub(crate) async fn write_all(&self, commands: &[Command]) -> Result<Vec<Applied>, ServiceError> {
+        metrics::counter!(crate::metrics::WRITES).increment(commands.len() as u64);
+        let outcome = self.outbox.submit(commands).map_err(|_| ServiceError::Overloaded)?;
+        match tokio::time::timeout(self.request_timeout(), outcome).await {
+            Ok(Ok(applied)) => Ok(applied),
+            _ => Err(ServiceError::OutcomeUnknown),
+        }
+    }
+
+    /// Has one operation done.
+    pub(crate) async fn op(&self, session: Option<SessionId>, op: Op) -> Result<Reply, ServiceError> {
+        self.write(Command::Write { session, op }).await
+    }
+
+    /// Has several operations done, or none.
+    pub(crate) async fn multi(
+        &self,
+        session: Option<SessionId>,
+        ops: Vec<Op>,
+    ) -> Result<Reply, ServiceError> {
+        self.write(Command::Multi { session, ops }).await
+    }
+
+    /// Opens a session. The timeout is brought within bounds.
+    pub(crate) async fn open_session(&self, timeout_ms: u32) -> Result<(Credentials, u32), ServiceError> {
+        let limits = &self.config.limits;
+        let timeout_ms = timeout_ms.clamp(limits.session_min_ms, limits.session_max_ms);
+        let mut chance = [0; 24];
+        self.entropy.fill(&mut chance).map_err(ServiceError::Entropy)?;
+        let [id @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = chance;
+        let [_, _, _, _, _, _, _, _, password @ ..] = chance;
+        // Never 0, which stands for no session.
+        let session = SessionId(u64::from_le_bytes(id) | 1);
+        let password = Password(password);
+        self.write(Command::OpenSession { session, password, timeout_ms }).await?;
+        Ok((Credentials { session, password }, timeout_ms))
+    }
+
+    /// Makes sure that a session lives and is its client's, and counts this as
+    /// a sign of life. Returns its timeout in milliseconds.
+    pub(crate) async fn keep_alive(
+        &self,
+        who: Credentials,
+        reports: Vec<MemberReport>,
+    ) -> Result<u32, ServiceError> {
+        Ok(self.desk.keep_alive(who.session, who.password, reports).await?)
+    }
+
+    /// Waits until this server has applied every acknowledged write.
+    pub(crate) async fn catch_up(&self) -> Result<(), ServiceError> {
+        let caught_up = tokio::time::timeout(self.request_timeout(), self.desk.catch_up()).await;
+        Ok(caught_up.map_err(|_| ServiceError::Timeout)??)
+    }
+
+    /// Waits until this server has applied the write `zxid`.
+    pub(crate) async fn reach(&self, zxid: Zxid) -> Result<(), ServiceError> {
+        let reached = tokio::time::timeout(self.request_timeout(), self.replica.reached(zxid)).await;
+        reached.map_err(|_| ServiceError::Timeout)
+    }
+
+    /// What the members of a pool said, by member.
+    pub(crate) async fn heard_of(&self, pool: &str) -> Result<BTreeMap<String, HeardMember>, ServiceError> {
+        Ok(self.desk.heard_of(pool).await?)
+    }
+
+    /// Changes who belongs to the cluster.
+    pub(crate) async fn change_membership(&self, change: MembershipChange) -> Result<(), ServiceError> {
+        Ok(self.desk.change_membership(change).await?)
+    }
+}

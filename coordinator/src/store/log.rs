@@ -1,0 +1,228 @@
+//! The log of one server: votes, entries and the committed index, in one
+//! sequence of records with one writer thread (`raft-log`).
+//!
+//! A vote and an entry are on the disk before they count. The committed index
+//! is not worth a sync of its own: it rides along with the next one. See
+//! `docs/decisions/0002-log.md`.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use openraft::alias::{EntryOf, LogIdOf, VoteOf};
+use openraft::storage::{IOFlushed, RaftLogStorage};
+use openraft::{LogState, OptionalSend, RaftLogReader};
+use raft_log::api::raft_log_writer::RaftLogWriter;
+use rota_protocol::peer;
+use tokio::sync::oneshot;
+
+use super::StoreError;
+use super::codec::Stored;
+use crate::raft::types::{TypeConfig, log_id_in, log_id_out, payload_in, payload_out, vote_in, vote_out};
+
+/// A log file is closed, and may be removed when all in it is purged, at this
+/// size.
+const CHUNK_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Entries kept in memory for followers and for applying.
+const CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most bytes of entries read for one request to a follower. Larger ones gain
+/// nothing and starve the cluster when a server catches up.
+const READ_BYTES_MAX: usize = 256 * 1024;
+
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Types;
+
+impl raft_log::Types for Types {
+    type LogId = Stored<peer::LogId>;
+    type LogPayload = Stored<peer::Payload>;
+    type Vote = Stored<peer::Vote>;
+    type Callback = Flushed;
+    type UserData = String;
+
+    fn log_index(log_id: &Self::LogId) -> u64 {
+        log_id.0.index
+    }
+
+    fn payload_size(payload: &Self::LogPayload) -> u64 {
+        match &payload.0 {
+            peer::Payload::Batch(bytes) => bytes.len() as u64 + 64,
+            peer::Payload::Blank | peer::Payload::Membership(_) => 256,
+        }
+    }
+}
+
+/// Whom to tell when what was written is on the disk.
+enum Flushed {
+    Entries(IOFlushed<TypeConfig>),
+    Waiter(oneshot::Sender<io::Result<()>>),
+}
+
+impl raft_log::Callback for Flushed {
+    fn send(self, result: io::Result<()>) {
+        match self {
+            Self::Entries(callback) => callback.io_completed(result),
+            Self::Waiter(waiter) => drop(waiter.send(result)),
+        }
+    }
+}
+
+/// A handle on the log. All handles share it.
+#[derive(Clone)]
+pub(crate) struct LogStore {
+    log: Arc<Mutex<raft_log::RaftLog<Types>>>,
+}
+
+impl LogStore {
+    /// Opens the log in `directory`, making it if there is none. Whatever is
+    /// found is synced before it counts: after a crash of the process it may be
+    /// in the system's memory only.
+    ///
+    /// # Errors
+    /// When a record before the end of the log is damaged, or for I/O. A record
+    /// that was cut off at the end is dropped: it was never acknowledged.
+    pub(crate) async fn open(directory: &Path) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(directory).map_err(|e| StoreError::io(directory, e))?;
+        let mut config = raft_log::Config::new(directory.display());
+        config.wal.chunk_max_size = Some(CHUNK_BYTES_MAX);
+        // Few large entries are in flight, so there is nothing to wait for.
+        config.wal.flush_batch_wait = Some(Duration::ZERO);
+        config.wal.truncate_incomplete_record = Some(true);
+        config.log_cache_capacity = Some(CACHE_BYTES_MAX);
+        let log = raft_log::RaftLog::open(Arc::new(config)).map_err(|e| open_error(directory, e))?;
+        let store = Self { log: Arc::new(Mutex::new(log)) };
+        store.flush().await.map_err(|e| StoreError::io(directory, e))?;
+        Ok(store)
+    }
+
+    async fn flush(&self) -> io::Result<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.lock().flush(true, Some(Flushed::Waiter(sender)))?;
+        receiver.await.map_err(io::Error::other)?
+    }
+
+    /// Nothing is awaited, and no disk is read or written, while it is held,
+    /// except for entries that are no longer in memory.
+    fn lock(&self) -> MutexGuard<'_, raft_log::RaftLog<Types>> {
+        self.log.lock().expect("no code panics while it holds the log")
+    }
+
+    fn read(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<EntryOf<TypeConfig>>> {
+        let log = self.lock();
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        for record in log.read(from, to) {
+            let (log_id, payload) = record?;
+            if let peer::Payload::Batch(batch) = &payload.0 {
+                bytes += batch.len();
+            }
+            if bytes > bytes_max && !entries.is_empty() {
+                break;
+            }
+            entries.push(openraft::Entry { log_id: log_id_in(log_id.0), payload: payload_in(payload.0)? });
+        }
+        Ok(entries)
+    }
+}
+
+fn open_error(directory: &Path, cause: io::Error) -> StoreError {
+    match cause.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::Other => {
+            StoreError::DamagedLog { path: directory.to_owned(), cause: cause.to_string() }
+        }
+        _ => StoreError::io(directory, cause),
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> io::Result<Vec<EntryOf<TypeConfig>>> {
+        let from = match range.start_bound() {
+            Bound::Included(n) => *n,
+            Bound::Excluded(n) => n + 1,
+            Bound::Unbounded => 0,
+        };
+        let to = match range.end_bound() {
+            Bound::Included(n) => n + 1,
+            Bound::Excluded(n) => *n,
+            Bound::Unbounded => u64::MAX,
+        };
+        self.read(from, to, usize::MAX)
+    }
+
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> io::Result<Vec<EntryOf<TypeConfig>>> {
+        self.read(start, end, READ_BYTES_MAX)
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<VoteOf<TypeConfig>>> {
+        Ok(self.lock().log_state().vote().map(|vote| vote_in(vote.0)))
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
+        let log = self.lock();
+        let state = log.log_state();
+        Ok(LogState {
+            last_purged_log_id: state.purged().map(|id| log_id_in(id.0)),
+            last_log_id: state.last().map(|id| log_id_in(id.0)),
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &VoteOf<TypeConfig>) -> io::Result<()> {
+        self.lock().save_vote(Stored(vote_out(vote)))?;
+        self.flush().await
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogIdOf<TypeConfig>>) -> io::Result<()> {
+        if let Some(committed) = committed {
+            self.lock().commit(Stored(log_id_out(committed)))?;
+        }
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogIdOf<TypeConfig>>> {
+        Ok(self.lock().log_state().committed().map(|id| log_id_in(id.0)))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = EntryOf<TypeConfig>> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut log = self.lock();
+        let records = entries
+            .into_iter()
+            .map(|entry| (Stored(log_id_out(entry.log_id)), Stored(payload_out(entry.payload))));
+        log.append(records)?;
+        log.flush(true, Some(Flushed::Entries(callback)))
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogIdOf<TypeConfig>>) -> io::Result<()> {
+        let mut log = self.lock();
+        log.truncate(last.map_or(0, |id| id.index + 1))?;
+        log.flush(false, None)
+    }
+
+    /// The files are removed by the writer thread, after the record of the purge
+    /// is on the disk.
+    async fn purge(&mut self, upto: LogIdOf<TypeConfig>) -> io::Result<()> {
+        let mut log = self.lock();
+        log.purge(Stored(log_id_out(upto)))?;
+        log.flush(true, None)
+    }
+}

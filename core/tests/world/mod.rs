@@ -1,0 +1,193 @@
+//! A state with pools in it, and what the controller, the members and the
+//! operators do to them. Every write goes through [`State::apply`], is followed
+//! by [`Pools`], and is watched by [`safety`].
+
+#![allow(dead_code, reason = "the scripts and the laws each use their part of it")]
+
+mod safety;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use rota_core::Zxid;
+use rota_core::assign::{Step, plan_step};
+use rota_core::pool::{Item, Member, Move, PoolView, Pools, Row, Spec, from_json, layout, to_json};
+use rota_core::state::check::check;
+use rota_core::state::{Applied, Command, CreateMode, Op, Password, SessionId, State};
+
+/// Who writes. Only the owner of a row may give it up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    Owner,
+    Anyone,
+}
+
+pub struct World {
+    pub state: State,
+    pub pools: Pools,
+    sessions: u64,
+    fences: BTreeMap<String, Zxid>,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let state = State::new();
+        Self { pools: Pools::load(&state), state, sessions: 0, fences: BTreeMap::new() }
+    }
+
+    pub fn apply(&mut self, by: By, command: &Command) -> Applied {
+        let before = self.state.clone();
+        let applied = self.state.apply(before.zxid() + 1, 0, command);
+        self.pools.follow(&self.state, &applied.events);
+        assert_eq!(check(&self.state), [""; 0], "after {command:?}");
+        safety::assert_rows_pass_on_safely(&before, &self.state, by);
+        safety::assert_fences_grow(&self.state, &mut self.fences);
+        safety::assert_plans_follow_each_other(&before, &self.state);
+        applied
+    }
+
+    fn must(&mut self, by: By, session: Option<SessionId>, ops: Vec<Op>) {
+        let applied = self.apply(by, &Command::Multi { session, ops });
+        applied.reply.unwrap();
+    }
+
+    pub fn view(&self, pool: &str) -> Option<&PoolView> {
+        self.pools.get(pool)
+    }
+
+    pub fn create_pool(&mut self, pool: &str, spec: &Spec) {
+        let root = layout::pool(pool);
+        let folders = layout::FOLDERS.map(|folder| create(format!("{root}/{folder}"), Bytes::new()));
+        let ops = [vec![create(root.clone(), to_json(spec))], folders.to_vec()].concat();
+        self.must(By::Anyone, None, ops);
+    }
+
+    pub fn change_spec(&mut self, pool: &str, change: impl FnOnce(&mut Spec)) {
+        let mut spec = self.view(pool).expect("the pool").spec.clone();
+        change(&mut spec);
+        self.must(By::Anyone, None, vec![set(layout::pool(pool), to_json(&spec))]);
+    }
+
+    /// A member joins with a session of its own.
+    pub fn join(&mut self, pool: &str, name: &str, member: &Member) {
+        self.sessions += 1;
+        let session = SessionId(self.sessions);
+        let open = Command::OpenSession { session, password: Password([0; 16]), timeout_ms: 1000 };
+        self.apply(By::Anyone, &open).reply.unwrap();
+        let op = Op::Create {
+            path: layout::member(pool, name),
+            data: to_json(member),
+            mode: CreateMode::Ephemeral,
+        };
+        self.must(By::Anyone, Some(session), vec![op]);
+    }
+
+    /// A member's session ends.
+    pub fn die(&mut self, pool: &str, name: &str) {
+        let session = self.view(pool).and_then(|view| view.members[name].session).expect("a session");
+        self.apply(By::Anyone, &Command::CloseSession { session }).reply.unwrap();
+    }
+
+    /// A member takes its node away; its session lives on.
+    pub fn leave(&mut self, pool: &str, name: &str) {
+        self.must(By::Anyone, None, vec![delete(layout::member(pool, name))]);
+    }
+
+    pub fn change_member(&mut self, pool: &str, name: &str, change: impl FnOnce(&mut Member)) {
+        let path = layout::member(pool, name);
+        let mut member: Member = from_json(&self.state.tree().get(&path).expect("the member").data).unwrap();
+        change(&mut member);
+        self.must(By::Anyone, None, vec![set(path, to_json(&member))]);
+    }
+
+    pub fn add_item(&mut self, pool: &str, item: &str) {
+        self.must(By::Anyone, None, vec![create(layout::item(pool, item), to_json(&Item::default()))]);
+    }
+
+    pub fn remove_item(&mut self, pool: &str, item: &str) {
+        self.must(By::Anyone, None, vec![delete(layout::item(pool, item))]);
+    }
+
+    pub fn write_checkpoint(&mut self, pool: &str, bucket: &str) {
+        self.must(By::Anyone, None, vec![create(layout::checkpoint(pool, bucket), Bytes::from("12"))]);
+    }
+
+    pub fn pending_moves(&self, pool: &str) -> Vec<Move> {
+        self.view(pool).map(|view| view.pending_moves().cloned().collect()).unwrap_or_default()
+    }
+
+    /// The owner lets a bucket go, as the plan asks.
+    pub fn release(&mut self, pool: &str, the: &Move) -> Applied {
+        self.give_up(pool, the.bucket.as_str(), the.fence)
+    }
+
+    /// An owner empties a row. It says which grant it means, so that it cannot
+    /// give away one that it does not know of.
+    pub fn give_up(&mut self, pool: &str, bucket: &str, fence: Zxid) -> Applied {
+        let path = layout::row(pool, bucket);
+        let ops = vec![Op::CheckFence { path: path.clone(), fence }, set(path, to_json(&Row::vacant()))];
+        self.apply(By::Owner, &Command::Multi { session: None, ops })
+    }
+
+    /// What the controller would do now. Nothing, once the pool is gone.
+    pub fn plan(&self, pool: &str) -> Step {
+        self.view(pool).map(|view| plan_step(self.state.tree(), view).unwrap()).unwrap_or_default()
+    }
+
+    /// Proposes one multi of a step, now or later.
+    pub fn propose(&mut self, multi: &[Op]) -> Applied {
+        self.apply(By::Anyone, &Command::Multi { session: None, ops: multi.to_vec() })
+    }
+
+    /// One look of the controller, all of it carried out. It keeps to the pace:
+    /// no more moves are under way than that, but for those that were already.
+    pub fn step(&mut self, pool: &str) -> Step {
+        let step = self.plan(pool);
+        let under_way = self.pending_moves(pool).len();
+        for multi in &step.multis {
+            self.propose(multi).reply.unwrap();
+        }
+        let pace = self.view(pool).map_or(0, |view| view.spec.max_moving as usize);
+        assert!(self.pending_moves(pool).len() <= pace.max(under_way));
+        step
+    }
+
+    /// Steps and releases, each of all there is, until neither has anything to
+    /// do. Panics if they go on for too long.
+    pub fn settle(&mut self, pool: &str, rounds_max: u32) -> Settled {
+        let mut settled = Settled::default();
+        loop {
+            let step = self.step(pool);
+            let pending = self.pending_moves(pool);
+            if step.multis.is_empty() && pending.is_empty() {
+                return settled;
+            }
+            settled.rounds += 1;
+            assert!(settled.rounds <= rounds_max, "not settled after {rounds_max} rounds");
+            for the in &pending {
+                self.release(pool, the).reply.unwrap();
+                settled.released.push(the.clone());
+            }
+        }
+    }
+}
+
+/// How it came to rest.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// Looks of the controller that found something to do.
+    pub rounds: u32,
+    pub released: Vec<Move>,
+}
+
+fn create(path: String, data: Bytes) -> Op {
+    Op::Create { path, data, mode: CreateMode::Persistent }
+}
+
+fn set(path: String, data: Bytes) -> Op {
+    Op::SetData { path, data, version: None }
+}
+
+fn delete(path: String) -> Op {
+    Op::Delete { path, version: None }
+}

@@ -1,0 +1,77 @@
+//! The cluster over HTTP.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What a server does in the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// It orders the writes.
+    Leader,
+    /// It has a vote.
+    Follower,
+    /// It is given the log and has no vote.
+    Learner,
+}
+
+/// The cluster, as the answering server sees it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Cluster {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The answering server.
+    pub server: u64,
+    /// The leader, if one is known.
+    pub leader: Option<u64>,
+    /// Raft's term.
+    pub term: u64,
+    /// The last write that the answering server has applied.
+    pub zxid: u64,
+    /// Digest of its state there; servers at the same zxid have the same.
+    pub digest: String,
+    /// The servers.
+    pub servers: Vec<Server>,
+    /// The answering server's version of Rota.
+    pub version: String,
+}
+
+/// One server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Server {
+    /// Its number.
+    pub id: u64,
+    /// What it does.
+    pub role: Role,
+    /// Where other servers reach it.
+    pub peer_address: String,
+    /// Where clients reach it, once it has said so.
+    pub http_address: Option<String>,
+}
+
+/// Adds a server, as a learner.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AddServer {
+    /// Its number. Never one that the cluster has had before.
+    pub id: u64,
+    /// Where other servers reach it.
+    pub peer_address: String,
+}
+
+/// Moves the leadership.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TransferLeader {
+    /// The server that is to lead: a voter.
+    pub server: u64,
+}
+
+/// A snapshot was taken.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SnapshotTaken {
+    /// The server that took it: the one that was asked.
+    pub server: u64,
+    /// The Raft log index up to which it holds everything.
+    pub index: u64,
+}

@@ -1,0 +1,32 @@
+//! Bodies of the HTTP API. The OpenAPI document is made from these types, so
+//! their doc comments are what API users read.
+
+mod cluster;
+mod error;
+mod node;
+mod pool;
+mod session;
+
+pub use cluster::{AddServer, Cluster, Role, Server, SnapshotTaken, TransferLeader};
+pub use error::{Code, ErrorBody};
+pub use node::{Children, EventBody, EventKindBody};
+pub use node::{
+    Data, Encoding, Missed, Mode, MultiOp, MultiReply, MultiRequest, NodeBody, NodeCreate, NodeSet, NodeStat,
+};
+pub use pool::{
+    Assignment, CheckpointBody, CheckpointPut, Grant, ItemBody, ItemCreate, JoinPool, MemberBody, OwnerOfKey,
+    PlanBody,
+};
+pub use pool::{PoolBody, PoolChange, PoolCreate, PoolKind, Release, RowBody, TableBody};
+pub use session::{KeepAlive, KeptAlive, MemberReport, OpenSession, SessionBody, SessionOpened};
+
+/// Header of a request: `<session id>:<password>`, in whose name it is made.
+pub const HEADER_SESSION: &str = "rota-session";
+/// Header of every answer: the last write that the answering server had
+/// applied. A client that sends it back in [`HEADER_MIN_ZXID`] never sees time
+/// run backwards, whichever server it asks next.
+pub const HEADER_ZXID: &str = "rota-zxid";
+/// Header of a request: wait until this write is applied before answering.
+pub const HEADER_MIN_ZXID: &str = "rota-min-zxid";
+/// Longest time, in milliseconds, that a long poll may ask to wait.
+pub const WAIT_MS_MAX: u64 = 60_000;

@@ -1,0 +1,114 @@
+//! Questions that one server asks another, mostly the leader, on behalf of its
+//! clients.
+
+use std::collections::BTreeMap;
+
+use rota_core::state::{Password, SessionId};
+use serde::{Deserialize, Serialize};
+
+use super::raft::{TransferRequest, VoteReply, VoteRequest};
+use crate::http::MemberReport;
+
+/// A question.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Call {
+    /// Raft: a vote.
+    Vote(VoteRequest),
+    /// Raft: would you vote?
+    PreVote(VoteRequest),
+    /// Raft: take over.
+    Transfer(TransferRequest),
+    /// A client gave a sign of life.
+    KeepAlive {
+        /// Its session.
+        session: SessionId,
+        /// The session's password.
+        password: Password,
+        /// What its members say.
+        reports: Vec<MemberReport>,
+        /// The last write that the asking server has applied. The leader waits
+        /// for it: the session may have been opened a moment ago.
+        seen: rota_core::Zxid,
+    },
+    /// How far must I have applied the log so that a read is not stale?
+    ReadIndex,
+    /// What have the members of this pool said?
+    Heard {
+        /// The pool.
+        pool: String,
+    },
+    /// Change who belongs to the cluster.
+    ChangeMembership(MembershipChange),
+    /// Let this server lead.
+    TransferTo(u64),
+}
+
+/// A change of who belongs to the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MembershipChange {
+    /// Add a server that is given the log and has no vote.
+    AddLearner {
+        /// Its number.
+        server: u64,
+        /// Where it is reached.
+        peer_address: String,
+    },
+    /// Give a learner a vote.
+    Promote(u64),
+    /// Take a server out.
+    Remove(u64),
+}
+
+/// What the leader heard of a member.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct HeardMember {
+    /// How busy it is.
+    pub load: Option<f32>,
+    /// What it said last of each bucket.
+    pub progress: BTreeMap<String, String>,
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Answer {
+    /// To [`Call::Vote`] and [`Call::PreVote`].
+    Vote(VoteReply),
+    /// To [`Call::Transfer`]: taken, or why not.
+    Transfer(Result<(), String>),
+    /// To [`Call::KeepAlive`]: the session's timeout.
+    KeptAlive {
+        /// In milliseconds.
+        timeout_ms: u32,
+    },
+    /// To [`Call::ReadIndex`]: this log index.
+    ReadIndex(u64),
+    /// To [`Call::Heard`], by member.
+    Heard(BTreeMap<String, HeardMember>),
+    /// It is done.
+    Done,
+    /// It is not.
+    Error(CallError),
+}
+
+/// Why a question has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum CallError {
+    /// The server asked does not lead, or is not sure that it still does.
+    #[error("this server does not lead")]
+    NotLeader,
+    /// There is no such session, or there was.
+    #[error("the session is gone")]
+    SessionExpired,
+    /// The password is another one.
+    #[error("the session's password is wrong")]
+    BadPassword,
+    /// The cluster has no such server.
+    #[error("the cluster has no server {0}")]
+    NoServer(u64),
+    /// The cluster has a server of that number.
+    #[error("the cluster has a server {0} already")]
+    ServerExists(u64),
+    /// It cannot be done now.
+    #[error("{0}")]
+    Refused(String),
+}

@@ -22,7 +22,9 @@ scenarios! { "assign", run:
     death_of_all_leaves_rows_vacant
     destined_member_dies_before_the_grant
     destined_member_dies_before_the_release
+    destined_member_dies_and_another_takes_its_place
     destined_member_drains_before_the_grant
+    destined_member_drains_before_the_release
     drain_empties_in_paced_steps
     drain_of_two_at_once
     drained_alone_hands_over_to_the_first_to_join

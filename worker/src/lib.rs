@@ -1,1 +1,39 @@
-//! stub
+//! The runtime in which work is done: a worker joins a pool, and a handler runs
+//! for every bucket that it owns, with a [`Lease`] that ends when the ownership
+//! does.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use rota_worker::{Handler, HandlerError, JoinOptions, Lease, Worker};
+//!
+//! struct Fetch;
+//!
+//! impl Handler for Fetch {
+//!     async fn run(&self, lease: Lease) -> Result<(), HandlerError> {
+//!         let mut position: u64 = lease.read_checkpoint().await?.map_or(Ok(0), |p| p.parse())?;
+//!         while !lease.is_cancelled() {
+//!             position += 1; // the work
+//!             lease.write_checkpoint(position.to_string()).await?;
+//!             lease.progress(format!("at {position}"));
+//!             lease.sleep(Duration::from_secs(1)).await;
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = rota_client::Client::new(["127.0.0.1:7710"])?;
+//! let worker = Worker::join(client, JoinOptions::new("mail", "worker-1"), Fetch).await?;
+//! tokio::signal::ctrl_c().await?;
+//! worker.leave().await;
+//! # Ok(()) }
+//! ```
+
+pub mod exec;
+mod history;
+mod lease;
+mod worker;
+
+pub use history::{History, HistoryEvent, monotonic_ns};
+pub use lease::Lease;
+pub use worker::{Handler, HandlerError, JoinOptions, Worker};

@@ -76,7 +76,8 @@ impl Patterns {
             .map(|glob| Ok(Pattern { root: root_of(glob)?, matcher: compile(glob)? }))
             .collect::<Result<_, GlobError>>()?;
         let (paths, names): (Vec<&String>, Vec<_>) = exclude.iter().partition(|glob| glob.contains('/'));
-        let compile_all = |globs: Vec<&String>| globs.into_iter().map(|g| compile(g)).collect();
+        let compile_all =
+            |globs: Vec<&String>| globs.into_iter().map(|g| compile(g)).collect::<Result<Vec<_>, _>>();
         Ok(Self { patterns, excluded_paths: compile_all(paths)?, excluded_names: compile_all(names)? })
     }
 

@@ -65,6 +65,13 @@ impl OpenFiles {
         }
     }
 
+    /// The same, unless it is open already.
+    pub fn keep_if_absent(&mut self, key: &Key, file: Arc<File>) {
+        if !self.contains(key) {
+            self.keep(key.clone(), file);
+        }
+    }
+
     /// The file of an incarnation is nowhere any more. Returns the incarnation
     /// that has to be given up for it, if there are too many.
     pub fn hold(&mut self, key: &Key) -> Option<Key> {

@@ -1,6 +1,5 @@
-//! A source and its incarnations: how they follow one another, and what a
-//! reader is answered. Pure: files are looked at elsewhere, the time comes as
-//! an argument.
+//! A source and its incarnations: how they follow one another. Pure: files are
+//! looked at elsewhere, the time comes as an argument.
 //!
 //! ```text
 //!            renamed, deleted                cannot be found, or dropped
@@ -14,9 +13,6 @@ use std::path::PathBuf;
 use super::identity::Trace;
 use crate::wire::{Gap, GapReason};
 
-/// How long a file that was rotated away must be without growth before its
-/// reader is sent on. Writers follow a rotation within milliseconds to a second.
-pub const SETTLE_MS: u64 = 1_000;
 /// Most incarnations of one source that are remembered. A source that rotates
 /// so often without being read loses its oldest, and that is a gap.
 pub const INCARNATIONS_MAX: usize = 256;
@@ -25,6 +21,9 @@ pub const GAPS_MAX: usize = 64;
 /// How long the path of a source may lead nowhere, with everything read, until
 /// the source is no item any more.
 pub const RETIRE_MS: u64 = 60_000;
+/// How long a source that is no item any more is remembered. If its path comes
+/// to life again within this time, its reader goes on without a gap.
+pub const REMEMBER_MS: u64 = 7 * 24 * 3_600 * 1_000;
 
 /// One path as an application sees it.
 #[derive(Debug, Clone)]
@@ -93,34 +92,6 @@ pub struct Reader {
     pub offset: u64,
 }
 
-/// What a reader is answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    /// Read this incarnation.
-    Read(u64),
-    /// Nothing is there yet.
-    Wait {
-        /// The incarnation that is read.
-        incarnation: u64,
-        /// When to look again, even if nothing happens.
-        until_ms: Option<u64>,
-    },
-    /// The incarnation is over.
-    Ended {
-        /// The incarnation that is read.
-        incarnation: u64,
-        /// The one to go on with.
-        next: u64,
-        /// What cannot be had of it.
-        gap: Option<Gap>,
-    },
-    /// There is no such incarnation.
-    Unknown {
-        /// The one to go on with.
-        oldest: u64,
-    },
-}
-
 impl Source {
     /// The incarnation that the path leads to.
     #[must_use]
@@ -158,11 +129,17 @@ impl Source {
             passed_ms: None,
             recorded: false,
         });
-        if self.incarnations.len() > INCARNATIONS_MAX {
-            let oldest = self.incarnations.remove(0);
-            self.note_unread(&oldest, GapReason::Gone);
-        }
         number
+    }
+
+    /// Drops the oldest incarnation, if there are too many.
+    pub fn drop_oldest(&mut self) -> Option<Incarnation> {
+        if self.incarnations.len() <= INCARNATIONS_MAX {
+            return None;
+        }
+        let oldest = self.incarnations.remove(0);
+        self.note_unread(&oldest, GapReason::Gone);
+        Some(oldest)
     }
 
     /// The path no longer leads to the live incarnation, which is now `at`.
@@ -171,6 +148,36 @@ impl Source {
             last.state = State::Away { at, since_ms: now_ms };
             self.gone_ms = Some(now_ms);
         }
+    }
+
+    /// The path leads to the last incarnation again. Returns its number.
+    pub fn come_back(&mut self, now_ms: u64) -> Option<u64> {
+        let last = self.incarnations.last_mut()?;
+        last.state = State::Live;
+        (self.gone_ms, self.seen_ms, self.retired) = (None, now_ms, false);
+        Some(last.number)
+    }
+
+    /// The file of an incarnation has been seen with this trace. Returns by how
+    /// much it grew; `None` if that is no news.
+    pub fn grow(&mut self, number: u64, trace: Trace, now_ms: u64) -> Option<u64> {
+        let incarnation = self.incarnation_mut(number)?;
+        let known = incarnation.trace;
+        let grown = trace.stat.size.checked_sub(known.stat.size).filter(|_| trace != known)?;
+        incarnation.trace = trace;
+        let (is_live, is_passed) = (incarnation.state == State::Live, incarnation.passed_ms.is_some());
+        if is_live {
+            self.seen_ms = now_ms;
+        }
+        if grown > 0 {
+            self.retired = false;
+            self.incarnation_mut(number)?.grown_ms = now_ms;
+        }
+        if grown > 0 && is_passed {
+            let (from, to) = (known.stat.size, trace.stat.size);
+            self.note_gap(Gap { incarnation: number, from, to, reason: GapReason::Late });
+        }
+        Some(grown)
     }
 
     /// The bytes of an incarnation are gone.
@@ -193,42 +200,6 @@ impl Source {
         }
     }
 
-    /// What to answer to somebody who asks for `offset` of an incarnation, or
-    /// of the oldest one that no reader is done with.
-    #[must_use]
-    pub fn ask(&self, asked: Option<u64>, offset: u64) -> Answer {
-        let mut recorded = self.incarnations.iter().filter(|i| i.recorded);
-        let found = match asked {
-            Some(number) => recorded.find(|i| i.number == number),
-            None => recorded.find(|i| i.passed_ms.is_none()),
-        };
-        match found {
-            None => Answer::Unknown { oldest: self.oldest_after(asked.unwrap_or(0)) },
-            Some(found) if matches!(found.state, State::Lost(_)) => self.ended(found, offset),
-            Some(found) => Answer::Read(found.number),
-        }
-    }
-
-    /// What to answer to somebody who has read an incarnation to its end.
-    #[must_use]
-    pub fn at_end(&self, number: u64, now_ms: u64) -> Answer {
-        let wait = |until_ms| Answer::Wait { incarnation: number, until_ms };
-        let Some(found) = self.incarnation(number) else { return wait(None) };
-        let settled_ms = match found.state {
-            State::Live => return wait(None),
-            State::Lost(_) => 0,
-            State::Away { since_ms, .. } => since_ms.max(found.grown_ms) + SETTLE_MS,
-        };
-        // An empty successor says that the file was made, not that the writers
-        // use it. There is nothing to read there, so nothing is lost by waiting.
-        match self.next_after(number) {
-            Some(next) if next.trace.stat.size == 0 && next.state == State::Live => wait(None),
-            Some(_) if now_ms < settled_ms => wait(Some(settled_ms)),
-            Some(_) => self.ended(found, found.trace.stat.size),
-            None => wait(None),
-        }
-    }
-
     /// Notes a gap, once.
     pub fn note_gap(&mut self, gap: Gap) {
         if self.gaps.contains(&gap) {
@@ -240,15 +211,25 @@ impl Source {
         self.gaps.push(gap);
     }
 
-    /// Whether nothing can come of this source any more: its path has long led
-    /// nowhere and its reader has all that can be had.
+    /// Whether nothing comes of this source any more: its path has long led
+    /// nowhere, nothing grew, and its reader has all that can be had.
     #[must_use]
     pub fn is_over(&self, now_ms: u64) -> bool {
-        let gone = self.gone_ms.is_some_and(|since_ms| now_ms.saturating_sub(since_ms) >= RETIRE_MS);
-        let all_read = |i: &Incarnation| {
+        let Some(gone_ms) = self.gone_ms else { return false };
+        let last_ms = self.incarnations.iter().map(|i| i.grown_ms).fold(gone_ms, u64::max);
+        let is_read = |i: &Incarnation| {
             i.passed_ms.is_some() || matches!(i.state, State::Lost(_)) || self.unread_from(i) >= i.trace.stat.size
         };
-        gone && self.live().is_none() && self.incarnations.iter().all(all_read)
+        now_ms.saturating_sub(last_ms) >= RETIRE_MS && self.incarnations.iter().all(is_read)
+    }
+
+    /// Whether a source that is out of service need not be remembered. While a
+    /// file of it is there, it must be: the file would pass for a new one.
+    #[must_use]
+    pub fn is_forgettable(&self, now_ms: u64) -> bool {
+        let is_there = |i: &Incarnation| matches!(i.state, State::Live | State::Away { at: Some(_), .. });
+        let is_old = self.gone_ms.is_some_and(|gone_ms| now_ms.saturating_sub(gone_ms) > REMEMBER_MS);
+        self.retired && is_old && !self.incarnations.iter().any(is_there)
     }
 
     /// Takes the source out of service. What was lost unread is noted.
@@ -273,31 +254,8 @@ impl Source {
         self.reader.filter(|r| r.incarnation == incarnation.number).map_or(0, |r| r.offset)
     }
 
-    fn ended(&self, found: &Incarnation, offset: u64) -> Answer {
-        let incarnation = found.number;
-        let Some(next) = self.next_after(incarnation) else {
-            return Answer::Wait { incarnation, until_ms: None };
-        };
-        let gap = match found.state {
-            State::Lost(reason) if offset < found.trace.stat.size => {
-                Some(Gap { incarnation, from: offset, to: found.trace.stat.size, reason })
-            }
-            _ => None,
-        };
-        Answer::Ended { incarnation, next: next.number, gap }
-    }
-
-    fn next_after(&self, number: u64) -> Option<&Incarnation> {
-        self.incarnations.iter().find(|i| i.recorded && i.number > number)
-    }
-
-    /// The oldest incarnation after `number`; the last one if there is none.
-    fn oldest_after(&self, number: u64) -> u64 {
-        let last = self.incarnations.iter().rfind(|i| i.recorded);
-        self.next_after(number).or(last).map_or(0, |i| i.number)
-    }
 }
 
 #[cfg(test)]
 #[path = "source_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -95,13 +95,13 @@ impl RaftStateMachine<TypeConfig> for Machine {
         _meta: &SnapshotMetaOf<TypeConfig>,
         data: SnapshotData,
     ) -> io::Result<()> {
-        let Some(received) = data.received else {
-            return Err(io::Error::other("a snapshot that was not received is to be installed"));
-        };
         let snapshots = self.snapshots.clone();
-        let writer = received.writer;
-        let file = tokio::task::spawn_blocking(move || snapshots.keep(writer)).await??;
-        self.replica.restore(received.state, file.head);
+        let (file, state) = tokio::task::spawn_blocking(move || match data.received {
+            Some(received) => Ok::<_, io::Error>((snapshots.keep(received.writer)?, received.state)),
+            None => snapshots.adopt(&data.file),
+        })
+        .await??;
+        self.replica.restore(state, file.head);
         self.replica.announce();
         Ok(())
     }

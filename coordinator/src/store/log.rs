@@ -214,7 +214,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn truncate_after(&mut self, last: Option<LogIdOf<TypeConfig>>) -> io::Result<()> {
         let mut log = self.lock();
-        log.truncate(last.map_or(0, |id| id.index + 1))?;
+        let from = last.map_or(0, |id| id.index + 1);
+        if log.log_state().last().is_none_or(|end| end.0.index < from) {
+            return Ok(());
+        }
+        log.truncate(from)?;
         log.flush(false, None)
     }
 

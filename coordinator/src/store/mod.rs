@@ -13,6 +13,8 @@ mod codec;
 mod identity;
 mod log;
 mod snapshots;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use identity::Identity;
 pub(crate) use log::LogStore;

@@ -110,6 +110,19 @@ impl SnapshotStore {
     }
 }
 
+impl SnapshotStore {
+    /// Takes a copy of a snapshot from wherever it stands, verified.
+    ///
+    /// # Errors
+    /// For I/O, and when the snapshot is damaged.
+    pub(crate) fn adopt(&self, file: &SnapshotFile) -> io::Result<(SnapshotFile, State)> {
+        let state = file.load().map_err(io::Error::other)?;
+        let mut writer = self.writer(file.head.clone())?;
+        io::copy(&mut file.body()?, &mut writer.file)?;
+        Ok((self.keep(writer)?, state))
+    }
+}
+
 /// Sorts by the index of the last entry.
 fn name(head: &SnapshotHead) -> String {
     let (index, term) = head.last.map_or((0, 0), |id| (id.index + 1, id.term));

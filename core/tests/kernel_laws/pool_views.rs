@@ -110,6 +110,7 @@ fn brought_up(rows: &Rows, pool: &PoolView, version: Zxid) -> Rows {
     match pool.table_since(version) {
         Delta::Whole => rows.clone_from(&pool.rows),
         Delta::Rows { changed, removed } => {
+            assert!(removed.iter().all(|bucket| !pool.rows.contains_key(bucket)));
             rows.retain(|bucket, _| !removed.contains(bucket));
             rows.extend(changed.into_iter().map(|bucket| (bucket.clone(), pool.rows[&bucket].clone())));
         }

@@ -116,7 +116,8 @@ fn a_block_that_is_missing_or_doubled_or_out_of_place_is_refused() {
     assert_eq!(last, 3);
     assert!(refused(&[0, 1, 2]) && refused(&[0, 2, 3]) && refused(&[1, 2, 3]));
     assert!(refused(&[0, 1, 1, 2, 3, 3]) && refused(&[0, 1, 2, 3, 1]) && refused(&[0, 1, 3, 2]));
-    // All nodes came, and each block is whole: but not the end.
+    // Whole blocks, but not all; and all nodes, but not the end.
+    assert!(matches!(decode(blocks[..last].iter().map(|block| &block[..])), Err(SnapshotError::CutOff)));
     assert!(blocks[last].len() > BLOCK_HEADER_BYTES);
     let cut = &blocks[last][..blocks[last].len() - 1];
     assert!(matches!(decode([&blocks[..last].concat()[..], cut]), Err(SnapshotError::CutOff)));

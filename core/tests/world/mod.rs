@@ -58,7 +58,7 @@ impl World {
     pub fn create_pool(&mut self, pool: &str, spec: &Spec) {
         let root = layout::pool(pool);
         let folders = layout::FOLDERS.map(|folder| create(format!("{root}/{folder}"), Bytes::new()));
-        let ops = [vec![create(root.clone(), to_json(spec))], folders.to_vec()].concat();
+        let ops = [vec![create(root, to_json(spec))], folders.to_vec()].concat();
         self.must(By::Anyone, None, ops);
     }
 

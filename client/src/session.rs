@@ -1,0 +1,300 @@
+//! A session that is kept alive, on whatever server answers.
+//!
+//! The lease: a session is certain to live until its timeout, less a margin for
+//! clocks that run at different rates, after the last keep-alive that was
+//! answered was *sent*. When that time is over, it has lapsed: nobody has said
+//! that the session is gone, but work that must not be done twice has to stop.
+//! If a keep-alive is answered later after all, the session is as it was.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::Method;
+use rota_protocol::http::{
+    Code, HEADER_SESSION, ItemCreate, KeepAlive, KeptAlive, MemberReport, OpenSession, SessionOpened,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::client::{Client, Repeat};
+use crate::error::ClientError;
+
+/// A keep-alive is sent this often in a timeout.
+const KEEP_ALIVES_PER_TIMEOUT: u32 = 5;
+/// The part of the timeout that is left unused, for clocks that run at
+/// different rates: 2 %. Clocks of healthy machines differ by 0.05 %.
+const CLOCK_MARGIN_PART: u32 = 50;
+/// Pause after a keep-alive that no server answered.
+const RETRY_AFTER: Duration = Duration::from_millis(50);
+
+/// What is known of a session's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseState {
+    /// It lives, at least until then.
+    Held {
+        /// By this process's monotonic clock.
+        until: Instant,
+    },
+    /// It may have ended: no server has answered for too long.
+    Lapsed,
+    /// It has ended: a server said so, or it was closed.
+    Ended,
+}
+
+/// An open session. It is kept alive until it is closed or dropped.
+#[derive(Debug, Clone)]
+pub struct Session {
+    shared: Arc<Shared>,
+    _keeper: Arc<DropGuard>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    client: Client,
+    id: String,
+    credentials: String,
+    timeout: Duration,
+    lease: watch::Sender<LeaseState>,
+    reports: Mutex<BTreeMap<(String, String), MemberReport>>,
+}
+
+impl Client {
+    /// Opens a session and keeps it alive. The server brings the timeout within
+    /// its bounds.
+    ///
+    /// # Errors
+    /// When no server answers.
+    pub async fn open_session(&self, timeout: Duration) -> Result<Session, ClientError> {
+        let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+        let body = OpenSession { timeout_ms: Some(timeout_ms) };
+        let sent_at = Instant::now();
+        // Opening twice leaves one that expires by itself.
+        let opened: SessionOpened =
+            self.request(Method::POST, "/v1/sessions", Some(&body), &[], Repeat::Safe).await?;
+        Ok(Session::keep(self.clone(), &opened, sent_at))
+    }
+}
+
+impl Session {
+    /// Takes over a session that was opened elsewhere: its id and password are
+    /// all that is needed, on any server. It counts as lapsed until the first
+    /// keep-alive is answered.
+    #[must_use]
+    pub fn resume(client: Client, opened: &SessionOpened) -> Self {
+        let long_ago = Instant::now() - Duration::from_millis(u64::from(opened.timeout_ms));
+        Self::keep(client, opened, long_ago)
+    }
+
+    fn keep(client: Client, opened: &SessionOpened, sent_at: Instant) -> Self {
+        let timeout = Duration::from_millis(u64::from(opened.timeout_ms));
+        let until = sent_at + lease_of(timeout);
+        let state = if until > Instant::now() { LeaseState::Held { until } } else { LeaseState::Lapsed };
+        let shared = Arc::new(Shared {
+            client,
+            credentials: format!("{}:{}", opened.session, opened.password),
+            id: opened.session.clone(),
+            timeout,
+            lease: watch::Sender::new(state),
+            reports: Mutex::default(),
+        });
+        let stop = CancellationToken::new();
+        let guard = Arc::new(stop.clone().drop_guard());
+        let (keeper, clock) = (Arc::clone(&shared), Arc::clone(&shared));
+        // Both end with the last handle on the session.
+        tokio::spawn(async move {
+            tokio::select! {
+                () = keep_alive(&keeper, sent_at) => {}
+                () = lapse(&clock) => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        Self { shared, _keeper: guard }
+    }
+
+    /// The session's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.shared.id
+    }
+
+    /// The timeout that the server granted.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.shared.timeout
+    }
+
+    /// The client that it was opened with.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.shared.client
+    }
+
+    /// What is known of the session's life, and what will be.
+    #[must_use]
+    pub fn lease(&self) -> watch::Receiver<LeaseState> {
+        self.shared.lease.subscribe()
+    }
+
+    /// Returns when the session has ended. It may have lapsed and come back
+    /// before.
+    pub async fn ended(&self) {
+        let mut lease = self.lease();
+        // The sender lives as long as this handle.
+        drop(lease.wait_for(|state| *state == LeaseState::Ended).await);
+    }
+
+    /// Has the next keep-alive carry what a member has to say.
+    pub fn report(&self, report: MemberReport) {
+        let mut reports = self.shared.reports.lock().expect("no code panics while it holds this");
+        let key = (report.pool.clone(), report.member.clone());
+        match reports.get_mut(&key) {
+            Some(waiting) => {
+                waiting.load = report.load.or(waiting.load);
+                waiting.progress.extend(report.progress);
+            }
+            None => drop(reports.insert(key, report)),
+        }
+    }
+
+    /// Makes a request in the session's name.
+    ///
+    /// # Errors
+    /// When the answer is no, or no server answers.
+    pub async fn request<B: Serialize + ?Sized, T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+        repeat: Repeat,
+    ) -> Result<T, ClientError> {
+        let result = self.shared.client.request(method, path, body, &self.shared.header(), repeat).await;
+        if let Err(ClientError::Refused(error)) = &result
+            && error.code == Code::SessionExpired
+        {
+            self.shared.lease.send_replace(LeaseState::Ended);
+        }
+        result
+    }
+
+    /// Adds an item to a named pool, or replaces it. Unless it says that it is
+    /// persistent, it goes with the session.
+    ///
+    /// # Errors
+    /// When the answer is no, or no server answers.
+    pub async fn put_item(&self, pool: &str, item: &ItemCreate) -> Result<(), ClientError> {
+        let path = Client::path(["v1", "pools", pool, "items"]);
+        let _: serde_json::Value = self.request(Method::POST, &path, Some(item), Repeat::Safe).await?;
+        Ok(())
+    }
+
+    /// Deletes an item. One that is not there is as good.
+    ///
+    /// # Errors
+    /// When the answer is no, or no server answers.
+    pub async fn remove_item(&self, pool: &str, item: &str) -> Result<(), ClientError> {
+        let path = Client::path(["v1", "pools", pool, "items", item]);
+        let removed = self.request::<(), ()>(Method::DELETE, &path, None, Repeat::Safe).await;
+        match removed {
+            Err(error) if matches!(error.code(), Some(Code::NoItem | Code::NoNode)) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Closes the session: its ephemeral nodes go with it.
+    ///
+    /// # Errors
+    /// When no server answers; the session then ends with its timeout.
+    pub async fn close(self) -> Result<(), ClientError> {
+        let path = Client::path(["v1", "sessions", self.id()]);
+        let closed = self.request::<(), ()>(Method::DELETE, &path, None, Repeat::Safe).await;
+        self.shared.lease.send_replace(LeaseState::Ended);
+        match closed {
+            Err(error) if error.code() == Some(Code::SessionExpired) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+impl Shared {
+    fn header(&self) -> [(&'static str, String); 1] {
+        [(HEADER_SESSION, self.credentials.clone())]
+    }
+
+    fn take_reports(&self) -> Vec<MemberReport> {
+        let mut reports = self.reports.lock().expect("no code panics while it holds this");
+        std::mem::take(&mut *reports).into_values().collect()
+    }
+}
+
+/// How long a session is certain to live after a keep-alive was sent.
+fn lease_of(timeout: Duration) -> Duration {
+    timeout - timeout / CLOCK_MARGIN_PART
+}
+
+/// Sends keep-alives until the session has ended.
+async fn keep_alive(shared: &Shared, opened_at: Instant) {
+    let period = shared.timeout / KEEP_ALIVES_PER_TIMEOUT;
+    let path = Client::path(["v1", "sessions", &shared.id, "keep-alive"]);
+    // A server that hangs must not cost the session: others are asked in time.
+    let client = shared.client.with_deadline(period);
+    let attempt = period / 2;
+    let mut due = opened_at + period;
+    loop {
+        tokio::time::sleep_until(due).await;
+        let body = KeepAlive { reports: shared.take_reports() };
+        let sent_at = Instant::now();
+        let answer: Result<KeptAlive, ClientError> = client
+            .request_within(Method::POST, &path, Some(&body), &shared.header(), Repeat::Safe, attempt)
+            .await;
+        due = match answer {
+            // The answer may be to an earlier try than the last: count from the first.
+            Ok(_) => {
+                shared.lease.send_replace(LeaseState::Held { until: sent_at + lease_of(shared.timeout) });
+                sent_at + period
+            }
+            Err(ClientError::Refused(error))
+                if matches!(error.code, Code::SessionExpired | Code::BadPassword) =>
+            {
+                tracing::warn!(session = shared.id, code = %error.code, "the session has ended");
+                shared.lease.send_replace(LeaseState::Ended);
+                return;
+            }
+            Err(error) => {
+                tracing::debug!(session = shared.id, %error, "no server answered a keep-alive");
+                Instant::now() + RETRY_AFTER
+            }
+        };
+    }
+}
+
+/// Takes note when the lease's time is over.
+async fn lapse(shared: &Shared) {
+    let mut lease = shared.lease.subscribe();
+    loop {
+        let state = *lease.borrow_and_update();
+        match state {
+            LeaseState::Held { until } => {
+                if tokio::time::timeout_at(until, lease.changed()).await.is_err() {
+                    let lapsed = shared.lease.send_if_modified(|now| {
+                        let over = *now == LeaseState::Held { until };
+                        if over {
+                            *now = LeaseState::Lapsed;
+                        }
+                        over
+                    });
+                    if lapsed {
+                        tracing::warn!(
+                            session = shared.id,
+                            "no coordinator has answered for the session's timeout"
+                        );
+                    }
+                }
+            }
+            LeaseState::Lapsed | LeaseState::Ended => drop(lease.changed().await),
+        }
+    }
+}

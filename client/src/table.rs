@@ -1,0 +1,288 @@
+//! A pool's table in memory, followed as it changes, with a copy on disk that
+//! answers while every coordinator is away.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rota_core::pool::{Bucket, bucket_of_key};
+use rota_protocol::http::{Code, RowBody, TableBody};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::client::{Client, Repeat};
+use crate::error::ClientError;
+use crate::store::DiskCopy;
+
+/// How long one poll waits, in milliseconds.
+const WAIT_MS: u64 = 20_000;
+/// How long the first look at a table waits for a coordinator, when there is a
+/// copy on disk to fall back to.
+const FIRST_LOOK_TIMEOUT: Duration = Duration::from_secs(1);
+/// Pause after a poll that failed.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+/// A pool's table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// The zxid of the last change to any row.
+    pub version: u64,
+    /// The number of buckets, if the pool is hashed.
+    pub hashed: Option<u32>,
+    /// The rows, by bucket.
+    pub rows: BTreeMap<Bucket, RowBody>,
+    /// Addresses of members.
+    pub addresses: BTreeMap<String, String>,
+}
+
+/// Who owns a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnerOfKey {
+    /// The key's bucket.
+    pub bucket: Bucket,
+    /// The bucket's primary.
+    pub member: String,
+    /// The primary's address; empty if it gave none.
+    pub address: String,
+    /// The fence of its grant.
+    pub fence: u64,
+}
+
+impl Table {
+    /// The bucket of a key; `None` in a named pool.
+    #[must_use]
+    pub fn bucket_of_key(&self, key: &[u8]) -> Option<Bucket> {
+        self.hashed.map(|buckets| Bucket::number(bucket_of_key(key, buckets)))
+    }
+
+    /// Who owns a key; `None` in a named pool, and for a bucket that is vacant.
+    #[must_use]
+    pub fn owner_of_key(&self, key: &[u8]) -> Option<OwnerOfKey> {
+        self.owner_of(&self.bucket_of_key(key)?)
+    }
+
+    /// Who owns a bucket.
+    #[must_use]
+    pub fn owner_of(&self, bucket: &Bucket) -> Option<OwnerOfKey> {
+        let row = self.rows.get(bucket)?;
+        let member = row.owners.first()?.member.clone();
+        let address = self.addresses.get(&member).cloned().unwrap_or_default();
+        Some(OwnerOfKey { bucket: bucket.clone(), member, address, fence: row.fence })
+    }
+
+    /// Takes in what a server sent. What is older than the table changes
+    /// nothing.
+    fn take(&mut self, body: TableBody) {
+        if body.version < self.version {
+            return;
+        }
+        if body.whole {
+            self.rows.clear();
+        }
+        self.version = body.version;
+        self.hashed = body.hashed;
+        for bucket in &body.removed {
+            self.rows.remove(&Bucket::new(bucket));
+        }
+        for row in body.rows {
+            self.rows.insert(Bucket::new(&row.bucket), row);
+        }
+        self.addresses.extend(body.addresses);
+        let named: std::collections::BTreeSet<&String> =
+            self.rows.values().flat_map(|row| &row.owners).map(|owner| &owner.member).collect();
+        self.addresses.retain(|member, _| named.contains(member));
+    }
+}
+
+/// Where a table comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// A coordinator confirmed it then, by this process's clock.
+    Coordinator {
+        /// When.
+        at: Instant,
+    },
+    /// From the disk; a coordinator confirmed it so long before it was read.
+    Disk {
+        /// How old it was when it was read.
+        age: Duration,
+        /// When it was read.
+        read_at: Instant,
+    },
+}
+
+impl Source {
+    /// How long ago a coordinator confirmed the table.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        match self {
+            Self::Coordinator { at } => at.elapsed(),
+            Self::Disk { age, read_at } => *age + read_at.elapsed(),
+        }
+    }
+}
+
+/// A table that follows its pool. Clones share it.
+#[derive(Debug, Clone)]
+pub struct TableCache {
+    state: watch::Receiver<(Arc<Table>, Source)>,
+    _follower: Arc<DropGuard>,
+}
+
+impl TableCache {
+    /// Takes a pool's table, from a coordinator or, when none answers within a
+    /// second, from the copy in the directory `disk`; and follows it. With no
+    /// directory nothing is kept on disk.
+    ///
+    /// # Errors
+    /// When there is no such pool; when no coordinator answers and there is no
+    /// copy; when another process has the copy open.
+    pub async fn open(client: Client, pool: &str, disk: Option<&Path>) -> Result<Self, ClientError> {
+        let disk = disk.map(DiskCopy::open).transpose()?;
+        let copy = disk.as_ref().and_then(|disk| disk.load(pool));
+        let mut table = Table::default();
+        let first = match &copy {
+            Some(_) => poll(&client.with_deadline(FIRST_LOOK_TIMEOUT), pool, None, 0).await,
+            None => poll(&client, pool, None, 0).await,
+        };
+        let source = match (first, copy) {
+            (Ok(body), _) => {
+                table.take(body);
+                if let Some(disk) = &disk {
+                    disk.save(pool, &table);
+                }
+                Source::Coordinator { at: Instant::now() }
+            }
+            (Err(error), Some((kept, age))) if error.is_unreachable() => {
+                tracing::warn!(pool, age_s = age.as_secs(), %error, "the table is from the disk");
+                table = kept;
+                Source::Disk { age, read_at: Instant::now() }
+            }
+            (Err(error), _) => return Err(error),
+        };
+        let (sender, state) = watch::channel((Arc::new(table), source));
+        let stop = CancellationToken::new();
+        let guard = Arc::new(stop.clone().drop_guard());
+        let pool = pool.to_owned();
+        // Ends with the last handle on the table.
+        tokio::spawn(async move {
+            tokio::select! {
+                () = follow(client, pool, disk, sender) => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        Ok(Self { state, _follower: guard })
+    }
+
+    /// The table as it is known now.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Table> {
+        Arc::clone(&self.state.borrow().0)
+    }
+
+    /// Where it comes from, and with it how old it is.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        self.state.borrow().1
+    }
+
+    /// Returns when the table or its source has changed since this was last
+    /// called.
+    pub async fn changed(&mut self) {
+        if self.state.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn poll(
+    client: &Client,
+    pool: &str,
+    since: Option<u64>,
+    wait_ms: u64,
+) -> Result<TableBody, ClientError> {
+    let since = since.map(|version| format!("&since={version}")).unwrap_or_default();
+    let path = format!("{}?wait_ms={wait_ms}{since}", Client::path(["v1", "pools", pool, "table"]));
+    let attempt = Duration::from_millis(wait_ms + 5_000);
+    client.request_within(http::Method::GET, &path, None::<&()>, &[], Repeat::Safe, attempt).await
+}
+
+async fn follow(
+    client: Client,
+    pool: String,
+    disk: Option<DiskCopy>,
+    state: watch::Sender<(Arc<Table>, Source)>,
+) {
+    let client = client.with_deadline(Duration::from_millis(WAIT_MS + 10_000));
+    loop {
+        let (known, source) = state.borrow().clone();
+        // A table from the disk may be of another life of the cluster: begin anew.
+        let since = matches!(source, Source::Coordinator { .. }).then_some(known.version);
+        match poll(&client, &pool, since, WAIT_MS).await {
+            Ok(body) => {
+                let mut table = if since.is_some() { (*known).clone() } else { Table::default() };
+                table.take(body);
+                if let Some(disk) = &disk {
+                    disk.save(&pool, &table);
+                }
+                state.send_replace((Arc::new(table), Source::Coordinator { at: Instant::now() }));
+            }
+            Err(error) => {
+                if error.code() == Some(Code::NoPool) {
+                    tracing::warn!(pool, "the pool is gone: its last table stays");
+                }
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rota_core::pool::Owner;
+
+    fn row(bucket: &str, member: &str, fence: u64) -> RowBody {
+        let owners = vec![Owner { member: member.into(), joined: 1 }];
+        RowBody { bucket: bucket.into(), owners, fence, version: 1 }
+    }
+
+    #[test]
+    fn deltas_add_up_and_old_answers_change_nothing() {
+        let mut table = Table::default();
+        let whole = TableBody {
+            version: 5,
+            whole: true,
+            hashed: Some(2),
+            rows: vec![row("0", "a", 4), row("1", "b", 5)],
+            removed: vec![],
+            addresses: [("a".to_owned(), "h:1".to_owned()), ("b".to_owned(), String::new())].into(),
+        };
+        table.take(whole.clone());
+        let delta = TableBody {
+            version: 8,
+            whole: false,
+            rows: vec![row("0", "b", 8)],
+            removed: vec!["1".into()],
+            addresses: BTreeMap::new(),
+            ..TableBody::default()
+        };
+        table.take(delta);
+        assert_eq!((table.version, table.rows.len(), table.addresses.len()), (8, 1, 1));
+        table.take(whole);
+        assert_eq!(table.version, 8);
+        assert_eq!(table.owner_of(&Bucket::number(0)).unwrap().member, "b");
+    }
+
+    #[test]
+    fn a_key_finds_its_owner() {
+        let rows = (0..4).map(|n| (Bucket::number(n), row(&n.to_string(), "a", 1))).collect();
+        let table = Table { hashed: Some(4), rows, ..Table::default() };
+        assert_eq!(table.owner_of_key(b"k").unwrap().member, "a");
+        let named = Table { hashed: None, ..table };
+        assert_eq!(named.owner_of_key(b"k"), None);
+    }
+}

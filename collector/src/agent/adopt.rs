@@ -1,0 +1,143 @@
+//! Finds a source for every file: step 2 of a look.
+//!
+//! A file whose identity is known stays what it was, wherever it was moved to;
+//! only an unknown one begins an incarnation of the source at its path. So
+//! `app.log.1` is not a source of its own when a glob matches that name too.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tracing::info;
+
+use super::follow::Follower;
+use super::glob::whole_name;
+use super::identity::{FileId, Trace, look};
+use super::judge::{Verdict, is_born_between, is_rotated_name, judge};
+use super::open_files::Key;
+use super::read::open;
+use super::source::{Source, State};
+use super::survey::Survey;
+use crate::naming::item_name;
+
+impl Follower {
+    /// The files seen that no source accounts for. Links come last, so that a
+    /// file is known by its own name rather than by that of a link.
+    pub(super) fn unclaimed(&self, survey: &Survey) -> Vec<PathBuf> {
+        let table = self.shared.table();
+        let mut unclaimed = Vec::new();
+        for (path, entry) in &survey.files {
+            if table.get(path).is_some_and(|source| source.live().is_some()) {
+                continue;
+            }
+            let accounted = table.owner_of(entry.stat.id).is_some_and(|(_, owner)| {
+                let same = owner.trace.stat.id == entry.stat.id && owner.trace.stat.size <= entry.stat.size;
+                same && match &owner.state {
+                    State::Live => true,
+                    State::Away { at, .. } => at.as_ref() == Some(path),
+                    State::Lost(_) => false,
+                }
+            });
+            if !accounted {
+                unclaimed.push((entry.is_link, path.clone()));
+            }
+        }
+        unclaimed.sort();
+        unclaimed.into_iter().map(|(_, path)| path).collect()
+    }
+
+    /// Makes a file part of a source: an incarnation that is known and was
+    /// found again, or a new one of the source at its path.
+    pub(super) fn adopt(&self, path: &Path, survey: &mut Survey, now_ms: u64) -> io::Result<()> {
+        let file = match open(path) {
+            Ok(file) => Arc::new(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let trace = Trace::of(&file)?;
+        if let Some(key) = self.recognise(&file, trace.stat.id)? {
+            self.find_again(&key, path, trace, file, now_ms);
+            return Ok(());
+        }
+        let known = self.shared.table().get(path).map(|source| source.seen_ms);
+        match known {
+            Some(seen_ms) => self.adopt_between(path, seen_ms, &trace, survey, now_ms),
+            None => self.insert_source(path),
+        }
+        info!(path = %path.display(), size = trace.stat.size, "file found");
+        self.shared.table().begin(path, trace, State::Live, file, now_ms);
+        Ok(())
+    }
+
+    /// The incarnation that a file is, if its content says so too.
+    fn recognise(&self, file: &File, id: FileId) -> io::Result<Option<Key>> {
+        let owner = self.shared.table().owner_of(id).map(|(key, owner)| (key.clone(), owner.trace));
+        let Some((key, known)) = owner else { return Ok(None) };
+        let verdict = judge(&known, Some(&look(file, &known)?));
+        Ok(matches!(verdict, Verdict::Same | Verdict::Grown).then_some(key))
+    }
+
+    fn find_again(&self, key: &Key, path: &Path, trace: Trace, file: Arc<File>, now_ms: u64) {
+        let mut table = self.shared.table();
+        let Some(source) = table.get(&key.0) else { return };
+        let is_last = source.incarnations.last().is_some_and(|last| last.number == key.1);
+        // Its own path leads to it: this is another name of the same file.
+        if source.live().is_some_and(|live| live.number == key.1) {
+            return;
+        }
+        table.open.keep(key.clone(), file);
+        if key.0 == path && is_last {
+            table.come_back(path, now_ms);
+        } else {
+            table.moved(key, Some(path.to_owned()), now_ms);
+        }
+        table.grew(key, trace, now_ms);
+    }
+
+    /// Rotated more than once since the last look: a file that stood at `path`
+    /// in between has a rotated name now, and was born in between.
+    fn adopt_between(&self, path: &Path, seen_ms: u64, next: &Trace, survey: &mut Survey, now_ms: u64) {
+        let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+            return;
+        };
+        let rotated = |(other, _): &&(OsString, u64)| other.to_str().is_some_and(|o| is_rotated_name(o, name));
+        let names: Vec<PathBuf> = survey.names_in(dir).iter().filter(rotated).map(|(name, _)| dir.join(name)).collect();
+        let mut between = Vec::new();
+        for other in names {
+            let Ok(file) = open(&other) else { continue };
+            let Ok(trace) = Trace::of(&file) else { continue };
+            let born = is_born_between(seen_ms * 1_000_000, trace.stat.id.born_ns, next.stat.id.born_ns);
+            if born && self.shared.table().owner_of(trace.stat.id).is_none() {
+                between.push((trace.stat.id.born_ns, other, trace, file));
+            }
+        }
+        between.sort_by_key(|(born_ns, ..)| *born_ns);
+        for (_, at, trace, file) in between {
+            info!(path = %path.display(), at = %at.display(), "file found that was rotated away unseen");
+            let state = State::Away { at: Some(at), since_ms: now_ms };
+            self.shared.table().begin(path, trace, state, Arc::new(file), now_ms);
+        }
+    }
+
+    fn insert_source(&self, path: &Path) {
+        let name = |file: &str| item_name(&self.owner.app, &self.owner.host, file);
+        let mut table = self.shared.table();
+        let mut file = self.patterns.file_name(path);
+        if table.is_taken(&name(&file), path) {
+            file = whole_name(path);
+        }
+        table.insert(Source {
+            path: path.to_owned(),
+            item: name(&file),
+            file,
+            incarnations: Vec::new(),
+            reader: None,
+            gaps: Vec::new(),
+            seen_ms: 0,
+            gone_ms: None,
+            retired: false,
+        });
+    }
+}

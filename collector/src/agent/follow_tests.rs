@@ -1,0 +1,496 @@
+//! Files that are rotated in every way, and one reader that must get each byte
+//! once. Real files; the time is a year ahead when a reader asks, so that what
+//! has to settle has settled.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::super::answer::Answer;
+use super::super::read::{Outcome, read};
+use super::*;
+use crate::naming::item_name;
+use crate::wire::Gap;
+
+const YEAR_MS: u64 = 365 * 24 * 3_600 * 1_000;
+
+/// An agent without its network and timers, and a reader.
+struct Bench {
+    dir: tempfile::TempDir,
+    glob: &'static str,
+    agent: Option<(Follower, Arc<Shared>)>,
+    reader: BTreeMap<String, (Option<u64>, u64)>,
+    gaps: Vec<Gap>,
+}
+
+impl Bench {
+    fn new(glob: &'static str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("logs")).unwrap();
+        let mut bench = Self { dir, glob, agent: None, reader: BTreeMap::new(), gaps: Vec::new() };
+        bench.start();
+        bench
+    }
+
+    fn start(&mut self) {
+        let glob = format!("{}/{}", self.logs().display(), self.glob);
+        let patterns = Patterns::new(&[glob], &[]).unwrap();
+        let index = Index::open(&self.dir.path().join("state")).unwrap();
+        let shared = Arc::new(Shared::default());
+        let owner = Owner { app: "a".into(), host: "h".into() };
+        let follower = Follower::new(owner, patterns, index, Arc::clone(&shared));
+        self.agent = Some((follower, shared));
+        self.look();
+    }
+
+    fn stop(&mut self) {
+        self.agent = None;
+    }
+
+    fn logs(&self) -> PathBuf {
+        self.dir.path().join("logs")
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.logs().join(name)
+    }
+
+    fn append(&self, name: &str, text: &str) {
+        let mut file = OpenOptions::new().create(true).append(true).open(self.path(name)).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+
+    fn rename(&self, from: &str, to: &str) {
+        fs::rename(self.path(from), self.path(to)).unwrap();
+    }
+
+    fn look(&mut self) {
+        self.agent.as_mut().unwrap().0.look(&Scope::All);
+    }
+
+    /// The files that are sources.
+    fn files(&self) -> Vec<String> {
+        self.agent.as_ref().unwrap().1.table().items().map(|source| source.file.clone()).collect()
+    }
+
+    /// All that the reader can get of a file now.
+    fn read(&mut self, file: &str) -> String {
+        let (item, mut text) = (item_name("a", "h", file), String::new());
+        for _ in 0..1000 {
+            let (asked, offset) = self.reader.get(file).copied().unwrap_or((None, 0));
+            let shared = Arc::clone(&self.agent.as_ref().unwrap().1);
+            let asking = shared.table().ask(&item, asked, offset, unix_ms());
+            let Some((mut answer, job)) = asking else { return text };
+            if let (Answer::Read(number), Some(job)) = (answer, job) {
+                let path = self.path(file);
+                match read(job).unwrap() {
+                    Outcome::Data { bytes, trace, .. } if !bytes.is_empty() => {
+                        shared.table().grew(&(path, number), trace, unix_ms());
+                        text.push_str(std::str::from_utf8(&bytes).unwrap());
+                        self.reader.insert(file.into(), (Some(number), offset + bytes.len() as u64));
+                        continue;
+                    }
+                    Outcome::Data { .. } => {
+                        let table = shared.table();
+                        answer = table.get(&path).unwrap().at_end(number, unix_ms() + YEAR_MS);
+                    }
+                    Outcome::Shorter => {
+                        shared.table().had(&(path, number), offset);
+                        self.look();
+                        continue;
+                    }
+                    Outcome::Changed => {
+                        self.look();
+                        continue;
+                    }
+                }
+            }
+            match answer {
+                Answer::Ended { next, gap, .. } => {
+                    self.gaps.extend(gap);
+                    self.reader.insert(file.into(), (Some(next), 0));
+                }
+                Answer::Unknown { .. } => panic!("an incarnation is forgotten"),
+                _ => return text,
+            }
+        }
+        panic!("the reader never comes to an end");
+    }
+
+    fn gap_ranges(&self) -> Vec<(u64, u64, GapReason)> {
+        self.gaps.iter().map(|gap| (gap.from, gap.to, gap.reason)).collect()
+    }
+}
+
+#[test]
+fn growth() {
+    let mut b = Bench::new("*.log");
+    assert!(b.files().is_empty());
+    b.append("x.log", "1\n");
+    b.append("x.txt", "no\n");
+    b.look();
+    assert_eq!((b.files(), b.read("x.log")), (vec!["x.log".into()], "1\n".into()));
+    b.append("x.log", "2\n");
+    assert_eq!(b.read("x.log"), "2\n", "a reader need not wait for a look");
+    assert_eq!(b.read("x.log"), "");
+}
+
+#[test]
+fn rename_and_create() {
+    let mut b = Bench::new("*.log");
+    b.append("x.log", "1\n");
+    b.look();
+    assert_eq!(b.read("x.log"), "1\n");
+    b.append("x.log", "2\n");
+    b.rename("x.log", "x.log.1");
+    b.append("x.log", "3\n");
+    b.append("x.log.1", "late\n");
+    b.look();
+    assert_eq!(b.read("x.log"), "2\nlate\n3\n");
+    assert_eq!(b.files(), ["x.log"]);
+}
+
+#[test]
+fn rotated_names_that_match_are_no_sources_of_their_own() {
+    let mut b = Bench::new("x.log*");
+    for round in 0..4 {
+        b.append("x.log", &format!("{round}\n"));
+        b.look();
+        assert_eq!(b.read("x.log"), format!("{round}\n"));
+        for n in (1..=round).rev() {
+            b.rename(&format!("x.log.{n}"), &format!("x.log.{}", n + 1));
+        }
+        b.rename("x.log", "x.log.1");
+        b.look();
+        assert_eq!(b.files(), ["x.log"], "round {round}");
+    }
+    b.stop();
+    b.append("x.log", "new\n");
+    b.start();
+    assert_eq!((b.read("x.log"), b.files()), ("new\n".into(), vec!["x.log".into()]));
+}
+
+#[test]
+fn rotated_twice_between_two_looks() {
+    for glob in ["x.log", "x.log*"] {
+        let mut b = Bench::new(glob);
+        b.append("x.log", "1\n");
+        b.look();
+        b.rename("x.log", "x.log.1");
+        b.append("x.log", "2\n");
+        b.rename("x.log.1", "x.log.2");
+        b.rename("x.log", "x.log.1");
+        b.append("x.log", "3\n");
+        b.look();
+        assert_eq!((b.read("x.log"), b.files()), ("1\n2\n3\n".into(), vec!["x.log".into()]), "{glob}");
+    }
+}
+
+#[test]
+fn older_rotated_files_are_not_taken_for_missed_ones() {
+    let mut b = Bench::new("x.log");
+    b.append("x.log.1", "old\n");
+    b.append("x.log", "1\n");
+    std::thread::sleep(std::time::Duration::from_millis(30));
+    b.look();
+    b.rename("x.log.1", "x.log.2");
+    b.rename("x.log", "x.log.1");
+    b.append("x.log", "2\n");
+    b.look();
+    assert_eq!(b.read("x.log"), "1\n2\n");
+}
+
+#[test]
+fn renamed_and_deleted_before_it_was_read() {
+    let mut b = Bench::new("*.log");
+    b.append("x.log", "1\n");
+    b.look();
+    b.append("x.log", "2\n");
+    b.rename("x.log", "x.log.1");
+    b.append("x.log", "3\n");
+    fs::remove_file(b.path("x.log.1")).unwrap();
+    b.look();
+    assert_eq!(b.read("x.log"), "1\n2\n3\n");
+}
+
+#[test]
+fn deleted_and_made_again() {
+    let mut b = Bench::new("*.log");
+    b.append("x.log", "1\n");
+    b.look();
+    fs::remove_file(b.path("x.log")).unwrap();
+    b.look();
+    assert_eq!(b.read("x.log"), "1\n");
+    b.append("x.log", "2\n");
+    b.look();
+    assert_eq!(b.read("x.log"), "2\n");
+}
+
+#[test]
+fn moved_to_a_directory_that_is_not_looked_at() {
+    let mut b = Bench::new("*.log");
+    fs::create_dir(b.path("old")).unwrap();
+    b.append("x.log", "1\n");
+    b.look();
+    b.append("x.log", "2\n");
+    b.rename("x.log", "old/x.log");
+    b.append("x.log", "3\n");
+    b.look();
+    b.append("old/x.log", "late\n");
+    assert_eq!(b.read("x.log"), "1\n2\nlate\n3\n");
+}
+
+#[test]
+fn truncated_after_it_was_read() {
+    let mut b = Bench::new("*.log");
+    b.append("x.log", "1\n2\n");
+    b.look();
+    assert_eq!(b.read("x.log"), "1\n2\n");
+    fs::copy(b.path("x.log"), b.path("x.log.1")).unwrap();
+    fs::write(b.path("x.log"), "3\n").unwrap();
+    b.look();
+    assert_eq!((b.read("x.log"), b.gap_ranges()), ("3\n".into(), vec![]));
+}
+
+#[test]
+fn truncated_before_it_was_read_is_a_gap() {
+    let mut b = Bench::new("*.log");
+    b.append("x.log", "1\n");
+    b.look();
+    assert_eq!(b.read("x.log"), "1\n");
+    b.append("x.log", "unread\n");
+    b.look();
+    fs::write(b.path("x.log"), "3\n").unwrap();
+    b.look();
+    assert_eq!((b.read("x.log"), b.gap_ranges()), ("3\n".into(), vec![(2, 9, GapReason::Truncated)]));
+}
+
+#[test]
+fn truncated_and_grown_beyond_its_old_size_before_a_look() {
+    let mut b = Bench::new("*.log");
+    b.append("x.log", "one\n");
+    b.look();
+    assert_eq!(b.read("x.log"), "one\n");
+    fs::write(b.path("x.log"), "two\nthree\nfour\n").unwrap();
+    assert_eq!(b.read("x.log"), "two\nthree\nfour\n", "the reader finds out, before any look");
+    assert_eq!(b.gap_ranges(), []);
+}
+
+#[test]
+fn overwritten_with_the_same_beginning() {
+    let mut b = Bench::new("*.log");
+    let banner = "=".repeat(2000) + "\n";
+    b.append("x.log", &format!("{banner}one\n"));
+    b.look();
+    assert_eq!(b.read("x.log"), format!("{banner}one\n"));
+    fs::write(b.path("x.log"), format!("{banner}two and more\n")).unwrap();
+    assert_eq!(b.read("x.log"), format!("{banner}two and more\n"));
+}
+
+#[test]
+fn a_stop_while_a_file_grows() {
+    let mut b = Bench::new("*.log");
+    b.append("x.log", "1\n");
+    b.look();
+    assert_eq!(b.read("x.log"), "1\n");
+    b.stop();
+    b.append("x.log", "2\n");
+    b.start();
+    assert_eq!(b.read("x.log"), "2\n");
+}
+
+#[test]
+fn rotated_while_the_agent_was_down() {
+    for glob in ["x.log", "x.log*"] {
+        let mut b = Bench::new(glob);
+        b.append("x.log", "1\n");
+        b.look();
+        assert_eq!(b.read("x.log"), "1\n");
+        b.stop();
+        b.append("x.log", "2\n");
+        b.rename("x.log", "x.log.1");
+        b.append("x.log", "3\n");
+        b.start();
+        assert_eq!((b.read("x.log"), b.files()), ("2\n3\n".into(), vec!["x.log".into()]), "{glob}");
+    }
+}
+
+#[test]
+fn rotated_twice_while_the_agent_was_down() {
+    let mut b = Bench::new("x.log*");
+    b.append("x.log", "1\n");
+    b.look();
+    assert_eq!(b.read("x.log"), "1\n");
+    b.stop();
+    b.append("x.log", "2\n");
+    b.rename("x.log", "x.log.1");
+    b.append("x.log", "3\n");
+    b.rename("x.log.1", "x.log.2");
+    b.rename("x.log", "x.log.1");
+    b.append("x.log", "4\n");
+    b.start();
+    assert_eq!((b.read("x.log"), b.files()), ("2\n3\n4\n".into(), vec!["x.log".into()]));
+}
+
+#[test]
+fn deleted_while_the_agent_was_down_is_a_gap() {
+    let mut b = Bench::new("x.log");
+    b.append("x.log", "read\n");
+    b.look();
+    assert_eq!(b.read("x.log"), "read\n");
+    b.append("x.log", "unread\n");
+    b.look();
+    b.stop();
+    fs::remove_file(b.path("x.log")).unwrap();
+    b.append("x.log", "3\n");
+    b.start();
+    assert_eq!((b.read("x.log"), b.gap_ranges()), ("3\n".into(), vec![(5, 12, GapReason::Gone)]));
+}
+
+#[test]
+fn truncated_while_the_agent_was_down() {
+    let mut b = Bench::new("x.log");
+    b.append("x.log", "read\n");
+    b.look();
+    assert_eq!(b.read("x.log"), "read\n");
+    b.stop();
+    fs::write(b.path("x.log"), "anew and longer\n").unwrap();
+    b.start();
+    assert_eq!((b.read("x.log"), b.gap_ranges()), ("anew and longer\n".into(), vec![]));
+}
+
+#[test]
+fn a_reader_ahead_of_what_is_there_shows_a_truncation() {
+    let mut b = Bench::new("x.log");
+    b.append("x.log", "1\n");
+    b.look();
+    assert_eq!(b.read("x.log"), "1\n");
+    let (number, _) = b.reader["x.log"];
+    b.reader.insert("x.log".into(), (number, 500));
+    assert_eq!(b.read("x.log"), "1\n", "the machine lost its newest bytes; all begins anew");
+}
+
+#[test]
+fn links_and_doubles_are_one_source() {
+    let mut b = Bench::new("*.log");
+    b.append("x.log", "1\n");
+    symlink(b.path("x.log"), b.path("a-link.log")).unwrap();
+    fs::hard_link(b.path("x.log"), b.path("y-double.log")).unwrap();
+    b.append("elsewhere", "2\n");
+    symlink(b.path("elsewhere"), b.path("b-link.log")).unwrap();
+    b.look();
+    assert_eq!(b.files(), ["b-link.log", "x.log"]);
+    assert_eq!((b.read("x.log"), b.read("b-link.log")), ("1\n".into(), "2\n".into()));
+}
+
+#[test]
+fn a_link_that_is_led_elsewhere() {
+    let mut b = Bench::new("current.log");
+    b.append("2026-01-01", "1\n");
+    symlink(b.path("2026-01-01"), b.path("current.log")).unwrap();
+    b.look();
+    b.append("2026-01-01", "2\n");
+    fs::remove_file(b.path("current.log")).unwrap();
+    b.append("2026-01-02", "3\n");
+    symlink(b.path("2026-01-02"), b.path("current.log")).unwrap();
+    b.look();
+    assert_eq!(b.read("current.log"), "1\n2\n3\n");
+}
+
+#[test]
+fn a_file_renamed_and_renamed_back() {
+    let mut b = Bench::new("x.log");
+    b.append("x.log", "1\n");
+    b.look();
+    assert_eq!(b.read("x.log"), "1\n");
+    b.rename("x.log", "away");
+    b.look();
+    b.rename("away", "x.log");
+    b.append("x.log", "2\n");
+    b.look();
+    assert_eq!(b.read("x.log"), "2\n");
+}
+
+#[test]
+fn two_files_of_one_name_keep_their_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().display().to_string();
+    for sub in ["p", "q"] {
+        fs::create_dir(dir.path().join(sub)).unwrap();
+        fs::write(dir.path().join(sub).join("x.log"), format!("{sub}\n")).unwrap();
+    }
+    let whole = format!("{}/q/x.log", root.trim_start_matches('/'));
+    for remove_first in [false, true] {
+        let patterns = Patterns::new(&[format!("{root}/p/*.log"), format!("{root}/q/*.log")], &[]).unwrap();
+        let shared = Arc::new(Shared::default());
+        let owner = Owner { app: "a".into(), host: "h".into() };
+        let index = Index::open(&dir.path().join("state")).unwrap();
+        let mut follower = Follower::new(owner, patterns, index, Arc::clone(&shared));
+        follower.look(&Scope::All);
+        let files: Vec<String> = shared.table().items().map(|s| s.file.clone()).collect();
+        assert_eq!(files, ["x.log", &whole]);
+        if !remove_first {
+            fs::remove_file(dir.path().join("p/x.log")).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_said_and_tried_again() {
+    let mut b = Bench::new("x.log");
+    let unreadable = |b: &Bench| b.agent.as_ref().unwrap().1.table().unreadable.len();
+    symlink(b.path("x.log"), b.path("x.log")).unwrap();
+    b.look();
+    assert_eq!((b.files().len(), unreadable(&b)), (0, 1), "a link to itself");
+    fs::remove_file(b.path("x.log")).unwrap();
+    b.append("x.log", "1\n");
+    b.look();
+    assert_eq!((b.read("x.log"), unreadable(&b)), ("1\n".into(), 0));
+
+    b.rename("x.log", "kept");
+    symlink(b.path("x.log"), b.path("x.log")).unwrap();
+    b.look();
+    assert_eq!(b.agent.as_ref().unwrap().1.table().iter().filter_map(Source::live).count(), 1, "not known to be gone");
+}
+
+#[test]
+fn a_hint_about_one_file_is_enough_for_every_change_of_it() {
+    let mut b = Bench::new("*.log");
+    b.append("x.log", "1\n");
+    b.look();
+    let hint = |b: &mut Bench| {
+        let scope = Scope::Some { dirs: BTreeSet::new(), files: [b.path("x.log")].into() };
+        b.agent.as_mut().unwrap().0.look(&scope);
+    };
+    fs::write(b.path("x.log"), "").unwrap();
+    hint(&mut b);
+    b.append("x.log", "2\n");
+    b.rename("x.log", "x.log.1");
+    b.append("x.log", "3\n");
+    hint(&mut b);
+    assert_eq!(b.read("x.log"), "2\n3\n");
+    assert_eq!(b.gap_ranges(), [(0, 2, GapReason::Truncated)]);
+}
+
+#[test]
+fn an_index_that_is_lost_begins_with_larger_numbers() {
+    let mut b = Bench::new("*.log");
+    b.append("x.log", "1\n");
+    b.look();
+    assert_eq!(b.read("x.log"), "1\n");
+    let (before, _) = b.reader.remove("x.log").unwrap();
+    b.stop();
+    fs::remove_dir_all(b.dir.path().join("state/index")).unwrap();
+    b.start();
+    assert_eq!(b.read("x.log"), "1\n");
+    assert!(b.reader["x.log"].0 > before);
+}
+
+#[test]
+fn an_empty_directory_after_an_error_is_no_deletion() {
+    let survey = Survey { failed: vec![(PathBuf::from("/v"), io::ErrorKind::PermissionDenied.into())], ..Survey::default() };
+    assert!(!survey.is_certain(Path::new("/v/x.log")) && survey.is_certain(Path::new("/w/x.log")));
+}

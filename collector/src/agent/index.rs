@@ -1,0 +1,162 @@
+//! The agent's memory across restarts: which files each source was, in sled.
+//!
+//! sled acknowledges a write before the disk has it, so after a loss of power
+//! the last records may be missing, and a damaged index does not open at all;
+//! then it is wiped and begun anew. Neither makes a number mean two things,
+//! because numbers are times (see `Source::begin`): what is forgotten costs a
+//! reader a gap and a second reading, never wrong bytes.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+
+use tracing::warn;
+
+use super::record::{Record, VERSION};
+use super::source::Source;
+
+/// sled's cache. Records are read once, at the start.
+const CACHE_BYTES: u64 = 4 << 20;
+
+/// The index of an agent, which no other agent has open.
+#[derive(Debug)]
+pub struct Index {
+    path: PathBuf,
+    db: sled::Db,
+    _lock: File,
+}
+
+/// Why the index cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// Two agents that share an index would undo each other's records.
+    #[error("another agent uses {0}: give each agent a state directory of its own")]
+    InUse(PathBuf),
+    /// The directory cannot be made or locked.
+    #[error("state directory {0}")]
+    Io(PathBuf, #[source] io::Error),
+    /// Not even an empty index opens, or a write failed.
+    #[error("index {0}")]
+    Sled(PathBuf, #[source] sled::Error),
+}
+
+impl Index {
+    /// Opens the index in `dir`, which is made if need be. An index that does
+    /// not open is wiped.
+    ///
+    /// # Errors
+    /// When another agent has it open, or the directory cannot be used.
+    pub fn open(dir: &Path) -> Result<Self, IndexError> {
+        let failed = |error| IndexError::Io(dir.to_owned(), error);
+        fs::create_dir_all(dir).map_err(failed)?;
+        let lock = File::create(dir.join("lock")).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(IndexError::InUse(dir.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        let path = dir.join("index");
+        let open = || sled::Config::new().path(&path).cache_capacity(CACHE_BYTES).open();
+        let db = open().or_else(|error| {
+            warn!(path = %path.display(), %error, "the index does not open and is begun anew: sources will be read again");
+            // What cannot be removed shows when it is opened.
+            let _ = fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path));
+            open()
+        });
+        let db = db.map_err(|error| IndexError::Sled(path.clone(), error))?;
+        Ok(Self { path, db, _lock: lock })
+    }
+
+    /// All sources that are recorded.
+    #[must_use]
+    pub fn load(&self) -> Vec<Source> {
+        let mut sources = Vec::new();
+        for entry in self.db.iter() {
+            let source = entry.map_err(|error| error.to_string()).and_then(|(key, value)| {
+                let path = PathBuf::from(std::ffi::OsString::from_vec(key.to_vec()));
+                let record: Record = serde_json::from_slice(&value).map_err(|error| error.to_string())?;
+                if record.v == VERSION { Ok(record.into_source(path)) } else { Err(format!("version {}", record.v)) }
+            });
+            match source {
+                Ok(source) => sources.push(source),
+                Err(error) => warn!(%error, "a record of the index is left out: its source will be read again"),
+            }
+        }
+        sources
+    }
+
+    /// Records a source.
+    ///
+    /// # Errors
+    /// When sled refuses.
+    pub fn put(&self, source: &Source) -> Result<(), IndexError> {
+        let record = serde_json::to_vec(&Record::of(source)).expect("a record has no fallible part");
+        self.db.insert(source.path.as_os_str().as_bytes(), record).map_err(|e| self.failed(e)).map(drop)
+    }
+
+    /// Forgets a source.
+    ///
+    /// # Errors
+    /// When sled refuses.
+    pub fn remove(&self, path: &Path) -> Result<(), IndexError> {
+        self.db.remove(path.as_os_str().as_bytes()).map_err(|e| self.failed(e)).map(drop)
+    }
+
+    /// Hands everything to the operating system, so that it outlives this
+    /// process.
+    ///
+    /// # Errors
+    /// When sled refuses.
+    pub fn flush(&self) -> Result<(), IndexError> {
+        self.db.flush().map_err(|e| self.failed(e)).map(drop)
+    }
+
+    fn failed(&self, error: sled::Error) -> IndexError {
+        IndexError::Sled(self.path.clone(), error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(path: &str) -> Source {
+        Source {
+            path: path.into(),
+            file: "f".into(),
+            item: "a@h:f".into(),
+            incarnations: Vec::new(),
+            reader: None,
+            gaps: Vec::new(),
+            seen_ms: 0,
+            gone_ms: None,
+            retired: false,
+        }
+    }
+
+    #[test]
+    fn it_remembers() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path()).unwrap();
+        index.put(&source("/a")).unwrap();
+        index.put(&source("/b")).unwrap();
+        index.remove(Path::new("/a")).unwrap();
+        assert!(matches!(Index::open(dir.path()), Err(IndexError::InUse(_))));
+        drop(index);
+        let loaded = Index::open(dir.path()).unwrap().load();
+        assert_eq!(loaded.iter().map(|s| s.path.as_path()).collect::<Vec<_>>(), [Path::new("/b")]);
+    }
+
+    #[test]
+    fn a_damaged_index_is_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path()).unwrap();
+        index.put(&source("/a")).unwrap();
+        drop(index);
+        fs::write(dir.path().join("index/conf"), "no such thing").unwrap();
+        let index = Index::open(dir.path()).unwrap();
+        assert!(index.load().is_empty());
+        index.put(&source("/a")).unwrap();
+    }
+}

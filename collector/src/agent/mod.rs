@@ -1,0 +1,38 @@
+//! The agent: finds an application's log files, follows them through rotation
+//! and truncation, and serves their bytes.
+//!
+//! ```text
+//!   watch ──hints──► follow ──► table ◄── serve ◄──HTTP── collectors
+//!                      │          │
+//!                    index     register ──items──► coordinator
+//! ```
+//!
+//! [`follow`] finds out what became of files, and nobody else does; [`serve`]
+//! answers readers from what is known; [`register`] keeps the pool's items what
+//! the table says. Each part can be away or slow without the others noticing
+//! more than delay.
+
+mod adopt;
+mod answer;
+pub mod follow;
+pub mod glob;
+mod hints;
+pub mod identity;
+pub mod index;
+pub mod judge;
+mod listing;
+mod open_files;
+mod read;
+mod readers;
+mod record;
+mod reply;
+mod run;
+pub mod serve;
+pub mod shared;
+pub mod source;
+mod survey;
+mod table;
+mod tend;
+mod watch;
+
+pub use run::{Agent, AgentError, AgentOptions, SCAN_INTERVAL_DEFAULT};

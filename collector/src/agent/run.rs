@@ -1,0 +1,155 @@
+//! An agent as a whole: its parts are made, run side by side, and stopped.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rota_core::pool::{NameError, check_name};
+use tokio::net::TcpListener;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use super::follow::{Follower, Owner};
+use super::glob::{GlobError, Patterns};
+use super::index::{Index, IndexError};
+use super::serve::{Server, router};
+use super::shared::Shared;
+use super::survey::Scope;
+use super::watch::DirWatcher;
+
+/// How often everything is looked at, unless configured otherwise.
+pub const SCAN_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
+/// How long hints are gathered before they are followed. A file that is
+/// written ten thousand times a second is looked at two hundred times.
+const GATHER: Duration = Duration::from_millis(5);
+
+/// What an agent follows.
+#[derive(Debug, Clone)]
+pub struct AgentOptions {
+    /// The application whose files they are. A name, as of a pool.
+    pub app: String,
+    /// This machine. A name, as of a pool.
+    pub host: String,
+    /// Absolute globs.
+    pub globs: Vec<String>,
+    /// Globs of what is left out: of whole paths, or of names if they have no
+    /// slash.
+    pub exclude: Vec<String>,
+    /// Where the index is; of this agent alone.
+    pub state_dir: PathBuf,
+    /// How often everything is looked at, events or not.
+    pub scan_interval: Duration,
+}
+
+/// Why an agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The application or the host has no proper name.
+    #[error("{what} {name:?} is not a name")]
+    Name {
+        /// Which of the two.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// Why not.
+        source: NameError,
+    },
+    /// A glob is refused.
+    #[error(transparent)]
+    Glob(#[from] GlobError),
+    /// The index cannot be had.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The HTTP server ended.
+    #[error("http server")]
+    Serve(#[source] std::io::Error),
+}
+
+/// An agent whose sources are known, as far as its index knows them.
+#[derive(Debug)]
+pub struct Agent {
+    follower: Follower,
+    shared: Arc<Shared>,
+    scan_interval: Duration,
+}
+
+impl Agent {
+    /// Opens the index and looks at everything once. Blocks.
+    ///
+    /// # Errors
+    /// When an option is refused or the index cannot be had.
+    pub fn open(options: AgentOptions) -> Result<Self, AgentError> {
+        let AgentOptions { app, host, globs, exclude, state_dir, scan_interval } = options;
+        for (what, name) in [("app", &app), ("host", &host)] {
+            check_name(name).map_err(|source| AgentError::Name { what, name: name.clone(), source })?;
+        }
+        let patterns = Patterns::new(&globs, &exclude)?;
+        let shared = Arc::new(Shared::default());
+        let index = Index::open(&state_dir)?;
+        let mut follower = Follower::new(Owner { app, host }, patterns, index, Arc::clone(&shared));
+        follower.look(&Scope::All);
+        Ok(Self { follower, shared, scan_interval })
+    }
+
+    /// What the agent's parts share.
+    #[must_use]
+    pub fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    /// Follows and serves until `shutdown` is cancelled.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn run(self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), AgentError> {
+        let server = Server::new(self.shared(), shutdown.clone());
+        let serve = axum::serve(listener, router(server))
+            .with_graceful_shutdown(shutdown.clone().cancelled_owned());
+        let follow = follow(self.follower, self.shared, self.scan_interval, shutdown.clone());
+        let serve = async {
+            let served = serve.await;
+            shutdown.cancel();
+            served.map_err(AgentError::Serve)
+        };
+        let ((), served) = tokio::join!(follow, serve);
+        served
+    }
+}
+
+/// Looks at hints as they come and at everything once per interval.
+async fn follow(mut follower: Follower, shared: Arc<Shared>, interval: Duration, shutdown: CancellationToken) {
+    let mut watcher = DirWatcher::new(Arc::clone(&shared));
+    let mut next_scan = Instant::now();
+    loop {
+        tokio::select! {
+            () = shared.hints.given() => sleep(GATHER).await,
+            () = sleep_until(next_scan) => {}
+            () = shutdown.cancelled() => return,
+        }
+        let is_due = Instant::now() >= next_scan;
+        let scope = match shared.hints.take() {
+            _ if is_due => Scope::All,
+            Some(hinted) => hinted,
+            None => continue,
+        };
+        if scope == Scope::All {
+            next_scan = Instant::now() + interval;
+        }
+        let hints = Arc::clone(&shared);
+        let looked = spawn_blocking(move || {
+            follower.look(&scope);
+            // What happened in a directory before it was watched is looked for.
+            watcher.set(follower.dirs()).into_iter().for_each(|dir| hints.hints.dir(dir));
+            (follower, watcher)
+        });
+        (follower, watcher) = match looked.await {
+            Ok(parts) => parts,
+            Err(error) => {
+                error!(%error, "the follower is dead: the agent stops");
+                return shutdown.cancel();
+            }
+        };
+    }
+}

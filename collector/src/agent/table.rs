@@ -1,0 +1,255 @@
+//! All sources of an agent, the files that they are, and who is told when one
+//! changes. In memory only; no file is touched here, so its lock is held for
+//! microseconds and never across an await.
+//!
+//! Two write to it: the follower, what became of files, and the server, where
+//! readers are and how far files were read. Neither undoes what the other did:
+//! an incarnation's known size only grows, and its state only moves onward.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::identity::{FileId, Trace};
+use super::open_files::{Key, OpenFiles};
+use super::source::{Incarnation, Source, State};
+use crate::wire::{GapReason, UnreadableBody};
+
+/// The sources of an agent.
+#[derive(Debug, Default)]
+pub struct Table {
+    pub(super) sources: BTreeMap<PathBuf, Entry>,
+    /// The path of each item.
+    pub(super) paths: HashMap<String, PathBuf>,
+    files: HashMap<FileKey, Key>,
+    pub(super) dirty: BTreeSet<PathBuf>,
+    items: watch::Sender<u64>,
+    /// Files kept open.
+    pub open: OpenFiles,
+    /// What could not be read at the last look.
+    pub unreadable: Vec<UnreadableBody>,
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) source: Source,
+    pub(super) changed: watch::Sender<u64>,
+}
+
+/// Where the birth of an inode is known, it is enough together with its number;
+/// device numbers may change with a reboot.
+type FileKey = (u64, u64, u64);
+
+fn file_key(id: FileId) -> FileKey {
+    (id.ino, id.born_ns, if id.born_ns == 0 { id.dev } else { 0 })
+}
+
+impl Table {
+    /// Takes in a source.
+    pub fn insert(&mut self, source: Source) {
+        for incarnation in &source.incarnations {
+            self.files.insert(file_key(incarnation.trace.stat.id), (source.path.clone(), incarnation.number));
+        }
+        self.paths.insert(source.item.clone(), source.path.clone());
+        self.sources.insert(source.path.clone(), Entry { source, changed: watch::Sender::default() });
+        self.bump_items();
+    }
+
+    /// Forgets a source.
+    pub fn remove(&mut self, path: &Path) {
+        if let Some(Entry { source, .. }) = self.sources.remove(path) {
+            source.incarnations.iter().for_each(|i| self.let_go(&(path.to_owned(), i.number), &i.trace));
+            self.paths.remove(&source.item);
+            self.bump_items();
+        }
+    }
+
+    /// The source at a path.
+    #[must_use]
+    pub fn get(&self, path: &Path) -> Option<&Source> {
+        self.sources.get(path).map(|entry| &entry.source)
+    }
+
+    /// All sources, by path.
+    pub fn iter(&self) -> impl Iterator<Item = &Source> {
+        self.sources.values().map(|entry| &entry.source)
+    }
+
+    /// The sources in a directory, not those below it.
+    pub fn in_dir<'a>(&'a self, dir: &'a Path) -> impl Iterator<Item = &'a Source> {
+        let below = self.sources.range(dir.to_owned()..).take_while(move |(path, _)| path.starts_with(dir));
+        below.filter(move |(path, _)| path.parent() == Some(dir)).map(|(_, entry)| &entry.source)
+    }
+
+    /// Whether another source has the item.
+    #[must_use]
+    pub fn is_taken(&self, item: &str, path: &Path) -> bool {
+        self.paths.get(item).is_some_and(|owner| owner != path)
+    }
+
+    /// The path leads to the live incarnation, as before.
+    pub fn confirm(&mut self, path: &Path, now_ms: u64) {
+        if let Some(entry) = self.sources.get_mut(path) {
+            entry.source.seen_ms = now_ms;
+        }
+    }
+
+    /// The source at a path, to be changed: it will be recorded, and who waits
+    /// for it is woken.
+    pub fn change(&mut self, path: &Path) -> Option<&mut Source> {
+        let entry = self.sources.get_mut(path)?;
+        self.dirty.insert(path.to_owned());
+        entry.changed.send_modify(|count| *count += 1);
+        Some(&mut entry.source)
+    }
+
+    /// The incarnation that a file is, if it is known.
+    #[must_use]
+    pub fn owner_of(&self, id: FileId) -> Option<(&Key, &Incarnation)> {
+        let key = self.files.get(&file_key(id))?;
+        Some((key, self.get(&key.0)?.incarnation(key.1)?))
+    }
+
+    /// Begins an incarnation of the source at a path.
+    pub fn begin(&mut self, path: &Path, trace: Trace, state: State, file: Arc<File>, now_ms: u64) {
+        let Some(source) = self.change(path) else { return };
+        let was_retired = source.retired;
+        let key = (path.to_owned(), source.begin(trace, state, now_ms));
+        if let Some(oldest) = source.drop_oldest() {
+            self.let_go(&(path.to_owned(), oldest.number), &oldest.trace);
+        }
+        self.files.insert(file_key(trace.stat.id), key.clone());
+        self.open.keep(key, file);
+        if was_retired {
+            self.bump_items();
+        }
+    }
+
+    /// The file of an incarnation has been seen with this trace. The known size
+    /// never becomes smaller by that.
+    pub fn grew(&mut self, key: &Key, trace: Trace, now_ms: u64) {
+        let Some(entry) = self.sources.get_mut(&key.0) else { return };
+        let was_retired = entry.source.retired;
+        let Some(grown) = entry.source.grow(key.1, trace, now_ms) else { return };
+        self.dirty.insert(key.0.clone());
+        // A file that was only touched wakes nobody.
+        if grown > 0 {
+            entry.changed.send_modify(|count| *count += 1);
+        }
+        if was_retired != entry.source.retired {
+            self.bump_items();
+        }
+    }
+
+    /// The path of an away incarnation's file, or that it has none.
+    pub fn moved(&mut self, key: &Key, at: Option<PathBuf>, now_ms: u64) {
+        let is_open = self.open.contains(key);
+        match (&at, is_open) {
+            (Some(_), _) => self.open.found(key),
+            (None, true) => {
+                if let Some(given_up) = self.open.hold(key) {
+                    self.lose(&given_up, GapReason::Gone, now_ms);
+                }
+            }
+            (None, false) => return self.lose(key, GapReason::Gone, now_ms),
+        }
+        let Some(incarnation) = self.change(&key.0).and_then(|source| source.incarnation_mut(key.1)) else { return };
+        match &mut incarnation.state {
+            State::Away { at: known, .. } => *known = at,
+            state @ State::Lost(_) => *state = State::Away { at, since_ms: now_ms },
+            State::Live => {}
+        }
+    }
+
+    /// The path leads to the source's last incarnation again.
+    pub fn come_back(&mut self, path: &Path, now_ms: u64) {
+        let Some(source) = self.change(path) else { return };
+        let was_retired = source.retired;
+        let number = source.come_back(now_ms);
+        if let Some(number) = number {
+            self.open.found(&(path.to_owned(), number));
+        }
+        if was_retired {
+            self.bump_items();
+        }
+    }
+
+    /// The bytes of an incarnation are gone.
+    pub fn lose(&mut self, key: &Key, reason: GapReason, now_ms: u64) {
+        if let Some(source) = self.change(&key.0) {
+            source.lose(key.1, reason, now_ms);
+        }
+        self.open.close(key);
+    }
+
+    /// Forgets an incarnation that its reader is done with.
+    pub fn forget(&mut self, key: &Key) {
+        let Some(source) = self.change(&key.0) else { return };
+        if source.incarnations.len() > 1
+            && let Some(index) = source.incarnations.iter().position(|i| i.number == key.1)
+        {
+            let trace = source.incarnations.remove(index).trace;
+            self.let_go(key, &trace);
+        }
+    }
+
+    /// Takes a source out of service. Its numbers are remembered.
+    pub fn retire(&mut self, path: &Path) {
+        let Some(source) = self.change(path) else { return };
+        source.retire();
+        let numbers: Vec<u64> = source.incarnations.iter().map(|i| i.number).collect();
+        numbers.into_iter().for_each(|number| self.open.close(&(path.to_owned(), number)));
+        self.bump_items();
+    }
+
+    /// A channel that tells when the set of items changes.
+    #[must_use]
+    pub fn subscribe_items(&self) -> watch::Receiver<u64> {
+        self.items.subscribe()
+    }
+
+    /// The sources that are items.
+    pub fn items(&self) -> impl Iterator<Item = &Source> {
+        self.iter().filter(|source| !source.retired && source.incarnations.iter().any(|i| i.recorded))
+    }
+
+    /// The sources that changed since the last call, to be recorded.
+    pub fn take_dirty(&mut self) -> Vec<Source> {
+        let dirty = std::mem::take(&mut self.dirty);
+        dirty.iter().filter_map(|path| self.get(path)).cloned().collect()
+    }
+
+    /// These sources could not be recorded.
+    pub fn mark_dirty(&mut self, sources: &[Source]) {
+        self.dirty.extend(sources.iter().map(|source| source.path.clone()));
+    }
+
+    /// These incarnations are recorded: readers may be told of them.
+    pub fn recorded(&mut self, keys: &[Key]) {
+        for (path, number) in keys {
+            let Some(entry) = self.sources.get_mut(path) else { continue };
+            if let Some(incarnation) = entry.source.incarnation_mut(*number) {
+                incarnation.recorded = true;
+            }
+            entry.changed.send_modify(|count| *count += 1);
+        }
+        if !keys.is_empty() {
+            self.bump_items();
+        }
+    }
+
+    fn let_go(&mut self, key: &Key, trace: &Trace) {
+        self.open.close(key);
+        let file = file_key(trace.stat.id);
+        if self.files.get(&file) == Some(key) {
+            self.files.remove(&file);
+        }
+    }
+
+    fn bump_items(&mut self) {
+        self.items.send_modify(|count| *count += 1);
+    }
+}

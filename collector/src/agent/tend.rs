@@ -1,0 +1,155 @@
+//! Looks after files that were rotated away: where they are, whether they still
+//! grow, whether anybody needs them. Step 3 of a look.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::follow::Follower;
+use super::identity::{Stat, Trace, look};
+use super::judge::{Verdict, judge};
+use super::open_files::Key;
+use super::read::open;
+use super::source::State;
+use super::survey::Survey;
+use crate::wire::GapReason;
+
+/// How long after its reader went on a file is still watched for late writes,
+/// which are a gap. Writers that hold on to a renamed file longer than that
+/// are not found out.
+const LATE_MS: u64 = 60_000;
+
+/// An incarnation that is not live, as it was when the tending began.
+struct Tended {
+    key: Key,
+    trace: Trace,
+    /// `None`: its bytes are gone.
+    at: Option<Option<PathBuf>>,
+    passed_ms: Option<u64>,
+}
+
+impl Follower {
+    /// Looks after all files that were rotated away.
+    pub(super) fn tend(&self, survey: &mut Survey, now_ms: u64) {
+        for tended in self.tended() {
+            let Some(at) = &tended.at else {
+                if tended.passed_ms.is_some() {
+                    self.shared.table().forget(&tended.key);
+                }
+                continue;
+            };
+            match self.tend_one(&tended, at.as_deref(), survey, now_ms) {
+                Ok(()) => {}
+                // It became shorter while it was looked at; the next look tells.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+                Err(error) => survey.failed.push((at.clone().unwrap_or_else(|| tended.key.0.clone()), error)),
+            }
+        }
+    }
+
+    fn tend_one(&self, tended: &Tended, at: Option<&Path>, survey: &mut Survey, now_ms: u64) -> io::Result<()> {
+        let Tended { key, trace, passed_ms, .. } = tended;
+        let is_there = match at {
+            Some(at) => stat_of(at)?.is_some_and(|stat| stat.id == trace.stat.id),
+            None => false,
+        };
+        let at_now = if is_there { at.map(Path::to_owned) } else { self.locate(key, trace, survey) };
+        if at_now.is_none() && !survey.is_certain(&key.0) {
+            return Ok(());
+        }
+        if at_now.is_none() && passed_ms.is_some() {
+            self.shared.table().forget(key);
+            return Ok(());
+        }
+        if at_now.as_deref() != at || at_now.is_none() {
+            self.shared.table().moved(key, at_now.clone(), now_ms);
+        }
+        let open_file = self.shared.table().open.get(key);
+        let stat = match (&open_file, &at_now) {
+            (Some(file), _) => Some(Stat::of(&file.metadata()?)),
+            (None, Some(at)) => stat_of(at)?,
+            (None, None) => None,
+        };
+        let is_watched = passed_ms.is_none_or(|passed_ms| now_ms.saturating_sub(passed_ms) < LATE_MS);
+        if !is_watched || stat.is_none_or(|stat| stat == trace.stat) {
+            return Ok(());
+        }
+        let file = match (open_file, &at_now) {
+            (Some(file), _) => file,
+            (None, Some(at)) => Arc::new(open(at)?),
+            (None, None) => return Ok(()),
+        };
+        let seen = look(&file, trace)?;
+        match judge(trace, Some(&seen)) {
+            Verdict::Same | Verdict::Grown => self.shared.table().grew(key, seen.trace, now_ms),
+            _ => self.shared.table().lose(key, GapReason::Truncated, now_ms),
+        }
+        Ok(())
+    }
+
+    /// Where the file of an incarnation is now. An open file knows it; another
+    /// one is searched for in the directory of its source, by inode number, and
+    /// must still have the content that was known.
+    pub(super) fn locate(&self, key: &Key, known: &Trace, survey: &mut Survey) -> Option<PathBuf> {
+        let open_file = self.shared.table().open.get(key);
+        if let Some(file) = &open_file
+            && let Some(path) = path_of(file)
+            && stat_of(&path).ok()?.is_some_and(|stat| stat.id == known.stat.id)
+        {
+            return Some(path);
+        }
+        let dir = key.0.parent()?;
+        let names = survey.names_in(dir).iter().filter(|(_, ino)| *ino == known.stat.id.ino);
+        let paths: Vec<PathBuf> = names.map(|(name, _)| dir.join(name)).collect();
+        for path in paths {
+            let Ok(file) = open(&path) else { continue };
+            let Ok(seen) = look(&file, known) else { continue };
+            if matches!(judge(known, Some(&seen)), Verdict::Same | Verdict::Grown) {
+                if open_file.is_none() {
+                    self.shared.table().open.keep(key.clone(), Arc::new(file));
+                }
+                return Some(path);
+            }
+        }
+        None
+    }
+
+    fn tended(&self) -> Vec<Tended> {
+        let table = self.shared.table();
+        let mut tended = Vec::new();
+        // Also those that are out of service: one that grows comes back.
+        for source in table.iter() {
+            for incarnation in &source.incarnations {
+                let at = match &incarnation.state {
+                    State::Live => continue,
+                    State::Away { at, .. } => Some(at.clone()),
+                    State::Lost(_) => None,
+                };
+                tended.push(Tended {
+                    key: (source.path.clone(), incarnation.number),
+                    trace: incarnation.trace,
+                    at,
+                    passed_ms: incarnation.passed_ms,
+                });
+            }
+        }
+        tended
+    }
+}
+
+/// The path of an open file, as the kernel knows it: right even after the file
+/// was moved to another directory.
+fn path_of(file: &File) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()
+}
+
+fn stat_of(path: &Path) -> io::Result<Option<Stat>> {
+    match fs::metadata(path) {
+        Ok(meta) if meta.is_file() => Ok(Some(Stat::of(&meta))),
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,161 @@
+//! Random histories of one pool: members come and go, some releases are made and
+//! some are not, steps are carried out in part, and proposals arrive late.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+use rota_core::pool::{Bucket, Kind, Member, Move, PoolView, Spec};
+use rota_core::state::Op;
+
+use crate::world::{Settled, World};
+
+pub const POOL: &str = "p";
+pub const MEMBERS: [&str; 4] = ["w1", "w2", "w3", "w4"];
+pub const ITEMS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+
+#[derive(Debug, Clone)]
+pub enum Intent {
+    /// Join, or if it has: die, leave, drain or come back from it, or change.
+    Member {
+        which: usize,
+        choice: u8,
+        weight: u32,
+    },
+    /// Add an item, or remove it if it stands.
+    Item(usize),
+    Pace(u32),
+    /// Let go of one of the buckets that the plan asks for, or of all.
+    Release(Option<Index>),
+    /// Carry out so many multis of the step.
+    Step(usize),
+    /// Plan a step, whose multis arrive later.
+    Hold,
+    /// One of them arrives. They may overtake each other.
+    Late(Index),
+}
+
+fn intents(len_max: usize) -> impl Strategy<Value = Vec<Intent>> {
+    let member = (0..MEMBERS.len(), any::<u8>(), 1u32..4)
+        .prop_map(|(which, choice, weight)| Intent::Member { which, choice, weight });
+    let intent = prop_oneof![
+        5 => member,
+        3 => (0..ITEMS.len()).prop_map(Intent::Item),
+        1 => (1u32..4).prop_map(Intent::Pace),
+        4 => prop::option::of(any::<Index>()).prop_map(Intent::Release),
+        6 => (1usize..3).prop_map(Intent::Step),
+        4 => Just(Intent::Hold),
+        4 => any::<Index>().prop_map(Intent::Late),
+    ];
+    prop::collection::vec(intent, 1..=len_max)
+}
+
+/// A world with one pool, and what is on its way to it.
+pub struct History {
+    pub world: World,
+    /// Multis of steps that are still on their way.
+    pub late: Vec<Vec<Op>>,
+    /// Late multis that were accepted, and that were refused.
+    pub came_late: (usize, usize),
+}
+
+impl History {
+    pub fn new(spec: &Spec) -> Self {
+        let mut world = World::new();
+        world.create_pool(POOL, spec);
+        Self { world, late: Vec::new(), came_late: (0, 0) }
+    }
+
+    pub fn view(&self) -> &PoolView {
+        self.world.view(POOL).unwrap()
+    }
+
+    pub fn live(&mut self, intent: &Intent) {
+        match intent {
+            Intent::Member { which, choice, weight } => self.change_member(MEMBERS[*which], *choice, *weight),
+            Intent::Item(which) => {
+                let item = ITEMS[*which];
+                if self.view().spec.kind != Kind::Named {
+                } else if self.view().items.contains_key(item) {
+                    self.world.remove_item(POOL, item);
+                } else {
+                    self.world.add_item(POOL, item);
+                }
+            }
+            Intent::Pace(pace) => self.world.change_spec(POOL, |spec| spec.max_moving = *pace),
+            Intent::Release(which) => self.release(which.as_ref()),
+            Intent::Step(multis) => {
+                for multi in self.world.plan(POOL).multis.iter().take(*multis) {
+                    self.world.propose(multi).reply.unwrap();
+                }
+            }
+            Intent::Hold => self.late.extend(self.world.plan(POOL).multis),
+            Intent::Late(which) if !self.late.is_empty() => {
+                let multi = self.late.swap_remove(which.index(self.late.len()));
+                match self.world.propose(&multi).reply {
+                    Ok(_) => self.came_late.0 += 1,
+                    Err(_) => self.came_late.1 += 1,
+                }
+            }
+            Intent::Late(_) => {}
+        }
+    }
+
+    fn change_member(&mut self, name: &str, choice: u8, weight: u32) {
+        let world = &mut self.world;
+        let member = world.view(POOL).and_then(|view| view.members.get(name));
+        match (member, choice % 6) {
+            (None, _) => world.join(POOL, name, &Member { weight, ..Member::default() }),
+            (Some(_), 0 | 1) => world.die(POOL, name),
+            (Some(_), 2) => world.leave(POOL, name),
+            (Some(_), 3 | 4) => world.change_member(POOL, name, |member| member.draining = !member.draining),
+            (Some(_), _) => world.change_member(POOL, name, |member| member.weight = weight),
+        }
+    }
+
+    fn release(&mut self, which: Option<&Index>) {
+        let pending = self.world.pending_moves(POOL);
+        let chosen: Vec<Move> = match which {
+            Some(which) if !pending.is_empty() => vec![which.get(&pending).clone()],
+            _ => pending,
+        };
+        for the in &chosen {
+            self.world.release(POOL, the).reply.unwrap();
+        }
+    }
+
+    /// Left alone from here on.
+    ///
+    /// Each round of a look and its releases moves as many buckets as the pace
+    /// allows, and none twice; the last moves are granted in one round more.
+    pub fn settle(&mut self) -> Settled {
+        let settled = self.world.settle(POOL, 100);
+        let pace = self.view().spec.max_moving as usize;
+        let rounds_max = settled.released.len().div_ceil(pace) + 1;
+        assert!(settled.rounds as usize <= rounds_max, "{settled:?}, at most {rounds_max} rounds expected");
+        let moved: BTreeSet<&Bucket> = settled.released.iter().map(|the| &the.bucket).collect();
+        assert_eq!(moved.len(), settled.released.len(), "a bucket moved twice: {settled:?}");
+        settled
+    }
+}
+
+pub fn hashed() -> impl Strategy<Value = Spec> {
+    (1u32..=12, 1u32..=4)
+        .prop_map(|(buckets, max_moving)| Spec { max_moving, ..Spec::new(Kind::Hashed { buckets }) })
+}
+
+pub fn named() -> impl Strategy<Value = Spec> {
+    (1u32..=4).prop_map(|max_moving| Spec { max_moving, ..Spec::new(Kind::Named) })
+}
+
+/// A step's deletion or grant of a row is guarded by the row's version, and in a
+/// named pool a row that went and came back has old versions anew: so there,
+/// nothing may come late. In a hashed pool, rows never go.
+fn on_time(mut intents: Vec<Intent>) -> Vec<Intent> {
+    intents.retain(|intent| !matches!(intent, Intent::Hold));
+    intents
+}
+
+pub fn histories() -> impl Strategy<Value = (Spec, Vec<Intent>)> {
+    prop_oneof![(hashed(), intents(60)), (named(), intents(60).prop_map(on_time))]
+}

@@ -1,0 +1,154 @@
+//! Laws of the assignment controller, over random histories of a pool. That no
+//! bucket is taken from a living owner, and that fences grow, is asserted after
+//! every write by `world/safety.rs`.
+
+mod history;
+#[path = "../world/mod.rs"]
+mod world;
+
+use std::collections::BTreeSet;
+
+use history::{History, ITEMS, Intent, MEMBERS, POOL, hashed, histories, named};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use rota_core::pool::{Kind, Member, Owner, PoolView, Spec};
+
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+/// Every bucket that there should be has a row, and every member that may own
+/// buckets has its share of them, to within one.
+fn assert_balanced(view: &PoolView) {
+    assert!(view.rows.keys().eq(view.wanted_buckets().collect::<BTreeSet<_>>().iter()));
+    let able = |name: &str| view.members.get(name).filter(|entry| !entry.member.draining);
+    let total: u64 =
+        view.members.keys().filter_map(|name| able(name)).map(|m| u64::from(m.member.weight)).sum();
+    if total == 0 {
+        // Nobody can take them; those that a living member has, it keeps.
+        assert!(view.rows.values().all(|row| row.row.primary().is_none_or(|owner| view.is_living(owner))));
+        return;
+    }
+    let mut owned = 0;
+    for name in view.members.keys() {
+        let owns = |owner: &Owner| owner.member == *name && view.is_living(owner);
+        let have = view.rows.values().filter(|row| row.row.primary().is_some_and(owns)).count() as u64;
+        let share = view.rows.len() as u64 * able(name).map_or(0, |entry| u64::from(entry.member.weight));
+        assert!(
+            (share / total..=share.div_ceil(total)).contains(&have),
+            "{name} has {have} of {share}/{total}"
+        );
+        owned += have;
+    }
+    assert_eq!(owned, view.rows.len() as u64);
+}
+
+proptest! {
+    #![proptest_config(cases(384))]
+
+    #[test]
+    fn left_alone_it_settles_in_balance((spec, intents) in histories()) {
+        let mut history = History::new(&spec);
+        for intent in &intents {
+            history.live(intent);
+        }
+        history.settle();
+        assert_balanced(history.view());
+        // What was still on its way can disturb that, but not for long.
+        for multi in std::mem::take(&mut history.late) {
+            history.world.propose(&multi);
+        }
+        history.settle();
+        assert_balanced(history.view());
+    }
+
+    #[test]
+    fn one_change_of_a_settled_pool_moves_the_fewest_buckets(
+        spec in prop_oneof![hashed(), named()],
+        weights in prop::collection::vec(1u32..4, 1..=3),
+        choice in any::<u8>(),
+        weight in 1u32..4,
+    ) {
+        let mut history = History::new(&spec);
+        (0..ITEMS.len()).for_each(|item| history.live(&Intent::Item(item)));
+        for (name, weight) in MEMBERS.iter().zip(&weights) {
+            history.world.join(POOL, name, &Member { weight: *weight, ..Member::default() });
+        }
+        history.settle();
+        // The last of the members does something, or one more joins.
+        let which = weights.len() - usize::from(choice % 2 == 0);
+        history.live(&Intent::Member { which, choice, weight });
+        let report = history.world.plan(POOL).report;
+        let settled = history.settle();
+        assert_balanced(history.view());
+        prop_assert_eq!(settled.released.len(), report.moves_lower_bound as usize);
+        prop_assert_eq!(report.moves, report.moves_lower_bound);
+    }
+
+}
+
+proptest! {
+    #![proptest_config(cases(96))]
+
+    #[test]
+    fn an_equal_member_more_or_less_moves_its_share(
+        buckets in 1u32..40,
+        members in 1usize..=3,
+        max_moving in 1u32..6,
+    ) {
+        let mut history = History::new(&Spec { max_moving, ..Spec::new(Kind::Hashed { buckets }) });
+        for name in &MEMBERS[..members] {
+            history.world.join(POOL, name, &Member::default());
+        }
+        history.settle();
+        let joined = MEMBERS[members];
+        history.world.join(POOL, joined, &Member::default());
+        let share = buckets as usize / (members + 1);
+        prop_assert_eq!(history.settle().released.len(), share);
+        history.world.change_member(POOL, joined, |member| member.draining = true);
+        let settled = history.settle();
+        prop_assert_eq!(settled.released.len(), share);
+        prop_assert!(settled.released.iter().all(|the| the.from == joined));
+        history.world.die(POOL, joined);
+        prop_assert!(history.world.plan(POOL).multis.is_empty());
+    }
+}
+
+/// The laws say little about pools in which nothing moves, or nothing is late.
+#[test]
+fn much_happens_in_the_histories() {
+    let mut runner = TestRunner::deterministic();
+    let (mut moves, mut granted, mut late) = (0, 0, (0, 0));
+    for _ in 0..100 {
+        let (spec, intents) = histories().new_tree(&mut runner).unwrap().current();
+        let mut history = History::new(&spec);
+        for intent in &intents {
+            if let Intent::Step(_) = intent {
+                let step = history.world.plan(POOL);
+                (moves, granted) = (moves + step.moves_planned, granted + step.grants);
+            }
+            history.live(intent);
+        }
+        late = (late.0 + history.came_late.0, late.1 + history.came_late.1);
+    }
+    println!("{moves} moves planned, {granted} granted, late: {} done, {} refused", late.0, late.1);
+    assert!(moves > 100 && granted > 300 && late.0 > 20 && late.1 > 20);
+}
+
+/// More rows than one multi holds: each multi is sound on its own.
+#[test]
+fn a_large_pool_in_several_multis() {
+    let mut history = History::new(&Spec { max_moving: 400, ..Spec::new(Kind::Hashed { buckets: 1100 }) });
+    history.world.join(POOL, "w1", &Member::default());
+    let multis = history.world.plan(POOL).multis;
+    assert_eq!(multis.iter().map(Vec::len).collect::<Vec<_>>(), [512, 512, 76]);
+    // Only the one in the middle arrives; the next look makes up for the others.
+    history.world.propose(&multis[1]).reply.unwrap();
+    history.world.join(POOL, "w2", &Member::default());
+    assert_eq!(history.settle().released.len(), 0);
+    assert!(history.world.propose(&multis[0]).reply.is_err());
+    assert_balanced(history.view());
+    history.world.change_member(POOL, "w1", |member| member.draining = true);
+    assert_eq!(history.world.step(POOL).moves_planned, 400);
+}

@@ -1,2 +1,64 @@
-//! stub
-fn main() {}
+//! The `rota` binary: servers, workers and the operator's commands.
+//!
+//! Data goes to standard output, talk to standard error. Exit codes: 0 done, 1
+//! it failed or the answer is no, 2 the command line is wrong.
+
+mod args;
+mod commands;
+mod config;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::FromArgMatches;
+
+use args::Cli;
+
+fn main() -> ExitCode {
+    let cli = match parse() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    start_logging(&cli);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("rota: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(commands::run(cli)) {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("rota: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Flags, then the environment, then the configuration file, then defaults.
+fn parse() -> Result<Cli, ExitCode> {
+    let usage = |error: &dyn std::fmt::Display| {
+        eprintln!("rota: {error}");
+        ExitCode::from(2)
+    };
+    let command = config::with_file_defaults(args::command(), std::env::args_os()).map_err(|e| usage(&e))?;
+    let matches = command.get_matches();
+    Cli::from_arg_matches(&matches).map_err(|e| usage(&e))
+}
+
+/// Logs go to standard error, with fields: `ROTA_LOG=debug` shows more.
+fn start_logging(cli: &Cli) {
+    use tracing_subscriber::EnvFilter;
+    let default = if cli.command.is_service() { "info,openraft=warn,raft_log=warn,chunked_wal=warn,sled=warn" } else { "warn" };
+    let filter = EnvFilter::try_from_env("ROTA_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
+}
+
+/// Whoever read our output has read enough.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    io.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}

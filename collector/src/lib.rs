@@ -26,7 +26,7 @@
 
 pub mod agent;
 pub mod clock;
-//pub mod collector;
+pub mod collector;
 pub mod naming;
 pub mod wire;
 

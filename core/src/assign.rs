@@ -2,7 +2,7 @@
 //!
 //! [`plan_step`] is level-triggered: it looks at the whole pool, not at what
 //! happened, so a missed event, a new leader and a restart are all the same to
-//! it. What it returns are multis whose operations are guarded by versions; one
+//! it. What it returns are multis whose operations are guarded by fences; one
 //! that comes too late is refused and the next look makes another.
 //!
 //! How a bucket passes on (handoff `exclusive`):
@@ -60,24 +60,32 @@ pub struct PlanFault {
 pub fn plan_step(tree: &Tree, pool: &PoolView) -> Result<Step, PlanFault> {
     let wanted: BTreeSet<Bucket> = pool.wanted_buckets().collect();
     let target = Target::of(pool, &wanted)?;
-    let mut ops = Vec::new();
+    // Each with its guard: the two stay in one multi.
+    let mut writes: Vec<Vec<Op>> = Vec::new();
     let mut step = Step { report: target.report.clone(), ..Step::default() };
 
     for bucket in &wanted {
         let owner = target.owners.get(bucket);
         match pool.rows.get(bucket) {
-            None => ops.push(create_row(pool, bucket, owner)),
-            Some(entry) if !is_owned(pool, entry) => ops.extend(fill_row(pool, bucket, entry, owner)),
+            None => writes.push(vec![create_row(pool, bucket, owner)]),
+            Some(entry) if !is_owned(pool, entry) => writes.push(fill_row(pool, bucket, entry, owner)),
             Some(_) => continue,
         }
         step.grants += u32::from(owner.is_some());
     }
     for (bucket, entry) in &pool.rows {
         if !wanted.contains(bucket) && !is_owned(pool, entry) {
-            ops.push(Op::Delete { path: row_path(pool, bucket), version: Some(entry.version) });
+            let delete = Op::Delete { path: row_path(pool, bucket), version: Some(entry.version) };
+            writes.push(vec![fenced(pool, bucket, entry), delete]);
         }
     }
-    step.multis = ops.chunks(OPS_MAX).map(<[Op]>::to_vec).collect();
+    for write in writes {
+        match step.multis.last_mut() {
+            Some(multi) if multi.len() + write.len() <= OPS_MAX => multi.extend(write),
+            _ if write.is_empty() => {}
+            _ => step.multis.push(write),
+        }
+    }
     if let Some((plan, added)) = next_plan(pool, &wanted, &target) {
         step.moves_planned = added;
         step.multis.push(vec![write_plan(pool, &plan)]);
@@ -129,9 +137,10 @@ impl Target {
     }
 }
 
-/// Who has the bucket, or is about to: a living owner, unless the plan already
-/// moves the bucket to somebody who still can take it; for a vacant row, whom
-/// the plan destined it for, or the dead owner's name if it has joined again.
+/// Whose the bucket is to be taken for: its owner's, even one that is asked to
+/// let go (so that a plan can still be taken back) or that died (its name may
+/// have joined again); for a vacant row, whom the plan destined it for, if that
+/// one can still take it.
 fn expected_owner<'a>(pool: &'a PoolView, bucket: &Bucket, planned: Option<&'a Move>) -> Option<&'a str> {
     let entry = pool.rows.get(bucket)?;
     let destined = || {
@@ -139,10 +148,6 @@ fn expected_owner<'a>(pool: &'a PoolView, bucket: &Bucket, planned: Option<&'a M
         pool.members.get(to).is_some_and(|m| !m.member.draining).then_some(to)
     };
     match entry.row.primary() {
-        Some(owner) if pool.is_living(owner) => {
-            let pending = planned.is_some_and(|m| m.fence == entry.fence);
-            pending.then(destined).flatten().or(Some(&owner.member))
-        }
         Some(owner) => Some(&owner.member),
         None => destined(),
     }
@@ -167,13 +172,17 @@ fn create_row(pool: &PoolView, bucket: &Bucket, owner: Option<&Owner>) -> Op {
 
 /// Grants a vacant row, or wipes a dead owner's name from it if nobody can take
 /// it.
-fn fill_row(pool: &PoolView, bucket: &Bucket, entry: &RowEntry, owner: Option<&Owner>) -> Option<Op> {
+fn fill_row(pool: &PoolView, bucket: &Bucket, entry: &RowEntry, owner: Option<&Owner>) -> Vec<Op> {
     let row = row_for(owner);
-    (row != entry.row).then(|| Op::SetData {
-        path: row_path(pool, bucket),
-        data: to_json(&row),
-        version: Some(entry.version),
-    })
+    if row == entry.row {
+        return Vec::new();
+    }
+    let write = Op::SetData { path: row_path(pool, bucket), data: to_json(&row), version: None };
+    vec![fenced(pool, bucket, entry), write]
+}
+
+fn fenced(pool: &PoolView, bucket: &Bucket, entry: &RowEntry) -> Op {
+    Op::CheckFence { path: row_path(pool, bucket), fence: entry.fence }
 }
 
 /// The plan that should stand now, and how many moves it adds; `None` if the
@@ -226,6 +235,8 @@ fn write_plan(pool: &PoolView, plan: &Plan) -> Op {
 fn take_apart(tree: &Tree, pool: &PoolView) -> Vec<Op> {
     let delete = |path: String| Op::Delete { path, version: None };
     let root = layout::pool(&pool.name);
+    // The pool may have been made again, or the deletion taken back, since.
+    let guard = Op::Check { path: root.clone(), version: Some(pool.spec_version) };
     let folders = layout::FOLDERS.map(|folder| format!("{root}/{folder}"));
     let held: Vec<Op> = folders
         .iter()
@@ -233,8 +244,8 @@ fn take_apart(tree: &Tree, pool: &PoolView) -> Vec<Op> {
         .take(OPS_MAX)
         .map(|(path, _)| delete(path.to_string()))
         .collect();
-    if !held.is_empty() {
-        return held;
-    }
-    tree.children(&root).map(|(path, _)| path.to_string()).chain([root.clone()]).map(delete).collect()
+    let last: Vec<Op> =
+        tree.children(&root).map(|(path, _)| path.to_string()).chain([root.clone()]).map(delete).collect();
+    let deletes = if held.is_empty() { last } else { held };
+    std::iter::once(guard).chain(deletes).collect()
 }

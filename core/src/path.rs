@@ -157,9 +157,9 @@ pub fn check_path(text: &str) -> Result<(), PathError> {
 }
 
 /// The characters that ZooKeeper's `PathUtils` refuses: controls, the private
-/// use area (the surrogates before it are no `char`s), and the specials.
+/// use area, the specials, and all above them, which are surrogates in Java.
 fn is_refused(c: char) -> bool {
-    matches!(c, '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..='\u{ffff}')
+    matches!(c, '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..='\u{10ffff}')
 }
 
 fn parent_len(text: &str) -> u32 {
@@ -167,6 +167,10 @@ fn parent_len(text: &str) -> u32 {
 }
 
 fn split(text: &str, parent_len: u32) -> (&str, &str) {
+    if !text.starts_with('/') {
+        // No path. A name with a slash in it is in no map.
+        return ("", "/");
+    }
     let (parent, name) = text.split_at(parent_len as usize);
     (parent, name.strip_prefix('/').unwrap_or(name))
 }

@@ -57,6 +57,7 @@ scenarios! { "assign", run:
     release_of_an_old_grant_is_refused
     table_tells_what_changed_since
     undrain_brings_its_share_back
+    undrain_takes_back_what_is_not_released
     weights_changed
     weights_share_in_proportion
 }

@@ -87,7 +87,7 @@ impl Follower {
             self.report(&survey.failed);
             self.retire(now_ms);
         }
-        if let Err(error) = self.settle() {
+        if let Err(error) = self.settle(scope, now_ms) {
             // Readers are not told of what is not recorded; the next look tries again.
             error!(error = &error as &dyn std::error::Error, "index not written");
         }
@@ -208,7 +208,7 @@ impl Follower {
     }
 
     /// Records what changed, and only then lets readers see new incarnations.
-    fn settle(&self) -> Result<(), IndexError> {
+    fn settle(&self, scope: &Scope, now_ms: u64) -> Result<(), IndexError> {
         let dirty = self.shared.table().take_dirty();
         let record = || {
             dirty.iter().try_for_each(|source| self.index.put(source))?;
@@ -221,7 +221,7 @@ impl Follower {
                 self.index.flush()?;
                 self.shared.table().recorded(&fresh);
             }
-            Ok(())
+            if *scope == Scope::All { self.index.put_last_look(now_ms) } else { Ok(()) }
         };
         record().inspect_err(|_| self.shared.table().mark_dirty(&dirty))
     }

@@ -16,6 +16,10 @@ use tracing::warn;
 use super::record::{Record, VERSION};
 use super::source::Source;
 
+/// Where the time of the last look stands. No path begins like that.
+const LAST_LOOK: &[u8] = b"\0last_look_ms";
+/// How much older than the last look the recorded time of it may be.
+const LAST_LOOK_EVERY_MS: u64 = 10_000;
 /// sled's cache. Records are read once, at the start.
 const CACHE_BYTES: u64 = 4 << 20;
 
@@ -72,18 +76,41 @@ impl Index {
     #[must_use]
     pub fn load(&self) -> Vec<Source> {
         let mut sources = Vec::new();
-        for entry in self.db.iter() {
+        let last_look_ms = self.last_look_ms();
+        for entry in self.db.scan_prefix(b"/") {
             let source = entry.map_err(|error| error.to_string()).and_then(|(key, value)| {
                 let path = PathBuf::from(std::ffi::OsString::from_vec(key.to_vec()));
                 let record: Record = serde_json::from_slice(&value).map_err(|error| error.to_string())?;
                 if record.v == VERSION { Ok(record.into_source(path)) } else { Err(format!("version {}", record.v)) }
             });
             match source {
-                Ok(source) => sources.push(source),
+                Ok(mut source) => {
+                    if source.live().is_some() {
+                        source.seen_ms = source.seen_ms.max(last_look_ms);
+                    }
+                    sources.push(source);
+                }
                 Err(error) => warn!(%error, "a record of the index is left out: its source will be read again"),
             }
         }
         sources
+    }
+
+    /// Records when everything was looked at: until then, every source's path
+    /// led to what is recorded of it.
+    ///
+    /// # Errors
+    /// When sled refuses.
+    pub fn put_last_look(&self, now_ms: u64) -> Result<(), IndexError> {
+        if now_ms.abs_diff(self.last_look_ms()) >= LAST_LOOK_EVERY_MS {
+            self.db.insert(LAST_LOOK, &now_ms.to_be_bytes()).map_err(|e| self.failed(e))?;
+        }
+        Ok(())
+    }
+
+    fn last_look_ms(&self) -> u64 {
+        let value = self.db.get(LAST_LOOK).ok().flatten();
+        value.and_then(|value| Some(u64::from_be_bytes(value.as_ref().try_into().ok()?))).unwrap_or(0)
     }
 
     /// Records a source.
@@ -142,9 +169,12 @@ mod tests {
         index.put(&source("/a")).unwrap();
         index.put(&source("/b")).unwrap();
         index.remove(Path::new("/a")).unwrap();
+        index.put_last_look(12_345).unwrap();
         assert!(matches!(Index::open(dir.path()), Err(IndexError::InUse(_))));
         drop(index);
-        let loaded = Index::open(dir.path()).unwrap().load();
+        let index = Index::open(dir.path()).unwrap();
+        assert_eq!(index.last_look_ms(), 12_345);
+        let loaded = index.load();
         assert_eq!(loaded.iter().map(|s| s.path.as_path()).collect::<Vec<_>>(), [Path::new("/b")]);
     }
 

@@ -84,7 +84,7 @@ fn describe(refusal: &Refusal) -> (Code, serde_json::Value) {
         }
         Refusal::SessionExists { session } => (Code::Exists, json!({"session": session.to_string()})),
         Refusal::SessionNeeded => (Code::BadRequest, json!({})),
-        Refusal::RootIsPermanent => (Code::BadPath, json!({"path": "/"})),
+        Refusal::Permanent { path } => (Code::Reserved, json!({"path": path})),
         Refusal::BadPath { path, .. } => (Code::BadPath, json!({"path": path})),
         Refusal::Multi { cause, .. } => describe(cause),
     }

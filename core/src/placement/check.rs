@@ -35,6 +35,9 @@ pub fn check(problem: &Problem, answer: &Answer) -> Result<Report, String> {
             (Some(_), Some(_)) => {}
         }
     }
+    if total == 0 && report.moves + report.placements > 0 {
+        return Err("a bucket is given to a member without a weight".to_owned());
+    }
     if total == 0 {
         return Ok(report);
     }

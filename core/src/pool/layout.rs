@@ -111,6 +111,8 @@ pub fn place(path: &str) -> Option<(&str, Place<'_>)> {
     let below = path.strip_prefix(POOLS)?.strip_prefix('/')?;
     let Some((pool, rest)) = below.split_once('/') else { return Some((below, Place::Spec)) };
     let place = match rest.split_once('/') {
+        // A node below one of ours means nothing to us.
+        Some((_, name)) if name.contains('/') => Place::Other,
         Some(("members", name)) => Place::Member(name),
         Some(("items", name)) => Place::Item(name),
         Some(("buckets", name)) => Place::Row(Bucket::new(name)),
@@ -144,6 +146,7 @@ mod tests {
         assert_eq!(place(&plan("p")), Some(("p", Place::Plan)));
         assert_eq!(place("/rota/pools/p/buckets"), Some(("p", Place::Buckets)));
         assert_eq!(place(&checkpoint("p", "3")), Some(("p", Place::Other)));
+        assert_eq!(place("/rota/pools/p/items/i/x"), Some(("p", Place::Other)));
         assert_eq!(place("/rota/pools"), None);
         assert_eq!(place("/rota/poolsx/p"), None);
     }

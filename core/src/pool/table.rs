@@ -51,6 +51,11 @@ impl TableIndex {
         self.version
     }
 
+    /// Notes that something happened to the rows' parent at `zxid`.
+    pub fn advance(&mut self, zxid: Zxid) {
+        self.version = self.version.max(zxid);
+    }
+
     /// Notes that a row stands since `zxid`.
     pub fn row_changed(&mut self, bucket: &Bucket, zxid: Zxid) {
         if let Some(before) = self.at.insert(bucket.clone(), zxid) {
@@ -86,8 +91,11 @@ impl TableIndex {
         if since < self.floor {
             return Delta::Whole;
         }
+        let Some(next) = since.checked_add(1) else {
+            return Delta::Rows { changed: Vec::new(), removed: Vec::new() };
+        };
         // Bucket 0 is the smallest of all, so this range is over zxids alone.
-        let changed = self.changed.range((since + 1, Bucket::number(0))..).map(|(_, b)| b.clone()).collect();
+        let changed = self.changed.range((next, Bucket::number(0))..).map(|(_, b)| b.clone()).collect();
         let removed = self.removed.iter().filter(|(_, z)| **z > since).map(|(b, _)| b.clone()).collect();
         Delta::Rows { changed, removed }
     }

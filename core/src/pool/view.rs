@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use super::layout::{self, Place};
 use super::{Bucket, Delta, Item, Kind, Member, Owner, Plan, Row, Spec, TableIndex, from_json};
 use crate::Zxid;
-use crate::state::{Event, EventKind, Node, SessionId, State};
+use crate::state::{Event, Node, SessionId, State};
 
 /// All pools, by name.
 #[derive(Debug, Clone, Default)]
@@ -96,12 +96,13 @@ impl Pools {
     }
 
     fn follow_one(&mut self, state: &State, pool: &str, place: &Place<'_>, event: &Event) {
-        if *place == Place::Spec && event.kind == EventKind::Deleted {
+        let node = state.tree().get(event.path.as_str());
+        if *place == Place::Spec && node.and_then(spec_of).is_none() {
             self.pools.remove(pool);
             return;
         }
         match self.pools.get_mut(pool) {
-            Some(view) => view.follow(state, place, event),
+            Some(view) => view.follow(node, place, event),
             None => {
                 if let Some(view) = PoolView::load(state, pool) {
                     self.pools.insert(pool.to_owned(), view);
@@ -122,6 +123,11 @@ impl Pools {
     }
 }
 
+/// The spec that a pool's node holds, if it is one and within bounds.
+fn spec_of(node: &Node) -> Option<Spec> {
+    from_json(&node.data).ok().filter(|spec: &Spec| spec.check().is_ok())
+}
+
 impl PoolView {
     fn load(state: &State, name: &str) -> Option<Self> {
         let tree = state.tree();
@@ -130,7 +136,7 @@ impl PoolView {
         let buckets = format!("{path}/buckets");
         let mut view = Self {
             name: name.to_owned(),
-            spec: from_json(&spec_node.data).ok()?,
+            spec: spec_of(spec_node)?,
             spec_version: spec_node.version,
             members: BTreeMap::new(),
             items: BTreeMap::new(),
@@ -156,12 +162,11 @@ impl PoolView {
         Some(view)
     }
 
-    fn follow(&mut self, state: &State, place: &Place<'_>, event: &Event) {
-        let node = state.tree().get(event.path.as_str());
+    fn follow(&mut self, node: Option<&Node>, place: &Place<'_>, event: &Event) {
         self.changed = event.zxid;
         match place {
             Place::Spec => {
-                if let Some((node, spec)) = node.and_then(|n| Some((n, from_json(&n.data).ok()?))) {
+                if let Some((node, spec)) = node.and_then(|n| Some((n, spec_of(n)?))) {
                     self.spec = spec;
                     self.spec_version = node.version;
                 }
@@ -170,7 +175,8 @@ impl PoolView {
             Place::Item(name) => self.put_item(name, node),
             Place::Row(bucket) => self.put_row(bucket.clone(), node, event.zxid),
             Place::Plan => self.put_plan(node),
-            Place::Buckets | Place::Other => {}
+            Place::Buckets => self.table.advance(node.map_or(0, |n| n.pzxid)),
+            Place::Other => {}
         }
     }
 

@@ -215,9 +215,12 @@ pub enum Refusal {
     /// An ephemeral node was asked for without a session.
     #[error("an ephemeral node needs a session")]
     SessionNeeded,
-    /// The root cannot be deleted.
-    #[error("the root cannot be deleted")]
-    RootIsPermanent,
+    /// The root and Rota's own folders cannot be deleted.
+    #[error("{path} cannot be deleted")]
+    Permanent {
+        /// Which it is.
+        path: String,
+    },
     /// The path breaks a rule.
     #[error("{path:?} is not a path: {cause}")]
     BadPath {

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::State;
 use super::command::{CreateMode, Event, EventKind, Op, OpReply, Refusal};
 use super::node::{Node, NodeKind};
 use super::session::SessionId;
+use super::{FIRST_NODES, State};
 use crate::Zxid;
 use crate::path::NodePath;
 
@@ -132,15 +132,19 @@ impl<'a> Change<'a> {
             return parse(path);
         }
         // "/a/" is a valid prefix of a sequential name; check it with a stand-in.
-        let parent = parse(&format!("{path}0"))?.parent().unwrap_or_else(NodePath::root);
+        let stand_in = parse(&format!("{path}0")).map_err(|refusal| match refusal {
+            Refusal::BadPath { cause, .. } => Refusal::BadPath { path: path.to_owned(), cause },
+            other => other,
+        })?;
+        let parent = stand_in.parent().unwrap_or_else(NodePath::root);
         let count = self.existing(parent.as_str())?.child_creations;
         parse(&format!("{path}{:010}", count.cast_signed()))
     }
 
     fn delete(&mut self, path: &str, version: Option<i32>) -> Result<OpReply, Refusal> {
         let path = parse(path)?;
-        if path.parent_ref().is_none() {
-            return Err(Refusal::RootIsPermanent);
+        if FIRST_NODES.contains(&path.as_str()) {
+            return Err(Refusal::Permanent { path: path.to_string() });
         }
         let node = self.existing(path.as_str())?;
         check_version(path.as_str(), node, version)?;
@@ -170,11 +174,13 @@ impl<'a> Change<'a> {
     }
 
     fn check_fence(&self, path: &str, fence: Zxid) -> Result<OpReply, Refusal> {
-        let current = self.state.tree.get(path).map_or(0, |node| node.mzxid);
-        if current == fence {
-            Ok(OpReply::Checked)
-        } else {
-            Err(Refusal::StaleFence { path: path.to_owned(), given: fence, current })
+        let current = self.state.tree.get(path).map(|node| node.mzxid);
+        match current {
+            Some(current) if current == fence => Ok(OpReply::Checked),
+            _ => {
+                let current = current.unwrap_or(0);
+                Err(Refusal::StaleFence { path: path.to_owned(), given: fence, current })
+            }
         }
     }
 

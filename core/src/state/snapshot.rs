@@ -171,6 +171,9 @@ impl Decoder {
             at = 12;
         }
         while let Some(end) = self.block_end(at)? {
+            if self.ended {
+                return Err(SnapshotError::Unsound("blocks after the end".to_owned()));
+            }
             let block = self.buffer[at + BLOCK_HEADER_BYTES..end].to_vec();
             let crc = le_u32(&self.buffer[at + 4..at + 8]);
             if crc32fast::hash(&block) != crc {

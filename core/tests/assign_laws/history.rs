@@ -148,14 +148,6 @@ pub fn named() -> impl Strategy<Value = Spec> {
     (1u32..=4).prop_map(|max_moving| Spec { max_moving, ..Spec::new(Kind::Named) })
 }
 
-/// A step's deletion or grant of a row is guarded by the row's version, and in a
-/// named pool a row that went and came back has old versions anew: so there,
-/// nothing may come late. In a hashed pool, rows never go.
-fn on_time(mut intents: Vec<Intent>) -> Vec<Intent> {
-    intents.retain(|intent| !matches!(intent, Intent::Hold));
-    intents
-}
-
 pub fn histories() -> impl Strategy<Value = (Spec, Vec<Intent>)> {
-    prop_oneof![(hashed(), intents(60)), (named(), intents(60).prop_map(on_time))]
+    prop_oneof![(hashed(), intents(60)), (named(), intents(60))]
 }

@@ -1,0 +1,131 @@
+//! `rota coordinator`: one server of a cluster.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::bail;
+use clap::Args;
+use rota_coordinator::config::{Config, Limits, Timing};
+use rota_coordinator::parts::{Parts, SystemClock, SystemEntropy, TcpDialer};
+use rota_coordinator::server::Server;
+
+use super::services::{listen, told_to_stop};
+
+/// Run a coordinator: one server of a cluster.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  A cluster of one:
+    rota coordinator --id 1 --data /var/lib/rota
+  One of three; the same --peers on each:
+    rota coordinator --id 1 --data /var/lib/rota --http 0.0.0.0:7710 --peer 0.0.0.0:7720 \\
+      --advertise 10.0.0.1:7710 --peers 1=10.0.0.1:7720,2=10.0.0.2:7720,3=10.0.0.3:7720
+  A fourth, to be added with `rota cluster add 4 10.0.0.4:7720`:
+    rota coordinator --id 4 --data /var/lib/rota --peer 0.0.0.0:7720 --join")]
+pub(crate) struct CoordinatorArgs {
+    /// The server's number in the cluster, from 1. Never one that was used before.
+    #[arg(long, env = "ROTA_ID")]
+    id: u64,
+    /// Where the server keeps its log and snapshots.
+    #[arg(long, env = "ROTA_DATA", value_name = "DIR")]
+    data: PathBuf,
+    /// The cluster's name. Servers of different clusters refuse each other.
+    #[arg(long, env = "ROTA_CLUSTER", default_value = "rota")]
+    cluster: String,
+    /// Where to listen for HTTP clients.
+    #[arg(long, env = "ROTA_HTTP", default_value = "127.0.0.1:7710", value_name = "HOST:PORT")]
+    http: String,
+    /// How clients reach this server, if not at the address it listens on.
+    #[arg(long, env = "ROTA_ADVERTISE", value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    /// Where to listen for other servers.
+    #[arg(long, env = "ROTA_PEER", default_value = "127.0.0.1:7720", value_name = "HOST:PORT")]
+    peer: String,
+    /// The servers that found the cluster, this one included: ID=HOST:PORT,...
+    /// Without it, this server founds a cluster of its own.
+    #[arg(long, env = "ROTA_PEERS", value_delimiter = ',', value_parser = founder, value_name = "ID=HOST:PORT")]
+    peers: Vec<(u64, String)>,
+    /// Found no cluster: wait to be added to one.
+    #[arg(long, env = "ROTA_JOIN", conflicts_with = "peers")]
+    join: bool,
+    /// Milliseconds between Raft's heartbeats.
+    #[arg(long, env = "ROTA_HEARTBEAT_MS", default_value_t = Timing::default().heartbeat_ms)]
+    heartbeat_ms: u64,
+    /// Shortest wait for a heartbeat before an election, in milliseconds.
+    #[arg(long, env = "ROTA_ELECTION_MIN_MS", default_value_t = Timing::default().election_min_ms)]
+    election_min_ms: u64,
+    /// Longest wait for a heartbeat before an election, in milliseconds.
+    #[arg(long, env = "ROTA_ELECTION_MAX_MS", default_value_t = Timing::default().election_max_ms)]
+    election_max_ms: u64,
+    /// Shortest session timeout, in milliseconds.
+    #[arg(long, env = "ROTA_SESSION_MIN_MS", default_value_t = Limits::default().session_min_ms)]
+    session_min_ms: u32,
+    /// Longest session timeout, in milliseconds.
+    #[arg(long, env = "ROTA_SESSION_MAX_MS", default_value_t = Limits::default().session_max_ms)]
+    session_max_ms: u32,
+    /// Longest body of a request, in bytes.
+    #[arg(long, env = "ROTA_BODY_BYTES_MAX", default_value_t = Limits::default().body_bytes_max)]
+    body_bytes_max: usize,
+    /// Longest time that a request other than a long poll takes, in milliseconds.
+    #[arg(long, env = "ROTA_REQUEST_MS_MAX", default_value_t = Limits::default().request_ms_max)]
+    request_ms_max: u64,
+    /// Bytes in the log between two snapshots.
+    #[arg(long, env = "ROTA_SNAPSHOT_LOG_BYTES", default_value_t = Limits::default().snapshot_log_bytes)]
+    snapshot_log_bytes: u64,
+}
+
+fn founder(text: &str) -> Result<(u64, String), String> {
+    let (id, address) = text.split_once('=').ok_or("expected ID=HOST:PORT")?;
+    let id = id.parse().map_err(|_| format!("{id:?} is not a server's number"))?;
+    Ok((id, address.to_owned()))
+}
+
+pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
+    let (http_listener, http) = listen(&args.http, "--http").await?;
+    let (peer_listener, peer) = listen(&args.peer, "--peer").await?;
+    let mut founders: BTreeMap<u64, String> = BTreeMap::new();
+    for (id, address) in &args.peers {
+        if founders.insert(*id, address.clone()).is_some() {
+            bail!("--peers names server {id} twice");
+        }
+    }
+    if founders.is_empty() && !args.join {
+        founders.insert(args.id, peer.to_string());
+    }
+    let config = Config {
+        server: args.id,
+        cluster: args.cluster,
+        founders,
+        http_address: args.advertise.unwrap_or_else(|| http.to_string()),
+        timing: Timing {
+            heartbeat_ms: args.heartbeat_ms,
+            election_min_ms: args.election_min_ms,
+            election_max_ms: args.election_max_ms,
+        },
+        limits: Limits {
+            session_min_ms: args.session_min_ms,
+            session_max_ms: args.session_max_ms,
+            body_bytes_max: args.body_bytes_max,
+            request_ms_max: args.request_ms_max,
+            snapshot_log_bytes: args.snapshot_log_bytes,
+        },
+    };
+    let parts = Parts {
+        peer_listener: Box::new(peer_listener),
+        http_listener: Box::new(http_listener),
+        dialer: Arc::new(TcpDialer),
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(SystemEntropy),
+        directory: args.data,
+    };
+    let server = Server::start(config, parts).await?;
+    tracing::info!(id = args.id, %http, %peer, "serving");
+    tokio::select! {
+        error = server.failed() => return Err(error.into()),
+        stopped = told_to_stop() => stopped?,
+    }
+    tracing::info!("stopping");
+    server.stop().await;
+    Ok(ExitCode::SUCCESS)
+}

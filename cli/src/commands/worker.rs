@@ -1,0 +1,91 @@
+//! `rota worker`: a command is run for every bucket that is this worker's.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::Args;
+use rota_protocol::http::JoinPool;
+use rota_worker::exec::Exec;
+use rota_worker::{JoinOptions, Worker};
+
+use super::services::told_to_stop;
+use crate::args::{Global, duration};
+
+/// Join a pool, and run a command for every bucket that this worker owns.
+#[derive(Debug, Args)]
+#[command(after_help = "The command finds ROTA_POOL, ROTA_BUCKET, ROTA_FENCE and ROTA_CHECKPOINT in its environment,
+and says `progress TEXT` and `checkpoint POSITION` on its standard output.
+
+Example:
+  rota worker --pool mail --name w1 --exec 'exec ./fetch-mailboxes --bucket $ROTA_BUCKET'")]
+pub(crate) struct WorkerArgs {
+    /// The pool to join.
+    #[arg(long, env = "ROTA_POOL")]
+    pool: String,
+    /// This worker's name in the pool. Default: host name and process id.
+    #[arg(long, env = "ROTA_NAME")]
+    name: Option<String>,
+    /// The command, given to `sh -c`, once for each bucket.
+    #[arg(long, value_name = "CMD")]
+    exec: String,
+    /// How others reach this worker; shown in the table.
+    #[arg(long, env = "ROTA_ADDRESS", default_value = "")]
+    address: String,
+    /// This worker's share of the work, relative to the others'.
+    #[arg(long, env = "ROTA_WEIGHT", default_value_t = 1)]
+    weight: u32,
+    /// Where it stands.
+    #[arg(long, env = "ROTA_ZONE", default_value = "")]
+    zone: String,
+    /// Anything else that is known of it: KEY=VALUE, more than once.
+    #[arg(long = "label", value_parser = label, value_name = "KEY=VALUE")]
+    labels: Vec<(String, String)>,
+    /// How long its death goes unnoticed, e.g. 3s.
+    #[arg(long, env = "ROTA_SESSION_TIMEOUT", default_value = "10s", value_parser = duration)]
+    session_timeout: Duration,
+    /// How long the command may take to end after TERM.
+    #[arg(long, env = "ROTA_GRACE", default_value = "5s", value_parser = duration)]
+    grace: Duration,
+    /// A file to record in when each bucket was worked on.
+    #[arg(long, env = "ROTA_HISTORY", value_name = "FILE")]
+    history: Option<PathBuf>,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// A name that no other process has.
+pub(crate) fn default_name() -> String {
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    format!("{}-{}", host.as_deref().unwrap_or("localhost"), std::process::id())
+}
+
+pub(crate) async fn run(global: &Global, args: WorkerArgs) -> anyhow::Result<ExitCode> {
+    let client = super::client(global)?;
+    let options = JoinOptions {
+        join: JoinPool {
+            name: args.name.unwrap_or_else(default_name),
+            address: args.address,
+            weight: Some(args.weight),
+            zone: args.zone,
+            labels: args.labels.into_iter().collect(),
+        },
+        pool: args.pool,
+        session_timeout: args.session_timeout,
+        history: args.history,
+    };
+    let exec = Exec { command: args.exec, grace: args.grace };
+    let worker = Worker::join(client, options, exec).await?;
+    tracing::info!("joined");
+    tokio::select! {
+        () = worker.ended() => bail!("the session has ended: the worker's buckets are with others now"),
+        stopped = told_to_stop() => stopped?,
+    }
+    tracing::info!("leaving");
+    worker.leave().await;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,18 @@
+//! The collector: pulls the sources that it owns and writes each record once
+//! below a directory.
+//!
+//! ```text
+//!   agent ──fetch──► pull ──lines──► sink ──► <dir>/<app>/<host>/<file>
+//!                      │
+//!                 checkpoint ──► coordinator (refused if the grant has ended)
+//! ```
+//!
+//! [`pull`] says in which order things are written, [`sink`] why no earlier
+//! owner can spoil an output.
+
+pub mod checkpoint;
+pub mod fetch;
+pub mod gaps;
+mod lines;
+pub mod pull;
+pub mod sink;

@@ -1,0 +1,171 @@
+//! Owners that come and go, and zombies that wake up at the worst moments.
+
+use rota_core::pool::Item;
+
+use super::*;
+use crate::naming::{item_name, labels};
+
+const WAIT: Duration = Duration::from_millis(20);
+
+fn place(dir: &Path) -> Place {
+    let item = Item { address: String::new(), labels: labels("a", "h", "x/f.log") };
+    Place::of(dir, &item_name("a", "h", "x/f.log"), &item).unwrap()
+}
+
+fn claim(dir: &Path, fence: u64, out_len: Option<u64>) -> Result<Sink, SinkError> {
+    Sink::claim(place(dir), fence, out_len, WAIT)
+}
+
+fn append(sink: &mut Sink, text: &str) -> Result<(), SinkError> {
+    sink.append(&[Bytes::copy_from_slice(text.as_bytes())])
+}
+
+fn output(dir: &Path) -> String {
+    fs::read_to_string(place(dir).output).unwrap()
+}
+
+/// Somebody who holds the output's lock for ever.
+fn hold_lock(dir: &Path) -> File {
+    let file = File::options().write(true).open(place(dir).output).unwrap();
+    file.try_lock().unwrap();
+    file
+}
+
+#[test]
+fn an_owner_appends() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = claim(dir.path(), 5, None).unwrap();
+    assert!(sink.is_empty() && sink.ends_line());
+    append(&mut sink, "1\n").unwrap();
+    sink.append(&["2".into(), "".into(), "3".into()]).unwrap();
+    sink.sync().unwrap();
+    assert_eq!((output(dir.path()).as_str(), sink.len(), sink.ends_line()), ("1\n23", 4, false));
+}
+
+#[test]
+fn a_takeover_at_every_point_goes_on_from_the_checkpoint() {
+    let text = "1\n22\n333\n";
+    for written in 0..=text.len() {
+        for checkpoint in 0..=written {
+            let dir = tempfile::tempdir().unwrap();
+            let mut first = claim(dir.path(), 5, None).unwrap();
+            append(&mut first, &text[..written]).unwrap();
+            let mut second = claim(dir.path(), 6, Some(checkpoint as u64)).unwrap();
+            assert_eq!(second.ends_line(), checkpoint == 0 || text[..checkpoint].ends_with('\n'));
+            assert!(matches!(append(&mut first, "zombie"), Err(SinkError::Fenced { ours: 5, theirs: 6, .. })));
+            append(&mut second, &text[checkpoint..]).unwrap();
+            assert_eq!(output(dir.path()), text);
+        }
+    }
+}
+
+#[test]
+fn an_older_grant_that_comes_late_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut owner = claim(dir.path(), 6, None).unwrap();
+    append(&mut owner, "1\n").unwrap();
+    assert!(matches!(claim(dir.path(), 5, Some(0)), Err(SinkError::Fenced { ours: 5, theirs: 6, .. })));
+    append(&mut owner, "2\n").unwrap();
+    assert_eq!(output(dir.path()), "1\n2\n");
+}
+
+#[test]
+fn what_does_not_fit_the_checkpoint_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(matches!(claim(dir.path(), 5, Some(3)), Err(SinkError::Short { len: 0, out_len: 3, .. })));
+    assert!(!place(dir.path()).output.exists(), "nothing is made up");
+    let mut sink = claim(dir.path(), 6, None).unwrap();
+    append(&mut sink, "1\n").unwrap();
+    assert!(matches!(claim(dir.path(), 7, Some(3)), Err(SinkError::Short { len: 2, out_len: 3, .. })));
+    assert!(matches!(claim(dir.path(), 8, None), Err(SinkError::NoCheckpoint { len: 2, .. })));
+    assert_eq!(output(dir.path()), "1\n");
+}
+
+#[test]
+fn an_output_that_others_write_to_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = claim(dir.path(), 5, None).unwrap();
+    append(&mut sink, "1\n").unwrap();
+    fs::write(place(dir.path()).output, "other\n").unwrap();
+    assert!(matches!(append(&mut sink, "2\n"), Err(SinkError::Meddled { .. })));
+    fs::remove_file(place(dir.path()).output).unwrap();
+    fs::write(place(dir.path()).output, "1\n").unwrap();
+    assert!(matches!(append(&mut sink, "2\n"), Err(SinkError::Meddled { .. })));
+}
+
+#[test]
+fn a_zombie_that_was_stopped_within_a_write_is_displaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut zombie = claim(dir.path(), 5, None).unwrap();
+    append(&mut zombie, "1\n2\n").unwrap();
+    let stopped = hold_lock(dir.path());
+
+    let mut owner = claim(dir.path(), 6, Some(2)).unwrap();
+    append(&mut owner, "two\n").unwrap();
+    // It goes on in the middle of its write, under its lock.
+    stopped.write_all_at(b"doubled\n", 4).unwrap();
+    stopped.set_len(1).unwrap();
+    append(&mut owner, "three\n").unwrap();
+    drop(stopped);
+    assert!(matches!(append(&mut zombie, "4\n"), Err(SinkError::Fenced { .. })));
+    assert_eq!(output(dir.path()), "1\ntwo\nthree\n");
+}
+
+#[test]
+fn an_owner_displaces_a_zombie_that_took_the_lock_before_it_looked() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut owner = claim(dir.path(), 6, None).unwrap();
+    append(&mut owner, "1\n").unwrap();
+    let _stopped = hold_lock(dir.path());
+    append(&mut owner, "2\n").unwrap();
+    append(&mut owner, "3\n").unwrap();
+    assert_eq!(output(dir.path()), "1\n2\n3\n");
+}
+
+/// The steps of a displacement, with a larger claim after each of them: the
+/// older one must not put its copy over the output of the newer.
+#[test]
+fn a_displacer_that_was_stopped_itself_does_no_harm() {
+    for steps in 0..=2 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = claim(dir.path(), 5, None).unwrap();
+        append(&mut first, "1\n2\n").unwrap();
+        let _stopped = hold_lock(dir.path());
+
+        let claims = Claims::stake(&place(dir.path()).own, 6).unwrap();
+        let file = File::open(place(dir.path()).output).unwrap();
+        let mut copied = None;
+        if steps >= 1 {
+            copied = Some(copy_of(&file, 2, &claims.copy_path()).unwrap());
+        }
+        let checked = steps >= 2 && claims.largest().unwrap() == 6;
+
+        let mut owner = claim(dir.path(), 7, Some(2)).unwrap();
+        append(&mut owner, "two\n").unwrap();
+        // It goes on where it was stopped, step by step.
+        if copied.is_none() {
+            copied = Some(copy_of(&file, 2, &claims.copy_path()).unwrap());
+        }
+        if checked || claims.largest().unwrap() == 6 {
+            fs::rename(claims.copy_path(), place(dir.path()).output).unwrap_err();
+        }
+        append(&mut owner, "three\n").unwrap();
+        assert_eq!(output(dir.path()), "1\ntwo\nthree\n", "stopped after step {steps}");
+        drop(copied);
+    }
+}
+
+#[test]
+fn only_the_owner_acts() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut old = claim(dir.path(), 5, None).unwrap();
+    let mut new = claim(dir.path(), 6, None).unwrap();
+    let mut acted = 0;
+    assert!(matches!(old.as_owner(|| panic!("it is not the owner")), Err(SinkError::Fenced { .. })));
+    new.as_owner(|| {
+        acted += 1;
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(acted, 1);
+}

@@ -1,0 +1,188 @@
+//! Bugs that the laws and scripts once found, each as it was found.
+
+use bytes::Bytes;
+use rota_core::assign::plan_step;
+use rota_core::placement::{self, Answer, Problem};
+use rota_core::pool::*;
+use rota_core::state::*;
+
+fn create(path: &str, data: &str) -> Op {
+    Op::Create { path: path.into(), data: Bytes::from(data.to_owned()), mode: CreateMode::Persistent }
+}
+fn set(path: &str, data: &str) -> Op {
+    Op::SetData { path: path.into(), data: Bytes::from(data.to_owned()), version: None }
+}
+fn write(state: &mut State, op: Op) -> Applied {
+    let z = state.zxid() + 1;
+    state.apply(z, 0, &Command::Write { session: None, op })
+}
+fn multi(state: &mut State, ops: Vec<Op>) -> Applied {
+    let z = state.zxid() + 1;
+    state.apply(z, 0, &Command::Multi { session: None, ops })
+}
+
+#[test]
+fn a_text_without_slash_is_refused_everywhere() {
+    let mut s = State::new();
+    write(&mut s, create("/a", "1"));
+    for p in ["", "a"] {
+        assert!(write(&mut s, set(p, "2")).reply.is_err(), "set {p:?}");
+    }
+}
+#[test]
+fn check_without_slash() {
+    let mut s = State::new();
+    write(&mut s, create("/a", "1"));
+    for p in ["", "a"] {
+        assert!(write(&mut s, Op::Check { path: p.into(), version: None }).reply.is_err(), "check {p:?}");
+    }
+}
+#[test]
+fn fence_zero_of_nothing() {
+    let mut s = State::new();
+    assert!(write(&mut s, Op::CheckFence { path: "/none".into(), fence: 0 }).reply.is_err());
+}
+#[test]
+fn since_max() {
+    let t = TableIndex::starting_at(3);
+    assert!(matches!(t.since(u64::MAX), Delta::Rows { .. }));
+}
+#[test]
+fn check_refuses_weightless_takers() {
+    let p = Problem { weights: vec![0, 0], owners: vec![Some(0)] };
+    assert!(placement::check::check(&p, &Answer { owners: vec![Some(1)] }).is_err());
+}
+fn pool(s: &mut State, spec: &str) -> Applied {
+    multi(
+        s,
+        vec![
+            create("/rota/pools/p", spec),
+            create("/rota/pools/p/members", ""),
+            create("/rota/pools/p/items", ""),
+            create("/rota/pools/p/buckets", ""),
+            create("/rota/pools/p/checkpoints", ""),
+        ],
+    )
+}
+#[test]
+fn follow_garbage_spec() {
+    let mut s = State::new();
+    let mut p = Pools::load(&s);
+    let a = pool(&mut s, r#"{"kind":"named"}"#);
+    p.follow(&s, &a.events);
+    let a = write(&mut s, set("/rota/pools/p", "garbage"));
+    p.follow(&s, &a.events);
+    assert_eq!(p.get("p").is_some(), Pools::load(&s).get("p").is_some());
+}
+#[test]
+fn follow_nested() {
+    let mut s = State::new();
+    let mut p = Pools::load(&s);
+    let a = pool(&mut s, r#"{"kind":"named"}"#);
+    p.follow(&s, &a.events);
+    for path in ["/rota/pools/p/items/x", "/rota/pools/p/items/x/y"] {
+        let a = write(&mut s, create(path, "{}"));
+        p.follow(&s, &a.events);
+    }
+    assert_eq!(p.get("p").unwrap().items, Pools::load(&s).get("p").unwrap().items);
+}
+#[test]
+fn follow_folder_later() {
+    let mut s = State::new();
+    let mut p = Pools::load(&s);
+    for (path, d) in [("/rota/pools/p", r#"{"kind":"named"}"#), ("/rota/pools/p/buckets", "")] {
+        let a = write(&mut s, create(path, d));
+        p.follow(&s, &a.events);
+    }
+    assert_eq!(p.get("p").unwrap().table_version(), Pools::load(&s).get("p").unwrap().table_version());
+}
+/// A step's grant that comes late must not take a row that went and was made
+/// again meanwhile: versions begin anew, fences do not.
+#[test]
+fn a_late_grant_does_not_take_a_row_that_was_made_again() {
+    let mut s = State::new();
+    let mut p = Pools::load(&s);
+    let go = |s: &mut State, p: &mut Pools, op: Command| {
+        let z = s.zxid() + 1;
+        let a = s.apply(z, 0, &op);
+        p.follow(s, &a.events);
+        a
+    };
+    let a = pool(&mut s, r#"{"kind":"named"}"#);
+    p.follow(&s, &a.events);
+    let join = |s: &mut State, p: &mut Pools, n: u64, name: &str| {
+        go(s, p, Command::OpenSession { session: SessionId(n), password: Password([0; 16]), timeout_ms: 1 });
+        go(
+            s,
+            p,
+            Command::Write {
+                session: Some(SessionId(n)),
+                op: Op::Create {
+                    path: format!("/rota/pools/p/members/{name}"),
+                    data: Bytes::from("{}"),
+                    mode: CreateMode::Ephemeral,
+                },
+            },
+        );
+    };
+    let step = |s: &State, p: &Pools| plan_step(s.tree(), p.get("p").unwrap()).unwrap();
+    join(&mut s, &mut p, 1, "w1");
+    go(&mut s, &mut p, Command::Write { session: None, op: create("/rota/pools/p/items/x", "{}") });
+    for m in step(&s, &p).multis {
+        go(&mut s, &mut p, Command::Multi { session: None, ops: m });
+    }
+    // w1 dies, w2 joins; the step that grants x to w2 is under way and late.
+    join(&mut s, &mut p, 2, "w2");
+    go(&mut s, &mut p, Command::CloseSession { session: SessionId(1) });
+    let late = step(&s, &p);
+    // meanwhile the item goes, its row with it; it comes back, and w3 gets it.
+    go(
+        &mut s,
+        &mut p,
+        Command::Write {
+            session: None,
+            op: Op::Delete { path: "/rota/pools/p/items/x".into(), version: None },
+        },
+    );
+    for m in step(&s, &p).multis {
+        go(&mut s, &mut p, Command::Multi { session: None, ops: m });
+    }
+    go(&mut s, &mut p, Command::CloseSession { session: SessionId(2) });
+    join(&mut s, &mut p, 3, "w3");
+    go(&mut s, &mut p, Command::Write { session: None, op: create("/rota/pools/p/items/x", "{}") });
+    for m in step(&s, &p).multis {
+        go(&mut s, &mut p, Command::Multi { session: None, ops: m });
+    }
+    for m in late.multis {
+        go(&mut s, &mut p, Command::Multi { session: None, ops: m });
+    }
+    assert_eq!(p.get("p").unwrap().rows.values().next().unwrap().row.owners[0].member, "w3");
+}
+#[test]
+fn zk_refuses_emoji() {
+    assert!(rota_core::path::NodePath::parse("/\u{1F600}").is_err());
+}
+#[test]
+fn refusal_names_the_path_given() {
+    let mut s = State::new();
+    let a = write(
+        &mut s,
+        Op::Create { path: "//n-".into(), data: Bytes::new(), mode: CreateMode::PersistentSequential },
+    );
+    assert!(matches!(a.reply, Err(Refusal::BadPath { ref path, .. }) if path == "//n-"), "{a:?}");
+}
+#[test]
+fn zeros_after_the_end() {
+    let s = State::new();
+    let mut d = snapshot::Decoder::new();
+    for b in snapshot::encode(&s) {
+        d.push(&b).unwrap();
+    }
+    let r = d.push(&[0; 8]).and_then(|()| d.finish().map(drop));
+    assert!(r.is_err());
+}
+#[test]
+fn rota_folders_can_be_deleted() {
+    let mut s = State::new();
+    assert!(write(&mut s, Op::Delete { path: "/rota/pools".into(), version: None }).reply.is_err());
+}

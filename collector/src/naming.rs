@@ -114,6 +114,8 @@ fn shorten(name: String) -> String {
 mod tests {
     use std::ffi::OsStr;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -158,5 +160,17 @@ mod tests {
     #[test]
     fn url_segments() {
         assert_eq!(url_segment("shop@w:a%2Fb.log"), "shop%40w%3Aa%252Fb.log");
+    }
+
+    proptest! {
+        #[test]
+        fn every_source_has_a_name_of_its_own(
+            one in ("[a@:%/ü]{1,4}", "[a@:%/ü]{1,4}", "[a@:%/ü\n]{1,4}"),
+            other in ("[a@:%/ü]{1,4}", "[a@:%/ü]{1,4}", "[a@:%/ü\n]{1,4}"),
+        ) {
+            let name = |(app, host, file): &(String, String, String)| item_name(app, host, file);
+            prop_assert_eq!(check_name(&name(&one)), Ok(()));
+            prop_assert_eq!(name(&one) == name(&other), one == other);
+        }
     }
 }

@@ -1,0 +1,199 @@
+//! What the tests of this folder share: a real agent on a real socket, and
+//! checkpoints in memory that are fenced as the coordinator's are.
+
+#![allow(dead_code, reason = "each test uses a part")]
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rota_collector::agent::{Agent, AgentOptions};
+use rota_collector::collector::checkpoint::{Checkpoint, Checkpoints};
+use rota_collector::collector::fetch::Agents;
+use rota_collector::collector::pull::Job;
+use rota_collector::collector::sink::Place;
+use rota_collector::naming::{item_name, labels};
+use rota_core::pool::Item;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+/// How long anything may take.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// An agent of application `app` on host `host`.
+pub struct Running {
+    pub address: String,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    /// Starts an agent that follows `glob` below `dir`/logs.
+    pub async fn start(dir: &Path, glob: &str, scan_interval: Duration) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let options = AgentOptions {
+            app: "app".into(),
+            host: "host".into(),
+            globs: vec![format!("{}/logs/{glob}", dir.display())],
+            exclude: Vec::new(),
+            state_dir: dir.join("state"),
+            scan_interval,
+        };
+        let shutdown = CancellationToken::new();
+        let agent = Agent::open(options).unwrap();
+        let stop = shutdown.clone();
+        let task = tokio::spawn(async move { agent.run(listener, stop).await.unwrap() });
+        Self { address, shutdown, task }
+    }
+
+    /// Stops it in order.
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.unwrap();
+    }
+}
+
+/// Checkpoints of one bucket, which the holders of all grants share.
+#[derive(Debug, Default)]
+pub struct Store {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    fence: u64,
+    data: Option<String>,
+    only: Option<u64>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("stale fence")]
+pub struct Stale;
+
+impl Store {
+    /// Grants the bucket anew: earlier grants can write no more.
+    pub fn grant(self: &Arc<Self>) -> Granted {
+        let mut inner = self.inner.lock().unwrap();
+        inner.fence += 1;
+        Granted { store: Arc::clone(self), fence: inner.fence }
+    }
+
+    pub fn checkpoint(&self) -> Option<Checkpoint> {
+        let inner = self.inner.lock().unwrap();
+        inner.data.as_deref().map(|data| Checkpoint::decode(data).unwrap())
+    }
+
+    pub fn write(&self, fence: u64, data: String) -> Result<(), Stale> {
+        let mut inner = self.inner.lock().unwrap();
+        let incarnation = Checkpoint::decode(&data).unwrap().incarnation;
+        if inner.fence != fence || inner.only.is_some_and(|only| only != incarnation) {
+            return Err(Stale);
+        }
+        inner.data = Some(data);
+        Ok(())
+    }
+
+    /// Refuses checkpoints of other incarnations, as if the owner died before
+    /// it could write one.
+    pub fn only(&self, incarnation: Option<u64>) {
+        self.inner.lock().unwrap().only = incarnation;
+    }
+
+    pub fn set(&self, checkpoint: Option<Checkpoint>) {
+        self.inner.lock().unwrap().data = checkpoint.map(|c| c.encode());
+    }
+}
+
+/// One grant.
+#[derive(Debug)]
+pub struct Granted {
+    store: Arc<Store>,
+    pub fence: u64,
+}
+
+impl Checkpoints for Granted {
+    type Error = Stale;
+
+    async fn read(&self) -> Result<Option<String>, Stale> {
+        tokio::task::yield_now().await;
+        Ok(self.store.inner.lock().unwrap().data.clone())
+    }
+
+    async fn write(&self, data: String) -> Result<(), Stale> {
+        tokio::task::yield_now().await;
+        self.store.write(self.fence, data)?;
+        // The answer takes its time, and may find nobody any more.
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+}
+
+/// The work on `file` under a new grant, into `dir`/out.
+pub fn job(dir: &Path, address: &str, file: &str, store: &Arc<Store>, agents: &Agents) -> Job<Granted> {
+    let checkpoints = store.grant();
+    Job {
+        place: place(dir, file),
+        address: address.to_owned(),
+        fence: checkpoints.fence,
+        checkpoints,
+        agents: agents.clone(),
+        lock_wait: Duration::from_millis(200),
+    }
+}
+
+/// Where the output of `file` is in `dir`/out.
+pub fn place(dir: &Path, file: &str) -> Place {
+    let item = Item { address: String::new(), labels: labels("app", "host", file) };
+    Place::of(&dir.join("out"), &item_name("app", "host", file), &item).unwrap()
+}
+
+pub fn item(file: &str) -> String {
+    item_name("app", "host", file)
+}
+
+/// A directory with an empty directory `logs`.
+pub fn bench() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("logs")).unwrap();
+    dir
+}
+
+pub fn log(dir: &Path, name: &str) -> PathBuf {
+    dir.join("logs").join(name)
+}
+
+pub fn append(path: &Path, text: &str) {
+    let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+}
+
+pub fn output(dir: &Path, file: &str) -> Vec<u8> {
+    fs::read(dir.join("out/app/host").join(file)).unwrap_or_default()
+}
+
+/// Waits until `reached` says so.
+pub async fn until(what: &str, mut reached: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !reached() {
+        assert!(Instant::now() < deadline, "not reached: {what}");
+        sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Chance from a seed (splitmix64).
+pub struct Chance(pub u64);
+
+impl Chance {
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+}

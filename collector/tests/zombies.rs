@@ -1,0 +1,214 @@
+//! Real collectors' processes, killed and stopped in the middle of whatever they
+//! do, and continued when others have taken over: nothing is lost or doubled.
+//!
+//! This test binary starts itself again, as [`child`], for each process.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Json, Router};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rota_collector::collector::checkpoint::Checkpoints;
+use rota_collector::collector::fetch::Agents;
+use rota_collector::collector::gaps;
+use rota_collector::collector::pull::{Job, pull};
+use serde::{Deserialize, Serialize};
+use support::{Chance, Running, Store, append, bench, log, output};
+use tokio::net::TcpListener;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+/// What a child process is told, as JSON.
+const ORDERS: &str = "ROTA_TEST_ORDERS";
+
+#[derive(Serialize, Deserialize)]
+struct Orders {
+    dir: PathBuf,
+    agent: String,
+    store: String,
+    fence: u64,
+}
+
+/// The checkpoint of a bucket in another process.
+struct Remote {
+    http: Client<HttpConnector, Full<Bytes>>,
+    store: String,
+    fence: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the store says {0}")]
+struct StoreSays(String);
+
+impl Remote {
+    async fn call(&self, method: Method, body: &Write) -> Result<Option<String>, StoreSays> {
+        let body = serde_json::to_vec(body).unwrap();
+        let request = Request::builder().method(method).uri(format!("http://{}/", self.store));
+        let request = request.header("content-type", "application/json").body(Full::from(body)).unwrap();
+        let response = self.http.request(request).await.map_err(|e| StoreSays(e.to_string()))?;
+        if response.status() != StatusCode::OK {
+            return Err(StoreSays(response.status().to_string()));
+        }
+        let body = response.collect().await.map_err(|e| StoreSays(e.to_string()))?.to_bytes();
+        Ok(serde_json::from_slice(&body).unwrap())
+    }
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Write {
+    fence: u64,
+    data: String,
+}
+
+impl Checkpoints for Remote {
+    type Error = StoreSays;
+
+    async fn read(&self) -> Result<Option<String>, StoreSays> {
+        self.call(Method::GET, &Write::default()).await
+    }
+
+    async fn write(&self, data: String) -> Result<(), StoreSays> {
+        self.call(Method::PUT, &Write { fence: self.fence, data }).await.map(drop)
+    }
+}
+
+/// A collector's process. Does nothing when it is run as a test.
+#[test]
+fn child() {
+    let Ok(orders) = std::env::var(ORDERS) else { return };
+    let Orders { dir, agent, store, fence } = serde_json::from_str(&orders).unwrap();
+    let http = Client::builder(TokioExecutor::new()).build_http();
+    let job = Job {
+        place: support::place(&dir, "x.log"),
+        address: agent,
+        fence,
+        checkpoints: Remote { http, store, fence },
+        agents: Agents::default(),
+        lock_wait: Duration::from_millis(100),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let ended = runtime.block_on(pull(&job, &CancellationToken::new(), |_| {}));
+    eprintln!("fence {fence}: {}", ended.unwrap_err());
+}
+
+/// Serves a store to the children.
+async fn serve(store: Arc<Store>) -> String {
+    async fn read(State(store): State<Arc<Store>>) -> Json<Option<String>> {
+        Json(store.checkpoint().map(|checkpoint| checkpoint.encode()))
+    }
+    async fn write(State(store): State<Arc<Store>>, Json(body): Json<Write>) -> Result<Json<()>, StatusCode> {
+        store.write(body.fence, body.data).map(Json).map_err(|_| StatusCode::CONFLICT)
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let router = Router::new().route("/", get(read).put(write)).with_state(store);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    address
+}
+
+fn start(orders: &Orders) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["child", "--exact", "--nocapture"])
+        .env(ORDERS, serde_json::to_string(orders).unwrap())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+fn signal(child: &Child, signal: Signal) {
+    // It may have ended by itself.
+    let _ = kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal);
+}
+
+/// Writes 40 MB in three files, of which two are rotated away.
+async fn write(path: &Path, chance: &mut Chance) -> Vec<u8> {
+    let mut written = Vec::new();
+    for round in 0..3 {
+        for line in 0..400 {
+            let length = usize::try_from(chance.below(70_000)).unwrap();
+            let text = format!("{round}.{line} {}\n", "x".repeat(length));
+            append(path, &text);
+            written.extend_from_slice(text.as_bytes());
+            if line % 4 == 0 {
+                sleep(Duration::from_millis(chance.below(20))).await;
+            }
+        }
+        if round < 2 {
+            fs::rename(path, path.with_extension(round.to_string())).unwrap();
+        }
+    }
+    written
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_stopped_and_continued() {
+    let dir = bench();
+    let path = log(dir.path(), "x.log");
+    append(&path, "");
+    let agent = Running::start(dir.path(), "x.log", Duration::from_millis(200)).await;
+    let store = Arc::new(Store::default());
+    let address = serve(Arc::clone(&store)).await;
+
+    let (mut chance, mut writes) = (Chance(7), Chance(8));
+    let writer_path = path.clone();
+    let writer = tokio::spawn(async move { write(&writer_path, &mut writes).await });
+    let (mut stopped, mut awake): (Vec<Child>, Vec<Child>) = Default::default();
+    let (mut kills, mut stops) = (0, 0);
+    let deadline = Instant::now() + 2 * support::DEADLINE;
+    let mut written = None;
+    let mut writer = Some(writer);
+    loop {
+        if writer.as_ref().is_some_and(|writer| writer.is_finished()) {
+            written = Some(writer.take().unwrap().await.unwrap());
+        }
+        if written.as_ref().is_some_and(|written| *written == output(dir.path(), "x.log")) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "not complete after {kills} kills and {stops} stops");
+        let fence = store.grant().fence;
+        let mut child =
+            start(&Orders { dir: dir.path().to_owned(), agent: agent.address.clone(), store: address.clone(), fence });
+        sleep(Duration::from_millis(chance.below(200))).await;
+        // Another wakes up while this one works.
+        if !stopped.is_empty() && chance.below(2) == 0 {
+            let woken = stopped.remove(usize::try_from(chance.below(stopped.len() as u64)).unwrap());
+            signal(&woken, Signal::SIGCONT);
+            awake.push(woken);
+        }
+        sleep(Duration::from_millis(20 + chance.below(300))).await;
+        if chance.below(3) == 0 {
+            signal(&child, Signal::SIGKILL);
+            child.wait().unwrap();
+            kills += 1;
+        } else {
+            signal(&child, Signal::SIGSTOP);
+            stopped.push(child);
+            stops += 1;
+        }
+    }
+    eprintln!("{kills} kills, {stops} stops");
+    stopped.iter().for_each(|zombie| signal(zombie, Signal::SIGCONT));
+    // They find out that they are not the owners, if they have anything to write.
+    sleep(Duration::from_millis(300)).await;
+    for mut zombie in stopped.into_iter().chain(awake) {
+        signal(&zombie, Signal::SIGKILL);
+        zombie.wait().unwrap();
+    }
+    assert!(written.unwrap() == output(dir.path(), "x.log"), "a zombie has changed the output");
+    assert!(gaps::read(&dir.path().join("out")).unwrap().is_empty());
+    agent.stop().await;
+}

@@ -54,6 +54,7 @@ pub(crate) enum Format {
 pub(crate) enum Command {
     Coordinator(commands::coordinator::CoordinatorArgs),
     Worker(commands::worker::WorkerArgs),
+    Demo(commands::demo::DemoArgs),
 }
 
 impl Command {

@@ -94,7 +94,7 @@ impl Writer {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_any_moment_while_files_grow_and_rotate() {
-    for seed in 1..=3 {
+    for seed in support::seeds(3) {
         let dir = bench();
         let path = log(dir.path(), "x.log");
         append(&path, "");

@@ -5,7 +5,9 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -22,10 +24,11 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rota_collector::collector::checkpoint::Checkpoints;
+use rota_collector::collector::checkpoint::{Checkpoint, Checkpoints};
 use rota_collector::collector::fetch::Agents;
 use rota_collector::collector::gaps;
 use rota_collector::collector::pull::{Job, pull};
+use rota_collector::collector::sink::Sink;
 use serde::{Deserialize, Serialize};
 use support::{Chance, Running, Store, append, bench, log, output};
 use tokio::net::TcpListener;
@@ -41,6 +44,8 @@ struct Orders {
     agent: String,
     store: String,
     fence: u64,
+    /// Write letters instead of pulling.
+    letters: bool,
 }
 
 /// The checkpoint of a bucket in another process.
@@ -90,7 +95,7 @@ impl Checkpoints for Remote {
 #[test]
 fn child() {
     let Ok(orders) = std::env::var(ORDERS) else { return };
-    let Orders { dir, agent, store, fence } = serde_json::from_str(&orders).unwrap();
+    let Orders { dir, agent, store, fence, letters } = serde_json::from_str(&orders).unwrap();
     let http = Client::builder(TokioExecutor::new()).build_http();
     let job = Job {
         place: support::place(&dir, "x.log"),
@@ -101,8 +106,43 @@ fn child() {
         lock_wait: Duration::from_millis(100),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let ended = runtime.block_on(pull(&job, &CancellationToken::new(), |_| {}));
-    eprintln!("fence {fence}: {}", ended.unwrap_err());
+    let ended = runtime.block_on(async {
+        match letters {
+            false => pull(&job, &CancellationToken::new(), |_| {}).await.map_err(|error| error.to_string()),
+            true => write_letters(&job).await.map_err(|error| error.to_string()),
+        }
+    });
+    eprintln!("fence {fence}: {ended:?}");
+}
+
+/// How long the output of [`write_letters`] becomes.
+const LETTERS: u64 = 8 << 20;
+/// How much of it is written at once: little, so that a stop often falls between
+/// the look at the claims and the write.
+const AT_ONCE: usize = 1 << 8;
+
+/// What the holder of this grant writes: nothing but its letter, so that one
+/// byte of another owner shows.
+fn letter(fence: u64) -> u8 {
+    b'a' + u8::try_from(fence % 26).unwrap()
+}
+
+/// Does nothing but write, so that a stop nearly always falls within a write.
+async fn write_letters(job: &Job<Remote>) -> Result<(), Box<dyn std::error::Error>> {
+    let saved = job.checkpoints.read().await?.map(|data| Checkpoint::decode(&data)).transpose()?;
+    let mut sink = Sink::claim(job.place.clone(), job.fence, saved.map(|saved| saved.out_len), job.lock_wait)?;
+    let letters = Bytes::from(vec![letter(job.fence); AT_ONCE]);
+    loop {
+        if sink.len() % (1 << 17) == 0 {
+            sink.sync()?;
+            let checkpoint = Checkpoint { incarnation: 1, offset: sink.len(), out_len: sink.len() };
+            job.checkpoints.write(checkpoint.encode()).await?;
+        }
+        match sink.len() {
+            len if len < LETTERS => sink.append(&[letters.clone()])?,
+            _ => sink.as_owner(|| Ok(std::thread::sleep(Duration::from_millis(1))))?,
+        }
+    }
 }
 
 /// Serves a store to the children.
@@ -156,6 +196,12 @@ async fn write(path: &Path, chance: &mut Chance) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_stopped_and_continued() {
+    for seed in support::seeds(1) {
+        kill_stop_and_continue(seed).await;
+    }
+}
+
+async fn kill_stop_and_continue(seed: u64) {
     let dir = bench();
     let path = log(dir.path(), "x.log");
     append(&path, "");
@@ -163,11 +209,11 @@ async fn killed_stopped_and_continued() {
     let store = Arc::new(Store::default());
     let address = serve(Arc::clone(&store)).await;
 
-    let (mut chance, mut writes) = (Chance(7), Chance(8));
+    let (mut chance, mut writes) = (Chance(seed), Chance(seed + 1000));
     let writer_path = path.clone();
     let writer = tokio::spawn(async move { write(&writer_path, &mut writes).await });
     let (mut stopped, mut awake): (Vec<Child>, Vec<Child>) = Default::default();
-    let (mut kills, mut stops) = (0, 0);
+    let (mut kills, mut stops, mut inodes) = (0, 0, BTreeSet::new());
     let deadline = Instant::now() + 2 * support::DEADLINE;
     let mut written = None;
     let mut writer = Some(writer);
@@ -179,9 +225,10 @@ async fn killed_stopped_and_continued() {
             break;
         }
         assert!(Instant::now() < deadline, "not complete after {kills} kills and {stops} stops");
+        inodes.extend(fs::metadata(support::place(dir.path(), "x.log").output).map(|meta| meta.ino()));
         let fence = store.grant().fence;
-        let mut child =
-            start(&Orders { dir: dir.path().to_owned(), agent: agent.address.clone(), store: address.clone(), fence });
+        let (agent, store) = (agent.address.clone(), address.clone());
+        let mut child = start(&Orders { dir: dir.path().to_owned(), agent, store, fence, letters: false });
         sleep(Duration::from_millis(chance.below(200))).await;
         // Another wakes up while this one works.
         if !stopped.is_empty() && chance.below(2) == 0 {
@@ -200,7 +247,7 @@ async fn killed_stopped_and_continued() {
             stops += 1;
         }
     }
-    eprintln!("{kills} kills, {stops} stops");
+    eprintln!("seed {seed}: {kills} kills, {stops} stops, {} outputs", inodes.len());
     stopped.iter().for_each(|zombie| signal(zombie, Signal::SIGCONT));
     // They find out that they are not the owners, if they have anything to write.
     sleep(Duration::from_millis(300)).await;
@@ -211,4 +258,43 @@ async fn killed_stopped_and_continued() {
     assert!(written.unwrap() == output(dir.path(), "x.log"), "a zombie has changed the output");
     assert!(gaps::read(&dir.path().join("out")).unwrap().is_empty());
     agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stopped_within_writes() {
+    for seed in support::seeds(1) {
+        let dir = bench();
+        let (store, mut chance) = (Arc::new(Store::default()), Chance(seed));
+        let address = serve(Arc::clone(&store)).await;
+        let mut zombies: Vec<Child> = Vec::new();
+        let mut inodes = BTreeSet::new();
+        let deadline = Instant::now() + 2 * support::DEADLINE;
+        while zombies.len() < 12 || store.checkpoint().is_none_or(|c| c.out_len < LETTERS) {
+            assert!(Instant::now() < deadline, "not complete: {:?}", store.checkpoint());
+            let (dir, fence) = (dir.path().to_owned(), store.grant().fence);
+            let orders = Orders { dir: dir.clone(), agent: String::new(), store: address.clone(), fence, letters: true };
+            zombies.push(start(&orders));
+            sleep(Duration::from_millis(chance.below(400))).await;
+            inodes.extend(fs::metadata(support::place(&dir, "x.log").output).map(|meta| meta.ino()));
+            zombies.iter().for_each(|zombie| signal(zombie, Signal::SIGSTOP));
+            for _ in 0..2 {
+                signal(&zombies[usize::try_from(chance.below(zombies.len() as u64)).unwrap()], Signal::SIGCONT);
+            }
+        }
+        zombies.iter().for_each(|zombie| signal(zombie, Signal::SIGCONT));
+        sleep(Duration::from_millis(300)).await;
+        for mut zombie in zombies {
+            signal(&zombie, Signal::SIGKILL);
+            zombie.wait().unwrap();
+        }
+        eprintln!("seed {seed}: {} outputs", inodes.len());
+        let (output, mut from) = (output(dir.path(), "x.log"), 0);
+        for (fence, to) in store.history() {
+            let to = usize::try_from(to).unwrap();
+            let foreign = output[from..to].iter().position(|byte| *byte != letter(fence));
+            assert_eq!(foreign, None, "the part from {from} to {to} is what fence {fence} put down");
+            from = to;
+        }
+        assert_eq!(output.len() as u64, LETTERS);
+    }
 }

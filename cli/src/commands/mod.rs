@@ -1,6 +1,7 @@
 //! One file for each command, or family of them: what it takes, and what it does.
 
 pub(crate) mod coordinator;
+pub(crate) mod demo;
 mod services;
 pub(crate) mod worker;
 
@@ -16,6 +17,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Coordinator(args) => coordinator::run(args).await,
         Command::Worker(args) => worker::run(&global, args).await,
+        Command::Demo(args) => demo::run(&global, args).await,
     }
 }
 

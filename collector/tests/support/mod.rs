@@ -69,6 +69,7 @@ struct Inner {
     fence: u64,
     data: Option<String>,
     only: Option<u64>,
+    history: Vec<(u64, u64)>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -90,12 +91,18 @@ impl Store {
 
     pub fn write(&self, fence: u64, data: String) -> Result<(), Stale> {
         let mut inner = self.inner.lock().unwrap();
-        let incarnation = Checkpoint::decode(&data).unwrap().incarnation;
+        let Checkpoint { incarnation, out_len, .. } = Checkpoint::decode(&data).unwrap();
         if inner.fence != fence || inner.only.is_some_and(|only| only != incarnation) {
             return Err(Stale);
         }
+        inner.history.push((fence, out_len));
         inner.data = Some(data);
         Ok(())
+    }
+
+    /// All checkpoints: by which fence, and how long the output was.
+    pub fn history(&self) -> Vec<(u64, u64)> {
+        self.inner.lock().unwrap().history.clone()
     }
 
     /// Refuses checkpoints of other incarnations, as if the owner died before
@@ -183,6 +190,13 @@ pub async fn until(what: &str, mut reached: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "not reached: {what}");
         sleep(Duration::from_millis(2)).await;
     }
+}
+
+/// The seeds to try: `count` of them, or those in `ROTA_TEST_SEEDS` (`from..to`).
+pub fn seeds(count: u64) -> std::ops::Range<u64> {
+    let given = std::env::var("ROTA_TEST_SEEDS").ok();
+    let range = given.as_deref().and_then(|range| range.split_once(".."));
+    range.map_or(1..count + 1, |(from, to)| from.parse().unwrap()..to.parse().unwrap())
 }
 
 /// Chance from a seed (splitmix64).

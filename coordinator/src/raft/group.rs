@@ -208,7 +208,7 @@ impl Group {
     /// Whether this server certainly leads now: a quorum has confirmed it so
     /// recently that no other can have been elected since. Costs nothing.
     pub(crate) async fn holds_lease(&self) -> bool {
-        self.raft.ensure_linearizable(ReadPolicy::LeaseRead).await.is_ok()
+        self.raft.get_read_log_id(ReadPolicy::LeaseRead).await.is_ok()
     }
 
     /// The log index up to which a server must have applied the log for a read

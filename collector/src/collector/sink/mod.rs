@@ -33,6 +33,7 @@ mod claims;
 mod durable;
 mod output;
 mod place;
+mod steps;
 
 use std::io;
 use std::path::PathBuf;

@@ -11,6 +11,7 @@ use tracing::warn;
 
 use super::claims::Claims;
 use super::durable::{create_dirs, sync_dirs};
+use super::steps::{Step, Steps};
 use super::{Place, SinkError};
 
 /// How long to wait for a lock before its holder is displaced. A holder that
@@ -28,6 +29,7 @@ pub struct Sink {
     len: u64,
     ends_line: bool,
     lock_wait: Duration,
+    steps: Steps,
 }
 
 impl Sink {
@@ -38,11 +40,22 @@ impl Sink {
     /// When there is a newer owner, the output is not what the checkpoint says,
     /// or the file system refuses.
     pub fn claim(place: Place, fence: u64, out_len: Option<u64>, lock_wait: Duration) -> Result<Self, SinkError> {
+        Self::claim_in_steps(place, fence, out_len, lock_wait, Steps::default())
+    }
+
+    fn claim_in_steps(
+        place: Place,
+        fence: u64,
+        out_len: Option<u64>,
+        lock_wait: Duration,
+        steps: Steps,
+    ) -> Result<Self, SinkError> {
         let len = out_len.unwrap_or(0);
         let failed = |source| SinkError::Io { path: place.output.clone(), source };
         let claims = Claims::stake(&place.own, fence).map_err(failed)?;
         let file = open(&place, len)?;
-        let mut sink = Self { place, claims, file, len, ends_line: true, lock_wait };
+        let mut sink = Self { place, claims, file, len, ends_line: true, lock_wait, steps };
+        sink.steps.done(Step::Opened);
         // Before a displacement, which would leave out what is not explained.
         sink.check_len(out_len)?;
         sink.locked(|sink| {
@@ -119,12 +132,18 @@ impl Sink {
         loop {
             // Whoever is stale already should not even hold the lock for a moment.
             self.check_fence()?;
+            self.steps.done(Step::Looked);
             if self.io(|sink| lock_within(&sink.file, sink.lock_wait))? {
                 break;
             }
             self.displace()?;
         }
-        let acted = self.check_owner().and_then(|()| act(self));
+        self.steps.done(Step::Locked);
+        let acted = self.check_owner().and_then(|()| {
+            self.steps.done(Step::Entitled);
+            act(self)
+        });
+        self.steps.done(Step::Acted);
         self.io(|sink| sink.file.unlock())?;
         acted
     }
@@ -163,17 +182,20 @@ impl Sink {
         warn!(path = %self.place.output.display(), "the lock is not given back: its holder is displaced");
         let path = self.claims.copy_path();
         let copy = self.io(|sink| copy_of(&sink.file, sink.len, &path))?;
+        self.steps.done(Step::Copied);
         if let Err(fenced) = self.check_fence() {
             // Whether it is still there or a larger claim has removed it.
             let _ = fs::remove_file(&path);
             return Err(fenced);
         }
+        self.steps.done(Step::CopyEntitled);
         match fs::rename(&path, &self.place.output) {
             Ok(()) => self.file = copy,
             // A larger claim has removed it; the check that follows says so.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return self.check_fence(),
             Err(source) => return Err(SinkError::Io { path: self.place.output.clone(), source }),
         }
+        self.steps.done(Step::Displaced);
         self.io(|sink| sync_dirs(&sink.place.output, &sink.place.dir))
     }
 

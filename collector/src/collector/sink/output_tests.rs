@@ -122,37 +122,65 @@ fn an_owner_displaces_a_zombie_that_took_the_lock_before_it_looked() {
     assert_eq!(output(dir.path()), "1\n2\n3\n");
 }
 
-/// The steps of a displacement, with a larger claim after each of them: the
-/// older one must not put its copy over the output of the newer.
+const STEPS: [Step; 8] = [
+    Step::Opened,
+    Step::Looked,
+    Step::Locked,
+    Step::Entitled,
+    Step::Acted,
+    Step::Copied,
+    Step::CopyEntitled,
+    Step::Displaced,
+];
+
+/// A zombie is stopped after each step of whatever it does; a newer owner takes
+/// over and writes, the zombie goes on, and the owner writes again.
 #[test]
-fn a_displacer_that_was_stopped_itself_does_no_harm() {
-    for steps in 0..=2 {
-        let dir = tempfile::tempdir().unwrap();
-        let mut first = claim(dir.path(), 5, None).unwrap();
-        append(&mut first, "1\n2\n").unwrap();
-        let _stopped = hold_lock(dir.path());
-
-        let claims = Claims::stake(&place(dir.path()).own, 6).unwrap();
-        let file = File::open(place(dir.path()).output).unwrap();
-        let mut copied = None;
-        if steps >= 1 {
-            copied = Some(copy_of(&file, 2, &claims.copy_path()).unwrap());
+fn a_zombie_that_was_stopped_after_any_step_does_no_harm() {
+    for step in STEPS {
+        for is_locked in [false, true] {
+            for is_claim in [false, true] {
+                let case = format!("after {step:?}, locked {is_locked}, claim {is_claim}");
+                let stopped = stop_and_take_over(step, is_locked, is_claim, &case);
+                // A claim cannot come to the steps of a displacement without one.
+                let displaces = matches!(step, Step::Copied | Step::CopyEntitled | Step::Displaced);
+                assert_eq!(stopped, (!displaces || is_locked) && (step != Step::Opened || is_claim), "{case}");
+            }
         }
-        let checked = steps >= 2 && claims.largest().unwrap() == 6;
-
-        let mut owner = claim(dir.path(), 7, Some(2)).unwrap();
-        append(&mut owner, "two\n").unwrap();
-        // It goes on where it was stopped, step by step.
-        if copied.is_none() {
-            copied = Some(copy_of(&file, 2, &claims.copy_path()).unwrap());
-        }
-        if checked || claims.largest().unwrap() == 6 {
-            fs::rename(claims.copy_path(), place(dir.path()).output).unwrap_err();
-        }
-        append(&mut owner, "three\n").unwrap();
-        assert_eq!(output(dir.path()), "1\ntwo\nthree\n", "stopped after step {steps}");
-        drop(copied);
     }
+}
+
+/// Returns whether the zombie came to that step.
+fn stop_and_take_over(step: Step, is_locked: bool, is_claim: bool, case: &str) -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    let mut zombie = claim(&path, 5, None).unwrap();
+    append(&mut zombie, "1\n2\n").unwrap();
+    let lock = is_locked.then(|| hold_lock(&path));
+
+    let (sender, owners) = std::sync::mpsc::channel();
+    let take_over = move || {
+        let mut owner = claim(&path, 7, Some(2)).unwrap();
+        append(&mut owner, "two\n").unwrap();
+        sender.send(owner).unwrap();
+    };
+    let steps = Steps { at: Some((step, Box::new(take_over))) };
+    if is_claim {
+        // An owner between the two, that is stopped while it takes over.
+        let claimed = Sink::claim_in_steps(place(dir.path()), 6, Some(2), WAIT, steps);
+        drop(claimed.and_then(|mut sink| append(&mut sink, "zombie\n")));
+    } else {
+        zombie.steps = steps;
+        drop(append(&mut zombie, "zombie\n"));
+    }
+    drop(append(&mut zombie, "zombie\n"));
+    let Ok(mut owner) = owners.try_recv() else { return false };
+    append(&mut owner, "three\n").unwrap_or_else(|error| panic!("{case}: {error}"));
+    drop(lock);
+    drop(append(&mut zombie, "zombie\n"));
+    append(&mut owner, "four\n").unwrap_or_else(|error| panic!("{case}: {error}"));
+    assert_eq!(output(dir.path()), "1\ntwo\nthree\nfour\n", "{case}");
+    true
 }
 
 #[test]

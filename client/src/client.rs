@@ -270,6 +270,15 @@ impl Client {
     pub fn path<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
         names.into_iter().map(|name| format!("/{}", segment(name))).collect()
     }
+
+    /// The same with parameters, their values encoded. Those without a value are
+    /// left out.
+    #[must_use]
+    pub fn query<'a>(path: &str, params: impl IntoIterator<Item = (&'a str, Option<String>)>) -> String {
+        let given = params.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let pairs: Vec<String> = given.map(|(name, value)| format!("{name}={}", segment(&value))).collect();
+        if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", pairs.join("&")) }
+    }
 }
 
 #[cfg(test)]
@@ -289,6 +298,9 @@ mod tests {
     #[test]
     fn names_in_paths_are_encoded() {
         assert_eq!(Client::path(["v1", "a/b", "é?"]), "/v1/a%2Fb/%C3%A9%3F");
+        let params = [("key", Some("a&b+ c".to_owned())), ("since", None), ("wait_ms", Some("5".to_owned()))];
+        assert_eq!(Client::query("/v1/x", params), "/v1/x?key=a%26b%2B%20c&wait_ms=5");
+        assert_eq!(Client::query("/v1/x", [("since", None)]), "/v1/x");
     }
 
     #[tokio::test]

@@ -2,32 +2,41 @@
 //! rebuild (docs/decisions/0003-sled.md). Whatever is wrong with it is said, and
 //! it is wiped and filled again from the coordinators.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rota_core::pool::Bucket;
+use rota_protocol::http::RowBody;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ClientError;
-use crate::table::Table;
+use crate::table::{Change, Table};
 
 const FORMAT: u32 = 1;
+/// The key of a tree's [`Head`]. No bucket can have such a name.
+const HEAD: &[u8] = b"\0head";
 /// Memory for sled's own cache. The table is in memory already.
 const CACHE_BYTES: u64 = 4 * 1024 * 1024;
 
-/// One pool's table on disk.
+/// Tables on disk: a tree for each pool, with a head and a record for each row.
 #[derive(Debug)]
 pub(crate) struct DiskCopy {
     db: sled::Db,
     path: PathBuf,
 }
 
+/// What is known of a table besides its rows.
 #[derive(Serialize, Deserialize)]
-struct Stored {
+struct Head {
     format: u32,
-    pool: String,
     /// When a coordinator last said that this is the table.
     confirmed_at_ms: u64,
-    table: Table,
+    version: u64,
+    hashed: Option<u32>,
+    addresses: BTreeMap<String, String>,
+    /// How many rows there are: fewer are damage.
+    rows: usize,
 }
 
 impl DiskCopy {
@@ -59,40 +68,82 @@ impl DiskCopy {
 
     /// The table of `pool`, and how long ago it was confirmed.
     pub(crate) fn load(&self, pool: &str) -> Option<(Table, Duration)> {
-        let bytes = match catch(|| self.db.get(pool)) {
-            Ok(found) => found?,
+        match catch(|| self.db.open_tree(pool)).and_then(|tree| read(&tree)) {
+            Ok(found) => found,
             Err(cause) => {
-                tracing::warn!(path = %self.path.display(), cause, "the copy of the table cannot be read");
-                return None;
-            }
-        };
-        match serde_json::from_slice::<Stored>(&bytes) {
-            Ok(stored) if stored.format == FORMAT && stored.pool == pool => {
-                let age = now_ms().saturating_sub(stored.confirmed_at_ms);
-                Some((stored.table, Duration::from_millis(age)))
-            }
-            _ => {
-                tracing::warn!(path = %self.path.display(), pool, "the copy of the table is damaged: it is dropped");
-                drop(self.db.remove(pool));
+                tracing::warn!(path = %self.path.display(), pool, cause, "the copy of the table is damaged: it is dropped");
+                drop(catch(|| self.db.drop_tree(pool)));
                 None
             }
         }
     }
 
-    /// Puts down the table as it was just confirmed. A failure is said, and
-    /// costs nothing but the copy.
-    pub(crate) fn save(&self, pool: &str, table: &Table) {
-        let stored =
-            Stored { format: FORMAT, pool: pool.to_owned(), confirmed_at_ms: now_ms(), table: table.clone() };
-        let Ok(bytes) = serde_json::to_vec(&stored) else { return };
-        let saved = catch(|| {
-            self.db.insert(pool, bytes)?;
-            self.db.flush()
-        });
-        if let Err(cause) = saved {
+    /// Puts down the table as it was just confirmed; of its rows, those that
+    /// `change` names. A failure is said, and costs nothing but the copy.
+    pub(crate) fn save(&self, pool: &str, table: &Table, change: &Change) {
+        if let Err(cause) = self.write(pool, table, change) {
             tracing::warn!(path = %self.path.display(), cause, "the copy of the table cannot be written");
         }
     }
+
+    fn write(&self, pool: &str, table: &Table, change: &Change) -> Result<(), String> {
+        let head = Head {
+            format: FORMAT,
+            confirmed_at_ms: now_ms(),
+            version: table.version,
+            hashed: table.hashed,
+            addresses: table.addresses.clone(),
+            rows: table.rows.len(),
+        };
+        let json = |e: serde_json::Error| e.to_string();
+        let mut batch = sled::Batch::default();
+        batch.insert(HEAD, serde_json::to_vec(&head).map_err(json)?);
+        let changed: Box<dyn Iterator<Item = &Bucket>> = match change {
+            Change::Whole => Box::new(table.rows.keys()),
+            Change::Rows { changed, removed } => {
+                removed.iter().for_each(|bucket| batch.remove(bucket.as_str()));
+                Box::new(changed.iter())
+            }
+        };
+        for bucket in changed {
+            if let Some(row) = table.rows.get(bucket) {
+                batch.insert(bucket.as_str(), serde_json::to_vec(row).map_err(json)?);
+            }
+        }
+        catch(|| {
+            let tree = self.db.open_tree(pool)?;
+            if *change == Change::Whole {
+                tree.clear()?;
+            }
+            tree.apply_batch(batch)?;
+            tree.flush()
+        })
+        .map(drop)
+    }
+}
+
+/// Reads a table back; `None` if there is none.
+fn read(tree: &sled::Tree) -> Result<Option<(Table, Duration)>, String> {
+    let mut table = Table::default();
+    let mut head: Option<Head> = None;
+    let mut records = tree.iter();
+    while let Some((key, value)) = catch(|| records.next().transpose())? {
+        let json = |e: serde_json::Error| e.to_string();
+        if key == HEAD {
+            head = Some(serde_json::from_slice(&value).map_err(json)?);
+        } else {
+            let row: RowBody = serde_json::from_slice(&value).map_err(json)?;
+            table.rows.insert(Bucket::new(&row.bucket), row);
+        }
+    }
+    let Some(head) = head else { return Ok(None) };
+    if head.format != FORMAT || head.rows != table.rows.len() {
+        return Err("it is not whole".to_owned());
+    }
+    table.version = head.version;
+    table.hashed = head.hashed;
+    table.addresses = head.addresses;
+    Ok(Some((table, Duration::from_millis(now_ms().saturating_sub(head.confirmed_at_ms)))))
 }
 
 /// sled answers some kinds of damage with a panic: that is an error here.
@@ -116,9 +167,17 @@ mod tests {
     fn a_damaged_copy_is_wiped_and_filled_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tables");
-        let table = Table { version: 7, ..Table::default() };
+        let row =
+            |bucket: u32, fence| RowBody { bucket: bucket.to_string(), owners: vec![], fence, version: 1 };
+        let rows = (0..3).map(|n| (Bucket::number(n), row(n, 5))).collect();
+        let mut table = Table { version: 7, rows, ..Table::default() };
         let copy = DiskCopy::open(&path).unwrap();
-        copy.save("p", &table);
+        copy.save("p", &table, &Change::Whole);
+        table.version = 8;
+        table.rows.insert(Bucket::number(1), row(1, 8));
+        table.rows.remove(&Bucket::number(2));
+        let change = Change::Rows { changed: vec![Bucket::number(1)], removed: vec![Bucket::number(2)] };
+        copy.save("p", &table, &change);
         drop(copy);
         assert_eq!(DiskCopy::open(&path).unwrap().load("p").unwrap().0, table);
 
@@ -130,7 +189,7 @@ mod tests {
         }
         let copy = DiskCopy::open(&path).unwrap();
         assert!(copy.load("p").is_none());
-        copy.save("p", &table);
+        copy.save("p", &table, &Change::Whole);
         assert!(copy.load("p").is_some());
     }
 
@@ -138,7 +197,7 @@ mod tests {
     fn a_copy_in_use_is_not_wiped() {
         let dir = tempfile::tempdir().unwrap();
         let first = DiskCopy::open(dir.path()).unwrap();
-        first.save("p", &Table::default());
+        first.save("p", &Table::default(), &Change::Whole);
         let error = DiskCopy::open(dir.path()).unwrap_err();
         assert!(error.to_string().contains("another process"), "{error}");
         assert!(first.load("p").is_some());

@@ -73,12 +73,13 @@ impl Table {
         Some(OwnerOfKey { bucket: bucket.clone(), member, address, fence: row.fence })
     }
 
-    /// Takes in what a server sent. What is older than the table changes
-    /// nothing.
-    fn take(&mut self, body: TableBody) {
+    /// Takes in what a server sent, and says what that changed. What is older
+    /// than the table changes nothing.
+    fn take(&mut self, body: TableBody) -> Change {
         if body.version < self.version {
-            return;
+            return Change::Rows { changed: Vec::new(), removed: Vec::new() };
         }
+        let change = Change::of(&body);
         if body.whole {
             self.rows.clear();
         }
@@ -94,6 +95,33 @@ impl Table {
         let named: std::collections::BTreeSet<&String> =
             self.rows.values().flat_map(|row| &row.owners).map(|owner| &owner.member).collect();
         self.addresses.retain(|member, _| named.contains(member));
+        change
+    }
+}
+
+/// Which rows an answer changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// All of them.
+    Whole,
+    /// Some.
+    Rows {
+        /// New or changed.
+        changed: Vec<Bucket>,
+        /// Gone.
+        removed: Vec<Bucket>,
+    },
+}
+
+impl Change {
+    fn of(body: &TableBody) -> Self {
+        if body.whole {
+            return Self::Whole;
+        }
+        Self::Rows {
+            changed: body.rows.iter().map(|row| Bucket::new(&row.bucket)).collect(),
+            removed: body.removed.iter().map(|bucket| Bucket::new(bucket)).collect(),
+        }
     }
 }
 
@@ -150,9 +178,9 @@ impl TableCache {
         };
         let source = match (first, copy) {
             (Ok(body), _) => {
-                table.take(body);
+                let change = table.take(body);
                 if let Some(disk) = &disk {
-                    disk.save(pool, &table);
+                    disk.save(pool, &table, &change);
                 }
                 Source::Coordinator { at: Instant::now() }
             }
@@ -224,9 +252,9 @@ async fn follow(
         match poll(&client, &pool, since, WAIT_MS).await {
             Ok(body) => {
                 let mut table = if since.is_some() { (*known).clone() } else { Table::default() };
-                table.take(body);
+                let change = table.take(body);
                 if let Some(disk) = &disk {
-                    disk.save(&pool, &table);
+                    disk.save(&pool, &table, &change);
                 }
                 state.send_replace((Arc::new(table), Source::Coordinator { at: Instant::now() }));
             }

@@ -28,6 +28,7 @@ pub mod agent;
 pub mod clock;
 pub mod collector;
 pub mod naming;
+mod pool;
 pub mod wire;
 
 /// The pool whose items are the sources, unless another is configured.

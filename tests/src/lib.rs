@@ -1,1 +1,31 @@
-//! stub
+//! A harness for tests of real processes: servers and workers from their command
+//! lines, killed, stopped and paused by signals, asked over HTTP, and judged by
+//! what they wrote down.
+//!
+//! Nothing here waits for luck: whoever waits polls until a deadline
+//! ([`eventually`]) and says at the end what it saw last. Every child process is
+//! killed when the value that started it is dropped.
+
+mod binary;
+mod call;
+mod chance;
+mod cluster;
+mod histories;
+mod load;
+mod patience;
+mod ports;
+mod process;
+mod turn;
+mod workers;
+
+pub use binary::rota;
+pub use call::{Answer, Call, raw};
+pub use chance::Chance;
+pub use cluster::{Cluster, Settings};
+pub use histories::{Histories, Idle, Stint};
+pub use load::{Acknowledged, Load, Mark};
+pub use patience::{eventually, settles};
+pub use ports::free_port;
+pub use process::Process;
+pub use turn::Turn;
+pub use workers::{Hold, Pool, exec_worker};

@@ -25,6 +25,7 @@ mod open_files;
 mod read;
 mod readers;
 mod record;
+pub mod register;
 mod reply;
 mod run;
 pub mod serve;
@@ -35,4 +36,4 @@ mod table;
 mod tend;
 mod watch;
 
-pub use run::{Agent, AgentError, AgentOptions, SCAN_INTERVAL_DEFAULT};
+pub use run::{Agent, AgentConfig, AgentError, AgentOptions, SCAN_INTERVAL_DEFAULT, run};

@@ -14,6 +14,7 @@ use tracing::error;
 use super::follow::{Follower, Owner};
 use super::glob::{GlobError, Patterns};
 use super::index::{Index, IndexError};
+use super::register::{Registration, register};
 use super::serve::{Server, router};
 use super::shared::Shared;
 use super::survey::Scope;
@@ -41,6 +42,32 @@ pub struct AgentOptions {
     pub state_dir: PathBuf,
     /// How often everything is looked at, events or not.
     pub scan_interval: Duration,
+}
+
+/// An agent's settings.
+#[derive(Debug)]
+pub struct AgentConfig {
+    /// What it follows.
+    pub options: AgentOptions,
+    /// Where it serves.
+    pub listener: TcpListener,
+    /// Where it registers.
+    pub registration: Registration,
+}
+
+/// Follows, serves and registers until `shutdown` is cancelled. The coordinator
+/// need not be there.
+///
+/// # Errors
+/// When an option is refused, the index cannot be had or the listener fails.
+pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> Result<(), AgentError> {
+    let AgentConfig { options, listener, registration } = config;
+    let owner = Owner { app: options.app.clone(), host: options.host.clone() };
+    let opened = spawn_blocking(move || Agent::open(options)).await;
+    let agent = opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+    let register = register(registration, owner, agent.shared(), shutdown.clone());
+    let ((), ran) = tokio::join!(register, agent.run(listener, shutdown.clone()));
+    ran
 }
 
 /// Why an agent cannot run.

@@ -13,6 +13,10 @@
 pub mod checkpoint;
 pub mod fetch;
 pub mod gaps;
+mod handler;
 mod lines;
 pub mod pull;
+mod run;
 pub mod sink;
+
+pub use run::{CollectorConfig, CollectorError, run};

@@ -1,0 +1,101 @@
+//! A collector as a whole: it joins the pool, collects what it owns, and leaves.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rota_client::{Client, ClientError};
+use rota_core::pool::{NameError, check_name};
+use rota_protocol::http::JoinPool;
+use rota_worker::{JoinOptions, Worker};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::fetch::Agents;
+use super::handler::Collect;
+use crate::pool;
+
+/// Pause before joining is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A collector's settings.
+#[derive(Debug, Clone)]
+pub struct CollectorConfig {
+    /// The coordinator's client.
+    pub client: Client,
+    /// Where the outputs go. Collectors of one machine may share it; collectors
+    /// of one pool must.
+    pub out_dir: PathBuf,
+    /// The pool; made if it is not there.
+    pub pool: String,
+    /// How it joins: its name, weight, zone, labels.
+    pub join: JoinPool,
+    /// How long the collector's death goes unnoticed.
+    pub session_timeout: Duration,
+    /// A file to record in when each source was worked on.
+    pub history: Option<PathBuf>,
+}
+
+/// Why a collector cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectorError {
+    /// The member has no proper name.
+    #[error("member {name:?} is not a name")]
+    Name {
+        /// Its name.
+        name: String,
+        /// Why not.
+        source: NameError,
+    },
+    /// The output directory cannot be made.
+    #[error("output directory {0}")]
+    OutDir(PathBuf, #[source] io::Error),
+    /// The coordinator refuses.
+    #[error("joining pool {0}")]
+    Join(String, #[source] ClientError),
+}
+
+/// Collects until `shutdown` is cancelled, then hands everything over and
+/// leaves. A collector whose session has ended joins again.
+///
+/// # Errors
+/// When the directory cannot be made, or the coordinator refuses.
+pub async fn run(config: CollectorConfig, shutdown: CancellationToken) -> Result<(), CollectorError> {
+    let CollectorConfig { client, out_dir, pool, join, session_timeout, history } = config;
+    check_name(&join.name).map_err(|source| CollectorError::Name { name: join.name.clone(), source })?;
+    // Relative paths would come to mean another place.
+    let out_dir = std::path::absolute(&out_dir).map_err(|e| CollectorError::OutDir(out_dir, e))?;
+    std::fs::create_dir_all(&out_dir).map_err(|e| CollectorError::OutDir(out_dir.clone(), e))?;
+    let agents = Agents::default();
+    let options = JoinOptions { join, pool, session_timeout, history };
+    while !shutdown.is_cancelled() {
+        let collect = Collect { agents: agents.clone(), client: client.clone(), out_dir: out_dir.clone() };
+        let worker = tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            joined = join_pool(&client, &options, collect) => joined,
+        };
+        let worker = match worker {
+            Ok(worker) => worker,
+            Err(error @ ClientError::Refused(_)) if !error.is_unreachable() => {
+                return Err(CollectorError::Join(options.pool, error));
+            }
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "not joined: tried again");
+                sleep(RETRY).await;
+                continue;
+            }
+        };
+        info!(pool = %options.pool, member = %options.join.name, "joined");
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(worker.leave().await),
+            () = worker.ended() => warn!("the session has ended: the sources are with others now"),
+        }
+    }
+    Ok(())
+}
+
+async fn join_pool(client: &Client, options: &JoinOptions, collect: Collect) -> Result<Worker, ClientError> {
+    pool::ensure(client, &options.pool).await?;
+    Worker::join(client.clone(), options.clone(), collect).await
+}

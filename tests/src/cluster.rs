@@ -1,0 +1,327 @@
+//! A cluster of real servers, each from its own command line.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use rota_client::Client;
+use rota_protocol::http::Cluster as View;
+use tempfile::TempDir;
+
+use crate::call::{Answer, Call, Http, NoAnswer};
+use crate::patience::eventually;
+use crate::ports::free_port;
+use crate::process::Process;
+use crate::turn::Turn;
+
+/// How long anything may take that happens in well under a second on an idle
+/// machine.
+pub const LIVENESS: Duration = Duration::from_secs(20);
+/// How long a server may take to end after TERM: its own deadlines add up to
+/// less.
+const STOP: Duration = Duration::from_secs(15);
+
+/// How a cluster is started.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Its name; `rota` if empty.
+    pub cluster: String,
+    /// More flags for every server.
+    pub flags: Vec<String>,
+    /// Whether nobody else may run meanwhile: for whoever measures time.
+    pub alone: bool,
+}
+
+/// Servers that were started together. Servers are called by their numbers, from
+/// 1. All are killed when it is dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    // Fields are dropped in this order: processes end before their directory goes
+    // and before it is somebody else's turn.
+    servers: BTreeMap<u64, Server>,
+    http: Http,
+    dir: TempDir,
+    name: String,
+    flags: Vec<String>,
+    _turn: Turn,
+}
+
+#[derive(Debug)]
+struct Server {
+    process: Option<Process>,
+    http: String,
+    peer: String,
+    /// `--peers …` or `--join`.
+    role: Vec<String>,
+}
+
+impl Cluster {
+    /// Starts `count` servers and waits until all of them follow one leader.
+    pub async fn start(count: u64) -> Self {
+        Self::start_with(count, Settings::default()).await
+    }
+
+    /// As [`Cluster::start`], with settings.
+    pub async fn start_with(count: u64, settings: Settings) -> Self {
+        let mut cluster = Self::prepare(count, settings).await;
+        for id in 1..=count {
+            cluster.restart(id);
+        }
+        cluster.all_follow_one_leader().await;
+        cluster
+    }
+
+    /// Everything but the servers' start, which [`Cluster::restart`] does.
+    pub async fn prepare(count: u64, settings: Settings) -> Self {
+        let turn = if settings.alone { Turn::alone().await } else { Turn::shared().await };
+        let name = if settings.cluster.is_empty() { "rota".to_owned() } else { settings.cluster };
+        let dir = TempDir::with_prefix("rota-tests-").expect("there is room for temporary files");
+        let addresses: BTreeMap<u64, (String, String)> =
+            (1..=count).map(|id| (id, (loopback(), loopback()))).collect();
+        let peers: Vec<String> = addresses.iter().map(|(id, (_, peer))| format!("{id}={peer}")).collect();
+        let role = vec!["--peers".to_owned(), peers.join(",")];
+        let server = |(id, (http, peer))| (id, Server { process: None, http, peer, role: role.clone() });
+        let servers = addresses.into_iter().map(server).collect();
+        Self { servers, http: Http::default(), dir, name, flags: settings.flags, _turn: turn }
+    }
+
+    /// Starts a server more, which waits to be added.
+    pub fn start_joiner(&mut self, id: u64) {
+        let role = vec!["--join".to_owned()];
+        self.servers.insert(id, Server { process: None, http: loopback(), peer: loopback(), role });
+        self.restart(id);
+    }
+
+    /// The command line of a server.
+    #[must_use]
+    pub fn arguments(&self, id: u64) -> Vec<String> {
+        let server = self.server(id);
+        let text = |s: &str| s.to_owned();
+        let mut args = vec![text("coordinator"), text("--id"), id.to_string(), text("--cluster"), self.name.clone()];
+        args.extend([text("--data"), self.data(id).display().to_string()]);
+        args.extend([text("--http"), server.http.clone(), text("--peer"), server.peer.clone()]);
+        args.extend(server.role.iter().cloned());
+        args.extend(self.flags.iter().cloned());
+        args
+    }
+
+    /// Starts a server that does not run, from the same command line as before.
+    pub fn restart(&mut self, id: u64) {
+        self.restart_with(id, &[]);
+    }
+
+    /// As [`Cluster::restart`], with more flags for this once.
+    pub fn restart_with(&mut self, id: u64, flags: &[&str]) {
+        let mut args = self.arguments(id);
+        args.extend(flags.iter().map(ToString::to_string));
+        let log = self.log(id);
+        let server = self.server_mut(id);
+        assert!(server.process.as_mut().is_none_or(|p| !p.runs()), "server {id} runs already");
+        server.process = Some(Process::start(args, &log));
+    }
+
+    /// Kills a server with SIGKILL. Returns when, by `CLOCK_MONOTONIC`.
+    pub fn kill9(&mut self, id: u64) -> u64 {
+        self.process(id).kill9()
+    }
+
+    /// Asks a server with SIGTERM to stop, and waits for its end.
+    pub async fn stop_in_order(&mut self, id: u64) {
+        let process = self.process(id);
+        process.term();
+        let status = process.ended(STOP).await;
+        assert!(status.success(), "server {id} ended with {status}; it said: {}", self.said(id));
+    }
+
+    /// Stops a server where it stands (SIGSTOP).
+    pub fn pause(&mut self, id: u64) {
+        self.process(id).pause();
+    }
+
+    /// Lets a paused server go on (SIGCONT).
+    pub fn resume(&mut self, id: u64) {
+        self.process(id).resume();
+    }
+
+    /// The process of a server that was started.
+    pub fn process(&mut self, id: u64) -> &mut Process {
+        self.server_mut(id).process.as_mut().expect("the server was started")
+    }
+
+    fn server(&self, id: u64) -> &Server {
+        self.servers.get(&id).expect("there is such a server")
+    }
+
+    fn server_mut(&mut self, id: u64) -> &mut Server {
+        self.servers.get_mut(&id).expect("there is such a server")
+    }
+
+    /// A server's data directory.
+    #[must_use]
+    pub fn data(&self, id: u64) -> PathBuf {
+        self.dir().join(format!("server-{id}"))
+    }
+
+    fn log(&self, id: u64) -> PathBuf {
+        self.dir().join(format!("server-{id}.log"))
+    }
+
+    /// All that a server said until now.
+    #[must_use]
+    pub fn said(&self, id: u64) -> String {
+        std::fs::read_to_string(self.log(id)).unwrap_or_default()
+    }
+
+    /// A directory that goes when the test is over.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Where a server serves clients.
+    #[must_use]
+    pub fn http(&self, id: u64) -> String {
+        self.server(id).http.clone()
+    }
+
+    /// Where a server serves other servers.
+    #[must_use]
+    pub fn peer(&self, id: u64) -> String {
+        self.server(id).peer.clone()
+    }
+
+    /// The servers' numbers, those that do not run included.
+    #[must_use]
+    pub fn ids(&self) -> Vec<u64> {
+        self.servers.keys().copied().collect()
+    }
+
+    /// Where all servers serve clients, those that do not run included.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        self.servers.values().map(|server| server.http.clone()).collect()
+    }
+
+    /// A client of all servers.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::new(self.addresses()).expect("the addresses are sound")
+    }
+
+    /// The plain HTTP connections that the cluster's own calls use.
+    #[must_use]
+    pub fn connections(&self) -> Http {
+        self.http.clone()
+    }
+
+    /// Asks one server.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn send(&self, id: u64, call: Call) -> Result<Answer, NoAnswer> {
+        self.http.send(&self.server(id).http, call).await
+    }
+
+    /// Asks one server, which must answer.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn ask(&self, id: u64, call: Call) -> Answer {
+        let asked = format!("{call:?}");
+        self.send(id, call).await.unwrap_or_else(|e| panic!("server {id}, asked {asked}: {e}"))
+    }
+
+    /// The cluster as one server sees it.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn view(&self, id: u64) -> anyhow::Result<View> {
+        self.send(id, Call::get("/v1/cluster")).await?.ok()
+    }
+
+    /// The leader: the server that says so of itself, in the latest term.
+    pub async fn leader(&self) -> u64 {
+        eventually("a server leads", LIVENESS, async || self.leader_now().await.context("none leads")).await
+    }
+
+    /// The leader other than `old`.
+    pub async fn leader_after(&self, old: u64) -> u64 {
+        eventually("another server leads", LIVENESS, async || match self.leader_now().await {
+            Some(leader) if leader != old => Ok(leader),
+            other => bail!("{other:?} leads"),
+        })
+        .await
+    }
+
+    /// The server that says of itself that it leads, if one does.
+    pub async fn leader_now(&self) -> Option<u64> {
+        let mut leader = None;
+        for id in self.ids() {
+            // A paused server would keep us waiting.
+            let look = tokio::time::timeout(Duration::from_millis(500), self.view(id));
+            if let Ok(Ok(view)) = look.await
+                && view.leader == Some(id)
+            {
+                leader = leader.max(Some((view.term, id)));
+            }
+        }
+        leader.map(|(_, id)| id)
+    }
+
+    /// Waits until every server that was started follows one leader.
+    pub async fn all_follow_one_leader(&self) -> u64 {
+        eventually("all servers follow one leader", LIVENESS, async || {
+            let mut leaders = Vec::new();
+            for id in self.started() {
+                leaders.push(self.view(id).await?.leader);
+            }
+            leaders.dedup();
+            match leaders[..] {
+                [Some(leader)] => Ok(leader),
+                _ => bail!("they follow {leaders:?}"),
+            }
+        })
+        .await
+    }
+
+    fn started(&self) -> Vec<u64> {
+        self.servers.iter().filter(|(_, s)| s.process.is_some()).map(|(id, _)| *id).collect()
+    }
+
+    /// Waits until these servers have applied the same last write, and makes
+    /// sure that their states are the same then. Returns the digest.
+    pub async fn agree(&self, ids: &[u64]) -> String {
+        eventually("the servers are at the same write", LIVENESS, async || {
+            let mut points = Vec::new();
+            for id in ids {
+                let view = self.view(*id).await?;
+                points.push((view.zxid, view.digest));
+            }
+            let (zxid, digest) = points[0].clone();
+            ensure!(points.iter().all(|(z, _)| *z == zxid), "they are at {points:?}");
+            assert!(points.iter().all(|(_, d)| *d == digest), "states differ: {points:?}");
+            Ok(digest)
+        })
+        .await
+    }
+}
+
+/// A free address on loopback.
+fn loopback() -> String {
+    format!("127.0.0.1:{}", free_port())
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for id in self.ids() {
+            let said = self.said(id);
+            let lines: Vec<&str> = said.lines().collect();
+            let last = &lines[lines.len().saturating_sub(40)..];
+            eprintln!("--- server {id} said last:\n{}", last.join("\n"));
+        }
+    }
+}

@@ -30,7 +30,7 @@ pub(crate) struct Global {
     /// The coordinators' HTTP addresses, HOST:PORT, separated by commas.
     #[arg(long, global = true, env = "ROTA_SERVERS", value_delimiter = ',', default_value = "127.0.0.1:7710")]
     pub(crate) servers: Vec<String>,
-    /// How answers are written.
+    /// How answers are written. JSON is the API's own; one document, or one a line.
     #[arg(long, global = true, env = "ROTA_OUTPUT", value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
     /// A TOML file with defaults for the flags: one table for each command.
@@ -55,6 +55,28 @@ pub(crate) enum Command {
     Coordinator(commands::coordinator::CoordinatorArgs),
     Worker(commands::worker::WorkerArgs),
     Demo(commands::demo::DemoArgs),
+    Status(commands::status::StatusArgs),
+    #[command(subcommand)]
+    Pool(commands::pool::PoolCommand),
+    #[command(subcommand)]
+    Member(commands::member::MemberCommand),
+    #[command(subcommand)]
+    Item(commands::item::ItemCommand),
+    #[command(subcommand)]
+    Table(commands::table::TableCommand),
+    #[command(subcommand)]
+    Plan(commands::plan::PlanCommand),
+    Drain(commands::drain::DrainArgs),
+    #[command(subcommand)]
+    Checkpoint(commands::checkpoint::CheckpointCommand),
+    #[command(subcommand)]
+    Node(commands::node::NodeCommand),
+    Watch(commands::watch::WatchArgs),
+    #[command(subcommand)]
+    Session(commands::session::SessionCommand),
+    #[command(subcommand)]
+    Cluster(commands::cluster::ClusterCommand),
+    Completions(commands::completions::CompletionsArgs),
 }
 
 impl Command {

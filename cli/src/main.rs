@@ -6,6 +6,8 @@
 mod args;
 mod commands;
 mod config;
+mod failure;
+mod operator;
 mod output;
 
 use std::process::ExitCode;
@@ -27,13 +29,11 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let format = cli.global.output;
     match runtime.block_on(commands::run(cli)) {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("rota: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failure::report(&error, format),
     }
 }
 

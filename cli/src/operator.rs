@@ -39,8 +39,8 @@ impl Reading {
 }
 
 impl Operator {
-    pub(crate) fn new(global: &Global) -> Result<Self, ClientError> {
-        let client = Client::new(global.servers.iter().cloned())?.with_deadline(global.deadline);
+    pub(crate) fn new(global: &Global) -> anyhow::Result<Self> {
+        let client = crate::commands::client(global)?;
         let output = Output { format: global.output };
         Ok(Self { client, deadline: global.deadline, output, headers: Vec::new() })
     }
@@ -49,6 +49,11 @@ impl Operator {
     pub(crate) fn in_session(&self, credentials: Option<String>) -> Self {
         let headers = credentials.map(|credentials| (HEADER_SESSION, credentials));
         Self { headers: headers.into_iter().collect(), ..self.clone() }
+    }
+
+    /// The same, looking for a coordinator for so long.
+    pub(crate) fn with_deadline(&self, deadline: Duration) -> Self {
+        Self { client: self.client.with_deadline(deadline), deadline, ..self.clone() }
     }
 
     /// Reads.

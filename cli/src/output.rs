@@ -2,8 +2,9 @@
 //! document on one line. People get aligned columns. Data goes to standard
 //! output, talk to standard error; there is no colour in either.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use rota_client::ClientError;
 use serde::de::DeserializeOwned;
@@ -43,8 +44,8 @@ impl Output {
         render: impl FnOnce(&T) -> String,
     ) -> anyhow::Result<()> {
         match self.format {
-            Format::Json => self.line(body.0.get()),
-            Format::Table => self.text(&render(&body.parse()?)),
+            Format::Json => bytes(format!("{}\n", body.0.get()).as_bytes()),
+            Format::Table => bytes(render(&body.parse()?).as_bytes()),
         }
     }
 
@@ -55,8 +56,8 @@ impl Output {
         render: impl FnOnce(&T) -> String,
     ) -> anyhow::Result<()> {
         match self.format {
-            Format::Json => self.line(&serde_json::to_string(document)?),
-            Format::Table => self.text(&render(document)),
+            Format::Json => bytes(format!("{}\n", serde_json::to_string(document)?).as_bytes()),
+            Format::Table => bytes(render(document).as_bytes()),
         }
     }
 
@@ -66,21 +67,20 @@ impl Output {
         say(what);
         self.body(body, |_: &serde_json::Value| String::new())
     }
+}
 
-    /// Writes bytes as they are.
-    pub(crate) fn bytes(&self, bytes: &[u8]) -> anyhow::Result<()> {
-        let mut out = std::io::stdout().lock();
-        out.write_all(bytes)?;
-        Ok(out.flush()?)
-    }
+/// Writes bytes to standard output.
+pub(crate) fn bytes(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(bytes)?;
+    Ok(out.flush()?)
+}
 
-    fn line(&self, text: &str) -> anyhow::Result<()> {
-        self.bytes(format!("{text}\n").as_bytes())
-    }
-
-    fn text(&self, text: &str) -> anyhow::Result<()> {
-        self.bytes(text.as_bytes())
-    }
+/// Writes somebody's data as it is. On a terminal, what comes next begins a line.
+pub(crate) fn data(data: &[u8]) -> anyhow::Result<()> {
+    bytes(data)?;
+    let open_line = std::io::stdout().is_terminal() && data.last().is_some_and(|last| *last != b'\n');
+    if open_line { bytes(b"\n") } else { Ok(()) }
 }
 
 /// Tells whoever runs the command something that is not data.
@@ -95,58 +95,52 @@ pub(crate) struct Table<const N: usize> {
 }
 
 impl<const N: usize> Table<N> {
-    pub(crate) fn new(names: [&'static str; N]) -> Self {
-        Self { names, rows: Vec::new() }
+    pub(crate) fn new(names: [&'static str; N], rows: impl IntoIterator<Item = [String; N]>) -> Self {
+        let rows = rows.into_iter().map(|row| row.map(|cell| printable(&cell))).collect();
+        Self { names, rows }
     }
 
-    pub(crate) fn with_rows(names: [&'static str; N], rows: impl IntoIterator<Item = [String; N]>) -> Self {
-        let mut table = Self::new(names);
-        rows.into_iter().for_each(|row| table.push(row));
-        table
+    /// The names, in columns as wide as `widths`.
+    pub(crate) fn header(&self, widths: [usize; N]) -> String {
+        self.line(&self.names, widths)
     }
 
-    pub(crate) fn push(&mut self, row: [String; N]) {
-        self.rows.push(row.map(|cell| printable(&cell)));
+    /// The rows, in columns as wide as `widths`.
+    pub(crate) fn lines(&self, widths: [usize; N]) -> String {
+        self.rows.iter().map(|row| self.line(row, widths)).collect()
     }
 
-    /// The rows without the names, in columns at least as wide as `widths`,
-    /// which grow with them: so that what is printed later stays below.
-    pub(crate) fn lines(&self, widths: &mut [usize; N]) -> String {
-        let columns = 0..N;
-        let numeric: Vec<bool> = columns.map(|c| self.rows.iter().all(|row| is_number(&row[c]))).collect();
-        for (column, width) in widths.iter_mut().enumerate() {
+    /// How wide the columns must be, and at least `widths`: so that what is
+    /// printed later stays below what was printed before.
+    pub(crate) fn widths(&self, widths: [usize; N]) -> [usize; N] {
+        std::array::from_fn(|column| {
             let cells = self.rows.iter().map(|row| row[column].chars().count());
-            *width = cells.chain([*width, self.names[column].chars().count()]).max().unwrap_or(0);
-        }
-        self.rows.iter().map(|row| line(row, widths, &numeric)).collect()
+            cells.chain([widths[column], self.names[column].chars().count()]).max().unwrap_or(0)
+        })
     }
 
-    /// The names, in the columns that [`Table::lines`] uses.
-    pub(crate) fn header(&self, widths: &[usize; N]) -> String {
-        let numeric: Vec<bool> = (0..N)
-            .map(|c| !self.rows.is_empty() && self.rows.iter().all(|row| is_number(&row[c])))
-            .collect();
-        line(&self.names, widths, &numeric)
+    fn line<T: AsRef<str>>(&self, cells: &[T; N], widths: [usize; N]) -> String {
+        let mut line = String::new();
+        for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
+            let cell = cell.as_ref();
+            line += &if self.is_numeric(column) { format!("{cell:>width$}") } else { format!("{cell:<width$}") };
+            line += GAP;
+        }
+        format!("{}\n", line.trim_end())
+    }
+
+    fn is_numeric(&self, column: usize) -> bool {
+        let mut cells = self.rows.iter().map(|row| row[column].as_str()).filter(|cell| *cell != NOTHING).peekable();
+        cells.peek().is_some() && cells.all(|cell| cell.parse::<f64>().is_ok())
     }
 }
 
 impl<const N: usize> fmt::Display for Table<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut widths = [0; N];
-        let lines = self.lines(&mut widths);
-        f.write_str(&self.header(&widths))?;
-        f.write_str(&lines)
+        let widths = self.widths([0; N]);
+        f.write_str(&self.header(widths))?;
+        f.write_str(&self.lines(widths))
     }
-}
-
-fn line<T: AsRef<str>>(cells: &[T], widths: &[usize], numeric: &[bool]) -> String {
-    let mut line = String::new();
-    for ((cell, &width), numeric) in cells.iter().zip(widths).zip(numeric) {
-        let cell = cell.as_ref();
-        line += &if *numeric { format!("{cell:>width$}") } else { format!("{cell:<width$}") };
-        line += GAP;
-    }
-    format!("{}\n", line.trim_end())
 }
 
 /// Names and what they stand for, one a line.
@@ -155,8 +149,10 @@ pub(crate) fn facts<const N: usize>(facts: [(&str, String); N]) -> String {
     facts.iter().map(|(name, value)| format!("{name:<width$}{GAP}{}\n", printable(value))).collect()
 }
 
-fn is_number(cell: &str) -> bool {
-    cell == NOTHING || cell.parse::<f64>().is_ok()
+/// Labels: `key=value key=value`.
+pub(crate) fn labels(labels: &BTreeMap<String, String>) -> String {
+    let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    labels.join(" ")
 }
 
 /// Text of others, which must not move the cursor or break the line.
@@ -181,17 +177,16 @@ mod tests {
     #[test]
     fn columns_are_aligned_and_numbers_stand_right() {
         let rows = [["a", "5"], ["longer", "1024"], ["", "-"]].map(|row| row.map(str::to_owned));
-        let table = Table::with_rows(["NAME", "BUCKETS"], rows);
+        let table = Table::new(["NAME", "BUCKETS"], rows);
         assert_eq!(table.to_string(), "NAME    BUCKETS\na             5\nlonger     1024\n-             -\n");
-        assert_eq!(Table::new(["NAME", "BUCKETS"]).to_string(), "NAME  BUCKETS\n");
+        assert_eq!(Table::new(["NAME", "BUCKETS"], []).to_string(), "NAME  BUCKETS\n");
     }
 
     #[test]
     fn later_lines_stay_below_earlier_ones() {
-        let table = |name: &str| Table::with_rows(["NAME", "X"], [[name.to_owned(), "x".to_owned()]]);
-        let mut widths = [0; 2];
-        assert_eq!(table("longer").lines(&mut widths), "longer  x\n");
-        assert_eq!(table("a").lines(&mut widths), "a       x\n");
+        let table = |name: &str| Table::new(["NAME", "X"], [[name.to_owned(), "x".to_owned()]]);
+        let widths = table("longer").widths([0; 2]);
+        assert_eq!(table("a").lines(table("a").widths(widths)), "a       x\n");
     }
 
     #[test]

@@ -35,7 +35,13 @@ fn start(dir: &Path, address: &str, store: &Arc<Store>, agents: &Agents) -> Join
 
 /// Kills the puller again and again, at moments that chance chooses, until the
 /// writer has ended and all that it wrote is in the output.
-async fn kill_until_done(dir: &Path, agent: &Running, store: &Arc<Store>, chance: &mut Chance, writer: &Writer) {
+async fn kill_until_done(
+    dir: &Path,
+    agent: &Running,
+    store: &Arc<Store>,
+    chance: &mut Chance,
+    writer: &Writer,
+) {
     let agents = Agents::default();
     let mut kills = 0;
     let deadline = Instant::now() + support::DEADLINE;

@@ -34,7 +34,13 @@ async fn sources(address: &str) -> Sources {
     serde_json::from_slice(get(address, "/v1/sources", &[]).await.body()).unwrap()
 }
 
-fn ask<'a>(address: &'a str, item: &'a str, incarnation: Option<u64>, offset: u64, wait: Duration) -> Ask<'a> {
+fn ask<'a>(
+    address: &'a str,
+    item: &'a str,
+    incarnation: Option<u64>,
+    offset: u64,
+    wait: Duration,
+) -> Ask<'a> {
     Ask { address, item, incarnation, offset, wait }
 }
 
@@ -53,9 +59,15 @@ async fn statuses_and_headers() {
     let tag = first.headers()["etag"].to_str().unwrap().to_owned();
 
     let tail = get(&agent.address, &path, &[("if-match", &tag), ("range", "bytes=4-")]).await;
-    assert_eq!((&tail.body()[..], &tail.headers()["content-range"]), (&b"two\n"[..], &"bytes 4-7/8".parse().unwrap()));
+    assert_eq!(
+        (&tail.body()[..], &tail.headers()["content-range"]),
+        (&b"two\n"[..], &"bytes 4-7/8".parse().unwrap())
+    );
     let end = get(&agent.address, &path, &[("if-match", &tag), ("range", "bytes=8-")]).await;
-    assert_eq!((end.status(), end.headers()["etag"].to_str().unwrap()), (StatusCode::NO_CONTENT, tag.as_str()));
+    assert_eq!(
+        (end.status(), end.headers()["etag"].to_str().unwrap()),
+        (StatusCode::NO_CONTENT, tag.as_str())
+    );
 
     let unknown = get(&agent.address, &path, &[("if-match", "\"7\""), ("range", "bytes=3-")]).await;
     assert_eq!(unknown.status(), StatusCode::PRECONDITION_FAILED);
@@ -167,7 +179,8 @@ async fn stopping_does_not_wait_for_long_polls() {
     append(&log(dir.path(), "x.log"), "one\n");
     let agent = Running::start(dir.path(), "*.log", SCAN).await;
     let (agents, name, address) = (Agents::default(), item("x.log"), agent.address.clone());
-    let Fetched::Data { incarnation, .. } = agents.fetch(&ask(&address, &name, None, 0, SCAN)).await.unwrap() else {
+    let Fetched::Data { incarnation, .. } = agents.fetch(&ask(&address, &name, None, 0, SCAN)).await.unwrap()
+    else {
         panic!("no data")
     };
     let asked = ask(&address, &name, Some(incarnation), 4, Duration::from_secs(50));

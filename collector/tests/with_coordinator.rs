@@ -110,7 +110,8 @@ async fn members(client: &Client) -> Vec<MemberBody> {
 }
 
 async fn items(client: &Client) -> Vec<String> {
-    let items: Vec<ItemBody> = client.get(&Client::path(["v1", "pools", POOL, "items"])).await.unwrap_or_default();
+    let items: Vec<ItemBody> =
+        client.get(&Client::path(["v1", "pools", POOL, "items"])).await.unwrap_or_default();
     items.into_iter().map(|item| item.name).collect()
 }
 
@@ -136,7 +137,11 @@ async fn sources_are_shared_and_move_with_their_positions() {
     let shared = async || members(&client).await.iter().map(|m| m.buckets).collect::<Vec<_>>() == [4, 4];
     let deadline = tokio::time::Instant::now() + support::DEADLINE;
     while !shared().await {
-        assert!(tokio::time::Instant::now() < deadline, "the sources are not shared: {:?}", members(&client).await);
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the sources are not shared: {:?}",
+            members(&client).await
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     write("2\n");

@@ -130,7 +130,8 @@ fn letter(fence: u64) -> u8 {
 /// Does nothing but write, so that a stop nearly always falls within a write.
 async fn write_letters(job: &Job<Remote>) -> Result<(), Box<dyn std::error::Error>> {
     let saved = job.checkpoints.read().await?.map(|data| Checkpoint::decode(&data)).transpose()?;
-    let mut sink = Sink::claim(job.place.clone(), job.fence, saved.map(|saved| saved.out_len), job.lock_wait)?;
+    let mut sink =
+        Sink::claim(job.place.clone(), job.fence, saved.map(|saved| saved.out_len), job.lock_wait)?;
     let letters = Bytes::from(vec![letter(job.fence); AT_ONCE]);
     loop {
         if sink.len() % (1 << 17) == 0 {
@@ -139,8 +140,11 @@ async fn write_letters(job: &Job<Remote>) -> Result<(), Box<dyn std::error::Erro
             job.checkpoints.write(checkpoint.encode()).await?;
         }
         match sink.len() {
-            len if len < LETTERS => sink.append(&[letters.clone()])?,
-            _ => sink.as_owner(|| Ok(std::thread::sleep(Duration::from_millis(1))))?,
+            len if len < LETTERS => sink.append(std::slice::from_ref(&letters))?,
+            _ => sink.as_owner(|| {
+                std::thread::sleep(Duration::from_millis(1));
+                Ok(())
+            })?,
         }
     }
 }
@@ -272,13 +276,22 @@ async fn stopped_within_writes() {
         while zombies.len() < 12 || store.checkpoint().is_none_or(|c| c.out_len < LETTERS) {
             assert!(Instant::now() < deadline, "not complete: {:?}", store.checkpoint());
             let (dir, fence) = (dir.path().to_owned(), store.grant().fence);
-            let orders = Orders { dir: dir.clone(), agent: String::new(), store: address.clone(), fence, letters: true };
+            let orders = Orders {
+                dir: dir.clone(),
+                agent: String::new(),
+                store: address.clone(),
+                fence,
+                letters: true,
+            };
             zombies.push(start(&orders));
             sleep(Duration::from_millis(chance.below(400))).await;
             inodes.extend(fs::metadata(support::place(&dir, "x.log").output).map(|meta| meta.ino()));
             zombies.iter().for_each(|zombie| signal(zombie, Signal::SIGSTOP));
             for _ in 0..2 {
-                signal(&zombies[usize::try_from(chance.below(zombies.len() as u64)).unwrap()], Signal::SIGCONT);
+                signal(
+                    &zombies[usize::try_from(chance.below(zombies.len() as u64)).unwrap()],
+                    Signal::SIGCONT,
+                );
             }
         }
         zombies.iter().for_each(|zombie| signal(zombie, Signal::SIGCONT));

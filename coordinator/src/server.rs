@@ -206,10 +206,9 @@ async fn snapshot_when_due(service: Arc<Service>) {
     let mut period = tokio::time::interval(SNAPSHOT_CHECK_PERIOD);
     loop {
         period.tick().await;
-        if service.replica.log_bytes_since_snapshot() >= service.config.limits.snapshot_log_bytes {
-            if let Err(error) = service.group.begin_snapshot().await {
-                tracing::warn!(%error, "could not begin a snapshot");
-            }
+        let due = service.replica.log_bytes_since_snapshot() >= service.config.limits.snapshot_log_bytes;
+        if due && let Err(error) = service.group.begin_snapshot().await {
+            tracing::warn!(%error, "could not begin a snapshot");
         }
     }
 }

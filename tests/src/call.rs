@@ -129,6 +129,36 @@ impl Http {
     }
 }
 
+/// What became of a write.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// It was carried out.
+    Done(Answer),
+    /// It certainly was not.
+    NotDone,
+    /// Nobody can tell.
+    Unknown,
+}
+
+impl Http {
+    /// Sends a write that a sound cluster carries out.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub async fn write(&self, address: &str, call: Call) -> Outcome {
+        match self.send(address, call).await {
+            Ok(answer) if answer.status.is_success() => Outcome::Done(answer),
+            Ok(answer) => match answer.code() {
+                Some(Code::OutcomeUnknown) => Outcome::Unknown,
+                Some(Code::NoLeader | Code::Overloaded | Code::Timeout) => Outcome::NotDone,
+                _ => panic!("a sound write was refused by {address}: {}: {}", answer.status, answer.text()),
+            },
+            Err(NoAnswer::NotSent(_)) => Outcome::NotDone,
+            Err(NoAnswer::Broken(..)) => Outcome::Unknown,
+        }
+    }
+}
+
 /// A whole answer.
 #[derive(Debug, Clone)]
 pub struct Answer {

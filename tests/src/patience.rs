@@ -27,26 +27,3 @@ pub async fn eventually<T>(
         tokio::time::sleep(LOOK_AGAIN_AFTER).await;
     }
 }
-
-/// Looks until two looks, `apart` from each other, see the same.
-///
-/// # Panics
-/// When that does not happen within a minute.
-pub async fn settles<T: PartialEq + std::fmt::Debug>(
-    what: &str,
-    apart: Duration,
-    mut look: impl AsyncFnMut() -> anyhow::Result<T>,
-) -> T {
-    let mut before = None;
-    eventually(what, Duration::from_secs(60), async || {
-        let now = look().await?;
-        if before.as_ref() == Some(&now) {
-            return Ok(now);
-        }
-        let seen = format!("still changing: {now:?}");
-        before = Some(now);
-        tokio::time::sleep(apart).await;
-        anyhow::bail!(seen)
-    })
-    .await
-}

@@ -1,8 +1,21 @@
 //! One file for each command, or family of them: what it takes, and what it does.
 
+pub(crate) mod checkpoint;
+pub(crate) mod cluster;
+pub(crate) mod completions;
 pub(crate) mod coordinator;
 pub(crate) mod demo;
+pub(crate) mod drain;
+pub(crate) mod item;
+pub(crate) mod member;
+pub(crate) mod node;
+pub(crate) mod plan;
+pub(crate) mod pool;
 mod services;
+pub(crate) mod session;
+pub(crate) mod status;
+pub(crate) mod table;
+pub(crate) mod watch;
 pub(crate) mod worker;
 
 use std::process::ExitCode;
@@ -10,14 +23,29 @@ use std::process::ExitCode;
 use rota_client::Client;
 
 use crate::args::{Cli, Command, Global};
+use crate::operator::Operator;
 
 /// Does what the command line says.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let global = cli.global;
+    let operator = || Operator::new(&global);
     match cli.command {
         Command::Coordinator(args) => coordinator::run(args).await,
         Command::Worker(args) => worker::run(&global, args).await,
         Command::Demo(args) => demo::run(&global, args).await,
+        Command::Status(args) => status::run(&operator()?, args).await,
+        Command::Pool(command) => pool::run(&operator()?, command).await,
+        Command::Member(command) => member::run(&operator()?, command).await,
+        Command::Item(command) => item::run(&operator()?, command).await,
+        Command::Table(command) => table::run(&operator()?, command).await,
+        Command::Plan(command) => plan::run(&operator()?, command).await,
+        Command::Drain(args) => drain::run(&operator()?, args).await,
+        Command::Checkpoint(command) => checkpoint::run(&operator()?, command).await,
+        Command::Node(command) => node::run(&operator()?, command).await,
+        Command::Watch(args) => watch::run(&operator()?, args).await,
+        Command::Session(command) => session::run(&operator()?, command).await,
+        Command::Cluster(command) => cluster::run(&operator()?, command).await,
+        Command::Completions(args) => completions::run(&args),
     }
 }
 

@@ -53,7 +53,8 @@ pub(crate) struct WorkerArgs {
     history: Option<PathBuf>,
 }
 
-fn label(text: &str) -> Result<(String, String), String> {
+/// `KEY=VALUE`.
+pub(crate) fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
 }

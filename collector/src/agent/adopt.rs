@@ -102,8 +102,10 @@ impl Follower {
         let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
             return;
         };
-        let rotated = |(other, _): &&(OsString, u64)| other.to_str().is_some_and(|o| is_rotated_name(o, name));
-        let names: Vec<PathBuf> = survey.names_in(dir).iter().filter(rotated).map(|(name, _)| dir.join(name)).collect();
+        let rotated =
+            |(other, _): &&(OsString, u64)| other.to_str().is_some_and(|o| is_rotated_name(o, name));
+        let names: Vec<PathBuf> =
+            survey.names_in(dir).iter().filter(rotated).map(|(name, _)| dir.join(name)).collect();
         let mut between = Vec::new();
         for other in names {
             let Ok(file) = open(&other) else { continue };

@@ -134,7 +134,9 @@ impl Follower {
         let seen = match seen {
             Ok(seen) => seen,
             // It became shorter while it was looked at: look again.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return self.shared.hints.file(path.into()),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return self.shared.hints.file(path.into());
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return survey.failed.push((path.to_owned(), error)),
         };
@@ -214,9 +216,15 @@ impl Follower {
             dirty.iter().try_for_each(|source| self.index.put(source))?;
             let unrecorded = |source: &Source| {
                 let path = source.path.clone();
-                source.incarnations.iter().filter(|i| !i.recorded).map(move |i| (path.clone(), i.number)).collect()
+                source
+                    .incarnations
+                    .iter()
+                    .filter(|i| !i.recorded)
+                    .map(move |i| (path.clone(), i.number))
+                    .collect()
             };
-            let fresh: Vec<Key> = dirty.iter().flat_map(|source| -> Vec<Key> { unrecorded(source) }).collect();
+            let fresh: Vec<Key> =
+                dirty.iter().flat_map(|source| -> Vec<Key> { unrecorded(source) }).collect();
             if !fresh.is_empty() {
                 self.index.flush()?;
                 self.shared.table().recorded(&fresh);

@@ -453,7 +453,11 @@ fn what_cannot_be_read_is_said_and_tried_again() {
     b.rename("x.log", "kept");
     symlink(b.path("x.log"), b.path("x.log")).unwrap();
     b.look();
-    assert_eq!(b.agent.as_ref().unwrap().1.table().iter().filter_map(Source::live).count(), 1, "not known to be gone");
+    assert_eq!(
+        b.agent.as_ref().unwrap().1.table().iter().filter_map(Source::live).count(),
+        1,
+        "not known to be gone"
+    );
 }
 
 #[test]
@@ -491,6 +495,9 @@ fn an_index_that_is_lost_begins_with_larger_numbers() {
 
 #[test]
 fn an_empty_directory_after_an_error_is_no_deletion() {
-    let survey = Survey { failed: vec![(PathBuf::from("/v"), io::ErrorKind::PermissionDenied.into())], ..Survey::default() };
+    let survey = Survey {
+        failed: vec![(PathBuf::from("/v"), io::ErrorKind::PermissionDenied.into())],
+        ..Survey::default()
+    };
     assert!(!survey.is_certain(Path::new("/v/x.log")) && survey.is_certain(Path::new("/w/x.log")));
 }

@@ -138,7 +138,9 @@ pub fn root_of(glob: &str) -> Result<Root, GlobError> {
 
 fn compile(glob: &str) -> Result<GlobMatcher, GlobError> {
     let built = GlobBuilder::new(glob).literal_separator(true).build();
-    built.map(|glob| glob.compile_matcher()).map_err(|source| GlobError::Syntax { glob: glob.to_owned(), source })
+    built
+        .map(|glob| glob.compile_matcher())
+        .map_err(|source| GlobError::Syntax { glob: glob.to_owned(), source })
 }
 
 #[cfg(test)]

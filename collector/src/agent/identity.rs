@@ -119,7 +119,9 @@ impl Trace {
 /// When it cannot be read, or becomes shorter meanwhile.
 pub fn look(file: &File, known: &Trace) -> io::Result<Seen> {
     let trace = Trace::of(file)?;
-    let same = |offset: u64, mark_known: Mark| Ok::<_, io::Error>(mark(file, offset, mark_known.len)? == Some(mark_known));
+    let same = |offset: u64, mark_known: Mark| {
+        Ok::<_, io::Error>(mark(file, offset, mark_known.len)? == Some(mark_known))
+    };
     let head_same = same(0, known.head)?;
     let tail_same = same(known.stat.size.saturating_sub(known.tail.len), known.tail)?;
     Ok(Seen { trace, head_same, tail_same })

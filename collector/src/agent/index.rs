@@ -81,7 +81,11 @@ impl Index {
             let source = entry.map_err(|error| error.to_string()).and_then(|(key, value)| {
                 let path = PathBuf::from(std::ffi::OsString::from_vec(key.to_vec()));
                 let record: Record = serde_json::from_slice(&value).map_err(|error| error.to_string())?;
-                if record.v == VERSION { Ok(record.into_source(path)) } else { Err(format!("version {}", record.v)) }
+                if record.v == VERSION {
+                    Ok(record.into_source(path))
+                } else {
+                    Err(format!("version {}", record.v))
+                }
             });
             match source {
                 Ok(mut source) => {
@@ -90,7 +94,9 @@ impl Index {
                     }
                     sources.push(source);
                 }
-                Err(error) => warn!(%error, "a record of the index is left out: its source will be read again"),
+                Err(error) => {
+                    warn!(%error, "a record of the index is left out: its source will be read again");
+                }
             }
         }
         sources

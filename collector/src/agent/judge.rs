@@ -80,7 +80,10 @@ const BIRTH_SLACK_NS: u64 = 20_000_000;
 /// All in nanoseconds since 1970; an unknown time (0) proves nothing.
 #[must_use]
 pub fn is_born_between(seen_ns: u64, born_ns: u64, next_born_ns: u64) -> bool {
-    seen_ns != 0 && seen_ns < born_ns.saturating_add(BIRTH_SLACK_NS) && born_ns <= next_born_ns && born_ns != 0
+    seen_ns != 0
+        && seen_ns < born_ns.saturating_add(BIRTH_SLACK_NS)
+        && born_ns <= next_born_ns
+        && born_ns != 0
 }
 
 #[cfg(test)]
@@ -90,11 +93,7 @@ mod tests {
 
     fn trace(dev: u64, ino: u64, born_ns: u64, size: u64) -> Trace {
         let mark = Mark { len: size.min(64), hash: 7 };
-        Trace {
-            stat: Stat { id: FileId { dev, ino, born_ns }, size, changed_ns: 0 },
-            head: mark,
-            tail: mark,
-        }
+        Trace { stat: Stat { id: FileId { dev, ino, born_ns }, size, changed_ns: 0 }, head: mark, tail: mark }
     }
 
     #[test]

@@ -18,7 +18,9 @@ fn source(source: &Source) -> SourceBody {
         path: path_text(&source.path),
         file: source.file.clone(),
         incarnations: source.incarnations.iter().map(|i| incarnation(source, i)).collect(),
-        reader: source.reader.map(|reader| ReaderBody { incarnation: reader.incarnation, offset: reader.offset }),
+        reader: source
+            .reader
+            .map(|reader| ReaderBody { incarnation: reader.incarnation, offset: reader.offset }),
         gaps: source.gaps.clone(),
     }
 }

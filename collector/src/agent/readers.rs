@@ -5,16 +5,22 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::watch;
 
+use super::answer::Answer;
 use super::open_files::Key;
 use super::read::Job;
-use super::answer::Answer;
 use super::source::State;
 use super::table::Table;
 
 impl Table {
     /// What to answer to a reader, and what to read for it; notes where it is.
     /// `None` if there is no such item.
-    pub fn ask(&mut self, item: &str, asked: Option<u64>, offset: u64, now_ms: u64) -> Option<(Answer, Option<Job>)> {
+    pub fn ask(
+        &mut self,
+        item: &str,
+        asked: Option<u64>,
+        offset: u64,
+        now_ms: u64,
+    ) -> Option<(Answer, Option<Job>)> {
         let path = self.paths.get(item)?.clone();
         let source = &mut self.sources.get_mut(&path)?.source;
         if source.retired || !source.incarnations.iter().any(|i| i.recorded) {

@@ -48,19 +48,25 @@ pub struct Registration {
 }
 
 /// Registers the sources until `shutdown` is cancelled.
-pub async fn register(registration: Registration, owner: Owner, shared: Arc<Shared>, shutdown: CancellationToken) {
+pub async fn register(
+    registration: Registration,
+    owner: Owner,
+    shared: Arc<Shared>,
+    shutdown: CancellationToken,
+) {
     let registrar = Registrar { registration, owner, shared };
-    while !shutdown.is_cancelled() {
-        tokio::select! {
-            lost = registrar.live(&shutdown) => match lost {
-                Ok(()) => {}
-                Err(error) => warn!(error = &error as &dyn std::error::Error, "not registered: tried again"),
-            },
-            () = shutdown.cancelled() => {}
+    loop {
+        let opened = tokio::select! {
+            opened = registrar.open() => opened,
+            () = shutdown.cancelled() => return,
+        };
+        match opened {
+            Ok(session) => registrar.live(session, &shutdown).await,
+            Err(error) => warn!(error = &error as &dyn std::error::Error, "no session: tried again"),
         }
         tokio::select! {
             () = sleep(RETRY) => {}
-            () = shutdown.cancelled() => {}
+            () = shutdown.cancelled() => return,
         }
     }
 }
@@ -75,38 +81,46 @@ struct Registrar {
 type Items = BTreeMap<String, String>;
 
 impl Registrar {
-    /// One session's life.
-    async fn live(&self, shutdown: &CancellationToken) -> Result<(), ClientError> {
+    async fn open(&self) -> Result<Session, ClientError> {
         let Registration { client, pool, session_timeout, .. } = &self.registration;
         pool::ensure(client, pool).await?;
         let session = client.open_session(*session_timeout).await?;
         info!(session = session.id(), %pool, "session opened");
-        let (stop, ended) = (shutdown.child_token(), session.clone());
+        Ok(session)
+    }
+
+    /// One session's life.
+    async fn live(&self, session: Session, shutdown: &CancellationToken) {
+        let ended = session.clone();
         tokio::select! {
-            () = self.keep(&session, &stop) => {}
+            () = self.keep(&session) => {}
             () = ended.ended() => warn!(session = session.id(), "the session has ended: all is registered anew"),
+            () = shutdown.cancelled() => {
+                if let Ok(Err(error)) = timeout(CLOSE_TIMEOUT, session.close()).await {
+                    let error = &error as &dyn std::error::Error;
+                    warn!(error, "session not closed: it ends with its timeout");
+                }
+            }
         }
-        if shutdown.is_cancelled()
-            && let Ok(Err(error)) = timeout(CLOSE_TIMEOUT, session.close()).await
-        {
-            warn!(error = &error as &dyn std::error::Error, "session not closed: it ends with its timeout");
-        }
-        Ok(())
     }
 
     /// Keeps the items of a session what they should be.
-    async fn keep(&self, session: &Session, shutdown: &CancellationToken) {
+    async fn keep(&self, session: &Session) {
         let mut changes = self.shared.table().subscribe_items();
         let mut registered = Items::new();
         let mut verify_at = Instant::now() + VERIFY_EVERY;
+        let mut is_failing = false;
         loop {
             changes.borrow_and_update();
-            let is_done = self.bring_in_step(session, &mut registered).await;
-            let again_at = if is_done { verify_at } else { verify_at.min(Instant::now() + RETRY) };
+            let failed = self.bring_in_step(session, &mut registered).await.err();
+            if let Some((item, error)) = failed.as_ref().filter(|_| !is_failing) {
+                warn!(%item, error = error as &dyn std::error::Error, "not registered: tried again every second");
+            }
+            is_failing = failed.is_some();
+            let again_at = if is_failing { verify_at.min(Instant::now() + RETRY) } else { verify_at };
             tokio::select! {
                 () = changed(&mut changes) => {}
                 () = sleep_until(again_at) => {}
-                () = shutdown.cancelled() => return,
             }
             if Instant::now() >= verify_at {
                 self.verify(&mut registered).await;
@@ -115,49 +129,53 @@ impl Registrar {
         }
     }
 
-    /// Puts what is missing and removes what is too much. Returns whether all
-    /// went well.
-    async fn bring_in_step(&self, session: &Session, registered: &mut Items) -> bool {
+    /// Puts what is missing and removes what is too much.
+    async fn bring_in_step(
+        &self,
+        session: &Session,
+        registered: &mut Items,
+    ) -> Result<(), (String, ClientError)> {
         let wanted: Items =
             self.shared.table().items().map(|source| (source.item.clone(), source.file.clone())).collect();
-        let missing: Vec<(&String, &String)> = wanted.iter().filter(|(item, _)| !registered.contains_key(*item)).collect();
-        let surplus: Vec<String> = registered.keys().filter(|item| !wanted.contains_key(*item)).cloned().collect();
-        let all = missing.len() + surplus.len();
-
-        let puts = missing.into_iter().map(|(item, file)| async move {
-            (item.clone(), self.put(session, item, file).await.map(|()| Some(file.clone())))
-        });
-        let removals = surplus.into_iter().map(|item| async move {
-            let removed = session.remove_item(&self.registration.pool, &item).await;
-            (item, removed.map(|()| None))
-        });
-        let mut done: Vec<_> = stream::iter(puts).buffer_unordered(AT_ONCE).collect().await;
-        done.extend(stream::iter(removals).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await);
+        let missing = wanted.iter().filter(|(item, _)| !registered.contains_key(*item));
+        let puts = missing.map(|(item, file)| Change::Put(self.item(item, file)));
+        let surplus = registered.keys().filter(|item| !wanted.contains_key(*item));
+        let changes: Vec<Change> = puts.chain(surplus.map(|item| Change::Remove(item.clone()))).collect();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let (session, pool) = (session.clone(), self.registration.pool.clone());
+        let made = changes.into_iter().map(move |change| make(session.clone(), pool.clone(), change));
+        let made: Vec<_> = stream::iter(made).buffer_unordered(AT_ONCE).collect().await;
 
         let mut failed = None;
-        for (item, outcome) in done {
-            match outcome {
-                Ok(Some(file)) => drop(registered.insert(item, file)),
-                Ok(None) => drop(registered.remove(&item)),
-                Err(error) => failed = Some((item, error)),
+        for (change, outcome) in made {
+            match (change, outcome) {
+                (Change::Put(item), Ok(())) => {
+                    registered.insert(item.name.clone(), wanted[&item.name].clone());
+                }
+                (Change::Remove(item), Ok(())) => drop(registered.remove(&item)),
+                (Change::Put(ItemCreate { name: item, .. }) | Change::Remove(item), Err(error)) => {
+                    failed = Some((item, error));
+                }
             }
         }
-        if let Some((item, error)) = &failed {
-            warn!(%item, error = error as &dyn std::error::Error, "item not registered: tried again");
-        } else if all > 0 {
-            info!(items = registered.len(), "items registered");
+        match failed {
+            Some(failed) => Err(failed),
+            None => {
+                info!(items = registered.len(), "items registered");
+                Ok(())
+            }
         }
-        failed.is_none()
     }
 
-    async fn put(&self, session: &Session, item: &str, file: &str) -> Result<(), ClientError> {
-        let create = ItemCreate {
+    fn item(&self, item: &str, file: &str) -> ItemCreate {
+        ItemCreate {
             name: item.to_owned(),
             address: self.registration.advertise.clone(),
             labels: labels(&self.owner.app, &self.owner.host, file),
             persistent: false,
-        };
-        session.put_item(&self.registration.pool, &create).await
+        }
     }
 
     /// Looks up one item, a different one each time. If it is not there, none is
@@ -178,9 +196,23 @@ impl Registrar {
     }
 }
 
+/// A difference between what is registered and what should be.
+enum Change {
+    Put(ItemCreate),
+    Remove(String),
+}
+
+async fn make(session: Session, pool: String, change: Change) -> (Change, Result<(), ClientError>) {
+    let made = match &change {
+        Change::Put(item) => session.put_item(&pool, item).await,
+        Change::Remove(item) => session.remove_item(&pool, item).await,
+    };
+    (change, made)
+}
+
 /// The sender is in the table, which outlives this.
 async fn changed(changes: &mut watch::Receiver<u64>) {
     if changes.changed().await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }

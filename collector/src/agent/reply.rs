@@ -65,7 +65,8 @@ pub fn nothing(incarnation: u64) -> Response {
 
 /// 416: the incarnation is over.
 pub fn ended(incarnation: u64, next: u64, gap: Option<Gap>) -> Response {
-    let body = Json(ErrorBody::new(Code::BadRequest, format!("the incarnation is over: go on with {next} from 0")));
+    let body =
+        Json(ErrorBody::new(Code::BadRequest, format!("the incarnation is over: go on with {next} from 0")));
     let headers = [(ETAG, tag(incarnation)), (HeaderName::from_static(HEADER_NEXT), next.to_string())];
     let gap = gap.map(|gap| {
         [
@@ -82,7 +83,8 @@ pub fn ended(incarnation: u64, next: u64, gap: Option<Gap>) -> Response {
 
 /// 412: that incarnation is not known.
 pub fn unknown(oldest: u64) -> Response {
-    let body = Json(ErrorBody::new(Code::BadRequest, format!("no such incarnation: go on with {oldest} from 0")));
+    let body =
+        Json(ErrorBody::new(Code::BadRequest, format!("no such incarnation: go on with {oldest} from 0")));
     let headers = [(HeaderName::from_static(HEADER_OLDEST), oldest.to_string())];
     (StatusCode::PRECONDITION_FAILED, headers, body).into_response()
 }

@@ -132,8 +132,8 @@ impl Agent {
     /// When the listener fails.
     pub async fn run(self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), AgentError> {
         let server = Server::new(self.shared(), shutdown.clone());
-        let serve = axum::serve(listener, router(server))
-            .with_graceful_shutdown(shutdown.clone().cancelled_owned());
+        let serve =
+            axum::serve(listener, router(server)).with_graceful_shutdown(shutdown.clone().cancelled_owned());
         let follow = follow(self.follower, self.shared, self.scan_interval, shutdown.clone());
         let serve = async {
             let served = serve.await;
@@ -146,7 +146,12 @@ impl Agent {
 }
 
 /// Looks at hints as they come and at everything once per interval.
-async fn follow(mut follower: Follower, shared: Arc<Shared>, interval: Duration, shutdown: CancellationToken) {
+async fn follow(
+    mut follower: Follower,
+    shared: Arc<Shared>,
+    interval: Duration,
+    shutdown: CancellationToken,
+) {
     let mut watcher = DirWatcher::new(Arc::clone(&shared));
     let mut next_scan = Instant::now();
     loop {

@@ -137,7 +137,8 @@ impl Poll {
     }
 
     async fn step(&mut self) -> Result<Step, ErrorBody> {
-        let answer = self.server.shared.table().ask(&self.item, self.asked.incarnation, self.asked.offset, unix_ms());
+        let answer =
+            self.server.shared.table().ask(&self.item, self.asked.incarnation, self.asked.offset, unix_ms());
         let Some((answer, job)) = answer else { return Ok(Step::Reply(no_source(&self.item))) };
         let (Answer::Read(number), Some(job)) = (answer, job) else { return Ok(step(answer)) };
         // Whoever asked for the oldest stays with it.
@@ -161,7 +162,9 @@ impl Poll {
             }
             Ok(Outcome::Shorter) => table.had(&key, offset),
             Ok(Outcome::Changed) => {}
-            Err(error) => return Err(ErrorBody::new(Code::Internal, format!("the file cannot be read: {error}"))),
+            Err(error) => {
+                return Err(ErrorBody::new(Code::Internal, format!("the file cannot be read: {error}")));
+            }
         }
         drop(table);
         // The follower finds out what happened; it changes the table then.

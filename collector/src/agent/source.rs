@@ -218,7 +218,9 @@ impl Source {
         let Some(gone_ms) = self.gone_ms else { return false };
         let last_ms = self.incarnations.iter().map(|i| i.grown_ms).fold(gone_ms, u64::max);
         let is_read = |i: &Incarnation| {
-            i.passed_ms.is_some() || matches!(i.state, State::Lost(_)) || self.unread_from(i) >= i.trace.stat.size
+            i.passed_ms.is_some()
+                || matches!(i.state, State::Lost(_))
+                || self.unread_from(i) >= i.trace.stat.size
         };
         now_ms.saturating_sub(last_ms) >= RETIRE_MS && self.incarnations.iter().all(is_read)
     }
@@ -253,7 +255,6 @@ impl Source {
     fn unread_from(&self, incarnation: &Incarnation) -> u64 {
         self.reader.filter(|r| r.incarnation == incarnation.number).map_or(0, |r| r.offset)
     }
-
 }
 
 #[cfg(test)]

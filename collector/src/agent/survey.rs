@@ -103,7 +103,13 @@ impl Survey {
         })
     }
 
-    fn walk(&mut self, dir: &Path, depth: usize, patterns: &Patterns, visited: &mut BTreeMap<PathBuf, usize>) {
+    fn walk(
+        &mut self,
+        dir: &Path,
+        depth: usize,
+        patterns: &Patterns,
+        visited: &mut BTreeMap<PathBuf, usize>,
+    ) {
         if visited.get(dir).is_some_and(|before| *before >= depth) {
             return;
         }

@@ -156,7 +156,9 @@ impl Table {
             }
             (None, false) => return self.lose(key, GapReason::Gone, now_ms),
         }
-        let Some(incarnation) = self.change(&key.0).and_then(|source| source.incarnation_mut(key.1)) else { return };
+        let Some(incarnation) = self.change(&key.0).and_then(|source| source.incarnation_mut(key.1)) else {
+            return;
+        };
         match &mut incarnation.state {
             State::Away { at: known, .. } => *known = at,
             state @ State::Lost(_) => *state = State::Away { at, since_ms: now_ms },

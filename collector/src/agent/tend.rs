@@ -49,7 +49,13 @@ impl Follower {
         }
     }
 
-    fn tend_one(&self, tended: &Tended, at: Option<&Path>, survey: &mut Survey, now_ms: u64) -> io::Result<()> {
+    fn tend_one(
+        &self,
+        tended: &Tended,
+        at: Option<&Path>,
+        survey: &mut Survey,
+        now_ms: u64,
+    ) -> io::Result<()> {
         let Tended { key, trace, passed_ms, .. } = tended;
         let is_there = match at {
             Some(at) => stat_of(at)?.is_some_and(|stat| stat.id == trace.stat.id),

@@ -33,7 +33,9 @@ impl DirWatcher {
     #[must_use]
     pub fn new(shared: Arc<Shared>) -> Self {
         let watcher = notify::recommended_watcher(move |event| note(&shared, event));
-        let watcher = watcher.inspect_err(|error| warn!(%error, "no events about files: changes are found by scans")).ok();
+        let watcher = watcher
+            .inspect_err(|error| warn!(%error, "no events about files: changes are found by scans"))
+            .ok();
         Self { watcher, watched: BTreeMap::new(), failed: BTreeSet::new() }
     }
 
@@ -53,7 +55,10 @@ impl DirWatcher {
         });
         let mut added = Vec::new();
         for dir in dirs {
-            if self.watched.len() >= WATCHES_MAX || self.watched.contains_key(dir) || self.failed.contains(dir) {
+            if self.watched.len() >= WATCHES_MAX
+                || self.watched.contains_key(dir)
+                || self.failed.contains(dir)
+            {
                 continue;
             }
             let inode = inode_of(dir);
@@ -92,7 +97,11 @@ fn note(shared: &Shared, event: notify::Result<Event>) {
         EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)) => {
             event.paths.into_iter().for_each(|path| hints.file(path));
         }
-        _ => event.paths.iter().filter_map(|path| path.parent().map(Path::to_owned)).for_each(|dir| hints.dir(dir)),
+        _ => event
+            .paths
+            .iter()
+            .filter_map(|path| path.parent().map(Path::to_owned))
+            .for_each(|dir| hints.dir(dir)),
     }
 }
 

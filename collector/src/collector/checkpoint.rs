@@ -61,7 +61,8 @@ impl Checkpoint {
     #[must_use]
     pub fn encode(&self) -> String {
         let Self { incarnation, offset, out_len } = *self;
-        serde_json::to_string(&Written { v: VERSION, incarnation, offset, out_len }).expect("numbers are JSON")
+        serde_json::to_string(&Written { v: VERSION, incarnation, offset, out_len })
+            .expect("numbers are JSON")
     }
 
     /// Reads a text.

@@ -141,7 +141,9 @@ impl Agents {
         let response = timeout(ask.wait + ANSWER_TIMEOUT, self.http.request(request)).await;
         let response = response.map_err(|_| FetchError::Timeout(address()))?;
         let response = response.map_err(|error| FetchError::Unreachable(address(), error))?;
-        timeout(ANSWER_TIMEOUT, self.answer(ask, response)).await.map_err(|_| FetchError::Timeout(address()))?
+        timeout(ANSWER_TIMEOUT, self.answer(ask, response))
+            .await
+            .map_err(|_| FetchError::Timeout(address()))?
     }
 
     async fn answer(&self, ask: &Ask<'_>, response: Response<Incoming>) -> Result<Fetched, FetchError> {
@@ -158,7 +160,8 @@ impl Agents {
                 number(&parts.headers, HEADER_OLDEST).map(|oldest| Fetched::Unknown { oldest })
             }
             status => {
-                let message = serde_json::from_slice(&body).map_or_else(|_| String::new(), |e: ErrorBody| e.message);
+                let message =
+                    serde_json::from_slice(&body).map_or_else(|_| String::new(), |e: ErrorBody| e.message);
                 return Err(FetchError::Refused { address: address(), status, message });
             }
         };
@@ -187,7 +190,8 @@ fn ended(ask: &Ask<'_>, headers: &HeaderMap) -> Result<Fetched, &'static str> {
     let gap = match text(headers, HEADER_GAP) {
         None => None,
         Some(range) => {
-            let range = range.split_once('-').and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
+            let range =
+                range.split_once('-').and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
             let (from, to) = range.ok_or(HEADER_GAP)?;
             Some((from, to, GapReason::parse(text(headers, HEADER_GAP_REASON).unwrap_or_default())))
         }
@@ -197,7 +201,8 @@ fn ended(ask: &Ask<'_>, headers: &HeaderMap) -> Result<Fetched, &'static str> {
 
 /// The incarnation that is answered; it must be the one that was asked for.
 fn tag(ask: &Ask<'_>, headers: &HeaderMap) -> Result<u64, &'static str> {
-    let tag = text(headers, ETAG.as_str()).and_then(|tag| tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok());
+    let tag =
+        text(headers, ETAG.as_str()).and_then(|tag| tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok());
     tag.filter(|tag| ask.incarnation.is_none_or(|asked| asked == *tag)).ok_or("etag")
 }
 
@@ -244,8 +249,16 @@ mod tests {
     #[test]
     fn the_end_of_an_incarnation() {
         let plain = headers(&[("etag", "\"7\""), (HEADER_NEXT, "8")]);
-        assert_eq!(ended(&ask(Some(7), 9), &plain), Ok(Fetched::Ended { incarnation: 7, next: 8, gap: None }));
-        let gap = headers(&[("etag", "\"7\""), (HEADER_NEXT, "8"), (HEADER_GAP, "9-12"), (HEADER_GAP_REASON, "gone")]);
+        assert_eq!(
+            ended(&ask(Some(7), 9), &plain),
+            Ok(Fetched::Ended { incarnation: 7, next: 8, gap: None })
+        );
+        let gap = headers(&[
+            ("etag", "\"7\""),
+            (HEADER_NEXT, "8"),
+            (HEADER_GAP, "9-12"),
+            (HEADER_GAP_REASON, "gone"),
+        ]);
         let with_gap = Fetched::Ended { incarnation: 7, next: 8, gap: Some((9, 12, GapReason::Gone)) };
         assert_eq!(ended(&ask(Some(7), 9), &gap), Ok(with_gap));
         assert_eq!(ended(&ask(Some(7), 9), &headers(&[("etag", "\"7\"")])), Err(HEADER_NEXT));

@@ -90,7 +90,8 @@ impl Collect {
 /// Whether only a person can help.
 fn is_refusal(error: &PullError) -> bool {
     match error {
-        PullError::Sink(SinkError::Short { .. } | SinkError::NoCheckpoint { .. }) | PullError::Checkpoint { .. } => true,
+        PullError::Sink(SinkError::Short { .. } | SinkError::NoCheckpoint { .. })
+        | PullError::Checkpoint { .. } => true,
         PullError::Sink(SinkError::Fenced { .. } | SinkError::Meddled { .. } | SinkError::Io { .. })
         | PullError::Agent(_)
         | PullError::Stopped => false,

@@ -25,7 +25,7 @@ pub struct Lines {
 
 impl Lines {
     /// Takes the next bytes of the stream and returns what is to be written.
-    pub fn push(&mut self, bytes: Bytes, now: Instant) -> Vec<Bytes> {
+    pub fn push(&mut self, bytes: &Bytes, now: Instant) -> Vec<Bytes> {
         if bytes.is_empty() {
             return Vec::new();
         }
@@ -79,9 +79,16 @@ mod tests {
         let now = Instant::now();
         let mut lines = Lines::default();
         // pushed, written, held after that
-        let cases = [("a", "", 1), ("b\n", "ab\n", 0), ("c\nd", "c\n", 1), ("", "", 1), ("\n", "d\n", 0), ("\n\n", "\n\n", 0)];
+        let cases = [
+            ("a", "", 1),
+            ("b\n", "ab\n", 0),
+            ("c\nd", "c\n", 1),
+            ("", "", 1),
+            ("\n", "d\n", 0),
+            ("\n\n", "\n\n", 0),
+        ];
         for (pushed, written, held) in cases {
-            assert_eq!(text(&lines.push(Bytes::from(pushed), now)), written, "after {pushed:?}");
+            assert_eq!(text(&lines.push(&Bytes::from(pushed), now)), written, "after {pushed:?}");
             assert_eq!(lines.held_len(), held, "after {pushed:?}");
             assert_eq!(lines.due().is_some(), held > 0);
         }
@@ -91,8 +98,8 @@ mod tests {
     fn a_half_line_is_due_when_it_has_not_grown() {
         let now = Instant::now();
         let mut lines = Lines::default();
-        lines.push(Bytes::from("a"), now);
-        lines.push(Bytes::from("b"), now + HELD_FOR);
+        lines.push(&Bytes::from("a"), now);
+        lines.push(&Bytes::from("b"), now + HELD_FOR);
         assert_eq!(lines.due(), Some(now + 2 * HELD_FOR));
         assert_eq!(lines.take().unwrap(), "ab");
         assert_eq!((lines.due(), lines.take()), (None, None));
@@ -102,9 +109,9 @@ mod tests {
     fn a_line_that_is_too_long_is_written_in_parts() {
         let mut lines = Lines::default();
         let part = Bytes::from(vec![b'x'; HELD_BYTES_MAX - 1]);
-        assert!(lines.push(part.clone(), Instant::now()).is_empty());
-        assert_eq!(lines.push(part, Instant::now()).concat().len(), 2 * HELD_BYTES_MAX - 2);
-        assert_eq!(text(&lines.push(Bytes::from("y\n"), Instant::now())), "y\n");
+        assert!(lines.push(&part, Instant::now()).is_empty());
+        assert_eq!(lines.push(&part, Instant::now()).concat().len(), 2 * HELD_BYTES_MAX - 2);
+        assert_eq!(text(&lines.push(&Bytes::from("y\n"), Instant::now())), "y\n");
     }
 
     proptest! {
@@ -112,7 +119,7 @@ mod tests {
         fn nothing_is_changed_and_only_whole_lines_come_out(chunks in prop::collection::vec("[ab\n]{0,6}", 0..12)) {
             let (mut lines, mut out) = (Lines::default(), String::new());
             for chunk in &chunks {
-                let written = text(&lines.push(Bytes::from(chunk.clone()), Instant::now()));
+                let written = text(&lines.push(&Bytes::from(chunk.clone()), Instant::now()));
                 prop_assert!(written.is_empty() || written.ends_with('\n'));
                 out.push_str(&written);
             }

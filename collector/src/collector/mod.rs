@@ -11,6 +11,7 @@
 //! owner can spoil an output.
 
 pub mod checkpoint;
+mod delivery;
 pub mod fetch;
 pub mod gaps;
 mod handler;

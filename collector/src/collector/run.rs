@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rota_client::{Client, ClientError};
 use rota_core::pool::{NameError, check_name};
-use rota_protocol::http::JoinPool;
+use rota_protocol::http::{Code, JoinPool};
 use rota_worker::{JoinOptions, Worker};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -69,6 +69,7 @@ pub async fn run(config: CollectorConfig, shutdown: CancellationToken) -> Result
     std::fs::create_dir_all(&out_dir).map_err(|e| CollectorError::OutDir(out_dir.clone(), e))?;
     let agents = Agents::default();
     let options = JoinOptions { join, pool, session_timeout, history };
+    let mut has_joined = false;
     while !shutdown.is_cancelled() {
         let collect = Collect { agents: agents.clone(), client: client.clone(), out_dir: out_dir.clone() };
         let worker = tokio::select! {
@@ -77,7 +78,7 @@ pub async fn run(config: CollectorConfig, shutdown: CancellationToken) -> Result
         };
         let worker = match worker {
             Ok(worker) => worker,
-            Err(error @ ClientError::Refused(_)) if !error.is_unreachable() => {
+            Err(error) if is_final(&error, has_joined) => {
                 return Err(CollectorError::Join(options.pool, error));
             }
             Err(error) => {
@@ -86,13 +87,24 @@ pub async fn run(config: CollectorConfig, shutdown: CancellationToken) -> Result
                 continue;
             }
         };
+        has_joined = true;
         info!(pool = %options.pool, member = %options.join.name, "joined");
         tokio::select! {
-            () = shutdown.cancelled() => return Ok(worker.leave().await),
+            () = shutdown.cancelled() => worker.leave().await,
             () = worker.ended() => warn!("the session has ended: the sources are with others now"),
         }
     }
     Ok(())
+}
+
+/// Whether trying again is of no use. A name that is taken is somebody else's at
+/// the first time, and our own earlier life's later.
+fn is_final(error: &ClientError, has_joined: bool) -> bool {
+    match error.code() {
+        Some(Code::Exists | Code::SessionExpired) => !has_joined,
+        Some(code) => code.status() < 500,
+        None => matches!(error, ClientError::BadAddress(_) | ClientError::Store { .. }),
+    }
 }
 
 async fn join_pool(client: &Client, options: &JoinOptions, collect: Collect) -> Result<Worker, ClientError> {

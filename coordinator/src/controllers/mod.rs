@@ -49,13 +49,18 @@ pub(crate) async fn run(control: Control) {
         match now {
             Leadership::Own { term } => {
                 let term = Term { control: control.clone(), term };
-                tokio::select! {
-                    () = lead(term) => {}
-                    changed = leadership.changed() => drop(changed),
-                }
+                let changed = tokio::select! {
+                    () = lead(term) => return,
+                    changed = leadership.changed() => changed,
+                };
                 control.liveness.end();
+                if changed.is_err() {
+                    return;
+                }
             }
-            _ => drop(leadership.changed().await),
+            // Nobody tells any more who leads: the server is stopping.
+            _ if leadership.changed().await.is_err() => return,
+            _ => {}
         }
     }
 }

@@ -58,13 +58,16 @@ impl UnitSender {
                 Some(sink) => self.feed(sink).await,
                 None => self.pause(leader).await,
             }
+            if self.leadership.has_changed().is_err() {
+                // Nobody tells any more who leads: the server is stopping.
+                return;
+            }
         }
     }
 
     async fn pause(&mut self, leader: Leadership) {
         let changed = self.leadership.changed();
         if leader == Leadership::Unknown {
-            // An error means that the server is stopping, which ends this task.
             drop(changed.await);
         } else {
             drop(tokio::time::timeout(RETRY_AFTER, changed).await);

@@ -267,7 +267,7 @@ where
                 biased;
                 frame = frames.next(), if self.unanswered > 0 => {
                     let frame = frame.ok_or(io::ErrorKind::ConnectionReset)??;
-                    return self.answered(decode(&frame)?).map(Some);
+                    return self.answered(&decode(&frame)?).map(Some);
                 }
                 () = tokio::time::sleep_until(self.stalled_at), if self.unanswered > 0 => {
                     return Err(io::ErrorKind::TimedOut.into());
@@ -308,17 +308,17 @@ where
 
     /// Takes in an answer. One may speak for several requests: what it says of
     /// the last of them holds for those before.
-    fn answered(&mut self, reply: AppendReply) -> io::Result<StreamAppendResult<TypeConfig>> {
+    fn answered(&mut self, reply: &AppendReply) -> io::Result<StreamAppendResult<TypeConfig>> {
         let count = reply.count as usize;
         if count == 0 || count > self.unanswered {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "answers to requests that were not made"));
         }
         self.unanswered -= count;
         self.stalled_at = Instant::now() + STALL_TIMEOUT;
-        Ok(match reply.result {
+        Ok(match &reply.result {
             AppendResult::Stored(upto) => Ok(upto.map(log_id_in)),
-            AppendResult::Conflict(at) => Err(StreamAppendError::Conflict(log_id_in(at))),
-            AppendResult::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote_in(vote))),
+            AppendResult::Conflict(at) => Err(StreamAppendError::Conflict(log_id_in(*at))),
+            AppendResult::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote_in(*vote))),
         })
     }
 }

@@ -71,12 +71,12 @@ async fn serve_append(group: &Group, frames: Frames) -> io::Result<()> {
     });
     let mut results = Box::pin(group.raft().stream_append(input));
     while let Some(result) = results.next().await {
-        let mut reply = AppendReply { count: 1, result: append_result(result.map_err(io::Error::other)?) };
+        let mut reply = AppendReply { count: 1, result: append_result(&result.map_err(io::Error::other)?) };
         while matches!(reply.result, AppendResult::Stored(_)) {
             let Some(Some(result)) = results.next().now_or_never() else { break };
             reply = AppendReply {
                 count: reply.count + 1,
-                result: append_result(result.map_err(io::Error::other)?),
+                result: append_result(&result.map_err(io::Error::other)?),
             };
         }
         replies.send(peer::encode(&reply)).await?;
@@ -99,11 +99,11 @@ fn append_request(frame: &[u8]) -> io::Result<AppendEntriesRequest<TypeConfig>> 
     })
 }
 
-fn append_result(result: StreamAppendResult<TypeConfig>) -> AppendResult {
+fn append_result(result: &StreamAppendResult<TypeConfig>) -> AppendResult {
     match result {
         Ok(upto) => AppendResult::Stored(upto.map(log_id_out)),
-        Err(StreamAppendError::Conflict(at)) => AppendResult::Conflict(log_id_out(at)),
-        Err(StreamAppendError::HigherVote(vote)) => AppendResult::HigherVote(vote_out(&vote)),
+        Err(StreamAppendError::Conflict(at)) => AppendResult::Conflict(log_id_out(*at)),
+        Err(StreamAppendError::HigherVote(vote)) => AppendResult::HigherVote(vote_out(vote)),
     }
 }
 
@@ -190,7 +190,11 @@ async fn serve_units(service: &PeerService, mut frames: Frames) -> io::Result<()
                 }
                 None => break,
             },
-            changed = leadership.changed() => drop(changed),
+            changed = leadership.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+            }
             lost = losses.changed() => {
                 drop(lost);
                 break;

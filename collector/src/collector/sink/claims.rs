@@ -90,7 +90,8 @@ mod tests {
     fn the_largest_claim_stays_whatever_the_order() {
         for order in [[3, 10, 200], [200, 10, 3], [10, 200, 3]] {
             let dir = tempfile::tempdir().unwrap();
-            let claims: Vec<Claims> = order.iter().map(|fence| Claims::stake(dir.path(), *fence).unwrap()).collect();
+            let claims: Vec<Claims> =
+                order.iter().map(|fence| Claims::stake(dir.path(), *fence).unwrap()).collect();
             assert!(claims.iter().all(|claim| claim.largest().unwrap() == 200), "{order:?}");
         }
     }

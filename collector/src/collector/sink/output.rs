@@ -39,7 +39,12 @@ impl Sink {
     /// # Errors
     /// When there is a newer owner, the output is not what the checkpoint says,
     /// or the file system refuses.
-    pub fn claim(place: Place, fence: u64, out_len: Option<u64>, lock_wait: Duration) -> Result<Self, SinkError> {
+    pub fn claim(
+        place: Place,
+        fence: u64,
+        out_len: Option<u64>,
+        lock_wait: Duration,
+    ) -> Result<Self, SinkError> {
         Self::claim_in_steps(place, fence, out_len, lock_wait, Steps::default())
     }
 

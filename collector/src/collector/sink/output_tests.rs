@@ -52,7 +52,10 @@ fn a_takeover_at_every_point_goes_on_from_the_checkpoint() {
             append(&mut first, &text[..written]).unwrap();
             let mut second = claim(dir.path(), 6, Some(checkpoint as u64)).unwrap();
             assert_eq!(second.ends_line(), checkpoint == 0 || text[..checkpoint].ends_with('\n'));
-            assert!(matches!(append(&mut first, "zombie"), Err(SinkError::Fenced { ours: 5, theirs: 6, .. })));
+            assert!(matches!(
+                append(&mut first, "zombie"),
+                Err(SinkError::Fenced { ours: 5, theirs: 6, .. })
+            ));
             append(&mut second, &text[checkpoint..]).unwrap();
             assert_eq!(output(dir.path()), text);
         }
@@ -144,7 +147,11 @@ fn a_zombie_that_was_stopped_after_any_step_does_no_harm() {
                 let stopped = stop_and_take_over(step, is_locked, is_claim, &case);
                 // A claim cannot come to the steps of a displacement without one.
                 let displaces = matches!(step, Step::Copied | Step::CopyEntitled | Step::Displaced);
-                assert_eq!(stopped, (!displaces || is_locked) && (step != Step::Opened || is_claim), "{case}");
+                assert_eq!(
+                    stopped,
+                    (!displaces || is_locked) && (step != Step::Opened || is_claim),
+                    "{case}"
+                );
             }
         }
     }

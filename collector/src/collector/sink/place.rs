@@ -127,7 +127,10 @@ mod tests {
         ];
         for (app, host, file) in cases {
             let refused = place(app, host, file);
-            assert!(matches!(refused, Err(PlaceError::Unsafe { .. })), "{app:?} {host:?} {file:?}: {refused:?}");
+            assert!(
+                matches!(refused, Err(PlaceError::Unsafe { .. })),
+                "{app:?} {host:?} {file:?}: {refused:?}"
+            );
         }
     }
 

@@ -1,0 +1,287 @@
+//! `rota node`: the tree itself.
+
+use std::io::Read;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Subcommand, ValueEnum};
+use http::Method;
+use rota_client::{Client, Repeat};
+use rota_protocol::http::{
+    Children, Data, Mode, MultiReply, MultiRequest, NodeBody, NodeCreate, NodeSet, NodeStat,
+};
+
+use crate::args::Format;
+use crate::operator::{Operator, Reading};
+use crate::output::{self, Table, facts, say};
+
+/// Nodes: the tree that everything is kept in.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// Write a node's data to standard output, as it is.
+    #[command(after_help = "Examples:\n  rota node get /app/config\n  rota node get /app/config --stat")]
+    Get {
+        /// The node.
+        #[arg(value_parser = absolute)]
+        path: String,
+        /// Show the node's Stat instead of its data.
+        #[arg(long)]
+        stat: bool,
+        #[command(flatten)]
+        reading: Reading,
+    },
+    /// List a node's children.
+    #[command(after_help = "Example:\n  rota node ls /app --all")]
+    Ls {
+        /// The node.
+        #[arg(value_parser = absolute)]
+        path: String,
+        /// Ask until all are there, not only for the first part.
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        reading: Reading,
+    },
+    /// Create a node.
+    #[command(after_help = "Examples:
+  rota node create /app --data hello
+  rota node create /app/job- --mode persistent-sequential --data - < job.json")]
+    Create(CreateArgs),
+    /// Replace a node's data.
+    #[command(disable_version_flag = true)]
+    #[command(after_help = "Example:\n  rota node set /app --data hello --version 3")]
+    Set(SetArgs),
+    /// Delete a node that has no children.
+    #[command(disable_version_flag = true)]
+    #[command(after_help = "Example:\n  rota node delete /app --version 4")]
+    Delete {
+        /// The node.
+        #[arg(value_parser = absolute)]
+        path: String,
+        /// The version that it must have.
+        #[arg(long)]
+        version: Option<i32>,
+        #[command(flatten)]
+        name: InName,
+    },
+    /// Do several operations, or none.
+    #[command(after_help = "The file holds {\"ops\":[…]}; an operation is one of create, delete, set, check, check_fence.
+
+Example:
+  echo '{\"ops\":[{\"op\":\"check\",\"path\":\"/a\",\"version\":3},{\"op\":\"set\",\"path\":\"/b\",\"data\":\"x\"}]}' |
+    rota node multi -")]
+    Multi {
+        /// A file with the operations, or `-` for standard input.
+        file: String,
+        #[command(flatten)]
+        name: InName,
+    },
+}
+
+/// In whose name a write is made.
+#[derive(Debug, Args)]
+pub(crate) struct InName {
+    /// The session, as `rota session open` shows it. An ephemeral node is kept by it.
+    #[arg(long, env = "ROTA_SESSION", hide_env_values = true, value_name = "ID:PASSWORD")]
+    session: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// The node.
+    #[arg(value_parser = absolute)]
+    path: String,
+    /// Its data; `-` reads it from standard input.
+    #[arg(long, default_value = "", allow_hyphen_values = true)]
+    data: String,
+    /// Its kind.
+    #[arg(long, value_enum, default_value_t = ModeArg::Persistent)]
+    mode: ModeArg,
+    #[command(flatten)]
+    name: InName,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SetArgs {
+    /// The node.
+    #[arg(value_parser = absolute)]
+    path: String,
+    /// Its new data; `-` reads it from standard input.
+    #[arg(long, allow_hyphen_values = true)]
+    data: String,
+    /// The version that it must have.
+    #[arg(long)]
+    version: Option<i32>,
+    #[command(flatten)]
+    name: InName,
+}
+
+/// Kind of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ModeArg {
+    /// Lives until deleted.
+    Persistent,
+    /// As `persistent`, with a number added to its name.
+    PersistentSequential,
+    /// Lives at most as long as its session.
+    Ephemeral,
+    /// As `ephemeral`, with a number added to its name.
+    EphemeralSequential,
+}
+
+impl From<ModeArg> for Mode {
+    fn from(mode: ModeArg) -> Self {
+        match mode {
+            ModeArg::Persistent => Self::Persistent,
+            ModeArg::PersistentSequential => Self::PersistentSequential,
+            ModeArg::Ephemeral => Self::Ephemeral,
+            ModeArg::EphemeralSequential => Self::EphemeralSequential,
+        }
+    }
+}
+
+/// A path of the tree. The servers check the rest of it.
+pub(crate) fn absolute(path: &str) -> Result<String, String> {
+    if path.starts_with('/') { Ok(path.to_owned()) } else { Err("a path begins with `/`".to_owned()) }
+}
+
+/// The endpoint of a node.
+pub(crate) fn endpoint(path: &str) -> String {
+    let names = path.strip_prefix('/').filter(|below| !below.is_empty()).map(|below| below.split('/'));
+    Client::path(["v1", "nodes"].into_iter().chain(names.into_iter().flatten()))
+}
+
+pub(crate) async fn run(operator: &Operator, command: NodeCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        NodeCommand::Get { path, stat, reading } => {
+            let body = operator.get(&Client::query(&endpoint(&path), [reading.param()])).await?;
+            if stat || operator.output.format == Format::Json {
+                operator.output.body(&body, describe)?;
+            } else {
+                let data = body.parse::<NodeBody>()?.data.unwrap_or_default();
+                output::data(&data.into_bytes()?)?;
+            }
+        }
+        NodeCommand::Ls { path, all, reading } => list(operator, &path, all, reading).await?,
+        NodeCommand::Create(args) => {
+            let Data { data, encoding } = data(&args.data)?;
+            let create = NodeCreate { data, encoding, mode: args.mode.into() };
+            let operator = operator.in_session(args.name.session);
+            let path = endpoint(&args.path);
+            let body = operator.ask(Method::POST, &path, Some(&create), Repeat::Unsafe).await?;
+            operator.output.body(&body, describe)?;
+        }
+        NodeCommand::Set(args) => {
+            let Data { data, encoding } = data(&args.data)?;
+            let set = NodeSet { data, encoding, version: args.version };
+            let operator = operator.in_session(args.name.session);
+            let body =
+                operator.ask(Method::PUT, &endpoint(&args.path), Some(&set), Repeat::Unsafe).await?;
+            operator.output.body(&body, describe)?;
+        }
+        NodeCommand::Delete { path, version, name } => {
+            let endpoint = Client::query(&endpoint(&path), [("version", version.map(|v| v.to_string()))]);
+            let operator = operator.in_session(name.session);
+            let body = operator.ask(Method::DELETE, &endpoint, None::<&()>, Repeat::Unsafe).await?;
+            operator.output.done(&body, &format!("{path} is deleted"))?;
+        }
+        NodeCommand::Multi { file, name } => {
+            let text = read(&file)?;
+            let multi: MultiRequest = serde_json::from_slice(&text)
+                .with_context(|| format!("{file} is not a multi: {{\"ops\":[…]}} is expected"))?;
+            let operator = operator.in_session(name.session);
+            let body = operator.ask(Method::POST, "/v1/multi", Some(&multi), Repeat::Unsafe).await?;
+            operator.output.body(&body, |reply: &MultiReply| results(&multi, reply))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn list(operator: &Operator, path: &str, all: bool, reading: Reading) -> anyhow::Result<()> {
+    let part = |after: Option<String>| {
+        let params = [("children", Some("true".to_owned())), ("after", after), reading.param()];
+        Client::query(&endpoint(path), params)
+    };
+    let names = |found: &Children| found.children.iter().map(|name| format!("{name}\n")).collect();
+    let first = operator.get(&part(None)).await?;
+    let mut found: Children = first.parse()?;
+    if !(all && found.more) {
+        operator.output.body(&first, names)?;
+        if found.more {
+            say("there are more children: `--all` lists them");
+        }
+        return Ok(());
+    }
+    while found.more {
+        let next: Children = operator.client.get(&part(found.children.last().cloned())).await?;
+        found.more = next.more;
+        found.children.extend(next.children);
+    }
+    operator.output.document(&found, names)
+}
+
+/// What `--data` stands for.
+fn data(given: &str) -> anyhow::Result<Data> {
+    let bytes = if given == "-" { read(given)? } else { given.as_bytes().to_vec() };
+    Ok(Data::from(bytes.as_slice()))
+}
+
+fn read(file: &str) -> anyhow::Result<Vec<u8>> {
+    if file != "-" {
+        return std::fs::read(file).with_context(|| format!("cannot read {file}"));
+    }
+    let mut bytes = Vec::new();
+    std::io::stdin().read_to_end(&mut bytes).context("cannot read standard input")?;
+    Ok(bytes)
+}
+
+fn describe(node: &NodeBody) -> String {
+    let NodeStat { czxid, mzxid, pzxid, ctime_ms, mtime_ms, .. } = node.stat;
+    facts([
+        ("path", node.path.clone()),
+        ("version", node.stat.version.to_string()),
+        ("bytes", node.stat.data_length.to_string()),
+        ("children", node.stat.num_children.to_string()),
+        ("ephemeral owner", format!("{:016x}", node.stat.ephemeral_owner)),
+        ("czxid", czxid.to_string()),
+        ("mzxid", mzxid.to_string()),
+        ("pzxid", pzxid.to_string()),
+        ("ctime ms", ctime_ms.to_string()),
+        ("mtime ms", mtime_ms.to_string()),
+        ("cversion", node.stat.cversion.to_string()),
+        ("aversion", node.stat.aversion.to_string()),
+    ])
+}
+
+fn results(multi: &MultiRequest, reply: &MultiReply) -> String {
+    let row = |(index, node): (usize, &Option<NodeBody>)| match node {
+        Some(node) => [
+            index.to_string(),
+            node.path.clone(),
+            node.stat.version.to_string(),
+            node.stat.mzxid.to_string(),
+        ],
+        None => [index.to_string(), "done".to_owned(), String::new(), String::new()],
+    };
+    debug_assert_eq!(multi.ops.len(), reply.results.len());
+    Table::new(["OPERATION", "PATH", "VERSION", "ZXID"], reply.results.iter().enumerate().map(row))
+        .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_an_endpoint_name_by_name() {
+        assert_eq!(endpoint("/"), "/v1/nodes");
+        assert_eq!(endpoint("/a/b c"), "/v1/nodes/a/b%20c");
+        assert_eq!(endpoint("/a/"), "/v1/nodes/a/");
+        assert!(absolute("a").is_err());
+    }
+
+    #[test]
+    fn data_is_the_text_itself() {
+        assert_eq!(data("x").unwrap().into_bytes().unwrap(), b"x");
+    }
+}

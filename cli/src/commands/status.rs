@@ -1,0 +1,152 @@
+//! `rota status`: the cluster on one screen, and whether it does its work.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use futures::future::join_all;
+use http::Method;
+use rota_client::{Client, ClientError, Repeat};
+use rota_protocol::http::{Cluster, PoolBody, Server, SessionBody};
+use serde::Serialize;
+
+use super::pool::pools_table;
+use crate::operator::Operator;
+use crate::output::{Table, count, say};
+
+/// How long each server, and the leader, has to answer. An election takes less
+/// than half a second.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Show the cluster on one screen.
+#[derive(Debug, Args)]
+#[command(after_help = "Exits with 1 when no leader answers, or when a pool has vacant buckets although it has members.
+
+Example:
+  rota status")]
+pub(crate) struct StatusArgs {}
+
+#[derive(Debug, Serialize)]
+struct Status {
+    cluster: Cluster,
+    /// The servers that the cluster has, by number, as they answered for themselves.
+    reached: Vec<Reached>,
+    sessions: usize,
+    pools: Vec<PoolBody>,
+    problems: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Reached {
+    id: u64,
+    /// The last write that it has applied, if it answers.
+    zxid: Option<u64>,
+}
+
+pub(crate) async fn run(operator: &Operator, _: StatusArgs) -> anyhow::Result<ExitCode> {
+    let (pools, leader_answers) = pools(operator).await?;
+    let cluster: Cluster = operator.client.get("/v1/cluster").await?;
+    let sessions: Vec<SessionBody> = operator.client.get("/v1/sessions").await?;
+    let reached = join_all(cluster.servers.iter().map(reach)).await;
+    let problems = problems(leader_answers, &pools);
+    let status = Status { cluster, reached, sessions: sessions.len(), pools, problems };
+    operator.output.document(&status, |status| render(status, leader_answers))?;
+    status.problems.iter().for_each(|problem| say(problem));
+    Ok(if status.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The pools, and whether a leader vouches for them. Servers name the last
+/// leader that they knew, so only one that answers is known to lead.
+async fn pools(operator: &Operator) -> Result<(Vec<PoolBody>, bool), ClientError> {
+    let patience = operator.deadline.min(PATIENCE);
+    let patient = operator.client.with_deadline(patience);
+    let body = None::<&()>;
+    match patient.request(Method::GET, "/v1/pools?consistent=true", body, &[], Repeat::Safe).await {
+        Ok(pools) => Ok((pools, true)),
+        Err(error) if error.is_unreachable() => Ok((operator.client.get("/v1/pools").await?, false)),
+        Err(error) => Err(error),
+    }
+}
+
+async fn reach(server: &Server) -> Reached {
+    let ask = async {
+        let client = Client::new([server.http_address.clone()?]).ok()?.with_deadline(PATIENCE);
+        let seen: Cluster = client.get("/v1/cluster").await.ok()?;
+        // Another process may have taken over the address.
+        (seen.server == server.id).then_some(seen.zxid)
+    };
+    Reached { id: server.id, zxid: ask.await }
+}
+
+fn problems(leader_answers: bool, pools: &[PoolBody]) -> Vec<String> {
+    let no_leader = (!leader_answers).then(|| {
+        "no leader answers: is a majority of the servers running? What is shown may be old".to_owned()
+    });
+    let vacant = pools.iter().filter(|pool| pool.vacant > 0 && pool.members > 0).map(|pool| {
+        let members = count(pool.members, "member");
+        format!("pool {}: {} of {} are vacant though it has {members}", pool.name, pool.vacant, buckets(pool))
+    });
+    no_leader.into_iter().chain(vacant).collect()
+}
+
+fn buckets(pool: &PoolBody) -> String {
+    count(pool.buckets, "bucket")
+}
+
+fn render(status: &Status, leader_answers: bool) -> String {
+    let cluster = &status.cluster;
+    let leader = match cluster.leader.filter(|_| leader_answers) {
+        Some(leader) => format!("server {leader} leads"),
+        None => "no leader".to_owned(),
+    };
+    let answering = status.reached.iter().filter(|reached| reached.zxid.is_some()).count();
+    let mut text = format!(
+        "cluster {}: {leader} in term {}, {answering} of {} answer, zxid {}, {}\n\n",
+        cluster.cluster,
+        cluster.term,
+        count(cluster.servers.len() as u64, "server"),
+        cluster.zxid,
+        count(status.sessions as u64, "session"),
+    );
+    let servers = cluster.servers.iter().zip(&status.reached).map(|(server, reached)| {
+        let zxid = reached.zxid.map_or_else(|| "does not answer".to_owned(), |zxid| zxid.to_string());
+        let address = server.http_address.clone().unwrap_or_default();
+        [server.id.to_string(), super::cluster::role(server), address, zxid]
+    });
+    text += &Table::new(["SERVER", "ROLE", "HTTP", "ZXID"], servers).to_string();
+    if !status.pools.is_empty() {
+        text += &format!("\n{}", pools_table(&status.pools));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rota_core::pool::{Kind, Spec};
+
+    fn pool(members: u32, vacant: u32) -> PoolBody {
+        PoolBody {
+            name: "mail".into(),
+            spec: Spec::new(Kind::Hashed { buckets: 8 }),
+            version: 0,
+            table_version: 1,
+            members,
+            buckets: 8,
+            vacant,
+            moving: 0,
+        }
+    }
+
+    #[test]
+    fn vacant_buckets_are_a_problem_only_where_somebody_could_have_them() {
+        assert!(problems(true, &[pool(0, 8), pool(2, 0)]).is_empty());
+        let found = problems(true, &[pool(1, 3)]);
+        assert_eq!(found, ["pool mail: 3 of 8 buckets are vacant though it has 1 member"]);
+    }
+
+    #[test]
+    fn no_leader_is_a_problem() {
+        assert!(problems(false, &[])[0].starts_with("no leader answers"));
+    }
+}

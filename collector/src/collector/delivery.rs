@@ -1,0 +1,241 @@
+//! What of a source is in the output, and what the checkpoint says of it.
+//!
+//! What is written where, and in which order, is what makes a crash at any
+//! point harmless:
+//!
+//! 1. The output is cut back to what the checkpoint vouches for.
+//! 2. Bytes are appended to the output.
+//! 3. The output is brought to the disk, then the checkpoint is written.
+//! 4. The next incarnation is asked for only after a checkpoint that is in it:
+//!    asking tells the agent that the earlier ones are not needed any more.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::checkpoint::{Checkpoint, Checkpoints};
+use super::gaps::{self, GapRecord};
+use super::lines::Lines;
+use super::pull::{BACKOFF, Job, PullError};
+use super::sink::{Sink, SinkError};
+use crate::clock::unix_ms;
+use crate::wire::GapReason;
+
+/// A checkpoint is written at most this long after bytes were appended, and not
+/// more often,
+const CHECKPOINT_EVERY: Duration = Duration::from_millis(200);
+/// unless there are more than this many of them. What is not in a checkpoint is
+/// pulled again after a crash.
+const CHECKPOINT_BYTES: u64 = 4 << 20;
+
+/// The delivery of one source under one grant.
+pub(super) struct Delivery<'a, C> {
+    job: &'a Job<C>,
+    /// `None` only while a thread has it.
+    sink: Option<Sink>,
+    /// What the output holds; `None`: nothing was ever read.
+    at: Option<Checkpoint>,
+    /// The last checkpoint that was written.
+    saved: Option<Checkpoint>,
+    saved_at: Instant,
+    /// What was read and is not in the output yet.
+    lines: Lines,
+}
+
+/// Bytes that are missing from an offset on; to which, if that is known.
+pub(super) type Missing = (u64, Option<u64>, GapReason);
+
+impl<'a, C: Checkpoints> Delivery<'a, C> {
+    /// Reads the checkpoint and takes over the output.
+    pub(super) async fn claim(job: &'a Job<C>, stop: &CancellationToken) -> Result<Self, PullError> {
+        let data = until_ok(stop, "checkpoint not read", || job.checkpoints.read()).await?;
+        let saved = match data {
+            None => None,
+            Some(data) => match Checkpoint::decode(&data) {
+                Ok(checkpoint) => Some(checkpoint),
+                Err(source) => return Err(PullError::Checkpoint { data, source }),
+            },
+        };
+        let (place, fence, lock_wait) = (job.place.clone(), job.fence, job.lock_wait);
+        let claim = move || Sink::claim(place, fence, saved.map(|saved| saved.out_len), lock_wait);
+        let sink = spawn_blocking(claim).await.map_err(|error| died(&job.place.output, error))??;
+        Ok(Self {
+            job,
+            sink: Some(sink),
+            at: saved,
+            saved,
+            saved_at: Instant::now(),
+            lines: Lines::default(),
+        })
+    }
+
+    /// The next byte that is needed: of which incarnation (`None`: the oldest),
+    /// at which offset.
+    pub(super) fn next(&self) -> (Option<u64>, u64) {
+        let offset = self.at.map_or(0, |at| at.offset + self.lines.held_len());
+        (self.at.map(|at| at.incarnation), offset)
+    }
+
+    /// The last checkpoint that was written.
+    pub(super) fn saved(&self) -> Option<Checkpoint> {
+        self.saved
+    }
+
+    /// When [`Self::tend`] has something to do, if nothing comes until then.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let held = self.lines.due().map(Instant::from_std);
+        let unsaved = self.is_dirty().then(|| self.saved_at + CHECKPOINT_EVERY);
+        held.into_iter().chain(unsaved).min()
+    }
+
+    /// The first answer of all says with which incarnation it begins. That is
+    /// written down before anything else: an output that is not empty always has
+    /// a checkpoint.
+    pub(super) async fn begin(
+        &mut self,
+        incarnation: u64,
+        stop: &CancellationToken,
+    ) -> Result<(), PullError> {
+        if self.at.is_some() {
+            return Ok(());
+        }
+        self.at = Some(Checkpoint { incarnation, offset: 0, out_len: 0 });
+        self.save(stop).await
+    }
+
+    /// Delivers the next bytes, as far as they are whole lines.
+    pub(super) async fn deliver(&mut self, bytes: &Bytes) -> Result<(), PullError> {
+        let ready = self.lines.push(bytes, std::time::Instant::now());
+        self.append(ready).await
+    }
+
+    /// Goes on with another incarnation.
+    pub(super) async fn go_on(
+        &mut self,
+        next: u64,
+        gap: Option<Missing>,
+        stop: &CancellationToken,
+    ) -> Result<(), PullError> {
+        let Some(at) = self.at else { return Ok(()) };
+        let held = self.lines.take();
+        self.append(held.into_iter().collect()).await?;
+        if let Some((from, to, reason)) = gap {
+            // So that whoever has to repeat this finds the same gap.
+            self.save(stop).await?;
+            let source = self.job.place.item.clone();
+            warn!(%source, incarnation = at.incarnation, from, to, reason = reason.as_str(), "bytes are missing");
+            let record =
+                GapRecord { source, incarnation: at.incarnation, from, to, reason, time_ms: unix_ms() };
+            let dir: PathBuf = self.job.place.dir.clone();
+            self.with_sink(move |sink| sink.as_owner(|| gaps::record(&dir, &record))).await?;
+        }
+        if self.sink.as_ref().is_some_and(|sink| !sink.ends_line()) {
+            self.with_sink(|sink| sink.append(&[Bytes::from_static(b"\n")])).await?;
+        }
+        let out_len = self.sink.as_ref().map_or(0, Sink::len);
+        info!(source = %self.job.place.item, from = at.incarnation, to = next, "next incarnation");
+        self.at = Some(Checkpoint { incarnation: next, offset: 0, out_len });
+        self.save(stop).await
+    }
+
+    /// Writes what is due: a line that has been held back for long enough, and
+    /// the checkpoint. Returns whether a checkpoint was written.
+    pub(super) async fn tend(&mut self, stop: &CancellationToken) -> Result<bool, PullError> {
+        if self.lines.due().is_some_and(|due| due <= std::time::Instant::now()) {
+            let held = self.lines.take();
+            self.append(held.into_iter().collect()).await?;
+        }
+        let unsaved = self.at.map_or(0, |at| at.out_len) - self.saved.map_or(0, |saved| saved.out_len);
+        let due = self.saved_at.elapsed() >= CHECKPOINT_EVERY || unsaved >= CHECKPOINT_BYTES;
+        if due && self.is_dirty() {
+            self.save(stop).await?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Tries to write a last checkpoint. If that fails, the next owner pulls a
+    /// little again; what is held back is left to it anyway.
+    pub(super) async fn finish(&mut self) -> Result<(), PullError> {
+        if self.is_dirty() {
+            let once = CancellationToken::new();
+            once.cancel();
+            self.save(&once).await?;
+        }
+        Ok(())
+    }
+
+    fn is_dirty(&self) -> bool {
+        self.at != self.saved
+    }
+
+    async fn append(&mut self, parts: Vec<Bytes>) -> Result<(), PullError> {
+        let Some(at) = self.at.as_mut().filter(|_| !parts.is_empty()) else { return Ok(()) };
+        let written: u64 = parts.iter().map(|part| part.len() as u64).sum();
+        at.offset += written;
+        at.out_len += written;
+        self.with_sink(move |sink| sink.append(&parts)).await
+    }
+
+    /// Brings the output to the disk and then writes the checkpoint, for as long
+    /// as it takes.
+    async fn save(&mut self, stop: &CancellationToken) -> Result<(), PullError> {
+        let Some(at) = self.at else { return Ok(()) };
+        if self.saved.is_none_or(|saved| saved.out_len != at.out_len) {
+            self.with_sink(Sink::sync).await?;
+        }
+        let data = at.encode();
+        until_ok(stop, "checkpoint not written", || self.job.checkpoints.write(data.clone())).await?;
+        (self.saved, self.saved_at) = (Some(at), Instant::now());
+        Ok(())
+    }
+
+    /// Lets a thread act on the sink. If this is given up, the thread still
+    /// finishes: it is a zombie then, which the sink is made for.
+    async fn with_sink<T: Send + 'static>(
+        &mut self,
+        act: impl FnOnce(&mut Sink) -> Result<T, SinkError> + Send + 'static,
+    ) -> Result<T, PullError> {
+        let output = &self.job.place.output;
+        let Some(mut sink) = self.sink.take() else { return Err(died(output, "the output is in use")) };
+        let acted = spawn_blocking(move || {
+            let acted = act(&mut sink);
+            (sink, acted)
+        });
+        let (sink, acted) = acted.await.map_err(|error| died(output, error))?;
+        self.sink = Some(sink);
+        Ok(acted?)
+    }
+}
+
+/// Tries once, and then until it succeeds or has to stop.
+async fn until_ok<T, E, F>(
+    stop: &CancellationToken,
+    what: &str,
+    attempt: impl Fn() -> F,
+) -> Result<T, PullError>
+where
+    E: std::error::Error + 'static,
+    F: Future<Output = Result<T, E>>,
+{
+    let mut pause = BACKOFF.0;
+    loop {
+        match attempt().await {
+            Ok(done) => return Ok(done),
+            Err(error) => warn!(error = &error as &dyn std::error::Error, "{what}"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Err(PullError::Stopped),
+            () = sleep(pause) => pause = (pause * 2).min(BACKOFF.1),
+        }
+    }
+}
+
+fn died(output: &Path, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> PullError {
+    PullError::Sink(SinkError::Io { path: output.to_owned(), source: std::io::Error::other(error) })
+}

@@ -26,6 +26,7 @@ pub(crate) fn command() -> clap::Command {
 
 /// What every command understands.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// The coordinators' HTTP addresses, HOST:PORT, separated by commas.
     #[arg(long, global = true, env = "ROTA_SERVERS", value_delimiter = ',', default_value = "127.0.0.1:7710")]
@@ -54,6 +55,8 @@ pub(crate) enum Format {
 pub(crate) enum Command {
     Coordinator(commands::coordinator::CoordinatorArgs),
     Worker(commands::worker::WorkerArgs),
+    Agent(commands::agent::AgentArgs),
+    Collector(commands::collector::CollectorArgs),
     Demo(commands::demo::DemoArgs),
     Status(commands::status::StatusArgs),
     #[command(subcommand)]
@@ -82,7 +85,7 @@ pub(crate) enum Command {
 impl Command {
     /// Whether it runs until it is told to stop.
     pub(crate) fn is_service(&self) -> bool {
-        matches!(self, Self::Coordinator(_) | Self::Worker(_))
+        matches!(self, Self::Coordinator(_) | Self::Worker(_) | Self::Agent(_) | Self::Collector(_))
     }
 }
 

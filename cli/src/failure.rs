@@ -8,6 +8,7 @@ use rota_client::ClientError;
 use rota_protocol::http::{Code, ErrorBody};
 
 use crate::args::Format;
+use crate::output::say;
 
 /// The exit code of a command line that is not one, or lacks a confirmation.
 pub(crate) const USAGE: u8 = 2;
@@ -15,10 +16,13 @@ pub(crate) const USAGE: u8 = 2;
 /// Says why the command failed.
 pub(crate) fn report(error: &Error, format: Format) -> ExitCode {
     match format {
-        Format::Table => eprintln!("rota: {}", sentence(error)),
-        Format::Json => eprintln!("{}", serde_json::json!(body(error))),
+        Format::Table => say(&sentence(error)),
+        Format::Json => eprintln!("{}", serde_json::to_string(&body(error)).unwrap_or_default()),
     }
-    ExitCode::FAILURE
+    match client_error(error) {
+        Some(ClientError::BadAddress(_)) => ExitCode::from(USAGE),
+        _ => ExitCode::FAILURE,
+    }
 }
 
 fn client_error(error: &Error) -> Option<&ClientError> {

@@ -7,6 +7,7 @@ mod args;
 mod commands;
 mod config;
 mod failure;
+mod input;
 mod operator;
 mod output;
 
@@ -51,7 +52,11 @@ fn parse() -> Result<Cli, ExitCode> {
 /// Logs go to standard error, with fields: `ROTA_LOG=debug` shows more.
 fn start_logging(cli: &Cli) {
     use tracing_subscriber::EnvFilter;
-    let default = if cli.command.is_service() { "info,openraft=warn,raft_log=warn,chunked_wal=warn,sled=warn" } else { "warn" };
+    let default = match cli.command.is_service() {
+        true => "info,openraft=warn,raft_log=warn,chunked_wal=warn,sled=warn",
+        // `rota table owner` says itself that a table is from the disk.
+        false => "warn,rota_client::table=error",
+    };
     let filter = EnvFilter::try_from_env("ROTA_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();

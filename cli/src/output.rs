@@ -92,12 +92,14 @@ pub(crate) fn say(text: &str) {
 pub(crate) struct Table<const N: usize> {
     names: [&'static str; N],
     rows: Vec<[String; N]>,
+    numeric: [bool; N],
 }
 
 impl<const N: usize> Table<N> {
     pub(crate) fn new(names: [&'static str; N], rows: impl IntoIterator<Item = [String; N]>) -> Self {
-        let rows = rows.into_iter().map(|row| row.map(|cell| printable(&cell))).collect();
-        Self { names, rows }
+        let rows: Vec<_> = rows.into_iter().map(|row| row.map(|cell| printable(&cell))).collect();
+        let numeric = std::array::from_fn(|column| all_numbers(rows.iter().map(|row| row[column].as_str())));
+        Self { names, rows, numeric }
     }
 
     /// The names, in columns as wide as `widths`.
@@ -121,18 +123,18 @@ impl<const N: usize> Table<N> {
 
     fn line<T: AsRef<str>>(&self, cells: &[T; N], widths: [usize; N]) -> String {
         let mut line = String::new();
-        for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
+        for ((cell, width), numeric) in cells.iter().zip(widths).zip(self.numeric) {
             let cell = cell.as_ref();
-            line += &if self.is_numeric(column) { format!("{cell:>width$}") } else { format!("{cell:<width$}") };
+            line += &if numeric { format!("{cell:>width$}") } else { format!("{cell:<width$}") };
             line += GAP;
         }
         format!("{}\n", line.trim_end())
     }
+}
 
-    fn is_numeric(&self, column: usize) -> bool {
-        let mut cells = self.rows.iter().map(|row| row[column].as_str()).filter(|cell| *cell != NOTHING).peekable();
-        cells.peek().is_some() && cells.all(|cell| cell.parse::<f64>().is_ok())
-    }
+fn all_numbers<'a>(cells: impl Iterator<Item = &'a str>) -> bool {
+    let mut cells = cells.filter(|cell| *cell != NOTHING).peekable();
+    cells.peek().is_some() && cells.all(|cell| cell.parse::<f64>().is_ok())
 }
 
 impl<const N: usize> fmt::Display for Table<N> {
@@ -143,8 +145,12 @@ impl<const N: usize> fmt::Display for Table<N> {
     }
 }
 
-/// Names and what they stand for, one a line.
-pub(crate) fn facts<const N: usize>(facts: [(&str, String); N]) -> String {
+/// A name, and what it stands for.
+pub(crate) type Fact = (&'static str, String);
+
+/// Facts, one a line.
+pub(crate) fn facts(facts: impl AsRef<[Fact]>) -> String {
+    let facts = facts.as_ref();
     let width = facts.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     facts.iter().map(|(name, value)| format!("{name:<width$}{GAP}{}\n", printable(value))).collect()
 }
@@ -191,7 +197,10 @@ mod tests {
 
     #[test]
     fn what_others_wrote_stays_on_its_line() {
-        assert_eq!(facts([("a", "x\n\u{1b}[2J".into()), ("bcd", "".into())]), "a    x\\n\\u{1b}[2J\nbcd  -\n");
+        assert_eq!(
+            facts([("a", "x\n\u{1b}[2J".into()), ("bcd", "".into())]),
+            "a    x\\n\\u{1b}[2J\nbcd  -\n"
+        );
     }
 
     #[test]

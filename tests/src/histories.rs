@@ -157,11 +157,15 @@ impl Histories {
         idle
     }
 
-    /// What goes on now, by bucket.
+    /// On how many buckets each member works now, those in `except` left out.
     #[must_use]
-    pub fn now(&self) -> BTreeMap<&str, &Stint> {
-        let last = self.stints.iter().filter_map(|(bucket, stints)| Some((bucket.as_str(), stints.last()?)));
-        last.filter(|(_, stint)| stint.ended_ns.is_none()).collect()
+    pub fn shares(&self, except: &[&str]) -> BTreeMap<String, usize> {
+        let mut shares = BTreeMap::new();
+        let going_on = self.stints().filter(|stint| stint.ended_ns.is_none());
+        for stint in going_on.filter(|stint| !except.contains(&stint.member.as_str())) {
+            *shares.entry(stint.member.clone()).or_default() += 1;
+        }
+        shares
     }
 
     /// The buckets that a member worked on at a time.

@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rota_protocol::http::{NodeCreate, NodeSet};
+use rota_worker::monotonic_ns;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::call::{Call, Http, Outcome};
+use crate::patience::eventually;
 
 /// Pause of a writer whose server did not answer.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
@@ -22,6 +24,21 @@ pub struct Record {
     pub tried: BTreeMap<String, String>,
     /// Nodes whose data only ever grows, each written by one writer.
     pub marks: BTreeMap<String, Mark>,
+    /// When something was acknowledged, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub times_ns: Vec<u64>,
+}
+
+impl Record {
+    /// The longest time after `since_ns` in which nothing was acknowledged to
+    /// anybody.
+    #[must_use]
+    pub fn longest_silence(&self, since_ns: u64) -> Duration {
+        let mut times: Vec<u64> = self.times_ns.iter().copied().filter(|at| *at >= since_ns).collect();
+        times.push(since_ns);
+        times.sort_unstable();
+        let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
+        Duration::from_nanos(gaps.max().unwrap_or(u64::MAX))
+    }
 }
 
 /// The number in a node that one writer sets again and again.
@@ -65,10 +82,21 @@ impl Load {
         load
     }
 
-    /// How many writes were acknowledged until now.
+    /// How many writes were acknowledged after `since_ns`.
     #[must_use]
-    pub fn acknowledged(&self) -> usize {
-        self.record.lock().expect("writers do not panic").acknowledged.len()
+    pub fn acknowledged_since(&self, since_ns: u64) -> usize {
+        let record = self.record.lock().expect("writers do not panic");
+        record.times_ns.iter().filter(|at| **at > since_ns).count()
+    }
+
+    /// Waits until `count` writes were acknowledged after `since_ns`.
+    pub async fn acknowledges(&self, count: usize, since_ns: u64, within: Duration) {
+        eventually(&format!("{count} writes are acknowledged"), within, async || {
+            let done = self.acknowledged_since(since_ns);
+            anyhow::ensure!(done >= count, "{done} of {count} writes were acknowledged");
+            Ok(())
+        })
+        .await;
     }
 
     /// Has the writers stop, each after the request that is under way.
@@ -134,6 +162,10 @@ impl Writer {
     }
 
     async fn write(&self, call: Call) -> bool {
-        matches!(self.http.write(&self.server, call).await, Outcome::Done(_))
+        let done = matches!(self.http.write(&self.server, call).await, Outcome::Done(_));
+        if done {
+            self.note(|record| record.times_ns.push(monotonic_ns()));
+        }
+        done
     }
 }

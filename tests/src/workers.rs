@@ -113,12 +113,20 @@ impl Pool {
     /// # Panics
     /// When it cannot join.
     pub async fn join_with<H: Handler>(&self, member: &str, handler: H) -> Worker {
+        self.join_as(JoinPool { name: member.to_owned(), ..JoinPool::default() }, handler).await
+    }
+
+    /// A worker inside the test, that says this of itself.
+    ///
+    /// # Panics
+    /// When it cannot join.
+    pub async fn join_as<H: Handler>(&self, join: JoinPool, handler: H) -> Worker {
         let client = Client::new(self.servers.iter().cloned()).expect("the addresses are sound");
         let options = JoinOptions {
-            join: JoinPool { name: member.to_owned(), ..JoinPool::default() },
+            history: Some(self.history(&join.name).1),
+            join,
             pool: self.name.clone(),
             session_timeout: self.timeout,
-            history: Some(self.history(member).1),
         };
         Worker::join(client, options, handler).await.expect("the worker can join")
     }
@@ -158,17 +166,27 @@ impl Pool {
 
     /// As [`Pool::is_shared_by`], with a deadline.
     pub async fn is_shared_within(&self, members: &[&str], buckets: usize, within: Duration) {
+        let (least, most) = (buckets / members.len(), buckets.div_ceil(members.len()));
+        let fair = |shares: &BTreeMap<String, usize>| {
+            let each = members.iter().all(|name| shares.get(*name).is_some_and(|n| (least..=most).contains(n)));
+            each && shares.len() == members.len() && shares.values().sum::<usize>() == buckets
+        };
         let what = format!("{members:?} share {buckets} buckets of {}", self.name);
         eventually(&what, within, async || {
-            let histories = self.histories();
-            let mut shares: BTreeMap<&str, usize> = members.iter().map(|member| (*member, 0)).collect();
-            for stint in histories.now().into_values() {
-                *shares.entry(&stint.member).or_default() += 1;
-            }
-            let (least, most) = (buckets / members.len(), buckets.div_ceil(members.len()));
-            let fair = shares.values().all(|share| (least..=most).contains(share));
-            let all = shares.len() == members.len() && shares.values().sum::<usize>() == buckets;
-            ensure!(fair && all, "they have {shares:?}");
+            let shares = self.histories().shares(&[]);
+            ensure!(fair(&shares), "they have {shares:?}");
+            Ok(())
+        })
+        .await;
+    }
+
+    /// Waits until the members work on so many buckets each, not counting what
+    /// those among `frozen` believe to work on.
+    pub async fn has_shares(&self, wanted: &[(&str, usize)], frozen: &[&str]) {
+        let wanted: BTreeMap<String, usize> = wanted.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect();
+        eventually(&format!("the shares of {} are {wanted:?}", self.name), LIVENESS, async || {
+            let shares = self.histories().shares(frozen);
+            ensure!(shares == wanted, "they are {shares:?}");
             Ok(())
         })
         .await;

@@ -7,14 +7,13 @@ use http::Method;
 use rota_client::{Client, Repeat};
 use rota_protocol::http::{CheckpointBody, CheckpointPut};
 
-use crate::args::Format;
 use crate::operator::{Operator, Reading};
-use crate::output::{self, say};
+use crate::output::say;
 
 /// Checkpoints: positions that travel with the buckets.
 #[derive(Debug, Subcommand)]
 pub(crate) enum CheckpointCommand {
-    /// Read a bucket's checkpoint.
+    /// Write a bucket's checkpoint to standard output.
     #[command(after_help = "Example:\n  rota checkpoint get mail 17")]
     Get {
         /// The pool.
@@ -43,11 +42,8 @@ pub(crate) enum CheckpointCommand {
 pub(crate) async fn run(operator: &Operator, command: CheckpointCommand) -> anyhow::Result<ExitCode> {
     match command {
         CheckpointCommand::Get { pool, bucket, reading } => {
-            let body = operator.get(&Client::query(&path(&pool, &bucket), [reading.param()])).await?;
-            match operator.output.format {
-                Format::Json => operator.output.body(&body, |_: &CheckpointBody| String::new())?,
-                Format::Table => output::data(body.parse::<CheckpointBody>()?.data.as_bytes())?,
-            }
+            let path = Client::query(&path(&pool, &bucket), [reading.param()]);
+            operator.show(&path, |found: &CheckpointBody| format!("{}\n", found.data)).await?;
         }
         CheckpointCommand::Put { pool, bucket, fence, data } => {
             let put = CheckpointPut { fence, data };

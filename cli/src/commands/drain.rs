@@ -8,7 +8,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::Args;
 use http::Method;
 use rota_client::{Client, Repeat, TableCache};
@@ -29,13 +29,15 @@ const NAMED_MAX: usize = 20;
 
 /// Empty a member: its buckets pass to the others, and it gets no more.
 #[derive(Debug, Args)]
-#[command(after_help = "Says how many buckets will move, drains, and waits until the member has none. Exits with 1 if some
+#[command(
+    after_help = "Says how many buckets will move, drains, and waits until the member has none. Exits with 1 if some
 are left at the timeout; the member goes on draining then.
 
 Examples:
   rota drain mail w1 --dry-run
   rota drain mail w1
-  rota drain mail w1 --undo")]
+  rota drain mail w1 --undo"
+)]
 pub(crate) struct DrainArgs {
     /// The pool.
     pool: String,
@@ -86,8 +88,8 @@ pub(crate) async fn run(operator: &Operator, args: DrainArgs) -> anyhow::Result<
     }
     operator.output.document(&outcome, render)?;
     if waits && !outcome.remaining.is_empty() {
-        let (buckets, seconds) = (name_some(&outcome.remaining), args.timeout.as_secs());
-        say(&format!("after {seconds} s member {} still has {buckets}; it goes on draining", args.member));
+        let (member, buckets) = (&args.member, name_some(&outcome.remaining));
+        say(&format!("after {:?} member {member} still has {buckets}; it goes on draining", args.timeout));
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
@@ -95,17 +97,19 @@ pub(crate) async fn run(operator: &Operator, args: DrainArgs) -> anyhow::Result<
 
 async fn preview(operator: &Operator, args: &DrainArgs) -> anyhow::Result<Outcome> {
     let path = |last| Client::path(["v1", "pools", &args.pool, last]);
+    let member = Client::path(["v1", "pools", &args.pool, "members", &args.member]);
+    let member: MemberBody = operator.client.get(&member).await?;
     let mut members: Vec<MemberBody> = operator.client.get(&path("members")).await?;
     let table: TableBody = operator.client.get(&path("table")).await?;
-    let subject = members.iter_mut().find(|member| member.name == args.member);
-    let subject = subject.with_context(|| format!("pool {:?} has no member {:?}", args.pool, args.member))?;
-    let draining = std::mem::replace(&mut subject.member.draining, !args.undo);
+    for found in members.iter_mut().filter(|found| found.name == args.member) {
+        found.member.draining = !args.undo;
+    }
     let problem = problem(&members, &table.rows);
     let report = check::check(&problem, &solve(&problem));
     Ok(Outcome {
         pool: args.pool.clone(),
         member: args.member.clone(),
-        draining,
+        draining: member.member.draining,
         report: report.map_err(|fault| anyhow!("the planner's answer is wrong: {fault}"))?,
         remaining: owned_by(&args.member, &table.rows),
     })
@@ -135,7 +139,9 @@ fn summary(outcome: &Outcome, undo: bool) -> String {
     let moves = count(report.moves, "move");
     let then = if undo { "with it" } else { "without it" };
     let least = report.moves_lower_bound;
-    format!("member {member} has {has}; pool {pool} is balanced {then} after {moves} (at least {least} needed)")
+    format!(
+        "member {member} has {has}; pool {pool} is balanced {then} after {moves} (at least {least} needed)"
+    )
 }
 
 /// Waits, and returns the buckets that are left at the timeout.

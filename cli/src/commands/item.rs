@@ -23,7 +23,9 @@ pub(crate) enum ItemCommand {
         reading: Reading,
     },
     /// Add an item that stays until it is removed, or replace one.
-    #[command(after_help = "Example:\n  rota item add logs app1:access --address 10.0.0.7:7730 --label app=shop")]
+    #[command(
+        after_help = "Example:\n  rota item add logs app1:access --address 10.0.0.7:7730 --label app=shop"
+    )]
     Add {
         /// The pool.
         pool: String,
@@ -71,7 +73,6 @@ fn path(pool: &str) -> String {
 }
 
 fn table(items: &[ItemBody]) -> String {
-    let row =
-        |item: &ItemBody| [item.name.clone(), item.item.address.clone(), labels(&item.item.labels)];
+    let row = |item: &ItemBody| [item.name.clone(), item.item.address.clone(), labels(&item.item.labels)];
     Table::new(["ITEM", "ADDRESS", "LABELS"], items.iter().map(row)).to_string()
 }

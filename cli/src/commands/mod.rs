@@ -1,7 +1,9 @@
 //! One file for each command, or family of them: what it takes, and what it does.
 
+pub(crate) mod agent;
 pub(crate) mod checkpoint;
 pub(crate) mod cluster;
+pub(crate) mod collector;
 pub(crate) mod completions;
 pub(crate) mod coordinator;
 pub(crate) mod demo;
@@ -32,6 +34,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Coordinator(args) => coordinator::run(args).await,
         Command::Worker(args) => worker::run(&global, args).await,
+        Command::Agent(args) => agent::run(&global, args).await,
+        Command::Collector(args) => collector::run(&global, args).await,
         Command::Demo(args) => demo::run(&global, args).await,
         Command::Status(args) => status::run(&operator()?, args).await,
         Command::Pool(command) => pool::run(&operator()?, command).await,

@@ -25,17 +25,21 @@ pub(crate) enum SessionCommand {
         id: String,
     },
     /// Open a session, and show its id and password. It is not kept alive.
-    #[command(after_help = "Whatever is done in the session's name (`--session ID:PASSWORD`) counts as a sign of life.
+    #[command(
+        after_help = "Whatever is done in the session's name (`--session ID:PASSWORD`) counts as a sign of life.
 
 Example:
-  rota session open --timeout 30s")]
+  rota session open --timeout 30s"
+    )]
     Open {
         /// How long it outlives the last sign of its client, e.g. 30s.
         #[arg(long, value_parser = duration)]
         timeout: Option<Duration>,
     },
     /// Close a session: its ephemeral nodes go with it.
-    #[command(after_help = "Example:\n  rota session close 5f2c9a0b1d3e4f67 --password 00112233445566778899aabbccddeeff")]
+    #[command(
+        after_help = "Example:\n  rota session close 5f2c9a0b1d3e4f67 --password 00112233445566778899aabbccddeeff"
+    )]
     Close {
         /// The session.
         id: String,

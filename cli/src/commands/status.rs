@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use futures::future::join_all;
-use http::Method;
-use rota_client::{Client, ClientError, Repeat};
+use rota_client::{Client, ClientError};
 use rota_protocol::http::{Cluster, PoolBody, Server, SessionBody};
 use serde::Serialize;
 
@@ -16,14 +15,16 @@ use crate::output::{Table, count, say};
 
 /// How long each server, and the leader, has to answer. An election takes less
 /// than half a second.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Show the cluster on one screen.
 #[derive(Debug, Args)]
-#[command(after_help = "Exits with 1 when no leader answers, or when a pool has vacant buckets although it has members.
+#[command(
+    after_help = "Exits with 1 when no leader answers, or when a pool has vacant buckets although it has members.
 
 Example:
-  rota status")]
+  rota status"
+)]
 pub(crate) struct StatusArgs {}
 
 #[derive(Debug, Serialize)]
@@ -58,14 +59,16 @@ pub(crate) async fn run(operator: &Operator, _: StatusArgs) -> anyhow::Result<Ex
 /// The pools, and whether a leader vouches for them. Servers name the last
 /// leader that they knew, so only one that answers is known to lead.
 async fn pools(operator: &Operator) -> Result<(Vec<PoolBody>, bool), ClientError> {
-    let patience = operator.deadline.min(PATIENCE);
-    let patient = operator.client.with_deadline(patience);
-    let body = None::<&()>;
-    match patient.request(Method::GET, "/v1/pools?consistent=true", body, &[], Repeat::Safe).await {
-        Ok(pools) => Ok((pools, true)),
-        Err(error) if error.is_unreachable() => Ok((operator.client.get("/v1/pools").await?, false)),
-        Err(error) => Err(error),
+    let impatient = operator.client.with_deadline(operator.deadline.min(PATIENCE));
+    // Any of the servers may hang, and what one had passed on to a leader that
+    // died just now is lost: so once for each, and once more.
+    for _ in 0..=operator.client.servers().len() {
+        match impatient.get("/v1/pools?consistent=true").await {
+            Err(error) if error.is_unreachable() => {}
+            answer => return Ok((answer?, true)),
+        }
     }
+    Ok((operator.client.get("/v1/pools").await?, false))
 }
 
 async fn reach(server: &Server) -> Reached {

@@ -12,12 +12,14 @@ use crate::output::say;
 
 /// Show what happens to a node, one event a line.
 #[derive(Debug, Args)]
-#[command(after_help = "When the servers no longer remember every event since, it says so and goes on: read the nodes anew.
+#[command(
+    after_help = "When the servers no longer remember every event since, it says so and goes on: read the nodes anew.
 With `--output json` that is the line {\"missed\":true}.
 
 Examples:
   rota watch /app/config
-  rota watch /rota/pools/mail --recursive --since 4711 --count 10")]
+  rota watch /rota/pools/mail --recursive --since 4711 --count 10"
+)]
 pub(crate) struct WatchArgs {
     /// The node. It need not exist.
     #[arg(value_parser = absolute)]

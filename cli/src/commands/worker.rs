@@ -61,8 +61,13 @@ pub(crate) fn label(text: &str) -> Result<(String, String), String> {
 
 /// A name that no other process has.
 pub(crate) fn default_name() -> String {
-    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    format!("{}-{}", host.as_deref().unwrap_or("localhost"), std::process::id())
+    format!("{}-{}", host_name(), std::process::id())
+}
+
+/// What this machine calls itself.
+pub(crate) fn host_name() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    name.filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".to_owned())
 }
 
 pub(crate) async fn run(global: &Global, args: WorkerArgs) -> anyhow::Result<ExitCode> {

@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rota_core::pool::Item;
 use tracing::info;
 
 use super::follow::Follower;
@@ -20,7 +21,11 @@ use super::open_files::Key;
 use super::read::open;
 use super::source::{Source, State};
 use super::survey::Survey;
-use crate::naming::item_name;
+use crate::naming::{item_name, labels};
+
+/// Most sources of one agent. A glob that finds more was not meant, and every
+/// one costs the coordinator a node and a row.
+pub const SOURCES_MAX: usize = 100_000;
 
 impl Follower {
     /// The files seen that no source accounts for. Links come last, so that a
@@ -29,6 +34,7 @@ impl Follower {
         let table = self.shared.table();
         let mut unclaimed = Vec::new();
         for (path, entry) in &survey.files {
+            let path = Path::new(path);
             if table.get(path).is_some_and(|source| source.live().is_some()) {
                 continue;
             }
@@ -36,12 +42,12 @@ impl Follower {
                 let same = owner.trace.stat.id == entry.stat.id && owner.trace.stat.size <= entry.stat.size;
                 same && match &owner.state {
                     State::Live => true,
-                    State::Away { at, .. } => at.as_ref() == Some(path),
+                    State::Away { at, .. } => at.as_deref() == Some(path),
                     State::Lost(_) => false,
                 }
             });
             if !accounted {
-                unclaimed.push((entry.is_link, path.clone()));
+                unclaimed.push((entry.is_link, path.to_owned()));
             }
         }
         unclaimed.sort();
@@ -64,7 +70,7 @@ impl Follower {
         let known = self.shared.table().get(path).map(|source| source.seen_ms);
         match known {
             Some(seen_ms) => self.adopt_between(path, seen_ms, &trace, survey, now_ms),
-            None => self.insert_source(path),
+            None => self.insert_source(path)?,
         }
         info!(path = %path.display(), size = trace.stat.size, "file found");
         self.shared.table().begin(path, trace, State::Live, file, now_ms);
@@ -123,13 +129,18 @@ impl Follower {
         }
     }
 
-    fn insert_source(&self, path: &Path) {
+    fn insert_source(&self, path: &Path) -> io::Result<()> {
         let name = |file: &str| item_name(&self.owner.app, &self.owner.host, file);
         let mut table = self.shared.table();
         let mut file = self.patterns.file_name(path);
         if table.is_taken(&name(&file), path) {
             file = whole_name(path);
         }
+        if table.len() >= SOURCES_MAX {
+            return Err(io::Error::other(format!("{SOURCES_MAX} sources are as many as an agent follows")));
+        }
+        let labels = labels(&self.owner.app, &self.owner.host, &file);
+        Item { address: String::new(), labels }.check().map_err(io::Error::other)?;
         table.insert(Source {
             path: path.to_owned(),
             item: name(&file),
@@ -141,5 +152,6 @@ impl Follower {
             gone_ms: None,
             retired: false,
         });
+        Ok(())
     }
 }

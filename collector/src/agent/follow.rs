@@ -51,6 +51,7 @@ pub struct Follower {
     pub(super) shared: Arc<Shared>,
     index: Index,
     dirs: BTreeSet<PathBuf>,
+    subdirs: BTreeSet<PathBuf>,
 }
 
 impl Follower {
@@ -60,7 +61,7 @@ impl Follower {
         for source in index.load() {
             shared.table().insert(source);
         }
-        Self { owner, patterns, shared, index, dirs: BTreeSet::new() }
+        Self { owner, patterns, shared, index, dirs: BTreeSet::new(), subdirs: BTreeSet::new() }
     }
 
     /// The directories that the last look at everything came to.
@@ -72,7 +73,7 @@ impl Follower {
     /// Looks, once. Blocks.
     pub fn look(&mut self, scope: &Scope) {
         let now_ms = unix_ms();
-        let mut survey = Survey::of(scope, &self.patterns, &self.dirs);
+        let mut survey = Survey::of(scope, &self.patterns);
         for path in self.departed(scope, &survey, now_ms) {
             self.revisit(&path, &mut survey, now_ms);
         }
@@ -82,7 +83,8 @@ impl Follower {
             }
         }
         if *scope == Scope::All {
-            self.dirs = survey.names.keys().cloned().collect();
+            self.dirs = std::mem::take(&mut survey.dirs);
+            self.subdirs = std::mem::take(&mut survey.subdirs);
             self.tend(&mut survey, now_ms);
             self.report(&survey.failed);
             self.retire(now_ms);
@@ -91,40 +93,39 @@ impl Follower {
             // Readers are not told of what is not recorded; the next look tries again.
             error!(error = &error as &dyn std::error::Error, "index not written");
         }
-        if survey.has_new_dirs {
+        // A new directory may have more directories in it.
+        if !survey.subdirs.is_subset(&self.subdirs) {
             self.shared.hints.all();
         }
     }
 
     /// The sources in scope whose path does not lead to exactly what was known.
     fn departed(&self, scope: &Scope, survey: &Survey, now_ms: u64) -> Vec<PathBuf> {
-        let mut table = self.shared.table();
         let mut departed = Vec::new();
-        let mut confirmed = Vec::new();
-        let mut compare = |source: &Source| {
+        let mut compare = |source: &mut Source| {
             let Some(live) = source.live() else { return };
-            match survey.files.get(&source.path) {
-                Some(entry) if entry.stat == live.trace.stat => confirmed.push(source.path.clone()),
+            match survey.file(&source.path) {
+                Some(entry) if entry.stat == live.trace.stat => source.seen_ms = now_ms,
                 None if !survey.is_certain(&source.path) => {}
                 Some(_) | None => departed.push(source.path.clone()),
             }
         };
+        let mut table = self.shared.table();
         match scope {
-            Scope::All => table.iter().for_each(&mut compare),
+            Scope::All => table.each(&mut compare),
             Scope::Some { dirs, files } => {
-                dirs.iter().for_each(|dir| table.in_dir(dir).for_each(&mut compare));
-                let outside = |file: &&PathBuf| !file.parent().is_some_and(|dir| dirs.contains(dir));
-                files.iter().filter(outside).filter_map(|file| table.get(file)).for_each(&mut compare);
+                dirs.iter().for_each(|dir| table.each_in_dir(dir, &mut compare));
+                let is_new = |file: &&PathBuf| !file.parent().is_some_and(|dir| dirs.contains(dir));
+                files.iter().filter(is_new).for_each(|file| table.each_at(file, &mut compare));
             }
         }
-        confirmed.iter().for_each(|path| table.confirm(path, now_ms));
         departed
     }
 
     /// Finds out what became of a source's live file.
     fn revisit(&self, path: &Path, survey: &mut Survey, now_ms: u64) {
         let Some((key, known)) = self.live(path) else { return };
-        let seen = match survey.files.get(path) {
+        let seen = match survey.file(path) {
             Some(entry) if entry.stat.id.ino == known.stat.id.ino => {
                 let file = self.open_known(&key, path, known.stat.id);
                 file.and_then(|file| Ok(Some((look(&file, &known)?, file))))
@@ -211,7 +212,8 @@ impl Follower {
 
     /// Records what changed, and only then lets readers see new incarnations.
     fn settle(&self, scope: &Scope, now_ms: u64) -> Result<(), IndexError> {
-        let dirty = self.shared.table().take_dirty();
+        let is_all = *scope == Scope::All;
+        let Some(dirty) = self.shared.table().take_dirty(is_all) else { return Ok(()) };
         let record = || {
             dirty.iter().try_for_each(|source| self.index.put(source))?;
             let unrecorded = |source: &Source| {
@@ -229,7 +231,7 @@ impl Follower {
                 self.index.flush()?;
                 self.shared.table().recorded(&fresh);
             }
-            if *scope == Scope::All { self.index.put_last_look(now_ms) } else { Ok(()) }
+            if is_all { self.index.put_last_look(now_ms) } else { Ok(()) }
         };
         record().inspect_err(|_| self.shared.table().mark_dirty(&dirty))
     }

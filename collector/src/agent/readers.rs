@@ -22,7 +22,7 @@ impl Table {
         now_ms: u64,
     ) -> Option<(Answer, Option<Job>)> {
         let path = self.paths.get(item)?.clone();
-        let source = &mut self.sources.get_mut(&path)?.source;
+        let source = &mut self.sources.get_mut(path.as_os_str())?.source;
         if source.retired || !source.incarnations.iter().any(|i| i.recorded) {
             return None;
         }
@@ -67,11 +67,11 @@ impl Table {
     #[must_use]
     pub fn subscribe(&self, item: &str) -> Option<(PathBuf, watch::Receiver<u64>)> {
         let path = self.paths.get(item)?;
-        Some((path.clone(), self.sources.get(path)?.changed.subscribe()))
+        Some((path.clone(), self.sources.get(path.as_os_str())?.changed.subscribe()))
     }
 
     fn close_passed(&mut self, path: &Path) {
-        let Some(entry) = self.sources.get(path) else { return };
+        let Some(entry) = self.sources.get(path.as_os_str()) else { return };
         for passed in entry.source.incarnations.iter().filter(|i| i.passed_ms.is_some()) {
             self.open.close(&(path.to_owned(), passed.number));
         }

@@ -32,7 +32,7 @@ use crate::wire::WAIT_MS_MAX;
 /// A chunk each is in memory, so this bounds memory too.
 const READS_MAX: usize = 32;
 /// How soon a file is looked at again that was in the middle of a change.
-const RETRY: Duration = Duration::from_millis(20);
+const RETRY: Duration = Duration::from_millis(50);
 
 /// What the handlers share.
 #[derive(Debug, Clone)]

@@ -1,13 +1,16 @@
 //! Looks into directories: which files match, and which names there are. It
 //! reads no file and decides nothing.
 //!
+//! It runs every second over all files, so it costs one `stat` per file that
+//! matches and nothing per file that does not.
+//!
 //! Symbolic links to regular files count as files; links to directories are not
 //! followed, since they may lead in circles. A directory that could not be read
 //! is said so, because "no file is there" must never be concluded from an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fs::{self, DirEntry};
+use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::DirEntryExt as _;
 use std::path::{Path, PathBuf};
@@ -54,20 +57,22 @@ pub struct Entry {
 /// What was seen.
 #[derive(Debug, Default)]
 pub struct Survey {
-    /// Regular files that match, by path.
-    pub files: BTreeMap<PathBuf, Entry>,
-    /// Every name in the directories that were read, with its inode number.
-    pub names: BTreeMap<PathBuf, Vec<(OsString, u64)>>,
+    /// Regular files that match, by path. Ordered as bytes, which is much
+    /// cheaper than as paths.
+    pub files: BTreeMap<OsString, Entry>,
+    /// The directories that were looked into.
+    pub dirs: BTreeSet<PathBuf>,
     /// What could not be read.
     pub failed: Vec<(PathBuf, io::Error)>,
-    /// A directory turned up that was not known before.
-    pub has_new_dirs: bool,
+    /// Every directory that was seen in them, looked into or not.
+    pub subdirs: BTreeSet<PathBuf>,
+    names: BTreeMap<PathBuf, Vec<(OsString, u64)>>,
 }
 
 impl Survey {
-    /// Looks. `known_dirs` are those that an earlier survey of everything read.
+    /// Looks.
     #[must_use]
-    pub fn of(scope: &Scope, patterns: &Patterns, known_dirs: &BTreeSet<PathBuf>) -> Self {
+    pub fn of(scope: &Scope, patterns: &Patterns) -> Self {
         let mut survey = Self::default();
         match scope {
             Scope::All => {
@@ -78,15 +83,21 @@ impl Survey {
             }
             Scope::Some { dirs, files } => {
                 for dir in dirs {
-                    let below = survey.read_dir(dir, patterns);
-                    survey.has_new_dirs |= below.iter().any(|dir| !known_dirs.contains(dir));
+                    survey.read_dir(dir, patterns);
                 }
                 for file in files.iter().filter(|file| patterns.is_match(file)) {
-                    survey.read_file(file);
+                    let is_link = fs::symlink_metadata(file).is_ok_and(|meta| meta.is_symlink());
+                    survey.note(file, is_link, fs::metadata(file));
                 }
             }
         }
         survey
+    }
+
+    /// The file at `path`, if it matches and is there.
+    #[must_use]
+    pub fn file(&self, path: &Path) -> Option<&Entry> {
+        self.files.get(path.as_os_str())
     }
 
     /// Whether a file that was not seen at `path` is really not there.
@@ -95,7 +106,8 @@ impl Survey {
         !self.failed.iter().any(|(failed, _)| path.starts_with(failed))
     }
 
-    /// The names in `dir`; read now if the survey did not come there.
+    /// All names in `dir` with their inode numbers, as they are now. Few looks
+    /// need them.
     pub fn names_in(&mut self, dir: &Path) -> &[(OsString, u64)] {
         self.names.entry(dir.to_owned()).or_insert_with(|| {
             let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
@@ -129,36 +141,32 @@ impl Survey {
                 return Vec::new();
             }
         };
-        let (mut names, mut below) = (Vec::new(), Vec::new());
+        self.dirs.insert(dir.to_owned());
+        let mut below = Vec::new();
         for entry in entries {
             match entry.and_then(|entry| Ok((entry.file_type()?, entry))) {
+                Ok((kind, entry)) if kind.is_dir() => {
+                    self.subdirs.insert(entry.path());
+                    below.push(entry.path());
+                }
                 Ok((kind, entry)) => {
-                    names.push((entry.file_name(), entry.ino()));
-                    if kind.is_dir() {
-                        below.push(entry.path());
-                    } else {
-                        self.visit(&entry, patterns);
+                    let path = entry.path();
+                    if patterns.is_match(&path) {
+                        let is_link = kind.is_symlink();
+                        let meta = if is_link { fs::metadata(&path) } else { entry.metadata() };
+                        self.note(&path, is_link, meta);
                     }
                 }
                 Err(error) => self.fail(dir, error),
             }
         }
-        self.names.insert(dir.to_owned(), names);
         below
     }
 
-    fn visit(&mut self, entry: &DirEntry, patterns: &Patterns) {
-        let path = entry.path();
-        if patterns.is_match(&path) {
-            self.read_file(&path);
-        }
-    }
-
-    fn read_file(&mut self, path: &Path) {
-        let is_link = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink());
-        match fs::metadata(path) {
+    fn note(&mut self, path: &Path, is_link: bool, meta: io::Result<Metadata>) {
+        match meta {
             Ok(meta) if meta.is_file() => {
-                self.files.insert(path.to_owned(), Entry { stat: Stat::of(&meta), is_link });
+                self.files.insert(path.into(), Entry { stat: Stat::of(&meta), is_link });
             }
             Ok(_) => {}
             Err(error) => self.fail(path, error),
@@ -181,9 +189,10 @@ mod tests {
 
     fn seen(root: &Path, glob: &str) -> Vec<String> {
         let patterns = Patterns::new(&[format!("{}/{glob}", root.display())], &[]).unwrap();
-        let survey = Survey::of(&Scope::All, &patterns, &BTreeSet::new());
+        let survey = Survey::of(&Scope::All, &patterns);
         assert!(survey.failed.is_empty());
-        survey.files.keys().map(|p| p.strip_prefix(root).unwrap().display().to_string()).collect()
+        let relative = |path| Path::new(path).strip_prefix(root).unwrap().display().to_string();
+        survey.files.keys().map(relative).collect()
     }
 
     #[test]
@@ -213,9 +222,9 @@ mod tests {
         fs::write(root.join("x.log"), "").unwrap();
         let patterns = Patterns::new(&[format!("{}/**/*.log", root.display())], &[]).unwrap();
         let scope = Scope::Some { dirs: [root.join("a")].into(), files: [root.join("gone.log")].into() };
-        let survey = Survey::of(&scope, &patterns, &[root.to_owned(), root.join("a")].into());
-        assert_eq!(survey.files.keys().collect::<Vec<_>>(), [&root.join("a/y.log")]);
-        assert!(survey.has_new_dirs);
+        let survey = Survey::of(&scope, &patterns);
+        assert_eq!(survey.files.keys().collect::<Vec<_>>(), [root.join("a/y.log").as_os_str()]);
+        assert_eq!(survey.subdirs, [root.join("a/new")].into());
         assert!(scope.covers(&root.join("gone.log")) && !scope.covers(&root.join("x.log")));
     }
 }

@@ -7,6 +7,7 @@
 //! an incarnation's known size only grows, and its state only moves onward.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +22,8 @@ use crate::wire::{GapReason, UnreadableBody};
 /// The sources of an agent.
 #[derive(Debug, Default)]
 pub struct Table {
-    pub(super) sources: BTreeMap<PathBuf, Entry>,
+    /// By path. Ordered as bytes, which is much cheaper than as paths.
+    pub(super) sources: BTreeMap<OsString, Entry>,
     /// The path of each item.
     pub(super) paths: HashMap<String, PathBuf>,
     files: HashMap<FileKey, Key>,
@@ -54,13 +56,13 @@ impl Table {
             self.files.insert(file_key(incarnation.trace.stat.id), (source.path.clone(), incarnation.number));
         }
         self.paths.insert(source.item.clone(), source.path.clone());
-        self.sources.insert(source.path.clone(), Entry { source, changed: watch::Sender::default() });
+        self.sources.insert(source.path.clone().into(), Entry { source, changed: watch::Sender::default() });
         self.bump_items();
     }
 
     /// Forgets a source.
     pub fn remove(&mut self, path: &Path) {
-        if let Some(Entry { source, .. }) = self.sources.remove(path) {
+        if let Some(Entry { source, .. }) = self.sources.remove(path.as_os_str()) {
             source.incarnations.iter().for_each(|i| self.let_go(&(path.to_owned(), i.number), &i.trace));
             self.paths.remove(&source.item);
             self.bump_items();
@@ -70,7 +72,13 @@ impl Table {
     /// The source at a path.
     #[must_use]
     pub fn get(&self, path: &Path) -> Option<&Source> {
-        self.sources.get(path).map(|entry| &entry.source)
+        self.sources.get(path.as_os_str()).map(|entry| &entry.source)
+    }
+
+    /// How many sources there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.sources.len()
     }
 
     /// All sources, by path.
@@ -78,10 +86,24 @@ impl Table {
         self.sources.values().map(|entry| &entry.source)
     }
 
-    /// The sources in a directory, not those below it.
-    pub fn in_dir<'a>(&'a self, dir: &'a Path) -> impl Iterator<Item = &'a Source> {
-        let below = self.sources.range(dir.to_owned()..).take_while(move |(path, _)| path.starts_with(dir));
-        below.filter(move |(path, _)| path.parent() == Some(dir)).map(|(_, entry)| &entry.source)
+    /// Looks at all sources, by path.
+    pub fn each(&mut self, look: impl FnMut(&mut Source)) {
+        self.sources.values_mut().map(|entry| &mut entry.source).for_each(look);
+    }
+
+    /// Looks at the sources in a directory, not at those below it.
+    pub fn each_in_dir(&mut self, dir: &Path, look: impl FnMut(&mut Source)) {
+        let from = dir.join("").into_os_string();
+        let below = self.sources.range_mut(from..).map(|(_, entry)| &mut entry.source);
+        below
+            .take_while(|source| source.path.starts_with(dir))
+            .filter(|source| source.path.parent() == Some(dir))
+            .for_each(look);
+    }
+
+    /// Looks at the source at a path, if there is one.
+    pub fn each_at(&mut self, path: &Path, look: impl FnMut(&mut Source)) {
+        self.sources.get_mut(path.as_os_str()).map(|entry| &mut entry.source).into_iter().for_each(look);
     }
 
     /// Whether another source has the item.
@@ -90,17 +112,10 @@ impl Table {
         self.paths.get(item).is_some_and(|owner| owner != path)
     }
 
-    /// The path leads to the live incarnation, as before.
-    pub fn confirm(&mut self, path: &Path, now_ms: u64) {
-        if let Some(entry) = self.sources.get_mut(path) {
-            entry.source.seen_ms = now_ms;
-        }
-    }
-
     /// The source at a path, to be changed: it will be recorded, and who waits
     /// for it is woken.
     pub fn change(&mut self, path: &Path) -> Option<&mut Source> {
-        let entry = self.sources.get_mut(path)?;
+        let entry = self.sources.get_mut(path.as_os_str())?;
         self.dirty.insert(path.to_owned());
         entry.changed.send_modify(|count| *count += 1);
         Some(&mut entry.source)
@@ -131,7 +146,7 @@ impl Table {
     /// The file of an incarnation has been seen with this trace. The known size
     /// never becomes smaller by that.
     pub fn grew(&mut self, key: &Key, trace: Trace, now_ms: u64) {
-        let Some(entry) = self.sources.get_mut(&key.0) else { return };
+        let Some(entry) = self.sources.get_mut(key.0.as_os_str()) else { return };
         let was_retired = entry.source.retired;
         let Some(grown) = entry.source.grow(key.1, trace, now_ms) else { return };
         self.dirty.insert(key.0.clone());
@@ -218,10 +233,16 @@ impl Table {
         self.iter().filter(|source| !source.retired && source.incarnations.iter().any(|i| i.recorded))
     }
 
-    /// The sources that changed since the last call, to be recorded.
-    pub fn take_dirty(&mut self) -> Vec<Source> {
+    /// The sources that changed since the last call, to be recorded. `None` if
+    /// that can wait: none of them has a new incarnation, and `all` is not asked
+    /// for.
+    pub fn take_dirty(&mut self, all: bool) -> Option<Vec<Source>> {
+        let is_new = |source: &Source| source.incarnations.iter().any(|i| !i.recorded);
+        if !all && !self.dirty.iter().filter_map(|path| self.get(path)).any(is_new) {
+            return None;
+        }
         let dirty = std::mem::take(&mut self.dirty);
-        dirty.iter().filter_map(|path| self.get(path)).cloned().collect()
+        Some(dirty.iter().filter_map(|path| self.get(path)).cloned().collect())
     }
 
     /// These sources could not be recorded.
@@ -232,7 +253,7 @@ impl Table {
     /// These incarnations are recorded: readers may be told of them.
     pub fn recorded(&mut self, keys: &[Key]) {
         for (path, number) in keys {
-            let Some(entry) = self.sources.get_mut(path) else { continue };
+            let Some(entry) = self.sources.get_mut(path.as_os_str()) else { continue };
             if let Some(incarnation) = entry.source.incarnation_mut(*number) {
                 incarnation.recorded = true;
             }

@@ -17,8 +17,7 @@ use super::survey::Survey;
 use crate::wire::GapReason;
 
 /// How long after its reader went on a file is still watched for late writes,
-/// which are a gap. Writers that hold on to a renamed file longer than that
-/// are not found out.
+/// which are a gap. A writer that begins later than that is not found out.
 const LATE_MS: u64 = 60_000;
 
 /// An incarnation that is not live, as it was when the tending began.
@@ -69,16 +68,18 @@ impl Follower {
             self.shared.table().forget(key);
             return Ok(());
         }
-        if at_now.as_deref() != at || at_now.is_none() {
+        let open_file = self.shared.table().open.get(key);
+        if at_now.as_deref() != at || (at_now.is_none() && open_file.is_none()) {
             self.shared.table().moved(key, at_now.clone(), now_ms);
         }
-        let open_file = self.shared.table().open.get(key);
         let stat = match (&open_file, &at_now) {
             (Some(file), _) => Some(Stat::of(&file.metadata()?)),
             (None, Some(at)) => stat_of(at)?,
             (None, None) => None,
         };
-        let is_watched = passed_ms.is_none_or(|passed_ms| now_ms.saturating_sub(passed_ms) < LATE_MS);
+        // Also one that the source's path leads to again, after others.
+        let is_watched = passed_ms.is_none_or(|passed_ms| now_ms.saturating_sub(passed_ms) < LATE_MS)
+            || at_now.as_ref() == Some(&key.0);
         if !is_watched || stat.is_none_or(|stat| stat == trace.stat) {
             return Ok(());
         }

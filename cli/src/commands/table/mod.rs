@@ -1,14 +1,14 @@
 //! `rota table`: who owns what.
 
+mod owner;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
-use rota_client::{Client, Source, TableCache};
-use rota_protocol::http::{OwnerOfKey, RowBody, TableBody};
-use serde::Serialize;
+use rota_client::Client;
+use rota_protocol::http::{RowBody, TableBody};
 
 use crate::operator::{Operator, Reading};
 use crate::output::{Table, count, facts, say};
@@ -77,13 +77,10 @@ pub(crate) async fn run(operator: &Operator, command: TableCommand) -> anyhow::R
             say(&format!("the table of pool {} is at version {}: {rows} shown", args.pool, table.version));
         }
         TableCommand::Owner { pool, key, cache: None } => {
-            let path = Client::path(["v1", "pools", &pool, "owner"]);
-            let body = operator.get(&Client::query(&path, [("key", Some(key))])).await?;
-            operator.output.body(&body, |owner: &OwnerOfKey| describe_owner(owner))?;
-            return Ok(verdict(&body.parse()?));
+            return owner::from_coordinator(operator, &pool, key).await;
         }
         TableCommand::Owner { pool, key, cache: Some(cache) } => {
-            return cached_owner(operator, &pool, &key, &cache).await;
+            return owner::from_cache(operator, &pool, &key, &cache).await;
         }
         TableCommand::Row { pool, bucket, reading } => {
             let path = Client::path(["v1", "pools", &pool, "buckets", &bucket]);
@@ -128,9 +125,10 @@ fn rows_of(table: &TableBody) -> Table<5> {
         let (fence, version) = (row.fence.to_string(), row.version.to_string());
         [row.bucket.clone(), owners.join(","), address.unwrap_or_default(), fence, version]
     });
-    let removed = table.removed.iter().map(|bucket| {
-        [bucket.clone(), "(removed)".to_owned(), String::new(), String::new(), String::new()]
-    });
+    let removed = table
+        .removed
+        .iter()
+        .map(|bucket| [bucket.clone(), "(removed)".to_owned(), String::new(), String::new(), String::new()]);
     Table::new(["BUCKET", "OWNER", "ADDRESS", "FENCE", "VERSION"], owned.chain(removed))
 }
 
@@ -147,78 +145,6 @@ fn describe_row(row: &RowBody) -> String {
         ("fence", row.fence.to_string()),
         ("version", row.version.to_string()),
     ])
-}
-
-fn describe_owner(owner: &OwnerOfKey) -> String {
-    facts([
-        ("key", owner.key.clone()),
-        ("bucket", owner.row.bucket.clone()),
-        ("owner", owner_name(&owner.row)),
-        ("address", owner.address.clone().unwrap_or_default()),
-        ("fence", owner.row.fence.to_string()),
-        ("table version", owner.version.to_string()),
-    ])
-}
-
-/// Nobody is an answer, and it is no.
-fn verdict(owner: &OwnerOfKey) -> ExitCode {
-    if !owner.row.owners.is_empty() {
-        return ExitCode::SUCCESS;
-    }
-    say(&format!("nobody owns the key: bucket {} is vacant", owner.row.bucket));
-    ExitCode::FAILURE
-}
-
-/// The API's body, and where it is from.
-#[derive(Debug, Serialize)]
-struct CachedOwner {
-    #[serde(flatten)]
-    owner: OwnerOfKey,
-    source: &'static str,
-    /// How long ago a coordinator confirmed it.
-    age_ms: u64,
-}
-
-async fn cached_owner(
-    operator: &Operator,
-    pool: &str,
-    key: &str,
-    directory: &std::path::Path,
-) -> anyhow::Result<ExitCode> {
-    let cache = TableCache::open(operator.client.clone(), pool, Some(directory)).await?;
-    let (table, source) = (cache.snapshot(), cache.source());
-    let Some(bucket) = table.bucket_of_key(key.as_bytes()) else {
-        bail!("pool {pool:?} is named: its buckets are its items, not hashes of keys");
-    };
-    let row = table.rows.get(&bucket).with_context(|| format!("pool {pool:?} has no bucket {bucket} yet"))?;
-    let address = row.owners.first().and_then(|owner| table.addresses.get(&owner.member));
-    let owner =
-        OwnerOfKey { key: key.to_owned(), version: table.version, row: row.clone(), address: address.cloned() };
-    let age_ms = u64::try_from(source.age().as_millis()).unwrap_or(u64::MAX);
-    let source = match source {
-        Source::Coordinator { .. } => "coordinator",
-        Source::Disk { .. } => "disk",
-    };
-    let cached = CachedOwner { owner, source, age_ms };
-    operator.output.document(&cached, |cached| {
-        let age = format!("confirmed {} ago", age(cached.age_ms));
-        describe_owner(&cached.owner) + &facts([("source", cached.source.to_owned()), ("age", age)])
-    })?;
-    if source == "disk" {
-        let (place, age) = (directory.display(), age(age_ms));
-        say(&format!("no coordinator answers: this is from the copy in {place}, confirmed {age} ago"));
-    }
-    Ok(verdict(&cached.owner))
-}
-
-/// A time that has passed, to two places of its unit.
-fn age(ms: u64) -> String {
-    match ms {
-        0..1000 => format!("{ms} ms"),
-        1000..60_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
-        60_000..3_600_000 => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1000),
-        _ => format!("{} h {} min", ms / 3_600_000, ms % 3_600_000 / 60_000),
-    }
 }
 
 #[cfg(test)]
@@ -242,12 +168,8 @@ mod tests {
         };
         let text = rows_of(&table).to_string();
         let lines: Vec<Vec<&str>> = text.lines().skip(1).map(|l| l.split_whitespace().collect()).collect();
-        let expected = [["0", "w1", "h:1", "9", "1"], ["1", "-", "-", "9", "1"], ["x", "(removed)", "-", "-", "-"]];
+        let expected =
+            [["0", "w1", "h:1", "9", "1"], ["1", "-", "-", "9", "1"], ["x", "(removed)", "-", "-", "-"]];
         assert_eq!(lines, expected);
-    }
-
-    #[test]
-    fn ages_for_people() {
-        assert_eq!([age(5), age(1540), age(61_000), age(7_260_000)], ["5 ms", "1.5 s", "1 min 1 s", "2 h 1 min"]);
     }
 }

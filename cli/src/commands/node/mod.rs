@@ -1,19 +1,18 @@
 //! `rota node`: the tree itself.
 
-use std::io::Read;
+mod multi;
+
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use http::Method;
 use rota_client::{Client, Repeat};
-use rota_protocol::http::{
-    Children, Data, Mode, MultiReply, MultiRequest, NodeBody, NodeCreate, NodeSet, NodeStat,
-};
+use rota_protocol::http::{Children, Data, Mode, NodeBody, NodeCreate, NodeSet};
 
 use crate::args::Format;
+use crate::input;
 use crate::operator::{Operator, Reading};
-use crate::output::{self, Table, facts, say};
+use crate::output::{self, facts, say};
 
 /// Nodes: the tree that everything is kept in.
 #[derive(Debug, Subcommand)]
@@ -65,11 +64,13 @@ pub(crate) enum NodeCommand {
         name: InName,
     },
     /// Do several operations, or none.
-    #[command(after_help = "The file holds {\"ops\":[…]}; an operation is one of create, delete, set, check, check_fence.
+    #[command(
+        after_help = "The file holds {\"ops\":[…]}; an operation is one of create, delete, set, check, check_fence.
 
 Example:
   echo '{\"ops\":[{\"op\":\"check\",\"path\":\"/a\",\"version\":3},{\"op\":\"set\",\"path\":\"/b\",\"data\":\"x\"}]}' |
-    rota node multi -")]
+    rota node multi -"
+    )]
     Multi {
         /// A file with the operations, or `-` for standard input.
         file: String,
@@ -164,7 +165,7 @@ pub(crate) async fn run(operator: &Operator, command: NodeCommand) -> anyhow::Re
         }
         NodeCommand::Ls { path, all, reading } => list(operator, &path, all, reading).await?,
         NodeCommand::Create(args) => {
-            let Data { data, encoding } = data(&args.data)?;
+            let Data { data, encoding } = input::data(&args.data)?;
             let create = NodeCreate { data, encoding, mode: args.mode.into() };
             let operator = operator.in_session(args.name.session);
             let path = endpoint(&args.path);
@@ -172,11 +173,10 @@ pub(crate) async fn run(operator: &Operator, command: NodeCommand) -> anyhow::Re
             operator.output.body(&body, describe)?;
         }
         NodeCommand::Set(args) => {
-            let Data { data, encoding } = data(&args.data)?;
+            let Data { data, encoding } = input::data(&args.data)?;
             let set = NodeSet { data, encoding, version: args.version };
             let operator = operator.in_session(args.name.session);
-            let body =
-                operator.ask(Method::PUT, &endpoint(&args.path), Some(&set), Repeat::Unsafe).await?;
+            let body = operator.ask(Method::PUT, &endpoint(&args.path), Some(&set), Repeat::Unsafe).await?;
             operator.output.body(&body, describe)?;
         }
         NodeCommand::Delete { path, version, name } => {
@@ -186,12 +186,7 @@ pub(crate) async fn run(operator: &Operator, command: NodeCommand) -> anyhow::Re
             operator.output.done(&body, &format!("{path} is deleted"))?;
         }
         NodeCommand::Multi { file, name } => {
-            let text = read(&file)?;
-            let multi: MultiRequest = serde_json::from_slice(&text)
-                .with_context(|| format!("{file} is not a multi: {{\"ops\":[…]}} is expected"))?;
-            let operator = operator.in_session(name.session);
-            let body = operator.ask(Method::POST, "/v1/multi", Some(&multi), Repeat::Unsafe).await?;
-            operator.output.body(&body, |reply: &MultiReply| results(&multi, reply))?;
+            multi::run(&operator.in_session(name.session), &file).await?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -220,52 +215,22 @@ async fn list(operator: &Operator, path: &str, all: bool, reading: Reading) -> a
     operator.output.document(&found, names)
 }
 
-/// What `--data` stands for.
-fn data(given: &str) -> anyhow::Result<Data> {
-    let bytes = if given == "-" { read(given)? } else { given.as_bytes().to_vec() };
-    Ok(Data::from(bytes.as_slice()))
-}
-
-fn read(file: &str) -> anyhow::Result<Vec<u8>> {
-    if file != "-" {
-        return std::fs::read(file).with_context(|| format!("cannot read {file}"));
-    }
-    let mut bytes = Vec::new();
-    std::io::stdin().read_to_end(&mut bytes).context("cannot read standard input")?;
-    Ok(bytes)
-}
-
 fn describe(node: &NodeBody) -> String {
-    let NodeStat { czxid, mzxid, pzxid, ctime_ms, mtime_ms, .. } = node.stat;
+    let stat = &node.stat;
     facts([
         ("path", node.path.clone()),
-        ("version", node.stat.version.to_string()),
-        ("bytes", node.stat.data_length.to_string()),
-        ("children", node.stat.num_children.to_string()),
-        ("ephemeral owner", format!("{:016x}", node.stat.ephemeral_owner)),
-        ("czxid", czxid.to_string()),
-        ("mzxid", mzxid.to_string()),
-        ("pzxid", pzxid.to_string()),
-        ("ctime ms", ctime_ms.to_string()),
-        ("mtime ms", mtime_ms.to_string()),
-        ("cversion", node.stat.cversion.to_string()),
-        ("aversion", node.stat.aversion.to_string()),
+        ("version", stat.version.to_string()),
+        ("bytes", stat.data_length.to_string()),
+        ("children", stat.num_children.to_string()),
+        ("ephemeral owner", format!("{:016x}", stat.ephemeral_owner)),
+        ("czxid", stat.czxid.to_string()),
+        ("mzxid", stat.mzxid.to_string()),
+        ("pzxid", stat.pzxid.to_string()),
+        ("ctime ms", stat.ctime_ms.to_string()),
+        ("mtime ms", stat.mtime_ms.to_string()),
+        ("cversion", stat.cversion.to_string()),
+        ("aversion", stat.aversion.to_string()),
     ])
-}
-
-fn results(multi: &MultiRequest, reply: &MultiReply) -> String {
-    let row = |(index, node): (usize, &Option<NodeBody>)| match node {
-        Some(node) => [
-            index.to_string(),
-            node.path.clone(),
-            node.stat.version.to_string(),
-            node.stat.mzxid.to_string(),
-        ],
-        None => [index.to_string(), "done".to_owned(), String::new(), String::new()],
-    };
-    debug_assert_eq!(multi.ops.len(), reply.results.len());
-    Table::new(["OPERATION", "PATH", "VERSION", "ZXID"], reply.results.iter().enumerate().map(row))
-        .to_string()
 }
 
 #[cfg(test)]
@@ -278,10 +243,5 @@ mod tests {
         assert_eq!(endpoint("/a/b c"), "/v1/nodes/a/b%20c");
         assert_eq!(endpoint("/a/"), "/v1/nodes/a/");
         assert!(absolute("a").is_err());
-    }
-
-    #[test]
-    fn data_is_the_text_itself() {
-        assert_eq!(data("x").unwrap().into_bytes().unwrap(), b"x");
     }
 }

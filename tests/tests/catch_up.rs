@@ -1,0 +1,101 @@
+//! A server that was away comes back to the same state as the others: by the
+//! log, and by a snapshot when the log is gone.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rota_protocol::http::{NodeBody, NodeCreate, SnapshotTaken, TransferLeader};
+use rota_tests::{Call, Cluster, LIVENESS, Load, eventually};
+
+/// Entries that a server keeps behind a snapshot, and some more.
+const ENTRIES: u64 = 2_500;
+
+async fn make_node(cluster: &Cluster, path: &str) {
+    let made = cluster.ask(cluster.leader().await, Call::post(&format!("/v1/nodes{path}"), &NodeCreate::default()));
+    let _: NodeBody = made.await.ok().unwrap();
+}
+
+/// Takes a snapshot on a server: the index of the last entry in it.
+async fn snapshot(cluster: &Cluster, id: u64) -> u64 {
+    let taken: SnapshotTaken = cluster.ask(id, Call::post("/v1/cluster/snapshot", &())).await.ok().unwrap();
+    assert_eq!(taken.server, id);
+    taken.index
+}
+
+fn snapshots_in(data: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(data.join("snapshots")).expect("a server has a folder for snapshots");
+    entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_the_log() {
+    let mut cluster = Cluster::start(3).await;
+    make_node(&cluster, "/load").await;
+    let leader = cluster.leader().await;
+    let away = cluster.ids().into_iter().find(|id| *id != leader).unwrap();
+    cluster.kill9(away);
+    let others: Vec<String> =
+        cluster.ids().into_iter().filter(|id| *id != away).map(|id| cluster.http(id)).collect();
+    let load = Load::begin("/load", &others, 4);
+    load.acknowledges(300, 0, LIVENESS).await;
+    // It catches up while the others go on.
+    cluster.restart(away);
+    load.acknowledges(600, 0, LIVENESS).await;
+    let record = load.stop().await;
+    cluster.agree(&[1, 2, 3]).await;
+    assert_eq!(snapshots_in(&cluster.data(away)), Vec::<String>::new(), "the log was enough");
+    for (path, data) in record.acknowledged.iter().step_by(50) {
+        let node: NodeBody = cluster.ask(away, Call::get(&format!("/v1/nodes{path}"))).await.ok().unwrap();
+        if !path.ends_with("-mark") {
+            assert_eq!(node.data.unwrap().data, *data);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_a_snapshot_when_the_log_is_gone() {
+    let mut cluster = Cluster::prepare(3, rota_tests::Settings::default()).await;
+    // Two that take snapshots often, and one that takes none: if it has one in
+    // the end, another server sent it.
+    for id in [1, 2] {
+        cluster.restart_with(id, &["--snapshot-log-bytes", "16384"]);
+    }
+    cluster.restart(3);
+    cluster.all_follow_one_leader().await;
+    make_node(&cluster, "/load").await;
+    let lead = Call::post("/v1/cluster/leader", &TransferLeader { server: 1 });
+    let _: rota_protocol::http::Cluster = cluster.ask(1, lead).await.ok().unwrap();
+    cluster.kill9(3);
+    let before = snapshot(&cluster, 1).await;
+
+    let load = Load::begin("/load", &[cluster.http(1), cluster.http(2)], 4);
+    eventually("the log grows", Duration::from_secs(60), async || {
+        let grown = snapshot(&cluster, 1).await - before;
+        anyhow::ensure!(grown > ENTRIES, "by {grown} entries");
+        Ok(())
+    })
+    .await;
+    cluster.restart(3);
+    let far = load.acknowledged_since(0);
+    load.acknowledges(far + 200, 0, LIVENESS).await;
+    load.stop().await;
+    let digest = cluster.agree(&[1, 2, 3]).await;
+    let kept = snapshots_in(&cluster.data(3));
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    println!("caught up by the snapshot {}", kept[0]);
+
+    // The one that came back is a full member again: it can lead.
+    let lead = Call::post("/v1/cluster/leader", &TransferLeader { server: 3 });
+    let _: rota_protocol::http::Cluster = cluster.ask(2, lead).await.ok().unwrap();
+    make_node(&cluster, "/load/after").await;
+
+    // And all come back from their snapshots and what the log has beyond.
+    for id in [1, 2, 3] {
+        cluster.kill9(id);
+    }
+    for id in [1, 2, 3] {
+        cluster.restart(id);
+    }
+    cluster.all_follow_one_leader().await;
+    assert_ne!(cluster.agree(&[1, 2, 3]).await, digest, "the last node is in the state too");
+}

@@ -29,7 +29,13 @@ pub(crate) fn command() -> clap::Command {
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// The coordinators' HTTP addresses, HOST:PORT, separated by commas.
-    #[arg(long, global = true, env = "ROTA_SERVERS", value_delimiter = ',', default_value = "127.0.0.1:7710")]
+    #[arg(
+        long,
+        global = true,
+        env = "ROTA_SERVERS",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:7710"
+    )]
     pub(crate) servers: Vec<String>,
     /// How answers are written. JSON is the API's own; one document, or one a line.
     #[arg(long, global = true, env = "ROTA_OUTPUT", value_enum, default_value_t = Format::Table)]

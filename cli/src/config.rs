@@ -87,7 +87,9 @@ fn texts(value: &Value) -> anyhow::Result<Vec<String>> {
         Value::Float(n) => vec![n.to_string()],
         Value::Boolean(b) => vec![b.to_string()],
         Value::Array(values) => values.iter().map(texts).collect::<anyhow::Result<Vec<_>>>()?.concat(),
-        Value::Datetime(_) | Value::Table(_) => bail!("must be a text, a number, true or false, or a list of those"),
+        Value::Datetime(_) | Value::Table(_) => {
+            bail!("must be a text, a number, true or false, or a list of those")
+        }
     })
 }
 
@@ -113,7 +115,9 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_said() {
-        for (file, word) in [("nonsense = 1", "nonsense"), ("[coordinator]\nidd = 1", "idd"), ("[x]\na = 1", "\"x\"")] {
+        for (file, word) in
+            [("nonsense = 1", "nonsense"), ("[coordinator]\nidd = 1", "idd"), ("[x]\na = 1", "\"x\"")]
+        {
             let error = format!("{:#}", parse(file, &["status"]).err().unwrap());
             assert!(error.contains(word), "{error}");
         }

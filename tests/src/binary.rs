@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 #[must_use]
 pub fn rota() -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace");
-    let path = std::env::var_os("ROTA_BIN").map_or_else(|| workspace.join("target/release/rota"), PathBuf::from);
+    let path =
+        std::env::var_os("ROTA_BIN").map_or_else(|| workspace.join("target/release/rota"), PathBuf::from);
     assert!(
         path.is_file(),
         "there is no binary at {}: run `make build`, or say in ROTA_BIN where it is",

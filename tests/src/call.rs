@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -106,6 +107,19 @@ impl Default for Http {
 }
 
 impl Http {
+    /// Opens a stream of events at `address`.
+    ///
+    /// # Errors
+    /// When it is not opened.
+    pub async fn stream(&self, address: &str, path: &str) -> anyhow::Result<EventStream> {
+        let request = Request::get(format!("http://{address}{path}")).header("accept", "text/event-stream");
+        let response = self.0.request(request.body(Full::default())?).await?;
+        ensure!(response.status() == StatusCode::OK, "status {}", response.status());
+        let kind = response.headers().get("content-type").context("no content-type")?.to_str()?.to_owned();
+        ensure!(kind.starts_with("text/event-stream"), "content-type {kind}");
+        Ok(EventStream { body: response.into_body().map_err(Into::into).boxed_unsync(), read: String::new() })
+    }
+
     /// Sends a request to `address` and waits for the whole answer.
     ///
     /// # Errors
@@ -113,7 +127,8 @@ impl Http {
     pub async fn send(&self, address: &str, call: Call) -> Result<Answer, NoAnswer> {
         let broken = |cause: String| NoAnswer::Broken(address.to_owned(), cause);
         let exchange = async {
-            let mut request = Request::builder().method(call.method).uri(format!("http://{address}{}", call.path));
+            let mut request =
+                Request::builder().method(call.method).uri(format!("http://{address}{}", call.path));
             *request.headers_mut().expect("a test's path is sound") = call.headers;
             let request = request.body(Full::new(call.body)).expect("a test's request is sound");
             let response = self.0.request(request).await.map_err(|error| match error.is_connect() {
@@ -126,6 +141,43 @@ impl Http {
         };
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, exchange).await;
         answer.unwrap_or_else(|_| Err(broken(format!("no answer within {ANSWER_TIMEOUT:?}"))))
+    }
+}
+
+/// Server-sent events.
+#[derive(Debug)]
+pub struct EventStream {
+    body: UnsyncBoxBody<Bytes, anyhow::Error>,
+    read: String,
+}
+
+impl EventStream {
+    /// The next event that has data: its kind, and its data as JSON.
+    ///
+    /// # Errors
+    /// When the stream ends, or there is none for twenty seconds.
+    pub async fn next<T: DeserializeOwned>(&mut self) -> anyhow::Result<(String, T)> {
+        let next = async {
+            loop {
+                if let Some((event, rest)) = self.read.split_once("\n\n") {
+                    let (event, rest) = (event.to_owned(), rest.to_owned());
+                    self.read = rest;
+                    let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name));
+                    if let Some(data) = field("data: ") {
+                        return Ok((
+                            field("event: ").unwrap_or_default().to_owned(),
+                            serde_json::from_str(data)?,
+                        ));
+                    }
+                    continue;
+                }
+                let frame = self.body.frame().await.context("the stream ended")??;
+                let bytes =
+                    frame.into_data().map_err(|_| anyhow::anyhow!("trailers in a stream of events"))?;
+                self.read.push_str(std::str::from_utf8(&bytes)?);
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), next).await.context("no event")?
     }
 }
 
@@ -207,8 +259,8 @@ impl Answer {
     #[must_use]
     pub fn refused(&self, code: Code, naming: &[&str]) -> ErrorBody {
         let said = format!("status {}: {}", self.status, self.text());
-        let error: ErrorBody =
-            serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("not an error's body ({e}): {said}"));
+        let error: ErrorBody = serde_json::from_slice(&self.body)
+            .unwrap_or_else(|e| panic!("not an error's body ({e}): {said}"));
         assert_eq!(error.code, code, "{said}");
         assert_eq!(self.status.as_u16(), code.status(), "{said}");
         assert!(!error.message.is_empty(), "{said}");

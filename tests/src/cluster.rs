@@ -10,6 +10,7 @@ use rota_protocol::http::Cluster as View;
 use tempfile::TempDir;
 
 use crate::call::{Answer, Call, Http, NoAnswer};
+use crate::command::{Ran, command};
 use crate::patience::eventually;
 use crate::ports::free_port;
 use crate::process::Process;
@@ -44,7 +45,7 @@ pub struct Cluster {
     dir: TempDir,
     name: String,
     flags: Vec<String>,
-    _turn: Turn,
+    _turn: Option<Turn>,
 }
 
 #[derive(Debug)]
@@ -75,6 +76,13 @@ impl Cluster {
     /// Everything but the servers' start, which [`Cluster::restart`] does.
     pub async fn prepare(count: u64, settings: Settings) -> Self {
         let turn = if settings.alone { Turn::alone().await } else { Turn::shared().await };
+        Self { _turn: Some(turn), ..Self::beside(count, settings) }
+    }
+
+    /// As [`Cluster::prepare`], for a second cluster in a test, whose turn it is
+    /// already.
+    #[must_use]
+    pub fn beside(count: u64, settings: Settings) -> Self {
         let name = if settings.cluster.is_empty() { "rota".to_owned() } else { settings.cluster };
         let dir = TempDir::with_prefix("rota-tests-").expect("there is room for temporary files");
         let addresses: BTreeMap<u64, (String, String)> =
@@ -83,7 +91,7 @@ impl Cluster {
         let role = vec!["--peers".to_owned(), peers.join(",")];
         let server = |(id, (http, peer))| (id, Server { process: None, http, peer, role: role.clone() });
         let servers = addresses.into_iter().map(server).collect();
-        Self { servers, http: Http::default(), dir, name, flags: settings.flags, _turn: turn }
+        Self { servers, http: Http::default(), dir, name, flags: settings.flags, _turn: None }
     }
 
     /// Starts a server more, which waits to be added.
@@ -93,12 +101,24 @@ impl Cluster {
         self.restart(id);
     }
 
+    /// Starts a server more, which founds a cluster together with others whose
+    /// addresses are given.
+    pub fn start_founder(&mut self, id: u64, others: &[(u64, &str)]) {
+        let peer = loopback();
+        let others = others.iter().map(|(id, address)| format!("{id}={address}"));
+        let peers: Vec<String> = others.chain([format!("{id}={peer}")]).collect();
+        let role = vec!["--peers".to_owned(), peers.join(",")];
+        self.servers.insert(id, Server { process: None, http: loopback(), peer, role });
+        self.restart(id);
+    }
+
     /// The command line of a server.
     #[must_use]
     pub fn arguments(&self, id: u64) -> Vec<String> {
         let server = self.server(id);
         let text = |s: &str| s.to_owned();
-        let mut args = vec![text("coordinator"), text("--id"), id.to_string(), text("--cluster"), self.name.clone()];
+        let mut args =
+            vec![text("coordinator"), text("--id"), id.to_string(), text("--cluster"), self.name.clone()];
         args.extend([text("--data"), self.data(id).display().to_string()]);
         args.extend([text("--http"), server.http.clone(), text("--peer"), server.peer.clone()]);
         args.extend(server.role.iter().cloned());
@@ -209,10 +229,10 @@ impl Cluster {
         Client::new(self.addresses()).expect("the addresses are sound")
     }
 
-    /// The plain HTTP connections that the cluster's own calls use.
-    #[must_use]
-    pub fn connections(&self) -> Http {
-        self.http.clone()
+    /// Runs an operator's command against all servers.
+    pub async fn operate(&self, args: &[&str]) -> Ran {
+        let servers = self.addresses().join(",");
+        command(&[&["--servers", &servers], args].concat()).await
     }
 
     /// Asks one server.

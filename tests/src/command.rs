@@ -52,7 +52,8 @@ pub async fn command(args: &[&str]) -> Ran {
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let child = command.spawn().expect("the binary can be started");
     let ended = tokio::time::timeout(COMMAND_TIMEOUT, child.wait_with_output()).await;
-    let output = ended.unwrap_or_else(|_| panic!("rota {args:?} does not end")).expect("its output can be read");
+    let output =
+        ended.unwrap_or_else(|_| panic!("rota {args:?} does not end")).expect("its output can be read");
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }

@@ -130,7 +130,10 @@ impl Histories {
             let ended = before.ended_ns.unwrap_or(u64::MAX);
             assert!(ended <= after.began_ns, "two owners at one time: {before:?} and {after:?}");
             let same_grant = before.fence == after.fence && before.member == after.member;
-            assert!(before.fence < after.fence || same_grant, "the fence did not grow: {before:?}, {after:?}");
+            assert!(
+                before.fence < after.fence || same_grant,
+                "the fence did not grow: {before:?}, {after:?}"
+            );
         }
     }
 

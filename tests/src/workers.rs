@@ -92,8 +92,19 @@ impl Pool {
         let servers = self.servers.join(",");
         let history = history.display().to_string();
         let args: Vec<&str> = vec![
-            "worker", "--servers", &servers, "--pool", &self.name, "--name", member, "--session-timeout", &timeout,
-            "--history", &history, "--exec", command,
+            "worker",
+            "--servers",
+            &servers,
+            "--pool",
+            &self.name,
+            "--name",
+            member,
+            "--session-timeout",
+            &timeout,
+            "--history",
+            &history,
+            "--exec",
+            command,
         ];
         let process = Process::start(args, &self.dir.join(format!("../{}-{member}.log", self.name)));
         let fates = Arc::clone(&self.fates);
@@ -168,7 +179,8 @@ impl Pool {
     pub async fn is_shared_within(&self, members: &[&str], buckets: usize, within: Duration) {
         let (least, most) = (buckets / members.len(), buckets.div_ceil(members.len()));
         let fair = |shares: &BTreeMap<String, usize>| {
-            let each = members.iter().all(|name| shares.get(*name).is_some_and(|n| (least..=most).contains(n)));
+            let each =
+                members.iter().all(|name| shares.get(*name).is_some_and(|n| (least..=most).contains(n)));
             each && shares.len() == members.len() && shares.values().sum::<usize>() == buckets
         };
         let what = format!("{members:?} share {buckets} buckets of {}", self.name);
@@ -183,7 +195,8 @@ impl Pool {
     /// Waits until the members work on so many buckets each, not counting what
     /// those among `frozen` believe to work on.
     pub async fn has_shares(&self, wanted: &[(&str, usize)], frozen: &[&str]) {
-        let wanted: BTreeMap<String, usize> = wanted.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect();
+        let wanted: BTreeMap<String, usize> =
+            wanted.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect();
         eventually(&format!("the shares of {} are {wanted:?}", self.name), LIVENESS, async || {
             let shares = self.histories().shares(frozen);
             ensure!(shares == wanted, "they are {shares:?}");

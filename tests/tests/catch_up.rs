@@ -11,7 +11,8 @@ use rota_tests::{Call, Cluster, LIVENESS, Load, eventually};
 const ENTRIES: u64 = 2_500;
 
 async fn make_node(cluster: &Cluster, path: &str) {
-    let made = cluster.ask(cluster.leader().await, Call::post(&format!("/v1/nodes{path}"), &NodeCreate::default()));
+    let made =
+        cluster.ask(cluster.leader().await, Call::post(&format!("/v1/nodes{path}"), &NodeCreate::default()));
     let _: NodeBody = made.await.ok().unwrap();
 }
 

@@ -21,7 +21,8 @@ impl ByHand {
         let session: SessionOpened = cluster.ask(1, Call::post("/v1/sessions", &body)).await.ok().unwrap();
         let this = Self { session };
         let join = JoinPool { name: name.into(), ..JoinPool::default() };
-        let _: MemberBody = cluster.ask(1, this.named(Call::post(&pool.path("members"), &join))).await.ok().unwrap();
+        let _: MemberBody =
+            cluster.ask(1, this.named(Call::post(&pool.path("members"), &join))).await.ok().unwrap();
         this
     }
 
@@ -59,7 +60,8 @@ async fn a_stale_owners_checkpoint_is_refused() {
     let read = Call::get(&pool.path("checkpoints/0?consistent=true"));
     let _ = cluster.ask(1, read.clone()).await.refused(Code::NoCheckpoint, &["\"0\"", "work"]);
     for id in cluster.ids() {
-        let written: CheckpointBody = cluster.ask(id, put(&pool, "0", old, &format!("at {id}"))).await.ok().unwrap();
+        let written: CheckpointBody =
+            cluster.ask(id, put(&pool, "0", old, &format!("at {id}"))).await.ok().unwrap();
         assert_eq!(written.data, format!("at {id}"));
     }
 

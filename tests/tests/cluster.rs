@@ -20,7 +20,8 @@ async fn measured() -> Cluster {
 }
 
 async fn make_node(cluster: &Cluster, path: &str) {
-    let made = cluster.ask(cluster.leader().await, Call::post(&format!("/v1/nodes{path}"), &NodeCreate::default()));
+    let made =
+        cluster.ask(cluster.leader().await, Call::post(&format!("/v1/nodes{path}"), &NodeCreate::default()));
     let _: NodeBody = made.await.ok().unwrap();
 }
 
@@ -107,7 +108,8 @@ async fn the_leadership_goes_where_it_is_sent() {
     for round in 0..6_u64 {
         let (to, asked) = (round % 3 + 1, (round / 2) % 3 + 1);
         let sent_ns = monotonic_ns();
-        let moved = cluster.ask(asked, Call::post("/v1/cluster/leader", &TransferLeader { server: to })).await;
+        let moved =
+            cluster.ask(asked, Call::post("/v1/cluster/leader", &TransferLeader { server: to })).await;
         let view: rota_protocol::http::Cluster = moved.ok().unwrap();
         assert_eq!(view.leader, Some(to), "the answer comes when it is done");
         eventually("the new leader knows", LIVENESS, async || {

@@ -17,7 +17,8 @@ const WRITERS_PER_SERVER: usize = 4;
 const READS: usize = 16;
 
 async fn make_node(cluster: &Cluster, path: &str) {
-    let made = cluster.ask(cluster.leader().await, Call::post(&format!("/v1/nodes{path}"), &NodeCreate::default()));
+    let made =
+        cluster.ask(cluster.leader().await, Call::post(&format!("/v1/nodes{path}"), &NodeCreate::default()));
     let _: NodeBody = made.await.ok().unwrap();
 }
 

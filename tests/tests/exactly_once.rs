@@ -141,7 +141,8 @@ async fn what_was_answered_took_effect_once() {
     let leader = cluster.leader().await;
     for (path, data) in [("/line", ""), ("/count", "0"), ("/load", "")] {
         let body = NodeCreate { data: data.into(), ..NodeCreate::default() };
-        let _: NodeBody = cluster.ask(leader, Call::post(&format!("/v1/nodes{path}"), &body)).await.ok().unwrap();
+        let _: NodeBody =
+            cluster.ask(leader, Call::post(&format!("/v1/nodes{path}"), &body)).await.ok().unwrap();
     }
 
     let stop = CancellationToken::new();

@@ -60,7 +60,8 @@ async fn a_killed_workers_buckets_run_elsewhere_within_its_timeout() {
 
     // Its commands died with it: nobody works on without a lease.
     eventually("the dead worker's commands are gone", LIVENESS, async || {
-        let alive: Vec<&str> = commands.lines().filter(|pid| std::path::Path::new("/proc").join(pid).exists()).collect();
+        let alive: Vec<&str> =
+            commands.lines().filter(|pid| std::path::Path::new("/proc").join(pid).exists()).collect();
         ensure!(alive.is_empty(), "{alive:?} run");
         Ok(())
     })
@@ -83,7 +84,13 @@ async fn a_frozen_worker_loses_its_buckets_and_does_no_harm_when_it_wakes() {
     let mut newest = Vec::new();
     for bucket in &moved {
         let path = pool.path(&format!("checkpoints/{bucket}"));
-        let old = pool.histories().of_member_at("w1", frozen_ns).iter().find(|s| s.bucket == *bucket).unwrap().fence;
+        let old = pool
+            .histories()
+            .of_member_at("w1", frozen_ns)
+            .iter()
+            .find(|s| s.bucket == *bucket)
+            .unwrap()
+            .fence;
         let fence = eventually("the new owner puts down where it is", LIVENESS, async || {
             let checkpoint: CheckpointBody = cluster.send(1, Call::get(&path)).await?.ok()?;
             let fence: u64 = checkpoint.data.parse()?;

@@ -28,15 +28,20 @@ async fn adding_a_worker_moves_exactly_the_lower_bound() {
     let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
     pool.is_shared_within(&names, BUCKETS as usize, LONG).await;
     let before = owners(&pool.table().await.unwrap());
-    let plan_before: PlanBody = cluster.ask(1, Call::get(&pool.path("plan?consistent=true"))).await.ok().unwrap();
+    let plan_before: PlanBody =
+        cluster.ask(1, Call::get(&pool.path("plan?consistent=true"))).await.ok().unwrap();
 
     let joined_ns = monotonic_ns();
     workers.push(pool.join("w21").await);
     names.push("w21");
     pool.is_shared_within(&names, BUCKETS as usize, LONG).await;
-    println!("a worker joined: the new balance was reached in {} ms", (monotonic_ns() - joined_ns) / 1_000_000);
+    println!(
+        "a worker joined: the new balance was reached in {} ms",
+        (monotonic_ns() - joined_ns) / 1_000_000
+    );
     let after = owners(&pool.table().await.unwrap());
-    let moved: Vec<&String> = after.iter().filter(|(b, owner)| before[*b] != **owner).map(|(b, _)| b).collect();
+    let moved: Vec<&String> =
+        after.iter().filter(|(b, owner)| before[*b] != **owner).map(|(b, _)| b).collect();
     assert_eq!(moved.len(), LOWER_BOUND as usize, "{moved:?}");
     assert!(moved.iter().all(|bucket| after[*bucket].0 == "w21"), "each went to the new one");
 

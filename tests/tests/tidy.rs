@@ -60,8 +60,23 @@ fn no_source_file_is_too_long() {
 #[test]
 fn the_core_is_pure() {
     let banned = [
-        "std::fs", "std::net", "std::env", "std::thread", "std::io", "std::process", "SystemTime", "Instant::now",
-        "tokio", "async fn", ".await", "rand::", "getrandom", "HashMap", "HashSet", "println!", "tracing",
+        "std::fs",
+        "std::net",
+        "std::env",
+        "std::thread",
+        "std::io",
+        "std::process",
+        "SystemTime",
+        "Instant::now",
+        "tokio",
+        "async fn",
+        ".await",
+        "rand::",
+        "getrandom",
+        "HashMap",
+        "HashSet",
+        "println!",
+        "tracing",
     ];
     let mut faults = Vec::new();
     for path in files(&root().join("core/src"), ".rs") {
@@ -107,7 +122,14 @@ fn licences_are_allowed() {
         deny["bans"]["deny"].as_array().unwrap().iter().filter_map(|b| b["crate"].as_str()).collect();
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let output = Command::new(cargo)
-        .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", "x86_64-unknown-linux-gnu"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--locked",
+            "--filter-platform",
+            "x86_64-unknown-linux-gnu",
+        ])
         .current_dir(root())
         .output()
         .unwrap();
@@ -128,9 +150,9 @@ fn licences_are_allowed() {
 fn is_allowed(licence: &str, allowed: &BTreeSet<&str>) -> bool {
     let licence = licence.replace(['(', ')'], "");
     let alternatives = licence.split(" AND ");
-    alternatives.into_iter().all(|part| {
-        part.replace('/', " OR ").split(" OR ").any(|one| allowed.contains(one.trim()))
-    })
+    alternatives
+        .into_iter()
+        .all(|part| part.replace('/', " OR ").split(" OR ").any(|one| allowed.contains(one.trim())))
 }
 
 /// The table of metrics in the documents is the one in the code.

@@ -16,11 +16,13 @@ use crate::args::{Global, duration};
 
 /// Collect the log files that agents serve, each record once.
 #[derive(Debug, Args)]
-#[command(after_help = "Every record is written once to DIR/APP/HOST/FILE, whichever collectors are killed meanwhile.
+#[command(
+    after_help = "Every record is written once to DIR/APP/HOST/FILE, whichever collectors are killed meanwhile.
 The collectors of one pool share DIR.
 
 Example:
-  rota collector --out /srv/logs --name collector-1")]
+  rota collector --out /srv/logs --name collector-1"
+)]
 pub(crate) struct CollectorArgs {
     /// Where the collected files go.
     #[arg(long, env = "ROTA_OUT", value_name = "DIR")]

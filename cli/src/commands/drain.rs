@@ -5,6 +5,7 @@
 //! coordinators use, then has the member drained and waits until nothing is its
 //! own.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -144,19 +145,27 @@ fn summary(outcome: &Outcome, undo: bool) -> String {
     )
 }
 
-/// Waits, and returns the buckets that are left at the timeout.
+/// Waits until the member has no bucket and each that it had is another's.
+/// Returns the buckets that are left at the timeout.
 async fn wait_until_empty(operator: &Operator, args: &DrainArgs) -> anyhow::Result<Vec<Bucket>> {
     let deadline = Instant::now() + args.timeout;
     let mut table = TableCache::open(operator.client.clone(), &args.pool, None).await?;
     let mut said = None;
+    let mut had = BTreeSet::new();
     loop {
-        let left = owned_by(&args.member, table.snapshot().rows.values());
+        let now = table.snapshot();
+        had.extend(owned_by(&args.member, now.rows.values()));
+        let is_left = |bucket: &&Bucket| {
+            let row = now.rows.get(*bucket);
+            row.is_some_and(|row| row.owners.first().is_none_or(|owner| owner.member == args.member))
+        };
+        let left: Vec<Bucket> = had.iter().filter(is_left).cloned().collect();
         if left.is_empty() {
             say(&format!("member {} has no bucket", args.member));
             return Ok(left);
         }
         if said.is_none_or(|said: Instant| said.elapsed() >= SAY_EVERY) {
-            say(&format!("waiting until member {} has released {}", args.member, name_some(&left)));
+            say(&format!("waiting until member {} has handed over {}", args.member, name_some(&left)));
             said = Some(Instant::now());
         }
         if tokio::time::timeout_at(deadline, table.changed()).await.is_err() {

@@ -15,11 +15,13 @@ use crate::args::{Global, duration};
 
 /// Join a pool, and run a command for every bucket that this worker owns.
 #[derive(Debug, Args)]
-#[command(after_help = "The command finds ROTA_POOL, ROTA_BUCKET, ROTA_FENCE and ROTA_CHECKPOINT in its environment,
+#[command(
+    after_help = "The command finds ROTA_POOL, ROTA_BUCKET, ROTA_FENCE and ROTA_CHECKPOINT in its environment,
 and says `progress TEXT` and `checkpoint POSITION` on its standard output.
 
 Example:
-  rota worker --pool mail --name w1 --exec 'exec ./fetch-mailboxes --bucket $ROTA_BUCKET'")]
+  rota worker --pool mail --name w1 --exec 'exec ./fetch-mailboxes --bucket $ROTA_BUCKET'"
+)]
 pub(crate) struct WorkerArgs {
     /// The pool to join.
     #[arg(long, env = "ROTA_POOL")]

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::super::answer::Answer;
@@ -493,11 +493,65 @@ fn an_index_that_is_lost_begins_with_larger_numbers() {
     assert!(b.reader["x.log"].0 > before);
 }
 
-#[test]
-fn an_empty_directory_after_an_error_is_no_deletion() {
-    let survey = Survey {
-        failed: vec![(PathBuf::from("/v"), io::ErrorKind::PermissionDenied.into())],
-        ..Survey::default()
-    };
-    assert!(!survey.is_certain(Path::new("/v/x.log")) && survey.is_certain(Path::new("/w/x.log")));
+/// Waits until the kernel's clock, which stamps the birth of files, has ticked:
+/// files born in one tick cannot be put in order.
+fn tick(dir: &std::path::Path) {
+    let born =
+        || fs::metadata(tempfile::NamedTempFile::new_in(dir).unwrap().path()).unwrap().created().unwrap();
+    let before = born();
+    while born() <= before {
+        std::thread::yield_now();
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(40))]
+
+    /// Whatever happens in whatever order, as long as no file is deleted or
+    /// truncated before it was seen: every byte is read once, in order.
+    #[test]
+    fn any_sequence_of_rotations(matched in proptest::bool::ANY, actions in proptest::collection::vec(0..10u8, 1..40)) {
+        let mut b = Bench::new(if matched { "x.log*" } else { "x.log" });
+        let (mut written, mut read, mut rotated, mut lines) = (String::new(), String::new(), 0, 0);
+        let mut append = |b: &Bench, name: &str| {
+            lines += 1;
+            b.append(name, &format!("{lines}\n"));
+            written.push_str(&format!("{lines}\n"));
+        };
+        append(&b, "x.log");
+        b.look();
+        for action in actions {
+            match action {
+                0..=2 => append(&b, "x.log"),
+                3 | 4 => {
+                    (1..=rotated).rev().for_each(|n| b.rename(&format!("x.log.{n}"), &format!("x.log.{}", n + 1)));
+                    b.rename("x.log", "x.log.1");
+                    rotated += 1;
+                    append(&b, "x.log.1");
+                    tick(b.dir.path());
+                    append(&b, "x.log");
+                }
+                5 | 6 => b.look(),
+                7 => read.push_str(&b.read("x.log")),
+                8 => {
+                    b.stop();
+                    append(&b, "x.log");
+                    b.start();
+                }
+                // The oldest goes, once everything was read.
+                _ => {
+                    b.look();
+                    read.push_str(&b.read("x.log"));
+                    if rotated > 0 {
+                        fs::remove_file(b.path(&format!("x.log.{rotated}"))).unwrap();
+                        rotated -= 1;
+                    }
+                }
+            }
+        }
+        b.look();
+        read.push_str(&b.read("x.log"));
+        proptest::prop_assert_eq!(read, written);
+        proptest::prop_assert_eq!((b.files(), b.gap_ranges()), (vec!["x.log".to_owned()], vec![]));
+    }
 }

@@ -227,4 +227,11 @@ mod tests {
         assert_eq!(survey.subdirs, [root.join("a/new")].into());
         assert!(scope.covers(&root.join("gone.log")) && !scope.covers(&root.join("x.log")));
     }
+
+    #[test]
+    fn after_an_error_nothing_is_certainly_gone() {
+        let failed = vec![(PathBuf::from("/v"), io::ErrorKind::PermissionDenied.into())];
+        let survey = Survey { failed, ..Survey::default() };
+        assert!(!survey.is_certain(Path::new("/v/x.log")) && survey.is_certain(Path::new("/w/x.log")));
+    }
 }

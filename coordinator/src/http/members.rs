@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use rota_core::pool::{Kind, Member, MemberEntry, PoolView, Row, check_name, layout, to_json};
+use rota_core::pool::{Bucket, Kind, Member, MemberEntry, PoolView, Row, check_name, layout, to_json};
 use rota_core::state::{CreateMode, Op, Refusal};
 use rota_protocol::http::{
     Assignment, Code, ErrorBody, Grant, ItemBody, ItemCreate, JoinPool, MemberBody, Release,
@@ -55,7 +55,8 @@ fn describe_all(view: &PoolView, heard: &BTreeMap<String, HeardMember>) -> Vec<M
         *counts.entry(&owner.member).or_default() += 1;
     }
     let describe = |(name, entry): (&String, &MemberEntry)| {
-        let heard = heard.get(name).cloned().unwrap_or_default();
+        let mut heard = heard.get(name).cloned().unwrap_or_default();
+        heard.progress.retain(|bucket, _| is_owned(view, bucket, name));
         MemberBody {
             name: name.clone(),
             member: entry.member.clone(),
@@ -67,6 +68,12 @@ fn describe_all(view: &PoolView, heard: &BTreeMap<String, HeardMember>) -> Vec<M
         }
     };
     view.members.iter().map(describe).collect()
+}
+
+/// What a member said of a bucket counts while it owns it.
+fn is_owned(view: &PoolView, bucket: &str, member: &str) -> bool {
+    let entry = view.rows.get(&Bucket::new(bucket));
+    entry.and_then(|entry| entry.row.primary()).is_some_and(|owner| owner.member == member)
 }
 
 /// Join a pool, in the name of a session. The member goes with its session.
@@ -97,7 +104,7 @@ async fn join(
         Err(ServiceError::Refused(Refusal::NoNode { .. })) => return Err(ApiError::no_pool(&pool)),
         other => other?,
     };
-    let joined = member_body(&service, &pool, &body.name)?;
+    let joined = member_body(&service, &pool, &body.name, &BTreeMap::new())?;
     Ok((StatusCode::CREATED, Json(joined)))
 }
 
@@ -108,9 +115,14 @@ fn check_living(service: &Service, pool: &str) -> ApiResult<()> {
     })
 }
 
-fn member_body(service: &Service, pool: &str, member: &str) -> ApiResult<MemberBody> {
+fn member_body(
+    service: &Service,
+    pool: &str,
+    member: &str,
+    heard: &BTreeMap<String, HeardMember>,
+) -> ApiResult<MemberBody> {
     with_pool(service, pool, |view| {
-        let all = describe_all(view, &BTreeMap::new());
+        let all = describe_all(view, heard);
         all.into_iter().find(|m| m.name == member).ok_or_else(|| ApiError::no_member(pool, member))
     })
 }
@@ -125,12 +137,8 @@ async fn show_member(
     Params(read): Params<ReadParams>,
 ) -> ApiResult<Json<MemberBody>> {
     read.ready(&service).await?;
-    let mut body = member_body(&service, &pool, &member)?;
-    if let Some(heard) = service.heard_of(&pool).await.unwrap_or_default().remove(&member) {
-        body.load = heard.load;
-        body.progress = heard.progress;
-    }
-    Ok(Json(body))
+    let heard = service.heard_of(&pool).await.unwrap_or_default();
+    Ok(Json(member_body(&service, &pool, &member, &heard)?))
 }
 
 /// Leave a pool. Whoever leaves must have stopped working on its buckets: they
@@ -210,7 +218,7 @@ async fn set_draining(
             }
             other => {
                 other?;
-                return Ok(Json(member_body(service, pool, member)?));
+                return Ok(Json(member_body(service, pool, member, &BTreeMap::new())?));
             }
         }
     }
@@ -284,7 +292,7 @@ async fn release(
     Body(body): Body<Release>,
 ) -> ApiResult<StatusCode> {
     let who = session.needed()?;
-    let bucket_id = rota_core::pool::Bucket::new(&bucket);
+    let bucket_id = Bucket::new(&bucket);
     service.reach(body.fence).await?;
     let path = with_pool(&service, &pool, |view| {
         let entry = view.rows.get(&bucket_id).ok_or_else(|| ApiError::no_bucket(&pool, &bucket))?;

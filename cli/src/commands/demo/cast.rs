@@ -47,7 +47,8 @@ impl Cast {
     pub(super) fn new(home: &Path) -> anyhow::Result<Self> {
         let ports = free_ports(6)?;
         let address = |at: usize| format!("127.0.0.1:{}", ports[at]);
-        let servers = (0..3).map(|n| (n as u64 + 1, Addresses { http: address(2 * n), peer: address(2 * n + 1) }));
+        let servers =
+            (0..3).map(|n| (n as u64 + 1, Addresses { http: address(2 * n), peer: address(2 * n + 1) }));
         Ok(Self {
             home: home.to_owned(),
             program: std::env::current_exe().context("cannot find the rota binary itself")?,
@@ -179,7 +180,9 @@ impl Cast {
 /// Ports that are free now. Another process could take one before we do: the
 /// start of a coordinator would then fail, and say so.
 fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
-    let listeners: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>().context("no free ports")?;
+    let listeners: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0"))
+        .collect::<Result<_, _>>()
+        .context("no free ports")?;
     listeners.iter().map(|l| Ok(l.local_addr()?.port())).collect()
 }

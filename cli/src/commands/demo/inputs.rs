@@ -52,7 +52,8 @@ impl Inputs {
             let too_large = too_large.iter().map(|found| escape(&found.path)).collect();
             return Ok(Self { glob: format!("{MACHINE_LOGS}/**/*.log"), base, too_large, files: fitting });
         };
-        let base = directory.canonicalize().with_context(|| format!("cannot read {}", directory.display()))?;
+        let base =
+            directory.canonicalize().with_context(|| format!("cannot read {}", directory.display()))?;
         if !base.is_dir() {
             bail!("{} is not a directory", base.display());
         }
@@ -109,7 +110,9 @@ impl Target {
         let collected = match fs::read(&self.collected) {
             Ok(collected) => collected,
             Err(_) if self.bytes == 0 => Vec::new(),
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", self.collected.display())),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", self.collected.display()));
+            }
         };
         let end = collected.len().max(usize::try_from(self.bytes)?).min(written.len());
         Ok(Some(Lines::compare(&written[..end], &collected)))

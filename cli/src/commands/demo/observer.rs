@@ -97,9 +97,11 @@ impl PoolSight {
     fn is_as_wanted(&self, members: &[&str]) -> bool {
         let working: Vec<&str> =
             self.members.iter().filter(|m| !m.member.draining).map(|m| m.name.as_str()).collect();
-        let owned = self.table.rows.iter().all(|row| {
-            row.owners.first().is_some_and(|owner| working.contains(&owner.member.as_str()))
-        });
+        let owned = self
+            .table
+            .rows
+            .iter()
+            .all(|row| row.owners.first().is_some_and(|owner| working.contains(&owner.member.as_str())));
         working == members && owned && self.moving == 0
     }
 
@@ -114,7 +116,8 @@ impl PoolSight {
     /// What it took to get from the sight before to this one.
     pub(super) fn cost_since(&self, before: &PoolSight) -> Cost {
         let (then, now) = (before.owners(), self.owners());
-        let moves = then.iter().filter(|(bucket, owner)| now.get(*bucket).is_some_and(|o| o != *owner)).count();
+        let moves =
+            then.iter().filter(|(bucket, owner)| now.get(*bucket).is_some_and(|o| o != *owner)).count();
         let working: Vec<&MemberBody> = self.members.iter().filter(|m| !m.member.draining).collect();
         // Buckets of a member that is being drained must move; it has no weight.
         let draining: Vec<&MemberBody> = self.members.iter().filter(|m| m.member.draining).collect();

@@ -30,7 +30,8 @@ const GAP_WINDOW: Duration = Duration::from_secs(2);
 
 /// Tells the whole story, and gives the account.
 pub(super) async fn tell(args: &DemoArgs, show: bool) -> anyhow::Result<Account> {
-    let home = tempfile::Builder::new().prefix("rota-demo-").tempdir().context("no place for the demo's data")?;
+    let home =
+        tempfile::Builder::new().prefix("rota-demo-").tempdir().context("no place for the demo's data")?;
     let out = match &args.out {
         Some(out) => prepare_out(out)?,
         None => home.path().join("out"),
@@ -104,9 +105,8 @@ impl Stage {
         let (probe, stop) = (Probe::default(), CancellationToken::new());
         let (application, writing) = (self.application.clone(), stop.clone());
         let (prober, servers, probing) = (probe.clone(), self.cast.servers(), stop.clone());
-        let background = async move {
-            tokio::join!(application.run(writing), prober.run(servers, probing)).0
-        };
+        let background =
+            async move { tokio::join!(application.run(writing), prober.run(servers, probing)).0 };
         let acts = async {
             let played = self.acts(args.duration, interrupted, &probe).await;
             stop.cancel();
@@ -335,7 +335,8 @@ impl Stage {
     async fn leader(&self) -> anyhow::Result<u64> {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
-            let cluster: Result<Cluster, _> = self.client.with_deadline(Duration::from_secs(1)).get("/v1/cluster").await;
+            let cluster: Result<Cluster, _> =
+                self.client.with_deadline(Duration::from_secs(1)).get("/v1/cluster").await;
             if let Ok(Cluster { leader: Some(leader), .. }) = cluster {
                 return Ok(leader);
             }

@@ -24,11 +24,8 @@ impl Lines {
     /// Compares what was written with what was collected.
     pub(super) fn compare(written: &[u8], collected: &[u8]) -> Self {
         let (written, collected) = (split(written), split(collected));
-        let mut lines = Self {
-            lines_in: written.len() as u64,
-            lines_out: collected.len() as u64,
-            ..Self::default()
-        };
+        let mut lines =
+            Self { lines_in: written.len() as u64, lines_out: collected.len() as u64, ..Self::default() };
         if written == collected {
             return lines;
         }
@@ -77,7 +74,8 @@ impl Account {
     }
 
     pub(super) fn print(&self) {
-        let ms = |value: Option<u64>| value.map_or_else(|| "not measured".to_owned(), |ms| format!("{ms} ms"));
+        let ms =
+            |value: Option<u64>| value.map_or_else(|| "not measured".to_owned(), |ms| format!("{ms} ms"));
         println!();
         println!("files collected                                 {}", self.files);
         println!("lines in                                        {}", self.lines.lines_in);
@@ -89,7 +87,10 @@ impl Account {
         println!("without an acknowledged write, leader killed    {}", ms(self.leader_gap_ms));
         println!("from a worker's death until all its buckets ran {}", ms(self.worker_takeover_ms));
         println!("longest idle time of a drained bucket           {}", ms(self.drain_idle_ms));
-        println!("moves made / fewest possible                    {} / {}", self.moves, self.moves_lower_bound);
+        println!(
+            "moves made / fewest possible                    {} / {}",
+            self.moves, self.moves_lower_bound
+        );
         for fault in &self.faults {
             println!("fault: {fault}");
         }
@@ -142,7 +143,8 @@ impl Tenures {
 
     /// How many buckets had two owners at one time.
     pub(super) fn with_two_owners(&self) -> u64 {
-        let overlaps = |tenures: &&Vec<Tenure>| tenures.windows(2).any(|pair| pair[1].from_ns < pair[0].to_ns);
+        let overlaps =
+            |tenures: &&Vec<Tenure>| tenures.windows(2).any(|pair| pair[1].from_ns < pair[0].to_ns);
         self.0.values().filter(overlaps).count() as u64
     }
 
@@ -160,7 +162,10 @@ impl Tenures {
     /// milliseconds.
     pub(super) fn longest_idle_after_ms(&self, member: &str) -> Option<u64> {
         let idle = self.0.values().flat_map(|tenures| {
-            tenures.windows(2).filter(|pair| pair[0].member == member).map(|pair| pair[1].from_ns.saturating_sub(pair[0].to_ns))
+            tenures
+                .windows(2)
+                .filter(|pair| pair[0].member == member)
+                .map(|pair| pair[1].from_ns.saturating_sub(pair[0].to_ns))
         });
         idle.max().map(|ns| ns / 1_000_000)
     }

@@ -79,12 +79,17 @@ impl View {
         let leader = sight.leader.map_or_else(|| "none".to_owned(), |id| format!("coordinator-{id}"));
         let mut lines = vec![format!("leader {leader}, term {}", sight.term)];
         for pool in &sight.pools {
-            lines.push(format!("pool {}: table version {}, {} moving", pool.name, pool.table.version, pool.moving));
+            lines.push(format!(
+                "pool {}: table version {}, {} moving",
+                pool.name, pool.table.version, pool.moving
+            ));
             for member in &pool.members {
                 let draining = if member.member.draining { ", draining" } else { "" };
                 let progress = member.progress.iter().next_back();
-                let progress = progress.map(|(bucket, text)| format!("   {bucket}: {text}")).unwrap_or_default();
-                lines.push(format!("  {:<12} {:>3} buckets{draining}{progress}", member.name, member.buckets));
+                let progress =
+                    progress.map(|(bucket, text)| format!("   {bucket}: {text}")).unwrap_or_default();
+                lines
+                    .push(format!("  {:<12} {:>3} buckets{draining}{progress}", member.name, member.buckets));
             }
         }
         lines
@@ -98,8 +103,12 @@ impl View {
         if self.lines_drawn > 0 {
             screen.push_str(&format!("\x1b[{}A", self.lines_drawn));
         }
-        let lines: Vec<String> =
-            self.state_lines().into_iter().chain(["".to_owned()]).chain(self.events.iter().cloned()).collect();
+        let lines: Vec<String> = self
+            .state_lines()
+            .into_iter()
+            .chain(["".to_owned()])
+            .chain(self.events.iter().cloned())
+            .collect();
         for line in &lines {
             // A line that wraps would break the drawing.
             let line: String = line.chars().take(100).collect();

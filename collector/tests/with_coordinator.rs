@@ -167,3 +167,30 @@ async fn sources_are_shared_and_move_with_their_positions() {
     assert!(items(&client).await.is_empty());
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_output_that_no_checkpoint_explains_is_refused_and_left_alone() {
+    let dir = bench();
+    let (server, client) = coordinator(dir.path()).await;
+    fs::create_dir_all(dir.path().join("out/app/host")).unwrap();
+    fs::write(dir.path().join("out/app/host/x.log"), "older\n").unwrap();
+    append(&log(dir.path(), "x.log"), "1\n");
+    append(&log(dir.path(), "y.log"), "2\n");
+    let agent = Service::agent(dir.path(), &client).await;
+    let collector = Service::collector(dir.path(), &client, "one");
+    until("the other source is collected", || output(dir.path(), "y.log") == b"2\n").await;
+    let deadline = tokio::time::Instant::now() + support::DEADLINE;
+    loop {
+        let progress: Vec<_> = members(&client).await.into_iter().map(|member| member.progress).collect();
+        let said = progress.first().and_then(|progress| progress.get(&support::item("x.log")));
+        if said.is_some_and(|said| said.contains("refused") && said.contains("no checkpoint")) {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "nobody is told: {progress:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(output(dir.path(), "x.log"), b"older\n");
+    collector.stop().await;
+    agent.stop().await;
+    server.stop().await;
+}

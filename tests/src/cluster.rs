@@ -4,14 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
 use rota_client::Client;
-use rota_protocol::http::Cluster as View;
 use tempfile::TempDir;
 
 use crate::call::{Answer, Call, Http, NoAnswer};
 use crate::command::{Ran, command};
-use crate::patience::eventually;
 use crate::ports::free_port;
 use crate::process::Process;
 use crate::turn::Turn;
@@ -45,7 +42,7 @@ pub struct Cluster {
     dir: TempDir,
     name: String,
     flags: Vec<String>,
-    _turn: Option<Turn>,
+    turn: Option<Turn>,
 }
 
 #[derive(Debug)]
@@ -76,7 +73,9 @@ impl Cluster {
     /// Everything but the servers' start, which [`Cluster::restart`] does.
     pub async fn prepare(count: u64, settings: Settings) -> Self {
         let turn = if settings.alone { Turn::alone().await } else { Turn::shared().await };
-        Self { _turn: Some(turn), ..Self::beside(count, settings) }
+        let mut cluster = Self::beside(count, settings);
+        cluster.turn = Some(turn);
+        cluster
     }
 
     /// As [`Cluster::prepare`], for a second cluster in a test, whose turn it is
@@ -91,7 +90,7 @@ impl Cluster {
         let role = vec!["--peers".to_owned(), peers.join(",")];
         let server = |(id, (http, peer))| (id, Server { process: None, http, peer, role: role.clone() });
         let servers = addresses.into_iter().map(server).collect();
-        Self { servers, http: Http::default(), dir, name, flags: settings.flags, _turn: None }
+        Self { servers, http: Http::default(), dir, name, flags: settings.flags, turn: None }
     }
 
     /// Starts a server more, which waits to be added.
@@ -217,6 +216,11 @@ impl Cluster {
         self.servers.keys().copied().collect()
     }
 
+    /// The servers that were started, those that died since included.
+    pub(crate) fn started(&self) -> Vec<u64> {
+        self.servers.iter().filter(|(_, s)| s.process.is_some()).map(|(id, _)| *id).collect()
+    }
+
     /// Where all servers serve clients, those that do not run included.
     #[must_use]
     pub fn addresses(&self) -> Vec<String> {
@@ -250,80 +254,6 @@ impl Cluster {
     pub async fn ask(&self, id: u64, call: Call) -> Answer {
         let asked = format!("{call:?}");
         self.send(id, call).await.unwrap_or_else(|e| panic!("server {id}, asked {asked}: {e}"))
-    }
-
-    /// The cluster as one server sees it.
-    ///
-    /// # Errors
-    /// When it does not answer.
-    pub async fn view(&self, id: u64) -> anyhow::Result<View> {
-        self.send(id, Call::get("/v1/cluster")).await?.ok()
-    }
-
-    /// The leader: the server that says so of itself, in the latest term.
-    pub async fn leader(&self) -> u64 {
-        eventually("a server leads", LIVENESS, async || self.leader_now().await.context("none leads")).await
-    }
-
-    /// The leader other than `old`.
-    pub async fn leader_after(&self, old: u64) -> u64 {
-        eventually("another server leads", LIVENESS, async || match self.leader_now().await {
-            Some(leader) if leader != old => Ok(leader),
-            other => bail!("{other:?} leads"),
-        })
-        .await
-    }
-
-    /// The server that says of itself that it leads, if one does.
-    pub async fn leader_now(&self) -> Option<u64> {
-        let mut leader = None;
-        for id in self.ids() {
-            // A paused server would keep us waiting.
-            let look = tokio::time::timeout(Duration::from_millis(500), self.view(id));
-            if let Ok(Ok(view)) = look.await
-                && view.leader == Some(id)
-            {
-                leader = leader.max(Some((view.term, id)));
-            }
-        }
-        leader.map(|(_, id)| id)
-    }
-
-    /// Waits until every server that was started follows one leader.
-    pub async fn all_follow_one_leader(&self) -> u64 {
-        eventually("all servers follow one leader", LIVENESS, async || {
-            let mut leaders = Vec::new();
-            for id in self.started() {
-                leaders.push(self.view(id).await?.leader);
-            }
-            leaders.dedup();
-            match leaders[..] {
-                [Some(leader)] => Ok(leader),
-                _ => bail!("they follow {leaders:?}"),
-            }
-        })
-        .await
-    }
-
-    fn started(&self) -> Vec<u64> {
-        self.servers.iter().filter(|(_, s)| s.process.is_some()).map(|(id, _)| *id).collect()
-    }
-
-    /// Waits until these servers have applied the same last write, and makes
-    /// sure that their states are the same then. Returns the digest.
-    pub async fn agree(&self, ids: &[u64]) -> String {
-        eventually("the servers are at the same write", LIVENESS, async || {
-            let mut points = Vec::new();
-            for id in ids {
-                let view = self.view(*id).await?;
-                points.push((view.zxid, view.digest));
-            }
-            let (zxid, digest) = points[0].clone();
-            ensure!(points.iter().all(|(z, _)| *z == zxid), "they are at {points:?}");
-            assert!(points.iter().all(|(_, d)| *d == digest), "states differ: {points:?}");
-            Ok(digest)
-        })
-        .await
     }
 }
 

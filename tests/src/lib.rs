@@ -17,6 +17,7 @@ mod patience;
 mod ports;
 mod process;
 mod turn;
+mod views;
 mod workers;
 
 pub use binary::rota;

@@ -495,7 +495,7 @@ fn an_index_that_is_lost_begins_with_larger_numbers() {
 
 /// Waits until the kernel's clock, which stamps the birth of files, has ticked:
 /// files born in one tick cannot be put in order.
-fn tick(dir: &std::path::Path) {
+fn tick(dir: &Path) {
     let born =
         || fs::metadata(tempfile::NamedTempFile::new_in(dir).unwrap().path()).unwrap().created().unwrap();
     let before = born();

@@ -7,7 +7,7 @@
 //! it was stopped between the two, so:
 //!
 //! - Every change of the output happens under an exclusive lock on the output's
-//!   inode, after looking whether a larger fence was claimed ([`claims::Claims`]). A new
+//!   inode, after looking whether a larger fence was claimed (`claims`). A new
 //!   owner claims first and then takes the lock once. After that no earlier
 //!   owner can pass the check, so usually this is all there is.
 //! - A zombie may have been stopped while it held the lock, and then never gives

@@ -85,7 +85,7 @@ pub(crate) async fn run(operator: &Operator, args: DrainArgs) -> anyhow::Result<
     outcome.draining = changed.member.draining;
     let waits = !(args.undo || args.no_wait);
     if waits {
-        outcome.remaining = wait_until_empty(operator, &args).await?;
+        outcome.remaining = wait_until_empty(operator, &args, outcome.remaining).await?;
     }
     operator.output.document(&outcome, render)?;
     if waits && !outcome.remaining.is_empty() {
@@ -147,11 +147,15 @@ fn summary(outcome: &Outcome, undo: bool) -> String {
 
 /// Waits until the member has no bucket and each that it had is another's.
 /// Returns the buckets that are left at the timeout.
-async fn wait_until_empty(operator: &Operator, args: &DrainArgs) -> anyhow::Result<Vec<Bucket>> {
+async fn wait_until_empty(
+    operator: &Operator,
+    args: &DrainArgs,
+    had: Vec<Bucket>,
+) -> anyhow::Result<Vec<Bucket>> {
     let deadline = Instant::now() + args.timeout;
     let mut table = TableCache::open(operator.client.clone(), &args.pool, None).await?;
     let mut said = None;
-    let mut had = BTreeSet::new();
+    let mut had: BTreeSet<Bucket> = had.into_iter().collect();
     loop {
         let now = table.snapshot();
         had.extend(owned_by(&args.member, now.rows.values()));

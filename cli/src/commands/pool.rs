@@ -126,8 +126,10 @@ async fn delete(operator: &Operator, name: &str) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     operator.output.body(&body, describe)?;
-    let held = count(left.buckets.saturating_sub(left.vacant), "bucket");
-    say(&format!("pool {name} is being deleted, and goes when its members have let go of {held}"));
+    let (left, held) = (count(left.buckets, "bucket"), left.buckets.saturating_sub(left.vacant));
+    say(&format!(
+        "pool {name} is being deleted: {left} are left, of which its members have to let go of {held}"
+    ));
     Ok(ExitCode::FAILURE)
 }
 

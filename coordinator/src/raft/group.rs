@@ -87,6 +87,11 @@ impl Group {
             election_timeout_min: timing.election_min_ms,
             election_timeout_max: timing.election_max_ms,
             enable_pre_vote: Some(true),
+            // A leader sends entries to the others while it still writes them to
+            // its own disk. One that was killed in between may lack what a quorum
+            // has committed; if it led again in the same term, without an
+            // election, it would put something else in the same place.
+            enable_leader_restore: Some(false),
             max_payload_entries: PAYLOAD_ENTRIES_MAX,
             snapshot_policy: SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: LOG_KEPT_BEHIND_SNAPSHOT,

@@ -69,7 +69,8 @@ async fn serve_append(group: &Group, frames: Frames) -> io::Result<()> {
             }
         }
     });
-    let mut results = Box::pin(group.raft().stream_append(input));
+    // Fused: it is looked at once more after its end.
+    let mut results = Box::pin(group.raft().stream_append(input.fuse()).fuse());
     while let Some(result) = results.next().await {
         let mut reply = AppendReply { count: 1, result: append_result(&result.map_err(io::Error::other)?) };
         while matches!(reply.result, AppendResult::Stored(_)) {

@@ -3,7 +3,7 @@
 set -eu
 
 missing=""
-for pair in curl:curl jq:jq; do
+for pair in curl:curl; do
     command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair##*:}"
 done
 [ -z "$missing" ] && exit 0

@@ -56,6 +56,12 @@ impl Operator {
         Self { client: self.client.with_deadline(deadline), deadline, ..self.clone() }
     }
 
+    /// The same, for what a coordinator may need so long to do.
+    pub(crate) fn patient(&self, patience: Duration) -> Self {
+        let client = self.client.with_deadline(patience + self.deadline).with_patience(patience);
+        Self { client, ..self.clone() }
+    }
+
     /// Reads.
     pub(crate) async fn get(&self, path: &str) -> Result<Body, ClientError> {
         self.ask(Method::GET, path, None::<&()>, Repeat::Safe).await

@@ -1,7 +1,7 @@
 //! Requests that find a server that answers.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use http::{HeaderMap, Method, StatusCode};
 use rota_protocol::http::{Code, ErrorBody, HEADER_MIN_ZXID, HEADER_ZXID};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::error::ClientError;
@@ -17,24 +18,39 @@ use crate::transport::{Answer, Failure, Transport};
 
 /// How long a request looks for a server that answers, unless it says otherwise.
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(15);
-/// Longest wait for one server's answer before another is asked.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(12);
+/// How long the first server has to answer a request that may be repeated before
+/// the next is asked; each further round of all servers waits twice as long.
+const PATIENCE_DEFAULT: Duration = Duration::from_secs(2);
+/// How long a server has to answer one that must not be: longer than the servers
+/// themselves take for any, so that what came of it is known.
+const PATIENCE_ONCE: Duration = Duration::from_secs(12);
+/// A server that has answered so recently is asked to do something that must not
+/// be repeated; any other is first asked whether it is there.
+const FRESH: Duration = Duration::from_secs(1);
+/// How long a server has to say that it is there.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause after every server was asked in vain.
 const ROUND_PAUSE: Duration = Duration::from_millis(50);
+/// How much longer than it was asked to wait a long poll may take.
+const POLL_MARGIN: Duration = Duration::from_secs(5);
 
 /// A client of one cluster. Clones share their connections.
 #[derive(Debug, Clone)]
 pub struct Client {
     inner: Arc<Inner>,
     deadline: Duration,
+    patience: Duration,
 }
 
 #[derive(Debug)]
 struct Inner {
     transport: Transport,
     servers: Vec<String>,
-    /// The server that answered last.
-    current: AtomicUsize,
+    /// The server that answered last; requests that wait for an earlier one give
+    /// it up, if they may be repeated.
+    current: watch::Sender<usize>,
+    /// When it answered.
+    heard: Mutex<Option<Instant>>,
     /// The newest write that any answer was based on. Servers that have not
     /// applied it wait before they answer, so time never runs backwards.
     seen: AtomicU64,
@@ -67,16 +83,34 @@ impl Client {
         let inner = Inner {
             transport: Transport::new(),
             servers,
-            current: AtomicUsize::new(0),
+            current: watch::Sender::new(0),
+            heard: Mutex::new(None),
             seen: AtomicU64::new(0),
         };
-        Ok(Self { inner: Arc::new(inner), deadline: DEADLINE_DEFAULT })
+        Ok(Self { inner: Arc::new(inner), deadline: DEADLINE_DEFAULT, patience: PATIENCE_DEFAULT })
     }
 
     /// The same client, giving up after `deadline` when no server answers.
     #[must_use]
     pub fn with_deadline(&self, deadline: Duration) -> Self {
-        Self { inner: Arc::clone(&self.inner), deadline }
+        Self { deadline, ..self.clone() }
+    }
+
+    /// The same client, asking another server when one has not answered within
+    /// `patience`. For requests that take long, or must not.
+    #[must_use]
+    pub fn with_patience(&self, patience: Duration) -> Self {
+        Self { patience, ..self.clone() }
+    }
+
+    /// Reads what a server is asked to hold back for up to `wait` while there is
+    /// no news.
+    ///
+    /// # Errors
+    /// When the answer is no, or no server answers.
+    pub async fn long_poll<T: DeserializeOwned>(&self, path: &str, wait: Duration) -> Result<T, ClientError> {
+        let patience = wait + POLL_MARGIN;
+        self.with_deadline(patience + self.deadline).with_patience(patience).get(path).await
     }
 
     /// The servers it knows.
@@ -106,21 +140,7 @@ impl Client {
         headers: &[(&'static str, String)],
         repeat: Repeat,
     ) -> Result<T, ClientError> {
-        let answer = self.exchange(method, path, body, headers, repeat, ATTEMPT_TIMEOUT).await?;
-        parse(&answer.body)
-    }
-
-    /// As [`Client::request`], with a wait of its own for each server's answer.
-    pub(crate) async fn request_within<B: Serialize + ?Sized, T: DeserializeOwned>(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&B>,
-        headers: &[(&'static str, String)],
-        repeat: Repeat,
-        attempt_timeout: Duration,
-    ) -> Result<T, ClientError> {
-        let answer = self.exchange(method, path, body, headers, repeat, attempt_timeout).await?;
+        let answer = self.exchange(method, path, body, headers, repeat).await?;
         parse(&answer.body)
     }
 
@@ -131,7 +151,6 @@ impl Client {
         body: Option<&B>,
         headers: &[(&'static str, String)],
         repeat: Repeat,
-        attempt_timeout: Duration,
     ) -> Result<Answer, ClientError> {
         let payload = match body {
             Some(body) => serde_json::to_vec(body).map_err(|e| ClientError::BadAnswer(e.to_string()))?,
@@ -139,6 +158,7 @@ impl Client {
         };
         let payload = Bytes::from(payload);
         let deadline = Instant::now() + self.deadline;
+        let mut patience = self.patience;
         let mut last = Last::default();
         loop {
             for _ in 0..self.inner.servers.len() {
@@ -146,26 +166,62 @@ impl Client {
                 if left.is_zero() {
                     return Err(last.into_error(self));
                 }
-                let timeout = left.min(attempt_timeout);
-                let at = self.inner.current.load(Ordering::Relaxed) % self.inner.servers.len();
+                let at = *self.inner.current.borrow();
                 let server = &self.inner.servers[at];
-                let headers = self.headers(headers, !payload.is_empty() || body.is_some());
-                let sent = self
-                    .inner
-                    .transport
-                    .send(server, &method, path, &headers, payload.clone(), timeout)
-                    .await;
+                let headers = self.headers(headers, body.is_some());
+                let send = |timeout: Duration| {
+                    self.inner.transport.send(server, &method, path, &headers, payload.clone(), timeout)
+                };
+                let sent = match repeat {
+                    Repeat::Safe => tokio::select! {
+                        sent = send(left.min(patience)) => sent,
+                        () = self.left_for_another(at) => Err(Failure::Broken("it answers no others".into())),
+                    },
+                    Repeat::Unsafe => match self.probe(server, left).await {
+                        Ok(()) => send(left.min(PATIENCE_ONCE)).await,
+                        Err(failure) => Err(Failure::NotSent(failure.cause().to_owned())),
+                    },
+                };
                 match self.judge(sent, repeat) {
                     Verdict::Answer(answer) => return Ok(answer),
                     Verdict::Error(error) => return Err(error),
                     Verdict::TryNext(next) => last = next,
                 }
                 // Others may have moved on from this server meanwhile.
-                let next = (at + 1) % self.inner.servers.len();
-                let _ = self.inner.current.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
+                self.inner.current.send_if_modified(|current| {
+                    let unmoved = *current == at;
+                    if unmoved {
+                        *current = (at + 1) % self.inner.servers.len();
+                    }
+                    unmoved
+                });
             }
+            patience *= 2;
             tokio::time::sleep(ROUND_PAUSE).await;
         }
+    }
+
+    /// Returns when another server than this is asked first, because this one left
+    /// somebody without an answer.
+    async fn left_for_another(&self, server: usize) {
+        let mut current = self.inner.current.subscribe();
+        // The sender lives as long as this client.
+        drop(current.wait_for(|current| *current != server).await);
+    }
+
+    /// Makes sure that a server is there, unless it has answered just now.
+    async fn probe(&self, server: &str, left: Duration) -> Result<(), Failure> {
+        if self.heard().is_some_and(|at| at.elapsed() < FRESH) {
+            return Ok(());
+        }
+        let (timeout, nothing) = (left.min(PROBE_TIMEOUT), HeaderMap::new());
+        let ask =
+            self.inner.transport.send(server, &Method::GET, "/healthz", &nothing, Bytes::new(), timeout);
+        ask.await.map(drop)
+    }
+
+    fn heard(&self) -> Option<Instant> {
+        *self.inner.heard.lock().expect("no code panics while it holds this")
     }
 
     fn headers(&self, given: &[(&'static str, String)], has_body: bool) -> HeaderMap {
@@ -186,6 +242,8 @@ impl Client {
     }
 
     fn judge(&self, sent: Result<Answer, Failure>, repeat: Repeat) -> Verdict {
+        let heard = sent.is_ok().then(Instant::now);
+        *self.inner.heard.lock().expect("no code panics while it holds this") = heard;
         let answer = match sent {
             Ok(answer) => answer,
             Err(Failure::Broken(_)) if repeat == Repeat::Unsafe => {

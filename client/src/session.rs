@@ -240,16 +240,14 @@ async fn keep_alive(shared: &Shared, opened_at: Instant) {
     let period = shared.timeout / KEEP_ALIVES_PER_TIMEOUT;
     let path = Client::path(["v1", "sessions", &shared.id, "keep-alive"]);
     // A server that hangs must not cost the session: others are asked in time.
-    let client = shared.client.with_deadline(period);
-    let attempt = period / 2;
+    let client = shared.client.with_deadline(period).with_patience(period / 2);
     let mut due = opened_at + period;
     loop {
         tokio::time::sleep_until(due).await;
         let body = KeepAlive { reports: shared.take_reports() };
         let sent_at = Instant::now();
-        let answer: Result<KeptAlive, ClientError> = client
-            .request_within(Method::POST, &path, Some(&body), &shared.header(), Repeat::Safe, attempt)
-            .await;
+        let answer: Result<KeptAlive, ClientError> =
+            client.request(Method::POST, &path, Some(&body), &shared.header(), Repeat::Safe).await;
         due = match answer {
             // The answer may be to an earlier try than the last: count from the first.
             Ok(_) => {

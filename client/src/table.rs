@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::client::{Client, Repeat};
+use crate::client::Client;
 use crate::error::ClientError;
 use crate::store::DiskCopy;
 
@@ -234,8 +234,7 @@ async fn poll(
 ) -> Result<TableBody, ClientError> {
     let since = since.map(|version| format!("&since={version}")).unwrap_or_default();
     let path = format!("{}?wait_ms={wait_ms}{since}", Client::path(["v1", "pools", pool, "table"]));
-    let attempt = Duration::from_millis(wait_ms + 5_000);
-    client.request_within(http::Method::GET, &path, None::<&()>, &[], Repeat::Safe, attempt).await
+    client.long_poll(&path, Duration::from_millis(wait_ms)).await
 }
 
 async fn follow(
@@ -244,7 +243,6 @@ async fn follow(
     disk: Option<DiskCopy>,
     state: watch::Sender<(Arc<Table>, Source)>,
 ) {
-    let client = client.with_deadline(Duration::from_millis(WAIT_MS + 10_000));
     loop {
         let (known, source) = state.borrow().clone();
         // A table from the disk may be of another life of the cluster: begin anew.

@@ -1,5 +1,7 @@
 //! Streams of events that say when they may have missed something.
 
+use std::time::Duration;
+
 use rota_protocol::http::{EventBody, Missed};
 
 use crate::client::Client;
@@ -50,17 +52,7 @@ impl WatchStream {
             // The first poll only asks where to begin.
             let wait_ms = if self.since.is_some() { WAIT_MS } else { 0 };
             let path = format!("{}&wait_ms={wait_ms}{since}", self.query);
-            let client = self.client.with_deadline(std::time::Duration::from_millis(wait_ms + 15_000));
-            let missed: Missed = client
-                .request_within(
-                    http::Method::GET,
-                    &path,
-                    None::<&()>,
-                    &[],
-                    crate::client::Repeat::Safe,
-                    std::time::Duration::from_millis(wait_ms + 5_000),
-                )
-                .await?;
+            let missed: Missed = self.client.long_poll(&path, Duration::from_millis(wait_ms)).await?;
             self.since = Some(missed.upto);
             if missed.missed {
                 return Ok(WatchItem::Missed);

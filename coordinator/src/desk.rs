@@ -123,9 +123,15 @@ impl Desk {
     async fn ask(&self, call: Call) -> Result<Answer, DeskError> {
         let deadline = Instant::now() + ASK_TIMEOUT;
         loop {
-            let answer = match self.group.leads() {
+            let mut leadership = self.group.leadership();
+            let leads = *leadership.borrow_and_update();
+            let answer = match leads {
                 Leadership::Own { .. } => Some(self.answer(call.clone()).await),
-                Leadership::Other { leader } => self.caller.call(leader, call.clone()).await.ok(),
+                // A leader that hangs does not answer, but is replaced.
+                Leadership::Other { leader } => tokio::select! {
+                    answer = self.caller.call(leader, call.clone()) => answer.ok(),
+                    _ = leadership.changed() => continue,
+                },
                 Leadership::Unknown => None,
             };
             match answer {
@@ -136,8 +142,6 @@ impl Desk {
             if Instant::now() + RETRY_AFTER >= deadline {
                 return Err(DeskError::NoLeader);
             }
-            let mut leadership = self.group.leadership();
-            leadership.mark_unchanged();
             drop(tokio::time::timeout(RETRY_AFTER, leadership.changed()).await);
         }
     }

@@ -5,6 +5,7 @@ use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -63,7 +64,12 @@ impl Server {
     ///
     /// # Errors
     /// When the configuration is wrong or the data directory cannot be used.
-    pub async fn start(config: Config, parts: Parts) -> Result<Self, ServerError> {
+    pub fn start(config: Config, parts: Parts) -> BoxFuture<'static, Result<Self, ServerError>> {
+        // Boxed, so that it is compiled here and not once more by whoever runs it.
+        Box::pin(Self::build(config, parts))
+    }
+
+    async fn build(config: Config, parts: Parts) -> Result<Self, ServerError> {
         let faults = config.faults();
         if !faults.is_empty() {
             return Err(ServerError::Config(faults));
@@ -142,7 +148,12 @@ impl Server {
     }
 
     /// Stops in order. A leader hands over first.
-    pub async fn stop(self) {
+    pub fn stop(self) -> BoxFuture<'static, ()> {
+        Box::pin(self.stop_in_order())
+    }
+
+    async fn stop_in_order(self) {
+        self.tasks.expect_ends();
         self.clients.cancel();
         self.hand_over().await;
         self.service.group.shutdown().await;

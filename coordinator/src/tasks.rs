@@ -12,11 +12,18 @@ use tracing::Instrument;
 pub(crate) struct Tasks {
     tracker: TaskTracker,
     stop: CancellationToken,
+    stopping: CancellationToken,
 }
 
 impl Tasks {
     pub(crate) fn new(stop: CancellationToken) -> Self {
-        Self { tracker: TaskTracker::new(), stop }
+        Self { tracker: TaskTracker::new(), stop, stopping: CancellationToken::new() }
+    }
+
+    /// The server is being stopped in order: tasks that end on account of it have
+    /// not failed.
+    pub(crate) fn expect_ends(&self) {
+        self.stopping.cancel();
     }
 
     /// Cancelled when the server is to stop.
@@ -42,9 +49,12 @@ impl Tasks {
         name: &'static str,
         work: impl Future<Output = Result<(), E>> + Send + 'static,
     ) {
-        let stop = self.stop.clone();
+        let (stop, stopping) = (self.stop.clone(), self.stopping.clone());
         self.spawn(name, async move {
-            if let Err(error) = work.await {
+            let Err(error) = work.await else { return };
+            if stopping.is_cancelled() {
+                tracing::debug!(task = name, %error, "ended with the server");
+            } else {
                 tracing::error!(task = name, %error, "a vital task failed: the server stops");
                 stop.cancel();
             }

@@ -243,12 +243,13 @@ impl ExecWorker {
         self.paused_ns
     }
 
-    /// Lets it go on (SIGCONT), after its lease has ended.
+    /// Lets it go on (SIGCONT), after others have taken over from it. Returns when,
+    /// by `CLOCK_MONOTONIC`.
     pub fn resume(&mut self) -> u64 {
         let resumed_ns = monotonic_ns();
         let timeout_ns = u64::try_from(self.timeout.as_nanos()).expect("tests are short");
-        assert!(resumed_ns - self.paused_ns > timeout_ns, "this is for pauses beyond the lease");
         let held_ns = self.paused_ns + timeout_ns / 100 * SURELY_HELD_PERCENT;
+        assert!(resumed_ns > held_ns, "this is for pauses beyond the lease");
         self.meets(Fate::Paused { held_ns, resumed_ns });
         self.process.resume();
         resumed_ns

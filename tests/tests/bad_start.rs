@@ -129,8 +129,8 @@ async fn a_server_of_another_cluster_is_turned_away_and_both_say_so() {
     let mut two = Cluster::beside(1, settings);
     // Server 4 of cluster "two", which takes server 1 of cluster "rota" for its own.
     two.start_founder(4, &[(1, &one.peer(1))]);
-    says(&two, 4, &["refuses", "\"two\"", "\"rota\"", "--cluster"]).await;
-    says(&one, 1, &["refused", "\"two\"", "\"rota\"", "--cluster"]).await;
+    says(&two, 4, &["refuses", "two", "rota", "--cluster"]).await;
+    says(&one, 1, &["refused", "two", "rota", "--cluster"]).await;
     // Nothing has come of it.
     assert_eq!(two.view(4).await.unwrap().leader, None);
     let view = one.view(1).await.unwrap();

@@ -130,14 +130,15 @@ async fn a_server_alone_of_three_is_healthy_and_not_ready() {
         })
         .await;
     }
-    // And not any more when they are alone again.
+    // And not any more when the leader is gone again.
     let leader = cluster.leader().await;
-    cluster.kill9(if leader == 2 { 3 } else { 2 });
+    let left = if leader == 2 { 3 } else { 2 };
+    cluster.kill9(leader);
     eventually("the one left is not ready", LIVENESS, async || {
-        let ready = cluster.send(leader, Call::get("/readyz")).await?;
+        let ready = cluster.send(left, Call::get("/readyz")).await?;
         ensure!(ready.code() == Some(Code::NoLeader), "{}: {}", ready.status, ready.text());
         Ok(())
     })
     .await;
-    assert_eq!(cluster.ask(leader, Call::get("/healthz")).await.status, 200);
+    assert_eq!(cluster.ask(left, Call::get("/healthz")).await.status, 200);
 }

@@ -60,6 +60,7 @@ async fn a_session_is_the_same_on_every_server() {
         assert_eq!(kept.timeout_ms, 5_000);
         make_ephemeral(&cluster, id, &session, &format!("/of-{id}")).await;
     }
+    cluster.agree(&[1, 2, 3]).await;
     let shown: SessionBody =
         cluster.ask(2, Call::get(&format!("/v1/sessions/{}", session.session))).await.ok().unwrap();
     assert_eq!(shown.ephemerals, ["/of-1", "/of-2", "/of-3"]);

@@ -8,6 +8,7 @@ use http::Method;
 use rota_client::{Client, ClientError, Repeat, Session};
 use rota_core::pool::Item;
 use rota_protocol::http::{CheckpointBody, CheckpointPut, Code, MemberReport};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 /// The right to work on a bucket. Clones share it.
@@ -25,6 +26,9 @@ struct Inner {
     fence: u64,
     item: Option<Item>,
     cancelled: CancellationToken,
+    /// The zxid of the bucket's checkpoint (0: there is none), once it is known.
+    /// Held while one is written, so that they are in order.
+    checkpoint: Mutex<Option<u64>>,
 }
 
 impl Lease {
@@ -42,6 +46,7 @@ impl Lease {
             fence: grant.fence,
             item: grant.item.clone(),
             cancelled,
+            checkpoint: Mutex::new(None),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -110,34 +115,69 @@ impl Lease {
     /// # Errors
     /// When no coordinator answers.
     pub async fn read_checkpoint(&self) -> Result<Option<String>, ClientError> {
+        let mut known = self.inner.checkpoint.lock().await;
+        let (zxid, data) = self.fetch_checkpoint().await?;
+        *known = Some(zxid);
+        Ok(data)
+    }
+
+    async fn fetch_checkpoint(&self) -> Result<(u64, Option<String>), ClientError> {
         let path = self.checkpoint_path();
         let read = self.inner.session.client().get::<CheckpointBody>(&path).await;
         match read {
-            Ok(checkpoint) => Ok(Some(checkpoint.data)),
-            Err(error) if error.code() == Some(Code::NoCheckpoint) => Ok(None),
+            Ok(checkpoint) => Ok((checkpoint.zxid, Some(checkpoint.data))),
+            Err(error) if error.code() == Some(Code::NoCheckpoint) => Ok((0, None)),
             Err(error) => Err(error),
         }
     }
 
     /// Puts down where the work stands. Once this has returned, whoever owns the
-    /// bucket next begins there.
+    /// bucket next begins there. Writes of one lease take effect in the order in
+    /// which they were begun: one that was delayed on its way is refused by the
+    /// coordinator once a later one is there.
     ///
     /// # Errors
     /// When the grant has ended (the lease is then cancelled), or no coordinator
     /// answers.
     pub async fn write_checkpoint(&self, position: String) -> Result<(), ClientError> {
-        let body = CheckpointPut { fence: self.fence(), data: position };
-        let path = self.checkpoint_path();
-        let client = self.inner.session.client();
-        // Two writes of the same position by the same owner are as one.
-        let written: Result<CheckpointBody, _> =
-            client.request(Method::PUT, &path, Some(&body), &[], Repeat::Safe).await;
-        if let Err(error) = &written
-            && matches!(error.code(), Some(Code::StaleFence | Code::NoBucket))
-        {
-            self.inner.cancelled.cancel();
+        let mut known = self.inner.checkpoint.lock().await;
+        let mut replaces = match *known {
+            Some(zxid) => zxid,
+            None => self.fetch_checkpoint().await?.0,
+        };
+        // Unknown until this write is known to have happened.
+        *known = None;
+        loop {
+            let body =
+                CheckpointPut { fence: self.fence(), data: position.clone(), replaces: Some(replaces) };
+            match self.put_checkpoint(&body).await {
+                Ok(written) => {
+                    *known = Some(written.zxid);
+                    return Ok(());
+                }
+                // An earlier try of this write came through, or one of a write that was
+                // given up; nobody else can write with this fence.
+                Err(error) if error.code() == Some(Code::BadVersion) => {
+                    let (zxid, data) = self.fetch_checkpoint().await?;
+                    if data.as_deref() == Some(&position) {
+                        *known = Some(zxid);
+                        return Ok(());
+                    }
+                    replaces = zxid;
+                }
+                Err(error) => {
+                    if matches!(error.code(), Some(Code::StaleFence | Code::NoBucket)) {
+                        self.inner.cancelled.cancel();
+                    }
+                    return Err(error);
+                }
+            }
         }
-        written.map(drop)
+    }
+
+    async fn put_checkpoint(&self, body: &CheckpointPut) -> Result<CheckpointBody, ClientError> {
+        let path = self.checkpoint_path();
+        self.inner.session.client().request(Method::PUT, &path, Some(body), &[], Repeat::Safe).await
     }
 
     /// Says how the work goes, for whoever looks. It may be lost.

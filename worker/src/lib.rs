@@ -36,4 +36,4 @@ mod worker;
 
 pub use history::{History, HistoryEvent, monotonic_ns};
 pub use lease::Lease;
-pub use worker::{Handler, HandlerError, JoinOptions, Worker};
+pub use worker::{Ended, Handler, HandlerError, JoinOptions, Worker};

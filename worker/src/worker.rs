@@ -87,7 +87,19 @@ impl JoinOptions {
 #[derive(Debug)]
 pub struct Worker {
     leave: CancellationToken,
-    ended: watch::Receiver<bool>,
+    ended: watch::Receiver<Option<Ended>>,
+}
+
+/// How a worker ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to leave, and has handed everything over.
+    Left,
+    /// Its session has ended: its buckets are with others now.
+    SessionEnded,
+    /// It is no member any more, although its session lives: the pool was
+    /// deleted, or somebody took the member out.
+    NoMember,
 }
 
 impl Worker {
@@ -117,7 +129,7 @@ impl Worker {
             return Err(error);
         }
         let leave = CancellationToken::new();
-        let (ended_sender, ended) = watch::channel(false);
+        let (ended_sender, ended) = watch::channel(None);
         let (assignments, assigned) = mpsc::channel(1);
         let runner = Runner {
             lease: session.lease(),
@@ -135,26 +147,24 @@ impl Worker {
         let follow = follow(session.clone(), options.pool, options.join.name, assignments);
         let leaving = leave.clone();
         tokio::spawn(async move {
-            tokio::select! {
-                () = runner.run(assigned, leaving) => {}
-                () = follow => {}
-            }
-            ended_sender.send_replace(true);
+            // The runner sees when the other ends: nothing is sent any more.
+            let (how, ()) = tokio::join!(runner.run(assigned, leaving), follow);
+            ended_sender.send_replace(Some(how));
         });
         Ok(Self { leave, ended })
     }
 
-    /// Returns when the worker has ended: it left, or its session did.
-    pub async fn ended(&self) {
+    /// Returns when the worker has ended, and says how.
+    pub async fn ended(&self) -> Ended {
         let mut ended = self.ended.clone();
-        // An error means that its task is gone, and with it the worker.
-        drop(ended.wait_for(|ended| *ended).await);
+        // An error means that its task is gone, and with it the session.
+        ended.wait_for(Option::is_some).await.ok().and_then(|how| *how).unwrap_or(Ended::SessionEnded)
     }
 
     /// Hands everything over, and leaves. Returns when that is done.
-    pub async fn leave(self) {
+    pub async fn leave(self) -> Ended {
         self.leave.cancel();
-        self.ended().await;
+        self.ended().await
     }
 }
 
@@ -193,14 +203,23 @@ async fn is_own(session: &Session, options: &JoinOptions) -> Result<bool, Client
     }
 }
 
-/// Follows what the member owns. Ends when it is no member any more.
+/// Follows what the member owns, until it is no member any more or nobody
+/// listens.
 async fn follow(session: Session, pool: String, member: String, assignments: mpsc::Sender<Assignment>) {
+    tokio::select! {
+        () = follow_on(session, pool, member, &assignments) => {}
+        () = assignments.closed() => {}
+    }
+}
+
+async fn follow_on(session: Session, pool: String, member: String, assignments: &mpsc::Sender<Assignment>) {
     let path = Client::path(["v1", "pools", &pool, "members", &member, "assignment"]);
-    let client = session.client().with_deadline(Duration::from_millis(WAIT_MS + 10_000));
+    let wait = Duration::from_millis(WAIT_MS);
     let mut since = None;
     loop {
         let since_part = since.map(|version: u64| format!("&since={version}")).unwrap_or_default();
-        match client.get::<Assignment>(&format!("{path}?wait_ms={WAIT_MS}{since_part}")).await {
+        let poll = format!("{path}?wait_ms={WAIT_MS}{since_part}");
+        match session.client().long_poll::<Assignment>(&poll, wait).await {
             Ok(assignment) => {
                 since = Some(assignment.version);
                 if assignments.send(assignment).await.is_err() {
@@ -209,10 +228,6 @@ async fn follow(session: Session, pool: String, member: String, assignments: mps
             }
             Err(error) if matches!(error.code(), Some(Code::NoMember | Code::NoPool)) => {
                 tracing::warn!(pool, member, %error, "no member any more");
-                if assignments.send(nothing()).await.is_err() {
-                    return;
-                }
-                tokio::time::sleep(session.timeout()).await;
                 return;
             }
             Err(error) => {
@@ -261,14 +276,17 @@ enum Happened {
     Returned(String, u64),
     Leave,
     Impatient,
+    /// Nothing is assigned any more: it is no member.
+    NoMember,
+    /// The session's keeper, or a handler's task, is gone.
     Over,
 }
 
 impl<H: Handler> Runner<H> {
-    async fn run(mut self, mut assigned: mpsc::Receiver<Assignment>, leave: CancellationToken) {
+    async fn run(mut self, mut assigned: mpsc::Receiver<Assignment>, leave: CancellationToken) -> Ended {
         let mut patience = Instant::now();
         let mut warned_of = None;
-        loop {
+        let how = loop {
             let state = *self.lease.borrow_and_update();
             let warn_at = match state {
                 LeaseState::Held { until } if warned_of != Some(until) => {
@@ -277,7 +295,7 @@ impl<H: Handler> Runner<H> {
                 _ => None,
             };
             let happened = tokio::select! {
-                next = assigned.recv() => next.map_or(Happened::Over, Happened::Assigned),
+                next = assigned.recv() => next.map_or(Happened::NoMember, Happened::Assigned),
                 changed = self.lease.changed() => {
                     if changed.is_err() { Happened::Over } else { Happened::Lease(*self.lease.borrow()) }
                 }
@@ -319,13 +337,17 @@ impl<H: Handler> Runner<H> {
                     self.stop_all_for_leaving();
                     patience = Instant::now() + STOP_TIMEOUT;
                 }
-                Happened::Lease(LeaseState::Ended) | Happened::Over => break,
+                Happened::NoMember if self.leaving => break Ended::Left,
+                Happened::NoMember => break Ended::NoMember,
+                Happened::Lease(LeaseState::Ended) | Happened::Over => break Ended::SessionEnded,
             }
             if self.leaving && self.running.is_empty() {
-                break;
+                break Ended::Left;
             }
-        }
+        };
+        drop(assigned);
         self.finish().await;
+        how
     }
 
     /// Ends what still runs, and the session.

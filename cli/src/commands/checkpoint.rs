@@ -46,7 +46,7 @@ pub(crate) async fn run(operator: &Operator, command: CheckpointCommand) -> anyh
             operator.show(&path, |found: &CheckpointBody| format!("{}\n", found.data)).await?;
         }
         CheckpointCommand::Put { pool, bucket, fence, data } => {
-            let put = CheckpointPut { fence, data };
+            let put = CheckpointPut { fence, data, replaces: None };
             // Written twice, it is the same; and a grant that ended is refused either way.
             let body = operator.ask(Method::PUT, &path(&pool, &bucket), Some(&put), Repeat::Safe).await?;
             operator.output.body(&body, |_: &CheckpointBody| String::new())?;

@@ -1,6 +1,7 @@
 //! `rota cluster`: the servers, and who leads them.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Subcommand;
 use http::Method;
@@ -10,6 +11,9 @@ use rota_protocol::http::{AddServer, Cluster, Role, Server, SnapshotTaken, Trans
 use crate::failure::USAGE;
 use crate::operator::Operator;
 use crate::output::{Table, count, facts, say};
+
+/// Longer than a server waits for its snapshot.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(65);
 
 /// The cluster: its servers, and who leads them.
 #[derive(Debug, Subcommand)]
@@ -81,7 +85,10 @@ pub(crate) async fn run(operator: &Operator, command: ClusterCommand) -> anyhow:
         }
         ClusterCommand::Snapshot => {
             let path = "/v1/cluster/snapshot";
-            let body = operator.ask(Method::POST, path, None::<&()>, Repeat::Unsafe).await?;
+            let body = operator
+                .patient(SNAPSHOT_PATIENCE)
+                .ask(Method::POST, path, None::<&()>, Repeat::Safe)
+                .await?;
             operator.output.body(&body, |taken: &SnapshotTaken| {
                 facts([("server", taken.server.to_string()), ("index", taken.index.to_string())])
             })?;

@@ -8,7 +8,7 @@ use anyhow::bail;
 use clap::Args;
 use rota_protocol::http::JoinPool;
 use rota_worker::exec::Exec;
-use rota_worker::{JoinOptions, Worker};
+use rota_worker::{Ended, JoinOptions, Worker};
 
 use super::services::told_to_stop;
 use crate::args::{Global, duration};
@@ -90,7 +90,11 @@ pub(crate) async fn run(global: &Global, args: WorkerArgs) -> anyhow::Result<Exi
     let worker = Worker::join(client, options, exec).await?;
     tracing::info!("joined");
     tokio::select! {
-        () = worker.ended() => bail!("the session has ended: the worker's buckets are with others now"),
+        how = worker.ended() => match how {
+            Ended::Left => return Ok(ExitCode::SUCCESS),
+            Ended::SessionEnded => bail!("the session has ended: the worker's buckets are with others now"),
+            Ended::NoMember => bail!("the worker is no member any more: the pool was deleted, or the member"),
+        },
         stopped = told_to_stop() => stopped?,
     }
     tracing::info!("leaving");

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use rota_core::pool::{NameError, check_name};
 use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
@@ -60,7 +61,12 @@ pub struct AgentConfig {
 ///
 /// # Errors
 /// When an option is refused, the index cannot be had or the listener fails.
-pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> Result<(), AgentError> {
+pub fn run(config: AgentConfig, shutdown: CancellationToken) -> BoxFuture<'static, Result<(), AgentError>> {
+    // Boxed, so that it is compiled here and not once more by whoever runs it.
+    Box::pin(serve_all(config, shutdown))
+}
+
+async fn serve_all(config: AgentConfig, shutdown: CancellationToken) -> Result<(), AgentError> {
     let AgentConfig { options, listener, registration } = config;
     let owner = Owner { app: options.app.clone(), host: options.host.clone() };
     let opened = spawn_blocking(move || Agent::open(options)).await;

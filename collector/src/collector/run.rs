@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use rota_client::{Client, ClientError};
 use rota_core::pool::{NameError, check_name};
 use rota_protocol::http::{Code, JoinPool};
@@ -61,7 +62,15 @@ pub enum CollectorError {
 ///
 /// # Errors
 /// When the directory cannot be made, or the coordinator refuses.
-pub async fn run(config: CollectorConfig, shutdown: CancellationToken) -> Result<(), CollectorError> {
+pub fn run(
+    config: CollectorConfig,
+    shutdown: CancellationToken,
+) -> BoxFuture<'static, Result<(), CollectorError>> {
+    // Boxed, so that it is compiled here and not once more by whoever runs it.
+    Box::pin(collect(config, shutdown))
+}
+
+async fn collect(config: CollectorConfig, shutdown: CancellationToken) -> Result<(), CollectorError> {
     let CollectorConfig { client, out_dir, pool, join, session_timeout, history } = config;
     check_name(&join.name).map_err(|source| CollectorError::Name { name: join.name.clone(), source })?;
     // Relative paths would come to mean another place.
@@ -90,8 +99,8 @@ pub async fn run(config: CollectorConfig, shutdown: CancellationToken) -> Result
         has_joined = true;
         info!(pool = %options.pool, member = %options.join.name, "joined");
         tokio::select! {
-            () = shutdown.cancelled() => worker.leave().await,
-            () = worker.ended() => warn!("the session has ended: the sources are with others now"),
+            () = shutdown.cancelled() => drop(worker.leave().await),
+            how = worker.ended() => warn!(?how, "the sources are with others now: the pool is joined again"),
         }
     }
     Ok(())

@@ -45,17 +45,20 @@ fn all_pools(term: &Term) -> BTreeSet<String> {
 /// Takes one step in one pool. What it changes makes the pool dirty, so that it
 /// is looked at again. False if the step could not be taken.
 async fn advance(term: &Term, pool: &str) -> bool {
-    let step = {
+    let (tree, view) = {
         let applied = term.control.replica.read();
         let Some(view) = applied.pools.get(pool) else { return true };
         term.control.liveness.forget_members(pool, |name| view.members.contains_key(name));
-        match plan_step(applied.state.tree(), view) {
-            Ok(step) => step,
-            Err(fault) => {
-                tracing::error!(pool, %fault, "nothing is moved in this pool");
-                metrics::counter!(crate::metrics::PLAN_FAULTS).increment(1);
-                return true;
-            }
+        (applied.state.tree().clone(), view.clone())
+    };
+    // Large pools take long enough to hold up heartbeats.
+    let planned = tokio::task::spawn_blocking(move || plan_step(&tree, &view)).await;
+    let step = match planned.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())) {
+        Ok(step) => step,
+        Err(fault) => {
+            tracing::error!(pool, %fault, "nothing is moved in this pool");
+            metrics::counter!(crate::metrics::PLAN_FAULTS).increment(1);
+            return true;
         }
     };
     for some in step.multis.chunks(MULTIS_MAX) {

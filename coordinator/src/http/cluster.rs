@@ -12,8 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::error::{ApiError, ApiResult};
-use super::extract::{Body, Names, Shared};
-use crate::raft::Leadership;
+use super::extract::{Body, Names, Params, ReadParams, Shared};
 use crate::service::{Service, ServiceError};
 
 /// How long a snapshot may take before the request gives up waiting for it.
@@ -32,18 +31,15 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
 }
 
 /// Show the cluster.
-#[utoipa::path(get, path = "/v1/cluster", tag = "cluster",
+#[utoipa::path(get, path = "/v1/cluster", tag = "cluster", params(ReadParams),
     responses((status = 200, body = Cluster), (status = "default", body = ErrorBody)))]
-async fn show(State(service): State<Shared>) -> Json<Cluster> {
-    Json(describe(&service))
+async fn show(State(service): State<Shared>, Params(read): Params<ReadParams>) -> ApiResult<Json<Cluster>> {
+    read.ready(&service).await?;
+    Ok(Json(describe(&service).await))
 }
 
-fn describe(service: &Service) -> Cluster {
-    let leader = match service.group.leads() {
-        Leadership::Own { .. } => Some(service.config.server),
-        Leadership::Other { leader } => Some(leader),
-        Leadership::Unknown => None,
-    };
+async fn describe(service: &Service) -> Cluster {
+    let leader = service.group.living_leader().await;
     let applied = service.replica.read();
     let membership = applied.membership();
     let servers = membership.servers.iter().map(|(id, peer_address)| {
@@ -84,7 +80,7 @@ async fn add(
     let change = MembershipChange::AddLearner { server: body.id, peer_address: body.peer_address };
     service.change_membership(change).await?;
     service.catch_up().await?;
-    Ok((StatusCode::CREATED, Json(describe(&service))))
+    Ok((StatusCode::CREATED, Json(describe(&service).await)))
 }
 
 /// Give a learner a vote.
@@ -94,7 +90,7 @@ async fn add(
 async fn promote(State(service): State<Shared>, Names(server): Names<u64>) -> ApiResult<Json<Cluster>> {
     service.change_membership(MembershipChange::Promote(server)).await?;
     service.catch_up().await?;
-    Ok(Json(describe(&service)))
+    Ok(Json(describe(&service).await))
 }
 
 /// Take a server out of the cluster.
@@ -123,7 +119,7 @@ async fn transfer(
     Body(body): Body<TransferLeader>,
 ) -> ApiResult<Json<Cluster>> {
     service.desk.transfer_to(body.server).await.map_err(ServiceError::from)?;
-    Ok(Json(describe(&service)))
+    Ok(Json(describe(&service).await))
 }
 
 /// Take a snapshot of the answering server's state.

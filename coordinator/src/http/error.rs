@@ -42,6 +42,14 @@ impl ApiError {
             format!("the grant of bucket {bucket:?} with fence {given} has ended: stop working on it");
         Self(ErrorBody::new(Code::StaleFence, message).with(json!({"fence": current, "given": given})))
     }
+
+    pub(crate) fn other_checkpoint(bucket: &str, expected: u64, zxid: u64) -> Self {
+        let message = format!(
+            "the checkpoint of bucket {bucket:?} is that of zxid {zxid}, not of {expected}: read it again \
+             before replacing it"
+        );
+        Self(ErrorBody::new(Code::BadVersion, message).with(json!({"zxid": zxid, "expected": expected})))
+    }
 }
 
 impl IntoResponse for ApiError {

@@ -102,9 +102,11 @@ pub(crate) fn credentials(parts: &Parts) -> Result<Option<Credentials>, ApiError
 }
 
 /// Parameters of reads.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct ReadParams {
-    /// See every write that was acknowledged before.
+    /// See every write that was acknowledged before, on whichever server.
     #[serde(default)]
     pub(crate) consistent: bool,
 }

@@ -35,7 +35,7 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
 }
 
 /// List a pool's members, with what they said of their work.
-#[utoipa::path(get, path = "/v1/pools/{pool}/members", tag = "members", params(("pool" = String, Path)),
+#[utoipa::path(get, path = "/v1/pools/{pool}/members", tag = "members", params(("pool" = String, Path), ReadParams),
     responses((status = 200, body = Vec<MemberBody>), (status = "default", body = ErrorBody)))]
 async fn list_members(
     State(service): State<Shared>,
@@ -129,7 +129,7 @@ fn member_body(
 
 /// Show a member.
 #[utoipa::path(get, path = "/v1/pools/{pool}/members/{member}", tag = "members",
-    params(("pool" = String, Path), ("member" = String, Path)),
+    params(("pool" = String, Path), ("member" = String, Path), ReadParams),
     responses((status = 200, body = MemberBody), (status = "default", body = ErrorBody)))]
 async fn show_member(
     State(service): State<Shared>,
@@ -317,7 +317,7 @@ async fn release(
 }
 
 /// List a named pool's items.
-#[utoipa::path(get, path = "/v1/pools/{pool}/items", tag = "items", params(("pool" = String, Path)),
+#[utoipa::path(get, path = "/v1/pools/{pool}/items", tag = "items", params(("pool" = String, Path), ReadParams),
     responses((status = 200, body = Vec<ItemBody>), (status = "default", body = ErrorBody)))]
 async fn list_items(
     State(service): State<Shared>,
@@ -392,12 +392,14 @@ async fn replace_item(
 
 /// Show an item.
 #[utoipa::path(get, path = "/v1/pools/{pool}/items/{item}", tag = "items",
-    params(("pool" = String, Path), ("item" = String, Path)),
+    params(("pool" = String, Path), ("item" = String, Path), ReadParams),
     responses((status = 200, body = ItemBody), (status = "default", body = ErrorBody)))]
 async fn show_item(
     State(service): State<Shared>,
     Names((pool, item)): Names<(String, String)>,
+    Params(read): Params<ReadParams>,
 ) -> ApiResult<Json<ItemBody>> {
+    read.ready(&service).await?;
     with_pool(&service, &pool, |view| match view.items.get(&item) {
         Some(found) => Ok(Json(ItemBody { name: item.clone(), item: found.clone() })),
         None => Err(no_item(&pool, &item)),

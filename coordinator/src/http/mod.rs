@@ -3,6 +3,7 @@
 //! Handlers look at this server's replica, or have the service write; they
 //! decide nothing. Bodies are [`rota_protocol::http`]'s.
 
+mod checkpoints;
 mod cluster;
 mod error;
 mod extract;
@@ -54,6 +55,7 @@ fn described() -> OpenApiRouter<Shared> {
         .merge(pools::router())
         .merge(members::router())
         .merge(table::router())
+        .merge(checkpoints::router())
 }
 
 /// The OpenAPI document of the HTTP API.

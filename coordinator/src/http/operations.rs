@@ -72,11 +72,11 @@ fn gauge(name: &'static str, value: u64) {
     ::metrics::gauge!(name).set(value as f64);
 }
 
-/// Ready when a leader is known: reads may be old before, and writes would
+/// Ready while a leader is there: reads may be old without one, and writes would
 /// wait.
 async fn ready(State(service): State<Shared>) -> ApiResult<&'static str> {
-    match service.group.leads() {
-        Leadership::Unknown => Err(ApiError::new(Code::NoLeader, "no leader is known now")),
-        _ => Ok("ready\n"),
+    match service.group.living_leader().await {
+        Some(_) => Ok("ready\n"),
+        None => Err(ApiError::new(Code::NoLeader, "no leader is there now")),
     }
 }

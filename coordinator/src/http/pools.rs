@@ -39,7 +39,7 @@ pub(super) fn with_pool<T>(
 }
 
 /// List the pools.
-#[utoipa::path(get, path = "/v1/pools", tag = "pools",
+#[utoipa::path(get, path = "/v1/pools", tag = "pools", params(ReadParams),
     responses((status = 200, body = Vec<PoolBody>), (status = "default", body = ErrorBody)))]
 async fn list(
     State(service): State<Shared>,
@@ -77,7 +77,7 @@ async fn create(
 }
 
 /// Show a pool.
-#[utoipa::path(get, path = "/v1/pools/{pool}", tag = "pools", params(("pool" = String, Path)),
+#[utoipa::path(get, path = "/v1/pools/{pool}", tag = "pools", params(("pool" = String, Path), ReadParams),
     responses((status = 200, body = PoolBody), (status = "default", body = ErrorBody)))]
 async fn show(
     State(service): State<Shared>,
@@ -162,7 +162,7 @@ async fn delete(
 }
 
 /// Show a pool's plan: its pending moves, and what the planner said of it.
-#[utoipa::path(get, path = "/v1/pools/{pool}/plan", tag = "pools", params(("pool" = String, Path)),
+#[utoipa::path(get, path = "/v1/pools/{pool}/plan", tag = "pools", params(("pool" = String, Path), ReadParams),
     responses((status = 200, body = PlanBody), (status = "default", body = ErrorBody)))]
 async fn plan(
     State(service): State<Shared>,

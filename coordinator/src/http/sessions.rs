@@ -9,7 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::error::{ApiError, ApiResult};
-use super::extract::{Body, Names, Session, Shared, credentials};
+use super::extract::{Body, Names, Params, ReadParams, Session, Shared, credentials};
 use crate::service::Credentials;
 
 /// What a client gets that does not ask for a timeout.
@@ -33,18 +33,28 @@ async fn open(
 }
 
 /// List the sessions that live.
-#[utoipa::path(get, path = "/v1/sessions", tag = "sessions",
+#[utoipa::path(get, path = "/v1/sessions", tag = "sessions", params(ReadParams),
     responses((status = 200, body = Vec<SessionBody>), (status = "default", body = ErrorBody)))]
-async fn list(State(service): State<Shared>) -> Json<Vec<SessionBody>> {
+async fn list(
+    State(service): State<Shared>,
+    Params(read): Params<ReadParams>,
+) -> ApiResult<Json<Vec<SessionBody>>> {
+    read.ready(&service).await?;
     let applied = service.replica.read();
-    Json(applied.state.sessions().map(|(id, session)| body(id, session)).collect())
+    Ok(Json(applied.state.sessions().map(|(id, session)| body(id, session)).collect()))
 }
 
 /// Show a session.
-#[utoipa::path(get, path = "/v1/sessions/{session}", tag = "sessions", params(("session" = String, Path)),
+#[utoipa::path(get, path = "/v1/sessions/{session}", tag = "sessions",
+    params(("session" = String, Path), ReadParams),
     responses((status = 200, body = SessionBody), (status = "default", body = ErrorBody)))]
-async fn show(State(service): State<Shared>, Names(id): Names<String>) -> ApiResult<Json<SessionBody>> {
+async fn show(
+    State(service): State<Shared>,
+    Names(id): Names<String>,
+    Params(read): Params<ReadParams>,
+) -> ApiResult<Json<SessionBody>> {
     let id = parse(&id)?;
+    read.ready(&service).await?;
     let applied = service.replica.read();
     match applied.state.session(id) {
         Some(session) => Ok(Json(body(id, session))),

@@ -1,5 +1,4 @@
-//! `/v1/pools/{pool}/table`, `/owner` and `/checkpoints`: who owns what, and how
-//! far it has come.
+//! `/v1/pools/{pool}/table` and `/owner`: who owns what.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -10,26 +9,21 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::stream;
-use rota_core::pool::{Bucket, Delta, Kind, PoolView, RowEntry, bucket_of_key, check_name, layout};
-use rota_core::state::{CreateMode, Op, Refusal};
-use rota_protocol::http::{CheckpointBody, CheckpointPut, Code, ErrorBody, OwnerOfKey, RowBody, TableBody};
+use rota_core::pool::{Bucket, Delta, Kind, PoolView, RowEntry, bucket_of_key};
+use rota_protocol::http::{Code, ErrorBody, OwnerOfKey, RowBody, TableBody};
 use serde::Deserialize;
 use tokio::time::Instant;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::error::{ApiError, ApiResult};
-use super::extract::{Body, Names, Params, ReadParams, Shared, poll_deadline};
+use super::extract::{Names, Params, ReadParams, Shared, poll_deadline};
 use super::nodes::wants_stream;
 use super::pools::with_pool;
-use crate::service::{Service, ServiceError};
+use crate::service::Service;
 
 pub(super) fn router() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new()
-        .routes(routes!(table))
-        .routes(routes!(row))
-        .routes(routes!(owner))
-        .routes(routes!(read_checkpoint, write_checkpoint))
+    OpenApiRouter::new().routes(routes!(table)).routes(routes!(row)).routes(routes!(owner))
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, utoipa::IntoParams)]
@@ -147,7 +141,7 @@ fn row_body(bucket: &Bucket, entry: &RowEntry) -> RowBody {
 
 /// Show one row.
 #[utoipa::path(get, path = "/v1/pools/{pool}/buckets/{bucket}", tag = "table",
-    params(("pool" = String, Path), ("bucket" = String, Path)),
+    params(("pool" = String, Path), ("bucket" = String, Path), ReadParams),
     responses((status = 200, body = RowBody), (status = "default", body = ErrorBody)))]
 async fn row(
     State(service): State<Shared>,
@@ -167,6 +161,9 @@ async fn row(
 struct KeyParams {
     /// The key.
     key: String,
+    /// See every write that was acknowledged before, on whichever server.
+    #[serde(default)]
+    consistent: bool,
 }
 
 /// Who owns a key of a hashed pool.
@@ -177,6 +174,7 @@ async fn owner(
     Names(pool): Names<String>,
     Params(params): Params<KeyParams>,
 ) -> ApiResult<Json<OwnerOfKey>> {
+    ReadParams { consistent: params.consistent }.ready(&service).await?;
     with_pool(&service, &pool, |view| {
         let Kind::Hashed { buckets } = view.spec.kind else {
             let message = format!("pool {pool:?} is named: its buckets are its items, not hashes of keys");
@@ -192,70 +190,4 @@ async fn owner(
             address: member.map(|m| m.member.address.clone()),
         }))
     })
-}
-
-/// Read a bucket's checkpoint.
-#[utoipa::path(get, path = "/v1/pools/{pool}/checkpoints/{bucket}", tag = "checkpoints",
-    params(("pool" = String, Path), ("bucket" = String, Path)),
-    responses((status = 200, body = CheckpointBody), (status = "default", body = ErrorBody)))]
-async fn read_checkpoint(
-    State(service): State<Shared>,
-    Names((pool, bucket)): Names<(String, String)>,
-    Params(read): Params<ReadParams>,
-) -> ApiResult<Json<CheckpointBody>> {
-    read.ready(&service).await?;
-    with_pool(&service, &pool, |_| Ok(()))?;
-    let applied = service.replica.read();
-    match applied.state.tree().get(&layout::checkpoint(&pool, &bucket)) {
-        Some(node) => {
-            let data = String::from_utf8_lossy(&node.data).into_owned();
-            Ok(Json(CheckpointBody { bucket, data, zxid: node.mzxid }))
-        }
-        None => Err(ApiError::new(
-            Code::NoCheckpoint,
-            format!("bucket {bucket:?} of pool {pool:?} has no checkpoint"),
-        )),
-    }
-}
-
-/// Write a bucket's checkpoint, as its owner: refused once the grant with that
-/// fence has ended.
-#[utoipa::path(put, path = "/v1/pools/{pool}/checkpoints/{bucket}", tag = "checkpoints",
-    params(("pool" = String, Path), ("bucket" = String, Path)), request_body = CheckpointPut,
-    responses((status = 200, body = CheckpointBody), (status = 409, body = ErrorBody), (status = "default", body = ErrorBody)))]
-async fn write_checkpoint(
-    State(service): State<Shared>,
-    Names((pool, bucket)): Names<(String, String)>,
-    Body(body): Body<CheckpointPut>,
-) -> ApiResult<Json<CheckpointBody>> {
-    check_name(&bucket)?;
-    with_pool(&service, &pool, |_| Ok(()))?;
-    let row = layout::row(&pool, &bucket);
-    let path = layout::checkpoint(&pool, &bucket);
-    let check = Op::CheckFence { path: row, fence: body.fence };
-    let data = bytes::Bytes::from(body.data.clone());
-    let set = Op::SetData { path: path.clone(), data: data.clone(), version: None };
-    let mut outcome = service.multi(None, vec![check.clone(), set]).await;
-    if refused_with(&outcome, |r| matches!(r, Refusal::NoNode { .. })) {
-        let create = Op::Create { path: path.clone(), data, mode: CreateMode::Persistent };
-        outcome = service.multi(None, vec![check, create]).await;
-    }
-    match outcome {
-        Err(ServiceError::Refused(refusal)) => {
-            if let Refusal::StaleFence { given, current, .. } = refusal.cause() {
-                return Err(match current {
-                    0 => ApiError::no_bucket(&pool, &bucket),
-                    _ => ApiError::stale_fence(&bucket, *given, *current),
-                });
-            }
-            return Err(refusal.into());
-        }
-        other => drop(other?),
-    }
-    let zxid = service.replica.read().state.tree().get(&path).map_or(0, |node| node.mzxid);
-    Ok(Json(CheckpointBody { bucket, data: body.data, zxid }))
-}
-
-fn refused_with<T>(outcome: &Result<T, ServiceError>, is: impl Fn(&Refusal) -> bool) -> bool {
-    matches!(outcome, Err(ServiceError::Refused(refusal)) if is(refusal.cause()))
 }

@@ -1,7 +1,7 @@
 //! The handle on replication: propose, ask who leads, change who belongs.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use rota_core::batch::{Header, Origin, UNSEQUENCED, encode_batch, encode_unit};
 use rota_core::state::{Command, Submitted};
 use rota_protocol::peer::{self, MembershipChange};
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 use super::machine::Machine;
 use super::network::NetworkFactory;
@@ -27,6 +28,10 @@ const PAYLOAD_ENTRIES_MAX: u64 = 4096;
 /// Entries that are kept behind a snapshot, so that a server which was away for
 /// a moment catches up by log.
 const LOG_KEPT_BEHIND_SNAPSHOT: u64 = 2000;
+
+/// Shortest silence of a leader after which it is taken to be gone; elections are
+/// faster, but heartbeats may be late on a busy machine.
+const SILENCE_MIN: Duration = Duration::from_secs(1);
 
 /// Who leads, as far as this server knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +74,10 @@ pub(crate) struct Group {
     server: u64,
     raft: RaftOf,
     leadership: watch::Receiver<Leadership>,
+    /// When another server's entries or heartbeats last arrived here.
+    heard: Arc<Mutex<Option<Instant>>>,
+    /// How long a leader that was heard of is taken to be there.
+    silence_max: Duration,
 }
 
 impl Group {
@@ -103,7 +112,8 @@ impl Group {
             .await
             .map_err(|e| GroupError(e.to_string()))?;
         let (sender, leadership) = watch::channel(Leadership::Unknown);
-        Ok((Self { server, raft, leadership }, sender))
+        let silence_max = SILENCE_MIN.max(Duration::from_millis(timing.election_max_ms) * 2);
+        Ok((Self { server, raft, leadership, heard: Arc::default(), silence_max }, sender))
     }
 
     /// Lets Raft run, and follows who leads until the server stops.
@@ -174,6 +184,24 @@ impl Group {
     /// Who leads now.
     pub(crate) fn leads(&self) -> Leadership {
         *self.leadership.borrow()
+    }
+
+    /// Takes note that a leader's entries or heartbeat arrived.
+    pub(crate) fn hear_of_leader(&self) {
+        *self.heard.lock().expect("no code panics while it holds this") = Some(Instant::now());
+    }
+
+    /// Who leads, for people: a leader that a quorum has not confirmed for a while,
+    /// or that this server does not hear of any more, is none.
+    pub(crate) async fn living_leader(&self) -> Option<u64> {
+        match self.leads() {
+            Leadership::Own { .. } => self.holds_lease().await.then_some(self.server),
+            Leadership::Other { leader } => {
+                let heard = *self.heard.lock().expect("no code panics while it holds this");
+                heard.is_some_and(|at| at.elapsed() < self.silence_max).then_some(leader)
+            }
+            Leadership::Unknown => None,
+        }
     }
 
     /// Proposes a batch; `settled` hears of its end.

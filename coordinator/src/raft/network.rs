@@ -147,25 +147,20 @@ impl RaftNetworkV2<TypeConfig> for Network {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
-        Box::pin(async move {
-            let frames = match self.append.take() {
-                Some(frames) => frames,
-                None => self.connect(Class::Append).await?,
-            };
-            let session = AppendSession {
-                network: self,
-                frames: Some(frames),
-                input,
-                input_ended: false,
-                unanswered: 0,
-                stalled_at: Instant::now(),
-            };
-            let results = stream::unfold(session, |mut session| async move {
-                let item = session.next().await?;
-                Some((item, session))
-            });
-            Ok(results.boxed())
-        })
+        let session = AppendSession {
+            network: self,
+            input,
+            first: None,
+            input_ended: false,
+            unanswered: 0,
+            stalled_at: Instant::now(),
+            over: false,
+        };
+        let results = stream::unfold(session, |mut session| async move {
+            let item = session.next().await?;
+            Some((item, session))
+        });
+        std::future::ready(Ok(results.boxed())).boxed()
     }
 
     async fn vote(
@@ -227,13 +222,19 @@ impl RaftNetworkV2<TypeConfig> for Network {
 
 /// One run of pipelined requests. It owns the input, since Raft locks that for
 /// the session's target: dropping the session must free it at once.
+///
+/// The server is dialled only once there is a request: it is in the input that
+/// Raft waits out the backoff, so dialling first would mean dialling a dead server
+/// over and over without a pause.
 struct AppendSession<'s, S> {
     network: &'s mut Network,
-    frames: Option<Frames>,
     input: S,
+    /// The request that was taken from the input before there was a connection.
+    first: Option<AppendEntriesRequest<TypeConfig>>,
     input_ended: bool,
     unanswered: usize,
     stalled_at: Instant,
+    over: bool,
 }
 
 impl<S> AppendSession<'_, S>
@@ -241,24 +242,59 @@ where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
 {
     async fn next(&mut self) -> Option<AppendItem> {
-        let mut frames = self.frames.take()?;
+        if self.over {
+            return None;
+        }
+        // Taken, so that a connection that is left in the middle is not used again.
+        let mut frames = match self.network.append.take() {
+            Some(frames) => frames,
+            None => match self.connect().await {
+                Ok(Some(frames)) => frames,
+                Ok(None) => return None,
+                Err(error) => {
+                    self.over = true;
+                    return Some(Err(error));
+                }
+            },
+        };
         match self.step(&mut frames).await {
-            Ok(Some(result)) => {
-                // After a refusal the other side ends the connection.
-                self.frames = result.is_ok().then_some(frames);
-                Some(Ok(result))
+            Ok(Some(Ok(stored))) => {
+                self.network.append = Some(frames);
+                Some(Ok(Ok(stored)))
+            }
+            // After a refusal the other side ends the connection.
+            Ok(Some(refused)) => {
+                self.over = true;
+                Some(Ok(refused))
             }
             Ok(None) => {
+                self.over = true;
                 self.network.append = Some(frames);
                 None
             }
-            Err(error) => Some(Err(broken(&error))),
+            Err(error) => {
+                self.over = true;
+                Some(Err(broken(&error)))
+            }
+        }
+    }
+
+    /// Waits for a request, then connects for it.
+    async fn connect(&mut self) -> Result<Option<Frames>, RpcError> {
+        self.first = self.input.next().await;
+        match self.first {
+            Some(_) => self.network.connect(Class::Append).await.map(Some),
+            None => Ok(None),
         }
     }
 
     /// Sends and receives until there is a result, or the input has ended and
     /// everything is answered.
     async fn step(&mut self, frames: &mut Frames) -> io::Result<Option<StreamAppendResult<TypeConfig>>> {
+        if let Some(request) = self.first.take() {
+            self.feed(frames, request).await?;
+            flush(frames).await?;
+        }
         loop {
             if self.input_ended && self.unanswered == 0 {
                 return Ok(None);

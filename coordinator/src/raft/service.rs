@@ -59,10 +59,11 @@ pub(crate) async fn serve_peer(service: PeerService, wire: BoxWire, from: String
 
 async fn serve_append(group: &Group, frames: Frames) -> io::Result<()> {
     let (mut replies, requests) = frames.split();
-    let input = stream::unfold(requests, |mut requests| async move {
+    let input = stream::unfold((requests, group.clone()), |(mut requests, group)| async move {
         let frame = requests.next().await?;
+        group.hear_of_leader();
         match frame.and_then(|frame| append_request(&frame)) {
-            Ok(request) => Some((request, requests)),
+            Ok(request) => Some((request, (requests, group))),
             Err(error) => {
                 tracing::warn!(%error, "entries that do not decode");
                 None

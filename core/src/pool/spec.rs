@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Most buckets a hashed pool can have.
-pub const BUCKETS_MAX: u32 = 1_000_000;
+pub const BUCKETS_MAX: u32 = 100_000;
 /// Buckets of a hashed pool, unless its spec says otherwise.
 pub const BUCKETS_DEFAULT: u32 = 1024;
 /// Planned moves at once, unless the spec says otherwise. A bucket that waits

@@ -5,7 +5,7 @@
 //! removed ones a bounded number is remembered; whoever is further behind gets
 //! the whole table.
 
-use std::collections::{BTreeMap, BTreeSet};
+use imbl::{OrdMap, OrdSet};
 
 use super::Bucket;
 use crate::Zxid;
@@ -33,9 +33,9 @@ pub struct TableIndex {
     version: Zxid,
     /// From this version on, every removal is remembered.
     floor: Zxid,
-    changed: BTreeSet<(Zxid, Bucket)>,
-    at: BTreeMap<Bucket, Zxid>,
-    removed: BTreeMap<Bucket, Zxid>,
+    changed: OrdSet<(Zxid, Bucket)>,
+    at: OrdMap<Bucket, Zxid>,
+    removed: OrdMap<Bucket, Zxid>,
 }
 
 impl TableIndex {
@@ -82,7 +82,8 @@ impl TableIndex {
         let mut zxids: Vec<Zxid> = self.removed.values().copied().collect();
         zxids.sort_unstable();
         self.floor = zxids[zxids.len() / 2];
-        self.removed.retain(|_, zxid| *zxid > self.floor);
+        let kept = self.removed.iter().filter(|(_, zxid)| **zxid > self.floor);
+        self.removed = kept.map(|(bucket, zxid)| (bucket.clone(), *zxid)).collect();
     }
 
     /// What changed after version `since`.

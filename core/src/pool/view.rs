@@ -6,6 +6,9 @@
 //! decode every row each time they look.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use imbl::OrdMap;
 
 use super::layout::{self, Place};
 use super::{Bucket, Delta, Item, Kind, Member, Owner, Plan, Row, Spec, TableIndex, from_json};
@@ -18,7 +21,8 @@ pub struct Pools {
     pools: BTreeMap<String, PoolView>,
 }
 
-/// One pool.
+/// One pool. A clone costs O(members), so that it can be planned for while the
+/// state moves on.
 #[derive(Debug, Clone)]
 pub struct PoolView {
     /// Its name.
@@ -30,11 +34,11 @@ pub struct PoolView {
     /// Its members, by name.
     pub members: BTreeMap<String, MemberEntry>,
     /// Its items, by name; always empty in a hashed pool.
-    pub items: BTreeMap<String, Item>,
+    pub items: OrdMap<String, Item>,
     /// Its rows.
-    pub rows: BTreeMap<Bucket, RowEntry>,
+    pub rows: OrdMap<Bucket, RowEntry>,
     /// Its last plan (number 0 before the first).
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     /// The version of the plan's node, if there is one.
     pub plan_version: Option<i32>,
     /// Its last change of any kind.
@@ -139,9 +143,9 @@ impl PoolView {
             spec: spec_of(spec_node)?,
             spec_version: spec_node.version,
             members: BTreeMap::new(),
-            items: BTreeMap::new(),
-            rows: BTreeMap::new(),
-            plan: Plan::default(),
+            items: OrdMap::new(),
+            rows: OrdMap::new(),
+            plan: Arc::default(),
             plan_version: None,
             changed: state.zxid(),
             table: TableIndex::default(),
@@ -217,7 +221,7 @@ impl PoolView {
 
     fn put_plan(&mut self, node: Option<&Node>) {
         self.plan_version = node.map(|n| n.version);
-        self.plan = node.and_then(|n| from_json(&n.data).ok()).unwrap_or_default();
+        self.plan = Arc::new(node.and_then(|n| from_json(&n.data).ok()).unwrap_or_default());
     }
 
     /// The version of the table: the zxid of the last change to any row.

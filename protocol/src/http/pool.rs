@@ -303,6 +303,12 @@ pub struct CheckpointPut {
     pub fence: u64,
     /// The position, in whatever form the work has.
     pub data: String,
+    /// The `zxid` of the checkpoint that this one replaces, 0 if there is none
+    /// yet: refused with `bad_version` when another one is there. It keeps a
+    /// request that was delayed on its way from putting an older position over
+    /// a newer one. Absent: whichever is there is replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<u64>,
 }
 
 /// A bucket's checkpoint.

@@ -1,0 +1,152 @@
+//! `/v1/pools/{pool}/checkpoints`: how far a bucket's work has come, written by
+//! its owner alone.
+
+use axum::Json;
+use axum::extract::State;
+use rota_core::Zxid;
+use rota_core::pool::{check_name, layout};
+use rota_core::state::{CreateMode, Op, OpReply, Refusal, Reply};
+use rota_protocol::http::{CheckpointBody, CheckpointPut, Code, ErrorBody};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::error::{ApiError, ApiResult};
+use super::extract::{Body, Names, Params, ReadParams, Shared};
+use super::pools::with_pool;
+use crate::service::{Service, ServiceError};
+
+pub(super) fn router() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(read, write))
+}
+
+/// Read a bucket's checkpoint.
+#[utoipa::path(get, path = "/v1/pools/{pool}/checkpoints/{bucket}", tag = "checkpoints",
+    operation_id = "read_checkpoint",
+    params(("pool" = String, Path), ("bucket" = String, Path), ReadParams),
+    responses((status = 200, body = CheckpointBody), (status = "default", body = ErrorBody)))]
+async fn read(
+    State(service): State<Shared>,
+    Names((pool, bucket)): Names<(String, String)>,
+    Params(params): Params<ReadParams>,
+) -> ApiResult<Json<CheckpointBody>> {
+    params.ready(&service).await?;
+    with_pool(&service, &pool, |_| Ok(()))?;
+    let applied = service.replica.read();
+    match applied.state.tree().get(&layout::checkpoint(&pool, &bucket)) {
+        Some(node) => {
+            let data = String::from_utf8_lossy(&node.data).into_owned();
+            Ok(Json(CheckpointBody { bucket, data, zxid: node.mzxid }))
+        }
+        None => Err(ApiError::new(
+            Code::NoCheckpoint,
+            format!("bucket {bucket:?} of pool {pool:?} has no checkpoint"),
+        )),
+    }
+}
+
+/// Write a bucket's checkpoint, as its owner: refused once the grant with that
+/// fence has ended.
+#[utoipa::path(put, path = "/v1/pools/{pool}/checkpoints/{bucket}", tag = "checkpoints",
+    operation_id = "write_checkpoint",
+    params(("pool" = String, Path), ("bucket" = String, Path)), request_body = CheckpointPut,
+    responses((status = 200, body = CheckpointBody), (status = 409, body = ErrorBody), (status = "default", body = ErrorBody)))]
+async fn write(
+    State(service): State<Shared>,
+    Names((pool, bucket)): Names<(String, String)>,
+    Body(body): Body<CheckpointPut>,
+) -> ApiResult<Json<CheckpointBody>> {
+    check_name(&bucket)?;
+    with_pool(&service, &pool, |_| Ok(()))?;
+    let place = Place {
+        path: layout::checkpoint(&pool, &bucket),
+        fence: Op::CheckFence { path: layout::row(&pool, &bucket), fence: body.fence },
+        data: bytes::Bytes::from(body.data.clone()),
+    };
+    let written = match body.replaces {
+        None => place.write(&service).await.map(Some),
+        Some(zxid) => place.replace(&service, zxid).await,
+    };
+    match written {
+        Ok(Some(zxid)) => Ok(Json(CheckpointBody { bucket, data: body.data, zxid })),
+        Ok(None) => {
+            let there = place.found(&service).map_or(0, |(zxid, _)| zxid);
+            Err(ApiError::other_checkpoint(&bucket, body.replaces.unwrap_or(0), there))
+        }
+        Err(ServiceError::Refused(refusal)) => match refusal.cause() {
+            Refusal::StaleFence { current: 0, .. } => Err(ApiError::no_bucket(&pool, &bucket)),
+            Refusal::StaleFence { given, current, .. } => {
+                Err(ApiError::stale_fence(&bucket, *given, *current))
+            }
+            _ => Err(refusal.into()),
+        },
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Where a checkpoint goes, and what.
+struct Place {
+    path: String,
+    fence: Op,
+    data: bytes::Bytes,
+}
+
+impl Place {
+    fn found(&self, service: &Service) -> Option<(Zxid, i32)> {
+        let applied = service.replica.read();
+        applied.state.tree().get(&self.path).map(|node| (node.mzxid, node.version))
+    }
+
+    fn create(&self) -> Op {
+        Op::Create { path: self.path.clone(), data: self.data.clone(), mode: CreateMode::Persistent }
+    }
+
+    fn set(&self, version: Option<i32>) -> Op {
+        Op::SetData { path: self.path.clone(), data: self.data.clone(), version }
+    }
+
+    /// Writes it, whatever is there. Returns its zxid.
+    async fn write(&self, service: &Service) -> Result<Zxid, ServiceError> {
+        let mut outcome = service.multi(None, vec![self.fence.clone(), self.set(None)]).await;
+        if refused_with(&outcome, |r| matches!(r, Refusal::NoNode { .. })) {
+            outcome = service.multi(None, vec![self.fence.clone(), self.create()]).await;
+        }
+        outcome.map(|reply| written_at(&reply))
+    }
+
+    /// Writes it in the place of the one of `replaced` (0: of none); `None` if
+    /// another one is there.
+    async fn replace(&self, service: &Service, replaced: Zxid) -> Result<Option<Zxid>, ServiceError> {
+        service.reach(replaced).await?;
+        let write = match self.found(service) {
+            Some((zxid, version)) if zxid == replaced => Some(self.set(Some(version))),
+            None if replaced == 0 => Some(self.create()),
+            _ => None,
+        };
+        let is_other = write.is_none();
+        // Without a write this asks for the fence alone: a writer whose grant has
+        // ended is told that before all else.
+        let ops: Vec<Op> = std::iter::once(self.fence.clone()).chain(write).collect();
+        match service.multi(None, ops).await {
+            Ok(_) if is_other => Ok(None),
+            outcome if refused_with(&outcome, is_changed) => Ok(None),
+            outcome => outcome.map(|reply| Some(written_at(&reply))),
+        }
+    }
+}
+
+fn is_changed(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::BadVersion { .. } | Refusal::NodeExists { .. } | Refusal::NoNode { .. })
+}
+
+fn refused_with<T>(outcome: &Result<T, ServiceError>, is: impl Fn(&Refusal) -> bool) -> bool {
+    matches!(outcome, Err(ServiceError::Refused(refusal)) if is(refusal.cause()))
+}
+
+/// The zxid of the node that a multi wrote last.
+fn written_at(reply: &Reply) -> Zxid {
+    let Reply::Multi(replies) = reply else { return 0 };
+    match replies.last() {
+        Some(OpReply::Created { stat, .. } | OpReply::Set { stat }) => stat.mzxid,
+        _ => 0,
+    }
+}

@@ -196,7 +196,7 @@ impl Client {
                     unmoved
                 });
             }
-            patience *= 2;
+            patience = patience.saturating_mul(2).min(self.deadline);
             tokio::time::sleep(ROUND_PAUSE).await;
         }
     }

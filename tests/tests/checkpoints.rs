@@ -48,7 +48,10 @@ async fn granted(cluster: &Cluster, pool: &Pool, bucket: &str, member: &str) -> 
 }
 
 fn put(pool: &Pool, bucket: &str, fence: u64, data: &str) -> Call {
-    Call::put(&pool.path(&format!("checkpoints/{bucket}")), &CheckpointPut { fence, data: data.into(), replaces: None })
+    Call::put(
+        &pool.path(&format!("checkpoints/{bucket}")),
+        &CheckpointPut { fence, data: data.into(), replaces: None },
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]

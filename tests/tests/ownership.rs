@@ -38,8 +38,12 @@ async fn a_killed_workers_buckets_run_elsewhere_within_its_timeout() {
     let pids = cluster.dir().join("pids-of-w1");
     let command = format!("[ $ROTA_MEMBER = w1 ] && echo $$ >> {}; {LAST}", pids.display());
     let [mut w1, _w2, _w3] = three_workers(&pool, &command).await;
-    let commands = std::fs::read_to_string(&pids).unwrap();
-    assert_eq!(commands.lines().count(), BUCKETS / 3);
+    let commands = eventually("every command of w1 has begun", LIVENESS, async || {
+        let commands = std::fs::read_to_string(&pids)?;
+        ensure!(commands.lines().count() == BUCKETS / 3, "{commands}");
+        Ok(commands)
+    })
+    .await;
 
     let killed_ns = w1.kill9();
     pool.is_shared_by(&["w2", "w3"], BUCKETS).await;

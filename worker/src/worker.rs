@@ -338,7 +338,10 @@ impl<H: Handler> Runner<H> {
                     patience = Instant::now() + STOP_TIMEOUT;
                 }
                 Happened::NoMember if self.leaving => break Ended::Left,
-                Happened::NoMember => break Ended::NoMember,
+                Happened::NoMember => {
+                    self.end_all();
+                    break self.why_no_member().await;
+                }
                 Happened::Lease(LeaseState::Ended) | Happened::Over => break Ended::SessionEnded,
             }
             if self.leaving && self.running.is_empty() {
@@ -361,8 +364,20 @@ impl<H: Handler> Runner<H> {
         }
     }
 
-    fn holds_lease(&self) -> bool {
-        matches!(*self.lease.borrow(), LeaseState::Held { .. })
+    /// Whether there is enough left of the lease to begin something.
+    fn may_start(&self) -> bool {
+        let LeaseState::Held { until } = *self.lease.borrow() else { return false };
+        Instant::now() < until - self.session.timeout() / STOPPING_PART
+    }
+
+    /// Why it is no member: because its session has ended, or although it lives.
+    async fn why_no_member(&self) -> Ended {
+        let path = Client::path(["v1", "sessions", self.session.id()]);
+        let asked = self.session.request::<(), serde_json::Value>(Method::GET, &path, None, Repeat::Safe);
+        match asked.await {
+            Err(error) if error.code() == Some(Code::SessionExpired) => Ended::SessionEnded,
+            _ => Ended::NoMember,
+        }
     }
 
     /// Starts, stops and ends handlers so that they fit the latest assignment.
@@ -380,7 +395,7 @@ impl<H: Handler> Runner<H> {
             }
         }
         self.given_up.retain(|bucket, fence| granted.get(bucket.as_str()).is_some_and(|g| g.fence == *fence));
-        if self.leaving || !self.holds_lease() {
+        if self.leaving || !self.may_start() {
             return;
         }
         let idle = |grant: &&Grant| {

@@ -119,6 +119,7 @@ async fn transfer(
     Body(body): Body<TransferLeader>,
 ) -> ApiResult<Json<Cluster>> {
     service.desk.transfer_to(body.server).await.map_err(ServiceError::from)?;
+    service.catch_up().await?;
     Ok(Json(describe(&service).await))
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
 use rota_protocol::http::{Code, HEADER_SESSION, WAIT_MS_MAX};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -65,8 +65,8 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Shared> for Params<T> {
     }
 }
 
-/// The session in whose name a request is made, which lives and is the
-/// client's. `None` without the header.
+/// The session in whose name a request is made. It lives and is the client's, or
+/// the request would not have come so far. `None` without the header.
 pub(crate) struct Session(pub(crate) Option<Credentials>);
 
 impl Session {
@@ -81,18 +81,14 @@ impl Session {
 impl FromRequestParts<Shared> for Session {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, service: &Shared) -> Result<Self, ApiError> {
-        let who = credentials(parts)?;
-        if let Some(who) = who {
-            service.keep_alive(who, Vec::new()).await?;
-        }
-        Ok(Self(who))
+    async fn from_request_parts(parts: &mut Parts, _service: &Shared) -> Result<Self, ApiError> {
+        credentials(&parts.headers).map(Self)
     }
 }
 
-/// What the header `rota-session` says, unverified.
-pub(crate) fn credentials(parts: &Parts) -> Result<Option<Credentials>, ApiError> {
-    let Some(value) = parts.headers.get(HEADER_SESSION) else { return Ok(None) };
+/// What the header `rota-session` says.
+pub(crate) fn credentials(headers: &HeaderMap) -> Result<Option<Credentials>, ApiError> {
+    let Some(value) = headers.get(HEADER_SESSION) else { return Ok(None) };
     let parse = || {
         let (session, password) = value.to_str().ok()?.split_once(':')?;
         Some(Credentials { session: session.parse().ok()?, password: password.parse().ok()? })

@@ -35,6 +35,7 @@ pub(crate) use operations::install_recorder;
 
 use crate::parts::Accept;
 use crate::parts::BoxWire;
+use crate::service::Credentials;
 
 /// A request, long poll or not, is ended after this.
 const REQUEST_TIMEOUT: Duration = Duration::from_millis(WAIT_MS_MAX + 15_000);
@@ -89,18 +90,17 @@ async fn bad_method(request: Request) -> ApiError {
     ApiError::new(Code::BadMethod, format!("{path} does not know {method}: see /v1/openapi.json"))
 }
 
-/// What happens around every request: it waits for what the client has seen, is
-/// ended when it takes too long, is counted, and says what this server has
-/// applied.
+/// What happens around every request: it waits for what the client has seen,
+/// counts as its session's sign of life, is ended when it takes too long, is
+/// counted, and says what this server has applied.
 async fn around(State(service): State<Shared>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or("none", |p| p.as_str()).to_owned();
     let began = tokio::time::Instant::now();
     let answer = async {
-        match min_zxid(&request) {
-            Ok(seen) => match service.reach(seen).await {
-                Ok(()) => next.run(request).await,
-                Err(error) => ApiError::from(error).into_response(),
-            },
+        // What the headers say is taken out first: a request's body cannot be shared.
+        let (seen, who) = (min_zxid(&request), extract::credentials(request.headers()));
+        match prepare(&service, seen, who, &route).await {
+            Ok(()) => next.run(request).await,
             Err(error) => error.into_response(),
         }
     };
@@ -117,6 +117,22 @@ async fn around(State(service): State<Shared>, request: Request, next: Next) -> 
     metrics::histogram!(crate::metrics::REQUEST_SECONDS, "route" => route)
         .record(began.elapsed().as_secs_f64());
     response
+}
+
+async fn prepare(
+    service: &Shared,
+    seen: Result<u64, ApiError>,
+    who: Result<Option<Credentials>, ApiError>,
+    route: &str,
+) -> Result<(), ApiError> {
+    service.reach(seen?).await?;
+    match who? {
+        Some(who) if route != sessions::KEEP_ALIVE => {
+            service.keep_alive(who, Vec::new()).await?;
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn min_zxid(request: &Request) -> Result<u64, ApiError> {

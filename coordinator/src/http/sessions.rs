@@ -1,7 +1,7 @@
 //! `/v1/sessions`.
 
 use axum::Json;
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use rota_core::state::{Command, SessionId};
 use rota_protocol::http::{Code, ErrorBody, KeepAlive, KeptAlive, OpenSession, SessionBody, SessionOpened};
@@ -9,7 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::error::{ApiError, ApiResult};
-use super::extract::{Body, Names, Params, ReadParams, Session, Shared, credentials};
+use super::extract::{Body, Names, Params, ReadParams, Session, Shared};
 use crate::service::Credentials;
 
 /// What a client gets that does not ask for a timeout.
@@ -75,6 +75,9 @@ async fn close(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// The endpoint that is a sign of life by itself.
+pub(super) const KEEP_ALIVE: &str = "/v1/sessions/{session}/keep-alive";
+
 /// Keep a session alive, and report progress. Once this is answered, the
 /// session lives for its timeout, counted from when the request was sent.
 #[utoipa::path(post, path = "/v1/sessions/{session}/keep-alive", tag = "sessions",
@@ -83,15 +86,10 @@ async fn close(
 async fn keep_alive(
     State(service): State<Shared>,
     Names(id): Names<String>,
-    request: Request,
+    session: Session,
+    Body(body): Body<KeepAlive>,
 ) -> ApiResult<Json<KeptAlive>> {
-    let (mut parts, body) = request.into_parts();
-    // Not the extractor: it would be a sign of life of its own.
-    let who = own(&id, Session(credentials(&parts)?).needed()?)?;
-    drop(Names::<String>::from_request_parts(&mut parts, &service).await);
-    let request = Request::from_parts(parts, body);
-    let Body(body) =
-        <Body<KeepAlive> as axum::extract::FromRequest<Shared>>::from_request(request, &service).await?;
+    let who = own(&id, session.needed()?)?;
     let timeout_ms = service.keep_alive(who, body.reports).await?;
     Ok(Json(KeptAlive { timeout_ms }))
 }

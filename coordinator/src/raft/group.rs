@@ -143,6 +143,7 @@ impl Group {
             sender.send_if_modified(|before| {
                 let changed = *before != leadership;
                 if changed {
+                    self.hear_of_leader();
                     tracing::info!(?leadership, "leadership");
                     *before = leadership;
                 }

@@ -31,8 +31,6 @@ const FRESH: Duration = Duration::from_secs(1);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause after every server was asked in vain.
 const ROUND_PAUSE: Duration = Duration::from_millis(50);
-/// How much longer than it was asked to wait a long poll may take.
-const POLL_MARGIN: Duration = Duration::from_secs(5);
 
 /// A client of one cluster. Clones share their connections.
 #[derive(Debug, Clone)]
@@ -109,8 +107,7 @@ impl Client {
     /// # Errors
     /// When the answer is no, or no server answers.
     pub async fn long_poll<T: DeserializeOwned>(&self, path: &str, wait: Duration) -> Result<T, ClientError> {
-        let patience = wait + POLL_MARGIN;
-        self.with_deadline(patience + self.deadline).with_patience(patience).get(path).await
+        self.with_deadline(wait + self.deadline).with_patience(wait + self.patience).get(path).await
     }
 
     /// The servers it knows.

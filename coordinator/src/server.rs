@@ -1,5 +1,5 @@
 //! The composition root: builds a server from its parts, runs it, and stops it
-//! in order: no more clients, leadership handed over, Raft, then the rest.
+//! in order: no more clients, leadership handed over, tasks, then Raft.
 
 use std::future::IntoFuture;
 use std::sync::Arc;
@@ -56,6 +56,8 @@ pub struct Server {
     tasks: Tasks,
     /// Ends what serves clients, before the rest.
     clients: CancellationToken,
+    /// The last client has been answered or cut off.
+    clients_gone: CancellationToken,
     _identity: Identity,
 }
 
@@ -83,7 +85,7 @@ impl Server {
         let machine = Machine::open(Arc::clone(&replica), snapshots.clone())?;
 
         let tasks = Tasks::new(CancellationToken::new());
-        let clients = CancellationToken::new();
+        let (clients, clients_gone) = (CancellationToken::new(), CancellationToken::new());
         let peers = Peers::new(Arc::clone(&parts.dialer), &config.cluster, config.server);
         peers.set_addresses(config.founders.clone());
         let network = NetworkFactory::new(peers.clone());
@@ -134,8 +136,13 @@ impl Server {
         tasks.spawn("controllers", controllers::run(control));
         tasks.spawn("snapshots", snapshot_when_due(Arc::clone(&service)));
         tasks.spawn("address", http::announce_address(Arc::clone(&service)));
-        tasks.spawn_vital("http", serve_http(parts.http_listener, Arc::clone(&service), clients.clone()));
-        Ok(Self { service, tasks, clients, _identity: identity })
+        let serve = serve_http(parts.http_listener, Arc::clone(&service), clients.clone());
+        let gone = clients_gone.clone().drop_guard();
+        tasks.spawn_vital("http", async move {
+            let _gone = gone;
+            serve.await
+        });
+        Ok(Self { service, tasks, clients, clients_gone, _identity: identity })
     }
 
     /// Returns when the server has failed by itself.
@@ -153,14 +160,15 @@ impl Server {
     }
 
     async fn stop_in_order(self) {
-        self.tasks.expect_ends();
         self.clients.cancel();
         self.hand_over().await;
-        self.service.group.shutdown().await;
+        self.clients_gone.cancelled().await;
         self.tasks.stop().cancel();
         if tokio::time::timeout(STOP_TIMEOUT, self.tasks.ended()).await.is_err() {
             tracing::warn!("some tasks did not end in time");
         }
+        // Last, since nobody may be left who still talks to it.
+        self.service.group.shutdown().await;
     }
 
     async fn hand_over(&self) {

@@ -12,18 +12,11 @@ use tracing::Instrument;
 pub(crate) struct Tasks {
     tracker: TaskTracker,
     stop: CancellationToken,
-    stopping: CancellationToken,
 }
 
 impl Tasks {
     pub(crate) fn new(stop: CancellationToken) -> Self {
-        Self { tracker: TaskTracker::new(), stop, stopping: CancellationToken::new() }
-    }
-
-    /// The server is being stopped in order: tasks that end on account of it have
-    /// not failed.
-    pub(crate) fn expect_ends(&self) {
-        self.stopping.cancel();
+        Self { tracker: TaskTracker::new(), stop }
     }
 
     /// Cancelled when the server is to stop.
@@ -49,12 +42,9 @@ impl Tasks {
         name: &'static str,
         work: impl Future<Output = Result<(), E>> + Send + 'static,
     ) {
-        let (stop, stopping) = (self.stop.clone(), self.stopping.clone());
+        let stop = self.stop.clone();
         self.spawn(name, async move {
-            let Err(error) = work.await else { return };
-            if stopping.is_cancelled() {
-                tracing::debug!(task = name, %error, "ended with the server");
-            } else {
+            if let Err(error) = work.await {
                 tracing::error!(task = name, %error, "a vital task failed: the server stops");
                 stop.cancel();
             }

@@ -150,7 +150,9 @@ impl Cluster {
         let process = self.process(id);
         process.term();
         let status = process.ended(STOP).await;
-        assert!(status.success(), "server {id} ended with {status}; it said: {}", self.said(id));
+        let said = self.said(id);
+        assert!(status.success(), "server {id} ended with {status}; it said: {said}");
+        assert!(!said.contains("ERROR"), "server {id} ended in order, but said: {said}");
     }
 
     /// Stops a server where it stands (SIGSTOP).

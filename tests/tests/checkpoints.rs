@@ -48,10 +48,12 @@ async fn granted(cluster: &Cluster, pool: &Pool, bucket: &str, member: &str) -> 
 }
 
 fn put(pool: &Pool, bucket: &str, fence: u64, data: &str) -> Call {
-    Call::put(
-        &pool.path(&format!("checkpoints/{bucket}")),
-        &CheckpointPut { fence, data: data.into(), replaces: None },
-    )
+    put_for(pool, bucket, fence, data, None)
+}
+
+fn put_for(pool: &Pool, bucket: &str, fence: u64, data: &str, replaces: Option<u64>) -> Call {
+    let body = CheckpointPut { fence, data: data.into(), replaces };
+    Call::put(&pool.path(&format!("checkpoints/{bucket}")), &body)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,6 +106,37 @@ async fn a_stale_owners_checkpoint_is_refused() {
         cluster.ask(3, Call::get("/v1/nodes/rota/pools/work/checkpoints/0")).await.ok().unwrap();
     assert_eq!(node.data.unwrap().data, "by multi");
     second.end(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_was_delayed_on_its_way_does_not_replace_a_newer_one() {
+    let cluster = Cluster::start(3).await;
+    let pool = Pool::hashed(&cluster, "work", 1, Duration::from_secs(10)).await;
+    let owner = ByHand::join(&cluster, &pool, "owner").await;
+    let fence = granted(&cluster, &pool, "0", "owner").await;
+    let at = |data: &str, replaces| put_for(&pool, "0", fence, data, Some(replaces));
+    let refused = async |call: Call, there: u64| {
+        for id in cluster.ids() {
+            let error = cluster.ask(id, call.clone()).await.refused(Code::BadVersion, &["\"0\""]);
+            assert_eq!(error.details["zxid"], there, "{error:?}");
+        }
+    };
+    let first: CheckpointBody = cluster.ask(1, at("10", 0)).await.ok().unwrap();
+    refused(at("10", 0), first.zxid).await;
+    let second: CheckpointBody = cluster.ask(2, at("20", first.zxid)).await.ok().unwrap();
+    assert!(second.zxid > first.zxid);
+    // The request that put down 10 comes once more, and so does the one after it.
+    refused(at("10", 0), second.zxid).await;
+    refused(at("20", first.zxid), second.zxid).await;
+    let read = Call::get(&pool.path("checkpoints/0?consistent=true"));
+    let found: CheckpointBody = cluster.ask(3, read).await.ok().unwrap();
+    assert_eq!((found.data.as_str(), found.zxid), ("20", second.zxid));
+    // One whose grant has ended is told that, whatever it wants to replace.
+    for replaces in [0, second.zxid] {
+        let stale = put_for(&pool, "0", fence - 1, "5", Some(replaces));
+        let _ = cluster.ask(1, stale).await.refused(Code::StaleFence, &["\"0\""]);
+    }
+    owner.end(&cluster).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+use anyhow::ensure;
+use http::Method;
+use rota_client::{Client, Repeat, WatchItem};
 use rota_protocol::http::{NodeBody, NodeCreate, NodeSet, TransferLeader};
 use rota_tests::{Call, Cluster, LIVENESS, Load, Settings, eventually};
 use rota_worker::monotonic_ns;
@@ -147,6 +150,69 @@ async fn a_paused_follower_does_not_depose_the_leader() {
     assert_eq!((view.leader, view.term), (Some(leader), term), "the same leader in the same term");
 }
 
+/// How often server `from` has dialled server `to` in vain.
+async fn failed_dials(cluster: &Cluster, from: u64, to: u64) -> u64 {
+    let page = cluster.ask(from, Call::get("/metrics")).await.text();
+    let name = format!("rota_peer_connects_total{{peer=\"{to}\",outcome=\"failed\"}} ");
+    page.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).unwrap_or(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_follower_is_dialled_at_a_pace_and_told_of_once() {
+    let mut cluster = measured().await;
+    let leader = cluster.all_follow_one_leader().await;
+    let follower = cluster.ids().into_iter().find(|id| *id != leader).unwrap();
+    let load = load_but_at(&cluster, "/load/dialled", follower).await;
+    assert_eq!(failed_dials(&cluster, leader, follower).await, 0);
+    let killed_ns = cluster.kill9(follower);
+    load.acknowledges(5_000, killed_ns, LIVENESS).await;
+    let (dials, lasted_ms) =
+        (failed_dials(&cluster, leader, follower).await, (monotonic_ns() - killed_ns) / 1_000_000);
+    load.stop().await;
+    println!("follower dead: dialled {dials} times in {lasted_ms} ms, while 5000 writes were acknowledged");
+    // Several connections, each about every 100 ms; never one for each write.
+    assert!(dials > 0 && dials < 100 + lasted_ms / 10, "{dials} in {lasted_ms} ms");
+    let said = cluster.said(leader);
+    let lines = said.lines().filter(|line| line.contains("cannot be reached")).count();
+    assert!((1..=3).contains(&lines), "it is told {lines} times: {said}");
+    cluster.restart(follower);
+    cluster.agree(&[1, 2, 3]).await;
+    eventually("it is told that the follower is back", LIVENESS, async || {
+        ensure!(cluster.said(leader).contains("reached again"), "{}", cluster.said(leader));
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_whose_first_server_hangs_asks_another() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.all_follow_one_leader().await;
+    let hung = cluster.ids().into_iter().find(|id| *id != leader).unwrap();
+    let others = cluster.ids().into_iter().filter(|id| *id != hung);
+    let servers: Vec<String> = std::iter::once(hung).chain(others).map(|id| cluster.http(id)).collect();
+    cluster.pause(hung);
+    // Less than any server may take for a single request.
+    let client = || Client::new(servers.clone()).unwrap().with_deadline(Duration::from_secs(5));
+    let body = NodeCreate { data: "x".into(), ..NodeCreate::default() };
+    let once_client = client();
+    let once = once_client.request(Method::POST, "/v1/nodes/hung", Some(&body), &[], Repeat::Unsafe);
+    let _: NodeBody = once.await.expect("what must not be repeated is not sent to a server that hangs");
+    let read: NodeBody = client().get("/v1/nodes/hung?consistent=true").await.unwrap();
+    assert_eq!(read.data.unwrap().data, "x");
+    // Those who wait for news there learn from whoever finds out.
+    let client = client();
+    let stream = client.clone();
+    let watching =
+        tokio::spawn(async move { stream.watch("/hung", false, Some(read.stat.mzxid)).next().await });
+    client.get::<NodeBody>("/v1/nodes/hung").await.unwrap();
+    let set = NodeSet { data: "y".into(), ..NodeSet::default() };
+    let _: NodeBody = cluster.ask(leader, Call::put("/v1/nodes/hung", &set)).await.ok().unwrap();
+    let seen = tokio::time::timeout(LIVENESS, watching).await.expect("it does not wait for the hung server");
+    assert!(matches!(seen.unwrap(), Ok(WatchItem::Events(events)) if events.len() == 1));
+    cluster.resume(hung);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_leader_is_replaced_and_follows_when_it_comes_back() {
     let mut cluster = measured().await;
@@ -154,6 +220,10 @@ async fn a_paused_leader_is_replaced_and_follows_when_it_comes_back() {
     let load = load_but_at(&cluster, "/load/paused", leader).await;
     let paused_ns = monotonic_ns();
     cluster.pause(leader);
+    // A read that was on its way to it is passed on to its successor.
+    let other = cluster.ids().into_iter().find(|id| *id != leader).unwrap();
+    let read = cluster.ask(other, Call::get("/v1/nodes/load/paused?consistent=true")).await;
+    let _: NodeBody = read.ok().expect("it is answered by whoever leads next");
     let successor = cluster.leader_after(leader).await;
     load.acknowledges(WRITES, monotonic_ns(), LIVENESS).await;
     let news = NodeSet { data: "since it was paused".into(), ..NodeSet::default() };

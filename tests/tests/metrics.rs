@@ -130,15 +130,20 @@ async fn a_server_alone_of_three_is_healthy_and_not_ready() {
         })
         .await;
     }
-    // And not any more when the leader is gone again.
-    let leader = cluster.leader().await;
-    let left = if leader == 2 { 3 } else { 2 };
-    cluster.kill9(leader);
-    eventually("the one left is not ready", LIVENESS, async || {
-        let ready = cluster.send(left, Call::get("/readyz")).await?;
-        ensure!(ready.code() == Some(Code::NoLeader), "{}: {}", ready.status, ready.text());
-        Ok(())
-    })
-    .await;
-    assert_eq!(cluster.ask(left, Call::get("/healthz")).await.status, 200);
+    // And not any more when one is gone again, be it the leader or the other.
+    for the_leader_dies in [true, false] {
+        let leader = cluster.all_follow_one_leader().await;
+        let other = if leader == 2 { 3 } else { 2 };
+        let (dies, left) = if the_leader_dies { (leader, other) } else { (other, leader) };
+        cluster.kill9(dies);
+        eventually("the one left is not ready", LIVENESS, async || {
+            let ready = cluster.send(left, Call::get("/readyz")).await?;
+            ensure!(ready.code() == Some(Code::NoLeader), "{}: {}", ready.status, ready.text());
+            ensure!(cluster.view(left).await?.leader.is_none(), "it names a leader");
+            Ok(())
+        })
+        .await;
+        assert_eq!(cluster.ask(left, Call::get("/healthz")).await.status, 200);
+        cluster.restart(dies);
+    }
 }

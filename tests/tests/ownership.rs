@@ -32,15 +32,22 @@ fn ns(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap()
 }
 
+/// Those of the processes that live, one number on each line.
+fn alive(pids: &str) -> Vec<String> {
+    let lives = |pid: &&str| std::path::Path::new("/proc").join(pid).exists();
+    pids.lines().filter(lives).map(str::to_owned).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_workers_buckets_run_elsewhere_within_its_timeout() {
     let (cluster, pool) = cluster_and_pool(Duration::from_millis(1_500)).await;
     let pids = cluster.dir().join("pids-of-w1");
     let command = format!("[ $ROTA_MEMBER = w1 ] && echo $$ >> {}; {LAST}", pids.display());
     let [mut w1, _w2, _w3] = three_workers(&pool, &command).await;
-    let commands = eventually("every command of w1 has begun", LIVENESS, async || {
-        let commands = std::fs::read_to_string(&pids)?;
-        ensure!(commands.lines().count() == BUCKETS / 3, "{commands}");
+    // Those of buckets that it owned while it was the first alone have ended.
+    let commands = eventually("every command of w1 runs", LIVENESS, async || {
+        let commands = alive(&std::fs::read_to_string(&pids)?);
+        ensure!(commands.len() == BUCKETS / 3, "{commands:?} run");
         Ok(commands)
     })
     .await;
@@ -64,8 +71,7 @@ async fn a_killed_workers_buckets_run_elsewhere_within_its_timeout() {
 
     // Its commands died with it: nobody works on without a lease.
     eventually("the dead worker's commands are gone", LIVENESS, async || {
-        let alive: Vec<&str> =
-            commands.lines().filter(|pid| std::path::Path::new("/proc").join(pid).exists()).collect();
+        let alive = alive(&commands.join("\n"));
         ensure!(alive.is_empty(), "{alive:?} run");
         Ok(())
     })
@@ -165,6 +171,23 @@ async fn workers_stop_by_their_own_clock_when_all_coordinators_are_dead() {
     pool.histories().check();
     let after = pool.table().await.unwrap();
     assert_eq!(after.rows, before.rows, "they have what they had: nothing was moved");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_pool_is_deleted_says_so() {
+    let (cluster, pool) = cluster_and_pool(Duration::from_secs(3)).await;
+    let mut worker = pool.start_worker("w1", LAST);
+    pool.is_shared_by(&["w1"], BUCKETS).await;
+    let deleted = cluster.ask(1, Call::delete("/v1/pools/work")).await;
+    assert!(deleted.status.is_success(), "{}", deleted.text());
+    assert_eq!(worker.process().ended(LIVENESS).await.code(), Some(1));
+    assert!(worker.process().said().contains("no member any more"), "{}", worker.process().said());
+    let gone = async || cluster.send(1, Call::get("/v1/pools/work?consistent=true")).await;
+    eventually("the pool is gone", LIVENESS, async || {
+        ensure!(gone().await?.status == 404, "it is there");
+        Ok(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! `/metrics`, `/healthz`, `/readyz`: for those who run the server.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -8,6 +9,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_util::MetricKindMask;
 use rota_protocol::http::Code;
 
 use super::error::{ApiError, ApiResult};
@@ -15,6 +17,8 @@ use super::extract::Shared;
 use crate::metrics as names;
 use crate::raft::Leadership;
 
+/// A gauge that is not set any more is shown for so long.
+const GONE_AFTER: Duration = Duration::from_secs(60);
 /// Bounds of the latency histograms, in seconds.
 const SECONDS: [f64; 11] = [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 10.0];
 /// Bounds of the size histograms, in bytes.
@@ -36,6 +40,8 @@ fn recorder() -> &'static PrometheusHandle {
             .set_buckets_for_metric(suffix("_seconds"), &SECONDS)
             .and_then(|b| b.set_buckets_for_metric(suffix("_bytes"), &BYTES))
             .expect("the bounds are not empty")
+            // All gauges are set when they are asked for, but those of a pool that is gone.
+            .idle_timeout(MetricKindMask::GAUGE, Some(GONE_AFTER))
             .build_recorder();
         let handle = recorder.handle();
         if ::metrics::set_global_recorder(recorder).is_ok() {

@@ -6,7 +6,7 @@ mod units;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
@@ -33,11 +33,15 @@ pub(crate) struct Peers {
     cluster: Arc<str>,
     server: u64,
     addresses: Arc<RwLock<BTreeMap<u64, String>>>,
+    /// What was last in the way of talking to each server, so that it is told
+    /// once and not at each attempt.
+    troubles: Arc<Mutex<BTreeMap<u64, String>>>,
 }
 
 impl Peers {
     pub(crate) fn new(dialer: Arc<dyn Dial>, cluster: &str, server: u64) -> Self {
-        Self { dialer, cluster: Arc::from(cluster), server, addresses: Arc::default() }
+        let cluster = Arc::from(cluster);
+        Self { dialer, cluster, server, addresses: Arc::default(), troubles: Arc::default() }
     }
 
     /// Takes note of where the servers are.
@@ -68,18 +72,49 @@ impl Peers {
             match receive(&mut frames).await? {
                 Some(Welcome::Ok) => Ok(frames),
                 Some(Welcome::Refused(why)) => {
-                    tracing::error!(
-                        peer = server,
-                        address,
-                        why,
-                        "another server refuses to talk to this one"
-                    );
+                    let why = format!("it refuses to talk to this server: {why}");
                     Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
                 }
                 None => Err(io::ErrorKind::ConnectionReset.into()),
             }
         };
-        tokio::time::timeout(CONNECT_TIMEOUT, attempt).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+        let outcome = tokio::time::timeout(CONNECT_TIMEOUT, attempt).await;
+        let outcome = outcome.unwrap_or(Err(io::ErrorKind::TimedOut.into()));
+        self.tell(server, address, outcome.as_ref().err());
+        let labels =
+            [("peer", server.to_string()), ("outcome", if outcome.is_ok() { "ok" } else { "failed" }.into())];
+        metrics::counter!(crate::metrics::PEER_CONNECTS, &labels).increment(1);
+        outcome
+    }
+
+    /// Tells the log when talking to a server becomes impossible, for another
+    /// reason than before, or possible again.
+    fn tell(&self, server: u64, address: &str, error: Option<&io::Error>) {
+        let mut troubles = self.troubles.lock().expect("no code panics while it holds this");
+        match error {
+            None => {
+                if troubles.remove(&server).is_some() {
+                    tracing::info!(peer = server, address, "another server is reached again");
+                }
+            }
+            Some(error) => {
+                let why = error.to_string();
+                if troubles.get(&server) == Some(&why) {
+                    return;
+                }
+                if error.kind() == io::ErrorKind::PermissionDenied {
+                    tracing::error!(peer = server, address, why, "another server refuses this one");
+                } else {
+                    tracing::warn!(
+                        peer = server,
+                        address,
+                        why,
+                        "another server cannot be reached: tried until it can"
+                    );
+                }
+                troubles.insert(server, why);
+            }
+        }
     }
 
     /// Answers the hello of a connection that was taken in. `None` if the other

@@ -65,7 +65,9 @@ async fn serve_append(group: &Group, frames: Frames) -> io::Result<()> {
         match frame.and_then(|frame| append_request(&frame)) {
             Ok(request) => Some((request, (requests, group))),
             Err(error) => {
-                tracing::warn!(%error, "entries that do not decode");
+                if error.kind() == io::ErrorKind::InvalidData {
+                    tracing::warn!(%error, "entries that do not decode");
+                }
                 None
             }
         }

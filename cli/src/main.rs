@@ -54,9 +54,10 @@ fn parse() -> Result<Cli, ExitCode> {
 fn start_logging(cli: &Cli) {
     use tracing_subscriber::EnvFilter;
     let default = match cli.command.is_service() {
-        // Raft tells of each failed attempt to reach another server; that is told
-        // once by ourselves.
-        true => "info,openraft=error,raft_log=warn,chunked_wal=warn,sled=warn",
+        // Raft tells of each failed attempt to reach another server, and of each
+        // message that comes after it was stopped; what is worth knowing of that is
+        // told by ourselves, once.
+        true => "info,openraft=error,openraft::raft::raft_inner=off,raft_log=warn,chunked_wal=warn,sled=warn",
         // `rota table owner` says itself that a table is from the disk.
         false => "warn,rota_client::table=error",
     };

@@ -10,6 +10,7 @@ pub(crate) const BATCH_BYTES: &str = "rota_raft_batch_bytes";
 pub(crate) const APPLIED_ZXID: &str = "rota_applied_zxid";
 pub(crate) const TERM: &str = "rota_raft_term";
 pub(crate) const PEER_CONNECTS: &str = "rota_peer_connects_total";
+pub(crate) const PURGED: &str = "rota_raft_log_purged_index";
 pub(crate) const LEADS: &str = "rota_raft_leads";
 pub(crate) const NODES: &str = "rota_nodes";
 pub(crate) const SESSIONS: &str = "rota_sessions";
@@ -39,6 +40,7 @@ pub const ALL: &[(&str, Kind, &str, &str)] = &[
     (BATCH_BYTES, Kind::Histogram, "", "bytes of the Raft entries that this server proposed"),
     (APPLIED_ZXID, Kind::Gauge, "", "last write that this server has applied"),
     (TERM, Kind::Gauge, "", "Raft's term"),
+    (PURGED, Kind::Gauge, "", "last entry of the log that was removed after a snapshot"),
     (LEADS, Kind::Gauge, "", "1 if this server leads, else 0"),
     (PEER_CONNECTS, Kind::Counter, "peer, outcome", "attempts to connect to another server: ok or failed"),
     (NODES, Kind::Gauge, "", "nodes in the tree"),

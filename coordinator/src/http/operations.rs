@@ -67,6 +67,7 @@ async fn metrics(State(service): State<Shared>) -> Response {
             ::metrics::gauge!(names::VACANT, "pool" => pool.name.clone()).set(vacant as f64);
         }
     }
+    gauge(names::PURGED, service.group.purged());
     gauge(names::TERM, service.group.term());
     gauge(names::LEADS, u64::from(matches!(service.group.leads(), Leadership::Own { .. })));
     gauge(names::OUTBOX_UNITS, service.outbox.len() as u64);

@@ -284,6 +284,11 @@ impl Group {
         self.raft.metrics().borrow_watched().current_term
     }
 
+    /// The last entry that this server's log has not any more; 0 before the first.
+    pub(crate) fn purged(&self) -> u64 {
+        self.raft.metrics().borrow_watched().purged.map_or(0, |id| id.index)
+    }
+
     /// The voters.
     pub(crate) fn voters(&self) -> BTreeSet<u64> {
         self.raft.voter_ids().collect()

@@ -137,18 +137,6 @@ impl Client {
         headers: &[(&'static str, String)],
         repeat: Repeat,
     ) -> Result<T, ClientError> {
-        let answer = self.exchange(method, path, body, headers, repeat).await?;
-        parse(&answer.body)
-    }
-
-    async fn exchange<B: Serialize + ?Sized>(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&B>,
-        headers: &[(&'static str, String)],
-        repeat: Repeat,
-    ) -> Result<Answer, ClientError> {
         let payload = match body {
             Some(body) => serde_json::to_vec(body).map_err(|e| ClientError::BadAnswer(e.to_string()))?,
             None => Vec::new(),
@@ -180,7 +168,7 @@ impl Client {
                     },
                 };
                 match self.judge(sent, repeat) {
-                    Verdict::Answer(answer) => return Ok(answer),
+                    Verdict::Answer(answer) => return parse(&answer.body),
                     Verdict::Error(error) => return Err(error),
                     Verdict::TryNext(next) => last = next,
                 }

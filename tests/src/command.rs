@@ -1,5 +1,6 @@
-//! A `rota` command that is run to its end.
+//! Commands that are run to their end.
 
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -48,12 +49,23 @@ impl Ran {
 /// # Panics
 /// When it cannot be started, or does not end.
 pub async fn command(args: &[&str]) -> Ran {
-    let mut command = tokio::process::Command::new(crate::rota());
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let child = command.spawn().expect("the binary can be started");
-    let ended = tokio::time::timeout(COMMAND_TIMEOUT, child.wait_with_output()).await;
-    let output =
-        ended.unwrap_or_else(|_| panic!("rota {args:?} does not end")).expect("its output can be read");
+    run(&crate::rota(), args, COMMAND_TIMEOUT).await
+}
+
+/// Runs a program with these arguments; it finds the binary under test in
+/// `ROTA_BIN`. It is killed when it does not end.
+///
+/// # Panics
+/// When it cannot be started, or does not end.
+pub async fn run(program: &Path, args: &[&str], within: Duration) -> Ran {
+    let mut command = tokio::process::Command::new(program);
+    command.args(args).env("ROTA_BIN", crate::rota());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let child = command.spawn().expect("the program can be started");
+    let ended = tokio::time::timeout(within, child.wait_with_output()).await;
+    let output = ended
+        .unwrap_or_else(|_| panic!("{} {args:?} does not end", program.display()))
+        .expect("its output can be read");
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }

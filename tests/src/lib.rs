@@ -24,7 +24,7 @@ pub use binary::rota;
 pub use call::{Answer, Call, EventStream, Http, NoAnswer, Outcome, raw};
 pub use chance::Chance;
 pub use cluster::{Cluster, LIVENESS, Settings};
-pub use command::{Ran, command};
+pub use command::{Ran, command, run};
 pub use histories::{Fate, Histories, Idle, Stint};
 pub use load::{Load, Mark, Record};
 pub use patience::eventually;

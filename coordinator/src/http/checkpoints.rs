@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 
 use super::error::{ApiError, ApiResult};
 use super::extract::{Body, Names, Params, ReadParams, Shared};
-use super::pools::with_pool;
+use super::pools::{with_pool, with_pool_now};
 use crate::service::{Service, ServiceError};
 
 pub(super) fn router() -> OpenApiRouter<Shared> {
@@ -56,7 +56,7 @@ async fn write(
     Body(body): Body<CheckpointPut>,
 ) -> ApiResult<Json<CheckpointBody>> {
     check_name(&bucket)?;
-    with_pool(&service, &pool, |_| Ok(()))?;
+    with_pool_now(&service, &pool, |_| Ok(())).await?;
     let place = Place {
         path: layout::checkpoint(&pool, &bucket),
         fence: Op::CheckFence { path: layout::row(&pool, &bucket), fence: body.fence },

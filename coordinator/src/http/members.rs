@@ -17,7 +17,7 @@ use utoipa_axum::routes;
 
 use super::error::{ApiError, ApiResult};
 use super::extract::{Body, Names, Params, ReadParams, Session, Shared, poll_deadline};
-use super::pools::with_pool;
+use super::pools::{with_pool, with_pool_now};
 use crate::service::{Service, ServiceError};
 
 /// How often a change is tried again when another came in between.
@@ -90,7 +90,7 @@ async fn join(
     check_name(&body.name)?;
     let member = body.member();
     member.check()?;
-    check_living(&service, &pool)?;
+    check_living(&service, &pool).await?;
     let path = layout::member(&pool, &body.name);
     let op = Op::Create { path, data: to_json(&member), mode: CreateMode::Ephemeral };
     match service.op(Some(who.session), op).await {
@@ -108,11 +108,12 @@ async fn join(
     Ok((StatusCode::CREATED, Json(joined)))
 }
 
-fn check_living(service: &Service, pool: &str) -> ApiResult<()> {
-    with_pool(service, pool, |view| match view.spec.deleting {
+async fn check_living(service: &Service, pool: &str) -> ApiResult<()> {
+    with_pool_now(service, pool, |view| match view.spec.deleting {
         true => Err(ApiError::new(Code::Deleting, format!("pool {pool:?} is being deleted"))),
         false => Ok(()),
     })
+    .await
 }
 
 fn member_body(
@@ -152,19 +153,19 @@ async fn leave(
     session: Session,
 ) -> ApiResult<StatusCode> {
     let who = session.needed()?;
-    check_kept_by(&service, &pool, &member, who.session)?;
+    check_kept_by(&service, &pool, &member, who.session).await?;
     let op = Op::Delete { path: layout::member(&pool, &member), version: None };
     service.op(Some(who.session), op).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn check_kept_by(
+async fn check_kept_by(
     service: &Service,
     pool: &str,
     member: &str,
     session: rota_core::state::SessionId,
 ) -> ApiResult<()> {
-    with_pool(service, pool, |view| {
+    with_pool_now(service, pool, |view| {
         let entry = view.members.get(member).ok_or_else(|| ApiError::no_member(pool, member))?;
         if entry.session == Some(session) {
             return Ok(());
@@ -173,6 +174,7 @@ fn check_kept_by(
             format!("member {member:?} of pool {pool:?} is kept by another session; `rota drain` empties it");
         Err(ApiError::new(Code::NotOwner, message))
     })
+    .await
 }
 
 /// Drain a member: its buckets pass to the others, and it gets no more.
@@ -205,10 +207,11 @@ async fn set_draining(
 ) -> ApiResult<Json<MemberBody>> {
     let mut attempts = 0..ATTEMPTS;
     loop {
-        let (next, version) = with_pool(service, pool, |view| {
+        let (next, version) = with_pool_now(service, pool, |view| {
             let entry = view.members.get(member).ok_or_else(|| ApiError::no_member(pool, member))?;
             Ok((Member { draining, ..entry.member.clone() }, entry.version))
-        })?;
+        })
+        .await?;
         let op =
             Op::SetData { path: layout::member(pool, member), data: to_json(&next), version: Some(version) };
         match service.op(None, op).await {
@@ -293,8 +296,7 @@ async fn release(
 ) -> ApiResult<StatusCode> {
     let who = session.needed()?;
     let bucket_id = Bucket::new(&bucket);
-    service.reach(body.fence).await?;
-    let path = with_pool(&service, &pool, |view| {
+    let path = with_pool_now(&service, &pool, |view| {
         let entry = view.rows.get(&bucket_id).ok_or_else(|| ApiError::no_bucket(&pool, &bucket))?;
         if entry.fence != body.fence {
             return Err(ApiError::stale_fence(&bucket, body.fence, entry.fence));
@@ -307,7 +309,8 @@ async fn release(
             ));
         }
         Ok(layout::row(&pool, &bucket))
-    })?;
+    })
+    .await?;
     let ops = vec![
         Op::CheckFence { path: path.clone(), fence: body.fence },
         Op::SetData { path, data: to_json(&Row::vacant()), version: None },
@@ -347,7 +350,7 @@ async fn put_item(
     check_name(&body.name)?;
     let item = body.item();
     item.check()?;
-    check_living(&service, &pool)?;
+    check_living(&service, &pool).await?;
     with_pool(&service, &pool, |view| match view.spec.kind {
         Kind::Named => Ok(()),
         Kind::Hashed { .. } => Err(ApiError::new(
@@ -415,9 +418,10 @@ async fn delete_item(
     Names((pool, item)): Names<(String, String)>,
     session: Session,
 ) -> ApiResult<StatusCode> {
-    with_pool(&service, &pool, |view| {
+    with_pool_now(&service, &pool, |view| {
         if view.items.contains_key(&item) { Ok(()) } else { Err(no_item(&pool, &item)) }
-    })?;
+    })
+    .await?;
     let op = Op::Delete { path: layout::item(&pool, &item), version: None };
     service.op(session.0.map(|who| who.session), op).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -38,6 +38,21 @@ pub(super) fn with_pool<T>(
     look(applied.pools.get(pool).ok_or_else(|| ApiError::no_pool(pool))?)
 }
 
+/// Looks at a pool on account of a write. This server may be behind what the
+/// client knows of, so the answer is no only when it is still no once this server
+/// has caught up.
+pub(super) async fn with_pool_now<T>(
+    service: &Service,
+    pool: &str,
+    look: impl Fn(&PoolView) -> ApiResult<T>,
+) -> ApiResult<T> {
+    if let Ok(found) = with_pool(service, pool, &look) {
+        return Ok(found);
+    }
+    service.catch_up().await?;
+    with_pool(service, pool, look)
+}
+
 /// List the pools.
 #[utoipa::path(get, path = "/v1/pools", tag = "pools", params(ReadParams),
     responses((status = 200, body = Vec<PoolBody>), (status = "default", body = ErrorBody)))]
@@ -123,11 +138,12 @@ async fn edit_spec(
 ) -> ApiResult<()> {
     let mut attempts = 0..ATTEMPTS;
     loop {
-        let (next, version) = with_pool(service, pool, |view| {
+        let (next, version) = with_pool_now(service, pool, |view| {
             let next = edit(&view.spec, view.spec_version)?;
             view.spec.check_change(&next)?;
             Ok((next, view.spec_version))
-        })?;
+        })
+        .await?;
         let op = Op::SetData { path: layout::pool(pool), data: to_json(&next), version: Some(version) };
         match service.op(None, op).await {
             Err(ServiceError::Refused(Refusal::BadVersion { .. })) if attempts.next().is_some() => {}

@@ -21,19 +21,23 @@ trap finish EXIT
 
 say() { printf '\n== %s\n' "$*"; }
 
-# Ports that are free now.
+# Sets `free` to a port that is free now and was not given before.
+declare -a taken=()
 free_port() {
     local port
     while :; do
         port=$((20000 + RANDOM % 20000))
-        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
+        [[ " ${taken[*]-} " == *" $port "* ]] && continue
+        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { taken+=("$port"); free=$port; return; }
     done
 }
 
 declare -a http=() peers=()
 for id in 1 2 3; do
-    http[id]=127.0.0.1:$(free_port)
-    peers[id]=127.0.0.1:$(free_port)
+    free_port
+    http[id]=127.0.0.1:$free
+    free_port
+    peers[id]=127.0.0.1:$free
 done
 founders="1=${peers[1]},2=${peers[2]},3=${peers[3]}"
 export ROTA_SERVERS="${http[1]},${http[2]},${http[3]}"
@@ -118,7 +122,8 @@ until [[ $(curl -fsS "http://${http[left]}/v1/cluster" | sed 's/.*"leader":\([0-
     sleep 0.1
 done
 after=$(curl -fsS "http://${http[left]}/v1/pools/mail/table" | cksum)
-[[ $before == "$after" ]] && echo "the same table"
+[[ $before == "$after" ]] || { echo "the table is another one now" >&2; exit 1; }
+echo "the same table"
 "$rota" status
 
 say "done"

@@ -42,7 +42,7 @@ fn sentence(error: &Error) -> String {
 fn body(error: &Error) -> ErrorBody {
     let code = match client_error(error) {
         Some(ClientError::Refused(body)) => return body.clone(),
-        Some(ClientError::Unreachable { .. }) => Code::Timeout,
+        Some(ClientError::Unreachable { .. }) => Code::Unreachable,
         Some(ClientError::OutcomeUnknown) => Code::OutcomeUnknown,
         Some(ClientError::SessionEnded) => Code::SessionExpired,
         Some(ClientError::BadAnswer(_) | ClientError::Store { .. }) => Code::Internal,

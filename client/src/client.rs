@@ -107,7 +107,12 @@ impl Client {
     /// # Errors
     /// When the answer is no, or no server answers.
     pub async fn long_poll<T: DeserializeOwned>(&self, path: &str, wait: Duration) -> Result<T, ClientError> {
-        self.with_deadline(wait + self.deadline).with_patience(wait + self.patience).get(path).await
+        self.waiting_for(wait).get(path).await
+    }
+
+    /// The same client, for answers that are held back for up to `wait`.
+    pub(crate) fn waiting_for(&self, wait: Duration) -> Self {
+        self.with_deadline(wait + self.deadline).with_patience(wait + self.patience)
     }
 
     /// The servers it knows.

@@ -171,7 +171,28 @@ impl Session {
         body: Option<&B>,
         repeat: Repeat,
     ) -> Result<T, ClientError> {
-        let result = self.shared.client.request(method, path, body, &self.shared.header(), repeat).await;
+        self.request_by(&self.shared.client, method, path, body, repeat).await
+    }
+
+    /// Reads, in the session's name, what a server is asked to hold back for up to
+    /// `wait` while there is no news.
+    ///
+    /// # Errors
+    /// When the answer is no, or no server answers.
+    pub async fn long_poll<T: DeserializeOwned>(&self, path: &str, wait: Duration) -> Result<T, ClientError> {
+        let client = self.shared.client.waiting_for(wait);
+        self.request_by(&client, Method::GET, path, None::<&()>, Repeat::Safe).await
+    }
+
+    async fn request_by<B: Serialize + ?Sized, T: DeserializeOwned>(
+        &self,
+        client: &Client,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+        repeat: Repeat,
+    ) -> Result<T, ClientError> {
+        let result = client.request(method, path, body, &self.shared.header(), repeat).await;
         if let Err(ClientError::Refused(error)) = &result
             && error.code == Code::SessionExpired
         {

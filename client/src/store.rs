@@ -3,6 +3,7 @@
 //! it is wiped and filled again from the coordinators.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,6 +15,8 @@ use crate::error::ClientError;
 use crate::table::{Change, Table};
 
 const FORMAT: u32 = 1;
+/// The folder in the directory that the user names: never anything of theirs.
+const FOLDER: &str = "rota-tables";
 /// The key of a tree's [`Head`]. No bucket can have such a name.
 const HEAD: &[u8] = b"\0head";
 /// Memory for sled's own cache. The table is in memory already.
@@ -40,37 +43,34 @@ struct Head {
 }
 
 impl DiskCopy {
-    /// Opens the copy in `path`, making it if there is none, and wiping it if it
-    /// is damaged.
+    /// Opens the copy in `directory`, making it if there is none, and wiping it if
+    /// it is damaged. Nothing in the directory is touched but a folder of our own.
     ///
     /// # Errors
-    /// When another process has it open, or it cannot be written.
-    pub(crate) fn open(path: &Path) -> Result<Self, ClientError> {
-        let fail = |cause: String| ClientError::Store { path: path.display().to_string(), cause };
-        let config = || sled::Config::new().path(path).cache_capacity(CACHE_BYTES);
-        let opened = match catch(|| config().open()) {
+    /// When another process has it open, or it cannot be read or written.
+    pub(crate) fn open(directory: &Path) -> Result<Self, ClientError> {
+        let path = directory.join(FOLDER);
+        let fail = |cause: String| ClientError::Store { path: directory.display().to_string(), cause };
+        std::fs::create_dir_all(&path).map_err(|e| fail(e.to_string()))?;
+        let config = || sled::Config::new().path(&path).cache_capacity(CACHE_BYTES);
+        let db = match catch(|| config().open()) {
             Ok(db) => db,
-            Err(cause) if cause.contains("lock") => {
-                return Err(fail("another process has it open".to_owned()));
-            }
-            Err(cause) => {
+            Err(fault) if fault.is_damage => {
+                let cause = fault.cause;
                 tracing::warn!(path = %path.display(), cause, "the copy of the table is damaged: it is wiped");
-                if path.is_dir() {
-                    std::fs::remove_dir_all(path).map_err(|e| fail(e.to_string()))?;
-                } else if path.exists() {
-                    return Err(fail("it is not a directory".to_owned()));
-                }
-                catch(|| config().open()).map_err(fail)?
+                std::fs::remove_dir_all(&path).map_err(|e| fail(e.to_string()))?;
+                catch(|| config().open()).map_err(|fault| fail(fault.cause))?
             }
+            Err(fault) => return Err(fail(fault.cause)),
         };
-        Ok(Self { db: opened, path: path.to_owned() })
+        Ok(Self { db, path })
     }
 
     /// The table of `pool`, and how long ago it was confirmed.
     pub(crate) fn load(&self, pool: &str) -> Option<(Table, Duration)> {
         match catch(|| self.db.open_tree(pool)).and_then(|tree| read(&tree)) {
             Ok(found) => found,
-            Err(cause) => {
+            Err(Fault { cause, .. }) => {
                 tracing::warn!(path = %self.path.display(), pool, cause, "the copy of the table is damaged: it is dropped");
                 drop(catch(|| self.db.drop_tree(pool)));
                 None
@@ -81,12 +81,12 @@ impl DiskCopy {
     /// Puts down the table as it was just confirmed; of its rows, those that
     /// `change` names. A failure is said, and costs nothing but the copy.
     pub(crate) fn save(&self, pool: &str, table: &Table, change: &Change) {
-        if let Err(cause) = self.write(pool, table, change) {
+        if let Err(Fault { cause, .. }) = self.write(pool, table, change) {
             tracing::warn!(path = %self.path.display(), cause, "the copy of the table cannot be written");
         }
     }
 
-    fn write(&self, pool: &str, table: &Table, change: &Change) -> Result<(), String> {
+    fn write(&self, pool: &str, table: &Table, change: &Change) -> Result<(), Fault> {
         let head = Head {
             format: FORMAT,
             confirmed_at_ms: now_ms(),
@@ -95,7 +95,7 @@ impl DiskCopy {
             addresses: table.addresses.clone(),
             rows: table.rows.len(),
         };
-        let json = |e: serde_json::Error| e.to_string();
+        let json = |e: serde_json::Error| Fault::damage(&e);
         let mut batch = sled::Batch::default();
         batch.insert(HEAD, serde_json::to_vec(&head).map_err(json)?);
         let changed: Box<dyn Iterator<Item = &Bucket>> = match change {
@@ -123,12 +123,12 @@ impl DiskCopy {
 }
 
 /// Reads a table back; `None` if there is none.
-fn read(tree: &sled::Tree) -> Result<Option<(Table, Duration)>, String> {
+fn read(tree: &sled::Tree) -> Result<Option<(Table, Duration)>, Fault> {
     let mut table = Table::default();
     let mut head: Option<Head> = None;
     let mut records = tree.iter();
     while let Some((key, value)) = catch(|| records.next().transpose())? {
-        let json = |e: serde_json::Error| e.to_string();
+        let json = |e: serde_json::Error| Fault::damage(&e);
         if key == HEAD {
             head = Some(serde_json::from_slice(&value).map_err(json)?);
         } else {
@@ -138,7 +138,7 @@ fn read(tree: &sled::Tree) -> Result<Option<(Table, Duration)>, String> {
     }
     let Some(head) = head else { return Ok(None) };
     if head.format != FORMAT || head.rows != table.rows.len() {
-        return Err("it is not whole".to_owned());
+        return Err(Fault::damage(&"it is not whole"));
     }
     table.version = head.version;
     table.hashed = head.hashed;
@@ -146,11 +146,34 @@ fn read(tree: &sled::Tree) -> Result<Option<(Table, Duration)>, String> {
     Ok(Some((table, Duration::from_millis(now_ms().saturating_sub(head.confirmed_at_ms)))))
 }
 
+/// What went wrong with the copy.
+#[derive(Debug)]
+struct Fault {
+    cause: String,
+    /// It is the copy's own fault: without it all is well.
+    is_damage: bool,
+}
+
+impl Fault {
+    fn damage(cause: &dyn std::fmt::Display) -> Self {
+        Self { cause: cause.to_string(), is_damage: true }
+    }
+
+    fn of(error: &sled::Error) -> Self {
+        let sled::Error::Io(io) = error else { return Self::damage(error) };
+        let is_damage = matches!(io.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof);
+        // sled has no kind for it.
+        let is_locked = io.to_string().contains("acquire lock");
+        let cause = if is_locked { "another process has it open".to_owned() } else { error.to_string() };
+        Self { cause, is_damage }
+    }
+}
+
 /// sled answers some kinds of damage with a panic: that is an error here.
-fn catch<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, String> {
+fn catch<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, Fault> {
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
-        Ok(result) => result.map_err(|e| e.to_string()),
-        Err(_) => Err("it could not be read back".to_owned()),
+        Ok(result) => result.map_err(|e| Fault::of(&e)),
+        Err(_) => Err(Fault::damage(&"it could not be read back")),
     }
 }
 
@@ -181,7 +204,7 @@ mod tests {
         drop(copy);
         assert_eq!(DiskCopy::open(&path).unwrap().load("p").unwrap().0, table);
 
-        for entry in std::fs::read_dir(&path).unwrap() {
+        for entry in std::fs::read_dir(path.join(FOLDER)).unwrap() {
             let file = entry.unwrap().path();
             if file.is_file() {
                 std::fs::write(&file, b"garbage").unwrap();
@@ -191,6 +214,21 @@ mod tests {
         assert!(copy.load("p").is_none());
         copy.save("p", &table, &Change::Whole);
         assert!(copy.load("p").is_some());
+    }
+
+    #[test]
+    fn what_is_not_ours_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["conf", "data.txt", "db"] {
+            std::fs::write(dir.path().join(name), b"somebody's").unwrap();
+        }
+        DiskCopy::open(dir.path()).unwrap().save("p", &Table::default(), &Change::Whole);
+        for name in ["conf", "data.txt", "db"] {
+            assert_eq!(std::fs::read(dir.path().join(name)).unwrap(), b"somebody's");
+        }
+        let error = DiskCopy::open(&dir.path().join("conf")).unwrap_err();
+        assert!(error.to_string().contains("conf"), "{error}");
+        assert_eq!(std::fs::read(dir.path().join("conf")).unwrap(), b"somebody's");
     }
 
     #[test]

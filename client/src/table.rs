@@ -24,6 +24,8 @@ const WAIT_MS: u64 = 20_000;
 const FIRST_LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause after a poll that failed.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// Pause after a poll that found no pool.
+const RETRY_GONE_AFTER: Duration = Duration::from_secs(5);
 
 /// A pool's table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -243,12 +245,14 @@ async fn follow(
     disk: Option<DiskCopy>,
     state: watch::Sender<(Arc<Table>, Source)>,
 ) {
+    let mut gone = false;
     loop {
         let (known, source) = state.borrow().clone();
         // A table from the disk may be of another life of the cluster: begin anew.
         let since = matches!(source, Source::Coordinator { .. }).then_some(known.version);
         match poll(&client, &pool, since, WAIT_MS).await {
             Ok(body) => {
+                gone = false;
                 let mut table = if since.is_some() { (*known).clone() } else { Table::default() };
                 let change = table.take(body);
                 if let Some(disk) = &disk {
@@ -256,12 +260,14 @@ async fn follow(
                 }
                 state.send_replace((Arc::new(table), Source::Coordinator { at: Instant::now() }));
             }
-            Err(error) => {
-                if error.code() == Some(Code::NoPool) {
+            Err(error) if error.code() == Some(Code::NoPool) => {
+                if !gone {
                     tracing::warn!(pool, "the pool is gone: its last table stays");
                 }
-                tokio::time::sleep(RETRY_AFTER).await;
+                gone = true;
+                tokio::time::sleep(RETRY_GONE_AFTER).await;
             }
+            Err(_) => tokio::time::sleep(RETRY_AFTER).await,
         }
     }
 }

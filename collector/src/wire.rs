@@ -5,6 +5,10 @@
 //! GET /v1/sources/{item}/data?wait_ms=N
 //!     If-Match: "<incarnation>"    absent: the oldest one
 //!     Range: bytes=<offset>-       absent: from 0
+//!     rota-collected: <incarnation>:<offset>
+//!         all before that is collected for good, as a checkpoint says: the agent
+//!         need not keep it. Absent: nothing is known of that. Reading alone never
+//!         says that something is not needed any more.
 //! -> 206  ETag: "<incarnation>"  Content-Range: bytes <from>-<last>/<size>
 //!    204  ETag: "<incarnation>"  nothing came within wait_ms
 //!    416  ETag: "<incarnation>"  rota-next-incarnation: <n>  [rota-gap: <from>-<to>  rota-gap-reason: <reason>]
@@ -22,6 +26,8 @@ use serde::{Deserialize, Serialize};
 pub const CHUNK_BYTES: usize = 1 << 20;
 /// Longest time, in milliseconds, that a request may ask to wait for data.
 pub const WAIT_MS_MAX: u64 = rota_protocol::http::WAIT_MS_MAX;
+/// Header of a request: what is collected for good.
+pub const HEADER_COLLECTED: &str = "rota-collected";
 /// Header of a 416: the incarnation to go on with, from offset 0.
 pub const HEADER_NEXT: &str = "rota-next-incarnation";
 /// Header of a 412: the oldest incarnation that can be had.
@@ -104,7 +110,7 @@ pub struct SourceBody {
     pub file: String,
     /// What it contained, the oldest first.
     pub incarnations: Vec<IncarnationBody>,
-    /// Where its reader is, if one was seen.
+    /// What is collected of it for good, as far as was said.
     pub reader: Option<ReaderBody>,
     /// What its readers could not get, the oldest first.
     pub gaps: Vec<Gap>,
@@ -136,12 +142,12 @@ pub enum IncarnationState {
     Lost,
 }
 
-/// Where a reader is.
+/// What is collected of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReaderBody {
-    /// The incarnation that it asked for last.
+    /// All of the incarnations before this one,
     pub incarnation: u64,
-    /// The offset that it asked for last: it has everything before that.
+    /// and what is before this offset in this one.
     pub offset: u64,
 }
 

@@ -41,7 +41,7 @@ fn ask<'a>(
     offset: u64,
     wait: Duration,
 ) -> Ask<'a> {
-    Ask { address, item, incarnation, offset, wait }
+    Ask { address, item, incarnation, offset, wait, collected: None }
 }
 
 #[tokio::test]
@@ -168,7 +168,17 @@ async fn rotation_and_truncation_send_the_reader_on() {
     let listed = sources(&agent.address).await;
     let source = &listed.sources[0];
     assert_eq!((source.item.as_str(), source.gaps.len()), (name.as_str(), 1));
-    assert_eq!(source.reader.unwrap().incarnation, third);
+    assert!(source.reader.is_none(), "reading alone collects nothing");
+    let told =
+        Ask { collected: Some((third, 2)), ..ask(&agent.address, &name, Some(third), 2, Duration::ZERO) };
+    assert_eq!(agents.fetch(&told).await.unwrap(), Fetched::Nothing);
+    let listed = sources(&agent.address).await;
+    let reader = listed.sources[0].reader.unwrap();
+    assert_eq!((reader.incarnation, reader.offset), (third, 2));
+    // Whoever has nothing still gets what is on the disk.
+    let Fetched::Data { incarnation, bytes, .. } = fetch(None, 0).await else { panic!("no data") };
+    assert_eq!((incarnation, &bytes[..]), (first, &b"one\n"[..]));
+    let source = &listed.sources[0];
     assert_eq!(source.incarnations.last().unwrap().state, IncarnationState::Live);
     agent.stop().await;
 }

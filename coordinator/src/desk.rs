@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rota_core::Zxid;
+use rota_core::pool::{Bucket, Pools};
 use rota_core::state::{Password, SessionId};
 use rota_protocol::http::MemberReport;
 use rota_protocol::peer::{Answer, Call, CallError, HeardMember, MembershipChange};
 use tokio::time::Instant;
 
-use crate::peers::Caller;
+use crate::peers::{CHANGE_TIMEOUT, CallFailure, Caller};
 use crate::raft::{Group, Leadership};
 use crate::replica::Replica;
 use crate::sessions::Liveness;
@@ -39,6 +40,9 @@ pub(crate) enum DeskError {
     /// No leader was found that answers.
     #[error("no leader answers now")]
     NoLeader,
+    /// A change may or may not have been made.
+    #[error("the leader did not answer in time: the change may have been made, or yet be")]
+    OutcomeUnknown,
     /// The leader says no.
     #[error(transparent)]
     Refused(CallError),
@@ -85,7 +89,28 @@ impl Desk {
 
     /// Changes who belongs to the cluster.
     pub(crate) async fn change_membership(&self, change: MembershipChange) -> Result<(), DeskError> {
-        self.ask(Call::ChangeMembership(change)).await.map(drop)
+        let call = Call::ChangeMembership(change);
+        let mut leadership = self.group.leadership();
+        // Asked once: a second try would find what the first has done, and refuse it.
+        let known = leadership.wait_for(|leads| *leads != Leadership::Unknown);
+        let leads = tokio::time::timeout(ASK_TIMEOUT, known).await;
+        let leads = *leads.map_err(|_| DeskError::NoLeader)?.map_err(|_| DeskError::NoLeader)?;
+        let answer = match leads {
+            Leadership::Other { leader } => {
+                self.caller.call(leader, call).await.map_err(|failure| match failure {
+                    CallFailure::Overloaded => DeskError::NoLeader,
+                    CallFailure::Unreachable | CallFailure::Timeout => DeskError::OutcomeUnknown,
+                })?
+            }
+            _ => tokio::time::timeout(CHANGE_TIMEOUT, self.answer(call))
+                .await
+                .map_err(|_| DeskError::OutcomeUnknown)?,
+        };
+        match answer {
+            Answer::Error(CallError::NotLeader) => Err(DeskError::NoLeader),
+            Answer::Error(refused) => Err(DeskError::Refused(refused)),
+            _ => Ok(()),
+        }
     }
 
     /// Moves the leadership, and waits until this server sees it there.
@@ -183,13 +208,13 @@ impl Desk {
         let term = self.liveness.term().ok_or(CallError::NotLeader)?;
         let caught_up = tokio::time::timeout(CATCH_UP_TIMEOUT, self.replica.reached(seen)).await;
         caught_up.map_err(|_| CallError::NotLeader)?;
-        let timeout_ms = {
+        let (timeout_ms, reports) = {
             let applied = self.replica.read();
             let known = applied.state.session(session).ok_or(CallError::SessionExpired)?;
             if known.password != password {
                 return Err(CallError::BadPassword);
             }
-            known.timeout_ms
+            (known.timeout_ms, believable(&applied.pools, session, reports))
         };
         if !self.group.holds_lease().await || self.liveness.term() != Some(term) {
             return Err(CallError::NotLeader);
@@ -197,6 +222,11 @@ impl Desk {
         self.liveness
             .heard(session, timeout_ms, received_at, reports)
             .map_err(|_| CallError::SessionExpired)?;
+        // Its end may have been decided, applied and forgotten since we looked.
+        if self.replica.read().state.session(session).is_none() {
+            self.liveness.forget(session);
+            return Err(CallError::SessionExpired);
+        }
         Ok(Answer::KeptAlive { timeout_ms })
     }
 
@@ -210,4 +240,16 @@ impl Desk {
         self.group.transfer_to(server).await.map_err(|e| CallError::Refused(e.to_string()))?;
         Ok(Answer::Done)
     }
+}
+
+/// What a session may say: of members that it keeps, and of buckets that there
+/// are. So nobody speaks for others, and what is remembered has a bound.
+fn believable(pools: &Pools, session: SessionId, reports: Vec<MemberReport>) -> Vec<MemberReport> {
+    let of_own = |mut report: MemberReport| {
+        let pool = pools.get(&report.pool)?;
+        let member = pool.members.get(&report.member)?;
+        report.progress.retain(|bucket, _| pool.rows.contains_key(&Bucket::new(bucket)));
+        (member.session == Some(session)).then_some(report)
+    };
+    reports.into_iter().filter_map(of_own).collect()
 }

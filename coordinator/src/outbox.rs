@@ -54,6 +54,11 @@ impl Outbox {
         Self { server, boot, inner: Mutex::new(inner), wake: Notify::new() }
     }
 
+    /// Whose it is.
+    pub(crate) fn server(&self) -> u64 {
+        self.server
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().expect("no code panics while it holds this")
     }
@@ -86,15 +91,10 @@ impl Outbox {
         let seq = unit.origin.unit.seq;
         match unit.applied {
             Some(applied) => {
-                debug_assert_eq!(
-                    inner.unresolved.front().map(|u| u.seq),
-                    Some(seq),
-                    "units are applied in order"
-                );
+                inner.forget_below(seq);
                 if inner.unresolved.front().is_some_and(|u| u.seq == seq)
-                    && let Some(resolved) = inner.unresolved.pop_front()
+                    && let Some(resolved) = inner.pop()
                 {
-                    inner.bytes -= resolved.bytes.len();
                     // A client that gave up waiting is not told.
                     drop(resolved.reply.send(applied));
                 }
@@ -105,6 +105,20 @@ impl Outbox {
             }
             None => {}
         }
+    }
+
+    /// Takes note that this server's state came from a snapshot, which has units
+    /// of this server up to `last`: they were applied, and nobody here saw what
+    /// they brought about.
+    pub(crate) fn restored(&self, last: Option<Submitted>) {
+        let Some(last) = last.filter(|last| last.boot == self.boot) else { return };
+        self.lock().forget_below(last.seq + 1);
+        self.wake.notify_one();
+    }
+
+    /// The first unit that is not resolved.
+    pub(crate) fn front(&self) -> Option<u64> {
+        self.lock().unresolved.front().map(|unit| unit.seq)
     }
 
     /// Units after `cursor`, in order, at most `bytes_max` of them (and at least
@@ -146,6 +160,22 @@ impl Outbox {
     }
 }
 
+impl Inner {
+    fn pop(&mut self) -> Option<Unit> {
+        let unit = self.unresolved.pop_front()?;
+        self.bytes -= unit.bytes.len();
+        Some(unit)
+    }
+
+    /// Drops the units before `seq`: whoever waits hears that the outcome is not
+    /// known.
+    fn forget_below(&mut self, seq: u64) {
+        while self.unresolved.front().is_some_and(|unit| unit.seq < seq) {
+            drop(self.pop());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,6 +209,24 @@ mod tests {
             assert!(reply.await.unwrap().is_empty());
         }
         assert_eq!(outbox.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_a_snapshot_has_is_not_waited_for() {
+        let outbox = Outbox::new(1, 7);
+        let [first, second, third] = [1, 2, 3].map(|n| outbox.submit(&[close(n)]).unwrap());
+        outbox.restored(Some(Submitted { boot: 6, seq: 9 }));
+        assert_eq!(outbox.len(), 3, "that was another start of this server");
+        outbox.restored(Some(Submitted { boot: 7, seq: 2 }));
+        assert!(first.await.is_err() && second.await.is_err(), "nobody knows what they brought about");
+        assert_eq!(outbox.front(), Some(3));
+        fate(&outbox, 3, true);
+        assert!(third.await.is_ok());
+        let fourth = outbox.submit(&[close(4)]).unwrap();
+        let fifth = outbox.submit(&[close(5)]).unwrap();
+        fate(&outbox, 5, true);
+        assert!(fourth.await.is_err() && fifth.await.is_ok());
+        assert_eq!((outbox.len(), outbox.lock().bytes), (0, 0));
     }
 
     #[test]

@@ -156,6 +156,8 @@ impl Replica {
     /// Takes over a state from a snapshot.
     pub(crate) fn restore(&self, state: State, head: SnapshotHead) {
         let mut inner = self.write();
+        // Those that follow a pool which the snapshot has not are told as well.
+        let mut names: Vec<String> = inner.pools.iter().map(|p| p.name.clone()).collect();
         inner.pools = Pools::load(&state);
         inner.events = EventLog::new(state.zxid(), EVENTS_MAX);
         inner.state = state;
@@ -163,8 +165,10 @@ impl Replica {
         inner.membership_at = head.membership_at;
         inner.membership = head.membership;
         inner.digests.clear();
-        let names: Vec<String> = inner.pools.iter().map(|p| p.name.clone()).collect();
+        names.extend(inner.pools.iter().map(|p| p.name.clone()));
+        let submitted = inner.state.submitted(self.outbox.server());
         drop(inner);
+        self.outbox.restored(submitted);
         self.note_dirty(names);
         *self.lock_log_bytes() = 0;
     }

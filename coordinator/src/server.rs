@@ -115,6 +115,7 @@ impl Server {
             replica: Arc::clone(&replica),
             liveness,
             clock: Arc::clone(&parts.clock),
+            lease_grace: Duration::from_millis(config.timing.election_max_ms),
         };
         let service = Arc::new(Service {
             config,
@@ -125,16 +126,16 @@ impl Server {
             entropy: Arc::clone(&parts.entropy),
         });
 
-        tasks.spawn("peers", accept_peers(parts.peer_listener, peer_service));
+        tasks.spawn_lasting("peers", accept_peers(parts.peer_listener, peer_service));
         tasks.spawn_vital("raft", group.clone().run(leadership, peers));
         if !service.config.founders.is_empty() {
             let founders = service.config.founders.clone();
             group.found(founders.into_iter()).await?;
         }
         tasks.spawn_vital("proposer", proposer.run());
-        tasks.spawn("units", sender.run());
-        tasks.spawn("controllers", controllers::run(control));
-        tasks.spawn("snapshots", snapshot_when_due(Arc::clone(&service)));
+        tasks.spawn_lasting("units", sender.run());
+        tasks.spawn_lasting("controllers", controllers::run(control));
+        tasks.spawn_lasting("snapshots", snapshot_when_due(Arc::clone(&service)));
         tasks.spawn("address", http::announce_address(Arc::clone(&service)));
         let serve = serve_http(parts.http_listener, Arc::clone(&service), clients.clone());
         let gone = clients_gone.clone().drop_guard();

@@ -18,6 +18,8 @@ use tokio::time::Instant;
 
 /// Buckets whose progress is remembered for one member.
 const PROGRESS_BUCKETS_MAX: usize = 4096;
+/// Bytes of progress in one answer.
+const HEARD_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of one bucket's progress that are remembered.
 const PROGRESS_BYTES_MAX: usize = 256;
 
@@ -89,6 +91,11 @@ impl Liveness {
         Ok(())
     }
 
+    /// Forgets a session that is gone.
+    pub(crate) fn forget(&self, session: SessionId) {
+        self.lock().remove(session);
+    }
+
     /// Brings the table in step with the sessions that there are: new ones get a
     /// full timeout, those that are gone are forgotten.
     pub(crate) fn follow(&self, sessions: impl Iterator<Item = (SessionId, u32)>, now: Instant) {
@@ -124,9 +131,25 @@ impl Liveness {
         self.lock().order.first().map(|(at, _)| *at)
     }
 
-    /// What the members of a pool said.
+    /// What the members of a pool said; of a pool in which very much is said, not
+    /// all.
     pub(crate) fn heard_of(&self, pool: &str) -> BTreeMap<String, HeardMember> {
-        self.lock().heard.get(pool).cloned().unwrap_or_default()
+        let mut heard = self.lock().heard.get(pool).cloned().unwrap_or_default();
+        let mut left = HEARD_BYTES_MAX;
+        for member in heard.values_mut() {
+            member.progress.retain(|bucket, text| {
+                let bytes = bucket.len() + text.len();
+                let fits = bytes <= left;
+                left -= if fits { bytes } else { 0 };
+                fits
+            });
+        }
+        heard
+    }
+
+    /// Forgets what was said in a pool that is gone.
+    pub(crate) fn forget_pool(&self, pool: &str) {
+        self.lock().heard.remove(pool);
     }
 
     /// Forgets what was said by members that are not in the pool.

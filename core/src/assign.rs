@@ -229,6 +229,18 @@ fn write_plan(pool: &PoolView, plan: &Plan) -> Op {
     }
 }
 
+/// The paths below `path`, children before their parents, until there are
+/// [`OPS_MAX`].
+fn list_below(tree: &Tree, path: &str, found: &mut Vec<String>) {
+    for (child, _) in tree.children(path) {
+        list_below(tree, child.as_str(), found);
+        if found.len() >= OPS_MAX {
+            return;
+        }
+        found.push(child.to_string());
+    }
+}
+
 /// Removes what is left of a pool that is being deleted, once it has no rows:
 /// what its folders hold, [`OPS_MAX`] nodes at a time; then, all at once, the
 /// folders, the plan and the pool itself.
@@ -238,12 +250,11 @@ fn take_apart(tree: &Tree, pool: &PoolView) -> Vec<Op> {
     // The pool may have been made again, or the deletion taken back, since.
     let guard = Op::Check { path: root.clone(), version: Some(pool.spec_version) };
     let folders = layout::FOLDERS.map(|folder| format!("{root}/{folder}"));
-    let held: Vec<Op> = folders
-        .iter()
-        .flat_map(|folder| tree.children(folder))
-        .take(OPS_MAX)
-        .map(|(path, _)| delete(path.to_string()))
-        .collect();
+    let mut held = Vec::new();
+    for folder in &folders {
+        list_below(tree, folder, &mut held);
+    }
+    let held: Vec<Op> = held.into_iter().map(delete).collect();
     let last: Vec<Op> =
         tree.children(&root).map(|(path, _)| path.to_string()).chain([root.clone()]).map(delete).collect();
     let deletes = if held.is_empty() { last } else { held };

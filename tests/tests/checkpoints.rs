@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use rota_protocol::http::{
-    Assignment, CheckpointBody, CheckpointPut, Code, JoinPool, MemberBody, MultiOp, MultiRequest, NodeBody,
-    OpenSession, Release, RowBody, SessionOpened,
+    Assignment, CheckpointBody, CheckpointPut, Code, Encoding, JoinPool, MemberBody, MultiOp, MultiRequest,
+    NodeBody, OpenSession, Release, RowBody, SessionOpened,
 };
 use rota_tests::{Call, Cluster, LIVENESS, Pool, eventually};
 use rota_worker::{Handler, HandlerError, Lease};
@@ -52,7 +52,7 @@ fn put(pool: &Pool, bucket: &str, fence: u64, data: &str) -> Call {
 }
 
 fn put_for(pool: &Pool, bucket: &str, fence: u64, data: &str, replaces: Option<u64>) -> Call {
-    let body = CheckpointPut { fence, data: data.into(), replaces };
+    let body = CheckpointPut { fence, data: data.into(), replaces, encoding: Encoding::Utf8 };
     Call::put(&pool.path(&format!("checkpoints/{bucket}")), &body)
 }
 
@@ -94,7 +94,7 @@ async fn a_stale_owners_checkpoint_is_refused() {
             MultiOp::Set {
                 path: "/rota/pools/work/checkpoints/0".into(),
                 data: "by multi".into(),
-                encoding: rota_protocol::http::Encoding::Utf8,
+                encoding: Encoding::Utf8,
                 version: None,
             },
         ],

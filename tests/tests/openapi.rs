@@ -35,7 +35,7 @@ const ROUTES: &[(&str, &[&str])] = &[
     ("/v1/pools/{pool}/items/{item}", &["delete", "get"]),
     ("/v1/pools/{pool}/table", &["get"]),
     ("/v1/pools/{pool}/owner", &["get"]),
-    ("/v1/pools/{pool}/checkpoints/{bucket}", &["get", "put"]),
+    ("/v1/pools/{pool}/checkpoints/{bucket}", &["delete", "get", "put"]),
 ];
 
 /// Paths and methods in the document.

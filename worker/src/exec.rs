@@ -6,6 +6,14 @@
 //! output are taken; others go on to the worker's own. When the bucket is to go,
 //! it gets TERM, and KILL after a grace. If it fails it is started again after a
 //! pause; if it ends well, it has nothing more to do.
+//!
+//! Whatever the command has started is killed with it, also when this worker is
+//! killed: only what leaves the process group (`setsid`) escapes, and for that
+//! there is the fence.
+
+mod output;
+mod reaper;
+mod stdout;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,15 +23,20 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use rota_client::ClientError;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::Instant;
 
 use crate::lease::Lease;
 use crate::worker::{Handler, HandlerError};
+use output::{Line, Output};
 
 /// How long a command may take to end after TERM, unless told otherwise.
 pub const GRACE_DEFAULT: Duration = Duration::from_secs(5);
+
+/// Pause before a position that could not be written is written again.
+const WRITE_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// What is left of a stop for the last position to be put down.
+const LAST_WRITE: Duration = Duration::from_secs(2);
 
 /// Runs a shell command for every bucket.
 #[derive(Debug, Clone)]
@@ -46,18 +59,24 @@ enum ExecError {
 }
 
 impl Handler for Exec {
+    fn stop_timeout(&self) -> Duration {
+        // Killed after one grace, and waited for as long again at most.
+        self.grace + LAST_WRITE
+    }
+
     async fn run(&self, lease: Lease) -> Result<(), HandlerError> {
         let checkpoint = lease.read_checkpoint().await?;
         let mut child = self.spawn(&lease, checkpoint.as_deref())?;
-        let mut group = Group(child.id());
+        let mut group = Group::of(&child);
         let stdout =
             child.stdout.take().ok_or_else(|| ExecError::Output(std::io::ErrorKind::BrokenPipe.into()))?;
         let status = Attendance {
-            lines: Some(BufReader::new(stdout).lines()),
+            output: Some(Output::new(stdout)),
+            passing: None,
             lease: &lease,
             unwritten: None,
             writing: None,
-            kill_at: None,
+            over_at: None,
         }
         .until_ended(&mut child, &mut group, self.grace)
         .await?;
@@ -88,27 +107,42 @@ impl Exec {
     }
 }
 
-/// Has the command end when this worker is killed: nobody would stop it when its
-/// bucket goes to another.
+/// Has the command end when this process is killed: nobody would stop it when its
+/// bucket goes to another. What the command has started in turn, the reaper ends.
+/// (prctl(2), `PR_SET_PDEATHSIG`.)
 #[allow(unsafe_code)]
-fn die_with_parent(command: &mut Command) {
+pub fn die_with_parent(command: &mut Command) {
+    let parent = nix::unistd::getpid();
     // SAFETY: between fork and exec only async-signal-safe calls are allowed;
-    // prctl(2) is a bare system call that allocates nothing.
+    // prctl(2) and getppid(2) are bare system calls that allocate nothing.
     unsafe {
-        command.pre_exec(|| nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into));
+        command.pre_exec(move || {
+            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+            // The parent may have died before it was asked for.
+            if nix::unistd::getppid() == parent { Ok(()) } else { Err(std::io::ErrorKind::NotFound.into()) }
+        });
     }
 }
 
-/// The command's process group, killed when it is dropped: whatever it started
-/// goes with it.
+/// The command's process group, killed when it is dropped, or by the reaper when
+/// this process is gone: whatever it started goes with it.
 struct Group(Option<u32>);
 
 impl Group {
+    fn of(child: &Child) -> Self {
+        if let Some(id) = child.id() {
+            reaper::watch(id);
+        }
+        Self(child.id())
+    }
+
     /// The command itself has ended: so does what it left behind. After this its
     /// number may be somebody else's, and is not used again.
     fn end(&mut self) {
         self.signal(Signal::SIGKILL);
-        self.0 = None;
+        if let Some(id) = self.0.take() {
+            reaper::forget(id);
+        }
     }
 
     fn signal(&self, signal: Signal) {
@@ -121,27 +155,31 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        self.signal(Signal::SIGKILL);
+        self.end();
     }
 }
 
-type Writing<'a> = Pin<Box<dyn Future<Output = Result<(), ClientError>> + Send + 'a>>;
+type Writing<'a> = Pin<Box<dyn Future<Output = (String, Result<(), ClientError>)> + Send + 'a>>;
 
 /// One run of a command, attended to.
 struct Attendance<'a> {
     /// `None` when the output has ended.
-    lines: Option<Lines<BufReader<ChildStdout>>>,
+    output: Option<Output<ChildStdout>>,
+    /// A line that goes on to our own output, once there is room.
+    passing: Option<Vec<u8>>,
     lease: &'a Lease,
     /// The newest position, not being written yet.
     unwritten: Option<String>,
     writing: Option<Writing<'a>>,
-    /// TERM was sent; KILL follows then.
-    kill_at: Option<Instant>,
+    /// TERM was sent, or the command has ended by itself: after this no more is
+    /// waited for.
+    over_at: Option<Instant>,
 }
 
 enum Happened {
-    Line(std::io::Result<Option<String>>),
-    Written(Result<(), ClientError>),
+    Line(std::io::Result<Option<Line>>),
+    Passed,
+    Written(String, Result<(), ClientError>),
     Exited(std::io::Result<ExitStatus>),
     Cancelled,
     GraceOver,
@@ -159,23 +197,30 @@ impl Attendance<'_> {
         let mut status = None;
         loop {
             if let Some(status) = status
-                && self.lines.is_none()
+                && self.output.is_none()
                 && self.writing.is_none()
             {
                 return Ok(status);
             }
             match self.next(child, status.is_none()).await {
-                Happened::Line(Ok(Some(line))) => self.take_line(&line),
-                Happened::Line(Ok(None)) => self.lines = None,
+                Happened::Line(Ok(Some(line))) => self.take_line(line),
+                Happened::Line(Ok(None)) => self.output = None,
                 Happened::Line(Err(error)) => return Err(ExecError::Output(error)),
-                Happened::Written(result) => self.written(result),
+                Happened::Passed => {}
+                Happened::Written(position, result) => self.written(position, result),
                 Happened::Exited(result) => {
                     status = Some(result.map_err(ExecError::Spawn)?);
                     group.end();
+                    self.over_at = Some(Instant::now() + grace);
                 }
                 Happened::Cancelled => {
                     group.signal(Signal::SIGTERM);
-                    self.kill_at = Some(Instant::now() + grace);
+                    self.over_at = Some(Instant::now() + grace);
+                }
+                Happened::GraceOver if status.is_some() => {
+                    // Somebody outside the group holds it open.
+                    self.output = None;
+                    self.over_at = None;
                 }
                 Happened::GraceOver => {
                     tracing::warn!(
@@ -183,33 +228,36 @@ impl Attendance<'_> {
                         "the command did not end after TERM: it is killed"
                     );
                     group.signal(Signal::SIGKILL);
-                    self.kill_at = Some(Instant::now() + grace);
+                    self.over_at = Some(Instant::now() + grace);
                 }
             }
         }
     }
 
     async fn next(&mut self, child: &mut Child, running: bool) -> Happened {
-        let (lines, writing, lease, kill_at) = (&mut self.lines, &mut self.writing, self.lease, self.kill_at);
+        let (output, passing, writing) = (&mut self.output, &mut self.passing, &mut self.writing);
+        let (lease, over_at) = (self.lease, self.over_at);
         tokio::select! {
-            line = next_line(lines) => Happened::Line(line),
-            result = next_written(writing) => Happened::Written(result),
+            () = stdout::pass(passing), if passing.is_some() => Happened::Passed,
+            line = next_line(output), if passing.is_none() => Happened::Line(line),
+            (position, result) = next_written(writing) => Happened::Written(position, result),
             status = child.wait(), if running => Happened::Exited(status),
-            () = lease.cancelled(), if running && kill_at.is_none() => Happened::Cancelled,
-            () = tokio::time::sleep_until(kill_at.unwrap_or_else(Instant::now)), if running && kill_at.is_some() => {
+            () = lease.cancelled(), if running && over_at.is_none() => Happened::Cancelled,
+            () = tokio::time::sleep_until(over_at.unwrap_or_else(Instant::now)), if over_at.is_some() => {
                 Happened::GraceOver
             }
         }
     }
 
-    fn take_line(&mut self, line: &str) {
-        match line.split_once(' ') {
+    fn take_line(&mut self, line: Line) {
+        let text = line.is_whole.then(|| std::str::from_utf8(&line.bytes).ok()).flatten();
+        match text.and_then(|text| text.split_once(' ')) {
             Some(("progress", text)) => self.lease.progress(text),
             Some(("checkpoint", position)) => {
                 self.unwritten = Some(position.to_owned());
                 self.write_next();
             }
-            _ => println!("{line}"),
+            _ => self.passing = Some(line.with_end()),
         }
     }
 
@@ -219,28 +267,42 @@ impl Attendance<'_> {
         if self.writing.is_none()
             && let Some(position) = self.unwritten.take()
         {
-            self.writing = Some(Box::pin(self.lease.write_checkpoint(position)));
+            self.write_after(Duration::ZERO, position);
         }
     }
 
-    fn written(&mut self, result: Result<(), ClientError>) {
+    fn write_after(&mut self, pause: Duration, position: String) {
+        let lease = self.lease;
+        self.writing = Some(Box::pin(async move {
+            tokio::time::sleep(pause).await;
+            let result = lease.write_checkpoint(position.clone()).await;
+            (position, result)
+        }));
+    }
+
+    /// A position that could not be written is written again, unless a newer one
+    /// has come or the grant has ended.
+    fn written(&mut self, position: String, result: Result<(), ClientError>) {
         self.writing = None;
         if let Err(error) = result {
-            // A stale fence has cancelled the lease already.
             tracing::warn!(bucket = self.lease.bucket(), %error, "a checkpoint was not written");
+            let is_final = matches!(&error, ClientError::Refused(body) if body.code.status() < 500);
+            if !is_final && self.unwritten.is_none() {
+                return self.write_after(WRITE_AGAIN_AFTER, position);
+            }
         }
         self.write_next();
     }
 }
 
-async fn next_line(lines: &mut Option<Lines<BufReader<ChildStdout>>>) -> std::io::Result<Option<String>> {
-    match lines {
-        Some(lines) => lines.next_line().await,
+async fn next_line(output: &mut Option<Output<ChildStdout>>) -> std::io::Result<Option<Line>> {
+    match output {
+        Some(output) => output.next().await,
         None => std::future::pending().await,
     }
 }
 
-async fn next_written(writing: &mut Option<Writing<'_>>) -> Result<(), ClientError> {
+async fn next_written(writing: &mut Option<Writing<'_>>) -> (String, Result<(), ClientError>) {
     match writing {
         Some(writing) => writing.await,
         None => std::future::pending().await,

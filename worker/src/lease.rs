@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::Method;
 use rota_client::{Client, ClientError, Repeat, Session};
 use rota_core::pool::Item;
-use rota_protocol::http::{CheckpointBody, CheckpointPut, Code, MemberReport};
+use rota_protocol::http::{CheckpointBody, CheckpointPut, Code, Encoding, MemberReport};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -125,7 +125,8 @@ impl Lease {
         let path = self.checkpoint_path();
         let read = self.inner.session.client().get::<CheckpointBody>(&path).await;
         match read {
-            Ok(checkpoint) => Ok((checkpoint.zxid, Some(checkpoint.data))),
+            Ok(CheckpointBody { zxid, data, encoding: Encoding::Utf8, .. }) => Ok((zxid, Some(data))),
+            Ok(_) => Err(ClientError::BadAnswer("the checkpoint is no text".to_owned())),
             Err(error) if error.code() == Some(Code::NoCheckpoint) => Ok((0, None)),
             Err(error) => Err(error),
         }
@@ -148,8 +149,12 @@ impl Lease {
         // Unknown until this write is known to have happened.
         *known = None;
         loop {
-            let body =
-                CheckpointPut { fence: self.fence(), data: position.clone(), replaces: Some(replaces) };
+            let body = CheckpointPut {
+                fence: self.fence(),
+                data: position.clone(),
+                replaces: Some(replaces),
+                encoding: Encoding::Utf8,
+            };
             match self.put_checkpoint(&body).await {
                 Ok(written) => {
                     *known = Some(written.zxid);

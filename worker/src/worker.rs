@@ -14,10 +14,12 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use http::Method;
 use rota_client::{Client, ClientError, LeaseState, Repeat, Session};
 use rota_protocol::http::{Assignment, Code, Grant, JoinPool, MemberBody, Release};
@@ -33,9 +35,8 @@ use crate::lease::Lease;
 const WAIT_MS: u64 = 20_000;
 /// Pause after a poll that failed.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// How long a handler may take to return after it was asked to, while the worker
-/// still owns the bucket; then it is ended.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long handlers have to stop that do not say how long they need.
+const STOP_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 /// The last part of a lease in which handlers are told to stop: a tenth. When it
 /// is over they are ended.
 const STOPPING_PART: u32 = 10;
@@ -55,6 +56,14 @@ pub trait Handler: Send + Sync + 'static {
     /// `Ok` before has nothing more to do there; one that fails is started again
     /// after a pause.
     fn run(&self, lease: Lease) -> impl Future<Output = Result<(), HandlerError>> + Send;
+
+    /// How long [`Handler::run`] may take to return after the lease was cancelled,
+    /// while the worker still owns the bucket; then it is dropped. At the end of the
+    /// session's lease it is dropped whatever this says. 10 seconds unless said
+    /// otherwise.
+    fn stop_timeout(&self) -> Duration {
+        STOP_TIMEOUT_DEFAULT
+    }
 }
 
 /// How a worker joins.
@@ -219,14 +228,14 @@ async fn follow_on(session: Session, pool: String, member: String, assignments: 
     loop {
         let since_part = since.map(|version: u64| format!("&since={version}")).unwrap_or_default();
         let poll = format!("{path}?wait_ms={WAIT_MS}{since_part}");
-        match session.client().long_poll::<Assignment>(&poll, wait).await {
+        match session.long_poll::<Assignment>(&poll, wait).await {
             Ok(assignment) => {
                 since = Some(assignment.version);
                 if assignments.send(assignment).await.is_err() {
                     return;
                 }
             }
-            Err(error) if matches!(error.code(), Some(Code::NoMember | Code::NoPool)) => {
+            Err(error) if matches!(error.code(), Some(Code::NoMember | Code::NoPool | Code::NotOwner)) => {
                 tracing::warn!(pool, member, %error, "no member any more");
                 return;
             }
@@ -239,7 +248,7 @@ async fn follow_on(session: Session, pool: String, member: String, assignments: 
 }
 
 fn nothing() -> Assignment {
-    Assignment { version: 0, grants: Vec::new(), release: Vec::new(), draining: false }
+    Assignment { joined: 0, version: 0, grants: Vec::new(), release: Vec::new(), draining: false }
 }
 
 struct Runner<H> {
@@ -335,7 +344,7 @@ impl<H: Handler> Runner<H> {
                 }
                 Happened::Impatient => {
                     self.stop_all_for_leaving();
-                    patience = Instant::now() + STOP_TIMEOUT;
+                    patience = Instant::now() + self.handler.stop_timeout();
                 }
                 Happened::NoMember if self.leaving => break Ended::Left,
                 Happened::NoMember => {
@@ -387,11 +396,12 @@ impl<H: Handler> Runner<H> {
         for (bucket, running) in &mut self.running {
             if granted.get(bucket.as_str()).is_none_or(|grant| grant.fence != running.fence) {
                 // It may be somebody else's already.
+                running.cancel.cancel();
                 running.kill.cancel();
             } else if self.latest.release.contains(bucket) && !running.releasing {
                 running.releasing = true;
                 running.cancel.cancel();
-                kill_after(STOP_TIMEOUT, running.kill.clone());
+                kill_after(self.handler.stop_timeout(), running.kill.clone());
             }
         }
         self.given_up.retain(|bucket, fence| granted.get(bucket.as_str()).is_some_and(|g| g.fence == *fence));
@@ -464,7 +474,7 @@ impl<H: Handler> Runner<H> {
                 match released {
                     Ok(_) => return,
                     // An earlier try was carried out, or the grant has ended otherwise.
-                    Err(ClientError::Refused(error)) => {
+                    Err(ClientError::Refused(error)) if error.code.status() < 500 => {
                         tracing::debug!(bucket, code = %error.code, "released already");
                         return;
                     }
@@ -491,7 +501,7 @@ impl<H: Handler> Runner<H> {
     fn stop_all_for_leaving(&mut self) {
         for running in self.running.values_mut() {
             running.cancel.cancel();
-            kill_after(STOP_TIMEOUT, running.kill.clone());
+            kill_after(self.handler.stop_timeout(), running.kill.clone());
         }
     }
 
@@ -536,7 +546,9 @@ async fn work<H: Handler>(handler: &H, lease: Lease) {
     let mut pause = BACKOFF.0;
     loop {
         let began = Instant::now();
-        let Err(error) = handler.run(lease.clone()).await else {
+        // A panic is that bucket's failure alone.
+        let ran = AssertUnwindSafe(handler.run(lease.clone())).catch_unwind().await;
+        let Err(error) = ran.unwrap_or_else(|_| Err("the handler panicked".into())) else {
             // Nothing more to do: the bucket stays with us until it is wanted.
             return lease.cancelled().await;
         };

@@ -11,7 +11,7 @@ use rota_collector::agent::register::Registration;
 use rota_collector::agent::{self, AgentConfig, AgentOptions};
 use tokio_util::sync::CancellationToken;
 
-use super::services::{listen, told_to_stop};
+use super::services::{listen, reachable_at, told_to_stop};
 use super::worker::host_name;
 use crate::args::{Global, duration};
 
@@ -50,7 +50,7 @@ pub(crate) struct AgentArgs {
     #[arg(long, env = "ROTA_SESSION_TIMEOUT", default_value = "10s", value_parser = duration)]
     session_timeout: Duration,
     /// How often every file is looked at, besides the system's hints.
-    #[arg(long, env = "ROTA_SCAN_INTERVAL", default_value = "1s", value_parser = duration)]
+    #[arg(long, env = "ROTA_SCAN_INTERVAL", default_value = "1s", value_parser = scan_interval)]
     scan_interval: Duration,
 }
 
@@ -74,10 +74,13 @@ pub(crate) async fn run(global: &Global, args: AgentArgs) -> anyhow::Result<Exit
         registration: Registration {
             client: super::client(global)?,
             pool: args.pool,
-            advertise: args.advertise.unwrap_or_else(|| address.to_string()),
+            advertise: reachable_at(address, args.advertise, "--advertise")?,
             session_timeout: args.session_timeout,
         },
     };
+    if address.ip().is_loopback() && config.registration.advertise == address.to_string() {
+        tracing::warn!(%address, "only collectors on this machine reach this agent: see --listen and --advertise");
+    }
     tracing::info!(%address, "serving");
     let shutdown = CancellationToken::new();
     let stopping = shutdown.clone();
@@ -93,6 +96,11 @@ pub(crate) async fn run(global: &Global, args: AgentArgs) -> anyhow::Result<Exit
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn scan_interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    if interval < Duration::from_millis(10) { Err("at least 10ms".to_owned()) } else { Ok(interval) }
 }
 
 /// A glob that is relative means one below the present directory.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use http::Method;
 use rota_client::{Client, Repeat};
-use rota_protocol::http::{CheckpointBody, CheckpointPut};
+use rota_protocol::http::{CheckpointBody, CheckpointPut, Encoding};
 
 use crate::operator::{Operator, Reading};
 use crate::output::say;
@@ -22,6 +22,15 @@ pub(crate) enum CheckpointCommand {
         bucket: String,
         #[command(flatten)]
         reading: Reading,
+    },
+    /// Delete the checkpoint of a bucket that is gone for good: items leave theirs,
+    /// for the case that they come back.
+    #[command(after_help = "Example:\n  rota checkpoint delete logs nginx@web1:access.log")]
+    Delete {
+        /// The pool.
+        pool: String,
+        /// The bucket.
+        bucket: String,
     },
     /// Write a bucket's checkpoint, as its owner: refused once the grant has ended.
     #[command(after_help = "Example:\n  rota checkpoint put mail 17 --fence 4711 'uid 8123'")]
@@ -45,8 +54,13 @@ pub(crate) async fn run(operator: &Operator, command: CheckpointCommand) -> anyh
             let path = Client::query(&path(&pool, &bucket), [reading.param()]);
             operator.show(&path, |found: &CheckpointBody| format!("{}\n", found.data)).await?;
         }
+        CheckpointCommand::Delete { pool, bucket } => {
+            let body =
+                operator.ask(Method::DELETE, &path(&pool, &bucket), None::<&()>, Repeat::Unsafe).await?;
+            operator.output.done(&body, &format!("the checkpoint of bucket {bucket} is deleted"))?;
+        }
         CheckpointCommand::Put { pool, bucket, fence, data } => {
-            let put = CheckpointPut { fence, data, replaces: None };
+            let put = CheckpointPut { fence, data, replaces: None, encoding: Encoding::Utf8 };
             // Written twice, it is the same; and a grant that ended is refused either way.
             let body = operator.ask(Method::PUT, &path(&pool, &bucket), Some(&put), Repeat::Safe).await?;
             operator.output.body(&body, |_: &CheckpointBody| String::new())?;

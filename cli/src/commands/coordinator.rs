@@ -11,7 +11,7 @@ use rota_coordinator::config::{Config, Limits, Timing};
 use rota_coordinator::parts::{Parts, SystemClock, SystemEntropy, TcpDialer};
 use rota_coordinator::server::Server;
 
-use super::services::{listen, told_to_stop};
+use super::services::{listen, reachable_at, told_to_stop};
 
 /// Run a coordinator: one server of a cluster.
 #[derive(Debug, Args)]
@@ -22,7 +22,8 @@ use super::services::{listen, told_to_stop};
     rota coordinator --id 1 --data /var/lib/rota --http 0.0.0.0:7710 --peer 0.0.0.0:7720 \\
       --advertise 10.0.0.1:7710 --peers 1=10.0.0.1:7720,2=10.0.0.2:7720,3=10.0.0.3:7720
   A fourth, to be added with `rota cluster add 4 10.0.0.4:7720`:
-    rota coordinator --id 4 --data /var/lib/rota --peer 0.0.0.0:7720 --join")]
+    rota coordinator --id 4 --data /var/lib/rota --http 0.0.0.0:7710 --peer 0.0.0.0:7720 \\
+      --advertise 10.0.0.4:7710 --join")]
 pub(crate) struct CoordinatorArgs {
     /// The server's number in the cluster, from 1. Never one that was used before.
     #[arg(long, env = "ROTA_ID")]
@@ -90,14 +91,19 @@ pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
             bail!("--peers names server {id} twice");
         }
     }
+    if args.join && !founders.is_empty() {
+        bail!(
+            "--join founds no cluster, and --peers does: give one of the two (one may be in the configuration file)"
+        );
+    }
     if founders.is_empty() && !args.join {
-        founders.insert(args.id, peer.to_string());
+        founders.insert(args.id, reachable_at(peer, None, "--peers ID=HOST:PORT")?);
     }
     let config = Config {
         server: args.id,
         cluster: args.cluster,
         founders,
-        http_address: args.advertise.unwrap_or_else(|| http.to_string()),
+        http_address: reachable_at(http, args.advertise, "--advertise")?,
         timing: Timing {
             heartbeat_ms: args.heartbeat_ms,
             election_min_ms: args.election_min_ms,

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -15,11 +15,37 @@ pub(crate) async fn listen(address: &str, flag: &str) -> anyhow::Result<(TcpList
     Ok((listener, local))
 }
 
-/// Returns at the first TERM or Ctrl-C.
+/// How others reach what listens at `address`: as `advertise` says, or there.
+///
+/// # Errors
+/// When that is no address that others can reach.
+pub(crate) fn reachable_at(
+    address: SocketAddr,
+    advertise: Option<String>,
+    flag: &str,
+) -> anyhow::Result<String> {
+    match advertise {
+        Some(given) => {
+            let port = given.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
+            if port.is_none_or(|port| port.parse::<u16>().is_err()) {
+                bail!("{flag} {given:?} is no address: expected HOST:PORT");
+            }
+            Ok(given)
+        }
+        None if address.ip().is_unspecified() => {
+            bail!("it listens on every address ({address}): say with {flag} HOST:PORT how others reach it")
+        }
+        None => Ok(address.to_string()),
+    }
+}
+
+/// Returns at the first TERM, Ctrl-C, or hang-up of the terminal.
 pub(crate) async fn told_to_stop() -> anyhow::Result<()> {
     let mut term = signal(SignalKind::terminate()).context("cannot wait for signals")?;
+    let mut hang_up = signal(SignalKind::hangup()).context("cannot wait for signals")?;
     tokio::select! {
         _ = term.recv() => Ok(()),
+        _ = hang_up.recv() => Ok(()),
         stopped = tokio::signal::ctrl_c() => stopped.context("cannot wait for signals"),
     }
 }

@@ -47,7 +47,10 @@ pub(crate) struct WorkerArgs {
     /// How long its death goes unnoticed, e.g. 3s.
     #[arg(long, env = "ROTA_SESSION_TIMEOUT", default_value = "10s", value_parser = duration)]
     session_timeout: Duration,
-    /// How long the command may take to end after TERM.
+    /// How long the command may take to end after TERM; then it is killed, with all
+    /// that it has started. When the session's lease ends unheard, it gets TERM a
+    /// tenth of the session's timeout before and is killed at the end, whatever this
+    /// says.
     #[arg(long, env = "ROTA_GRACE", default_value = "5s", value_parser = duration)]
     grace: Duration,
     /// A file to record in when each bucket was worked on.

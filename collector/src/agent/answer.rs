@@ -37,13 +37,14 @@ pub enum Answer {
 
 impl Source {
     /// What to answer to somebody who asks for `offset` of an incarnation, or
-    /// of the oldest one that no reader is done with.
+    /// of the oldest one that can be had. One that cannot, and was not collected
+    /// either, is a gap.
     #[must_use]
     pub fn ask(&self, asked: Option<u64>, offset: u64) -> Answer {
         let mut recorded = self.incarnations.iter().filter(|i| i.recorded);
         let found = match asked {
             Some(number) => recorded.find(|i| i.number == number),
-            None => recorded.find(|i| i.passed_ms.is_none()),
+            None => recorded.find(|i| i.passed_ms.is_none() || !matches!(i.state, State::Lost(_))),
         };
         match found {
             None => Answer::Unknown { oldest: self.oldest_after(asked.unwrap_or(0)) },

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::super::answer::Answer;
 use super::super::read::{Outcome, read};
+use super::super::source::Reader;
 use super::*;
 use crate::naming::item_name;
 use crate::wire::Gap;
@@ -82,7 +83,10 @@ impl Bench {
         for _ in 0..1000 {
             let (asked, offset) = self.reader.get(file).copied().unwrap_or((None, 0));
             let shared = Arc::clone(&self.agent.as_ref().unwrap().1);
-            let asking = shared.table().ask(&item, asked, offset, unix_ms());
+            if let Some(incarnation) = asked {
+                shared.table().collected(&item, Reader { incarnation, offset }, unix_ms());
+            }
+            let asking = shared.table().ask(&item, asked, offset);
             let Some((mut answer, job)) = asking else { return text };
             if let (Answer::Read(number), Some(job)) = (answer, job) {
                 let path = self.path(file);

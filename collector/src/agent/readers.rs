@@ -1,5 +1,5 @@
-//! The table's side towards readers: what they are answered, and what is noted
-//! of where they are.
+//! The table's side towards readers: what they are answered, and what they have
+//! collected for good.
 
 use std::path::{Path, PathBuf};
 
@@ -8,19 +8,29 @@ use tokio::sync::watch;
 use super::answer::Answer;
 use super::open_files::Key;
 use super::read::Job;
-use super::source::State;
+use super::source::{Reader, State};
 use super::table::Table;
 
 impl Table {
-    /// What to answer to a reader, and what to read for it; notes where it is.
-    /// `None` if there is no such item.
-    pub fn ask(
-        &mut self,
-        item: &str,
-        asked: Option<u64>,
-        offset: u64,
-        now_ms: u64,
-    ) -> Option<(Answer, Option<Job>)> {
+    /// Notes what is collected of an item for good.
+    pub fn collected(&mut self, item: &str, collected: Reader, now_ms: u64) {
+        let Some(path) = self.paths.get(item).cloned() else { return };
+        let Some(entry) = self.sources.get_mut(path.as_os_str()) else { return };
+        let before = entry.source.reader;
+        let is_known = entry.source.incarnation(collected.incarnation).is_some_and(|i| i.recorded);
+        if !is_known || before == Some(collected) {
+            return;
+        }
+        entry.source.note_reader(collected.incarnation, collected.offset, now_ms);
+        self.dirty.insert(path.clone());
+        if before.is_none_or(|before| before.incarnation < collected.incarnation) {
+            self.close_passed(&path);
+        }
+    }
+
+    /// What to answer to a reader, and what to read for it. `None` if there is no
+    /// such item.
+    pub fn ask(&mut self, item: &str, asked: Option<u64>, offset: u64) -> Option<(Answer, Option<Job>)> {
         let path = self.paths.get(item)?.clone();
         let source = &mut self.sources.get_mut(path.as_os_str())?.source;
         if source.retired || !source.incarnations.iter().any(|i| i.recorded) {
@@ -32,8 +42,6 @@ impl Table {
             Answer::Wait { incarnation, .. } | Answer::Ended { incarnation, .. } => incarnation,
             Answer::Unknown { .. } => return Some((answer, None)),
         };
-        let before = source.reader;
-        source.note_reader(number, offset, now_ms);
         if let Answer::Ended { gap: Some(gap), .. } = answer {
             source.note_gap(gap);
         }
@@ -44,12 +52,6 @@ impl Table {
             State::Lost(_) => None,
         };
         let trace = incarnation.trace;
-        if source.reader != before {
-            self.dirty.insert(path.clone());
-        }
-        if before.is_some_and(|before| before.incarnation < number) {
-            self.close_passed(&path);
-        }
         let file = self.open.get(&(path, number));
         let job = matches!(answer, Answer::Read(_)).then_some(Job { file, path: at, trace, offset });
         Some((answer, job))

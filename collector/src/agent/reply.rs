@@ -7,7 +7,8 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use rota_protocol::http::{Code, ErrorBody};
 
-use crate::wire::{Gap, HEADER_GAP, HEADER_GAP_REASON, HEADER_NEXT, HEADER_OLDEST};
+use super::source::Reader;
+use crate::wire::{Gap, HEADER_COLLECTED, HEADER_GAP, HEADER_GAP_REASON, HEADER_NEXT, HEADER_OLDEST};
 
 /// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,10 +17,12 @@ pub struct Asked {
     pub incarnation: Option<u64>,
     /// From where on.
     pub offset: u64,
+    /// What is collected for good, if that is said.
+    pub collected: Option<Reader>,
 }
 
 impl Asked {
-    /// Reads `If-Match` and `Range`.
+    /// Reads `If-Match`, `Range` and [`HEADER_COLLECTED`].
     ///
     /// # Errors
     /// What is wrong with them.
@@ -43,7 +46,17 @@ impl Asked {
         if incarnation.is_none() && offset > 0 {
             return Err("an offset means nothing without if-match");
         }
-        Ok(Self { incarnation, offset })
+        let collected = match text(HeaderName::from_static(HEADER_COLLECTED)) {
+            None => None,
+            Some(position) => {
+                let position = position.trim().split_once(':');
+                let position = position.and_then(|(i, o)| Some((i.parse().ok()?, o.parse().ok()?)));
+                let (incarnation, offset) =
+                    position.ok_or("rota-collected must have the form <incarnation>:<offset>")?;
+                Some(Reader { incarnation, offset })
+            }
+        };
+        Ok(Self { incarnation, offset, collected })
     }
 }
 

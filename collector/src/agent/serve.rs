@@ -87,6 +87,9 @@ async fn data(
         Err(message) => return reply::error(Code::BadRequest, message),
     };
     let Some((path, changed)) = server.shared.table().subscribe(&item) else { return no_source(&item) };
+    if let Some(collected) = asked.collected {
+        server.shared.table().collected(&item, collected, unix_ms());
+    }
     let deadline = Instant::now() + Duration::from_millis(wait_ms);
     Poll { server, item, path, changed, asked, deadline }.run().await.unwrap_or_else(reply::body)
 }
@@ -137,8 +140,7 @@ impl Poll {
     }
 
     async fn step(&mut self) -> Result<Step, ErrorBody> {
-        let answer =
-            self.server.shared.table().ask(&self.item, self.asked.incarnation, self.asked.offset, unix_ms());
+        let answer = self.server.shared.table().ask(&self.item, self.asked.incarnation, self.asked.offset);
         let Some((answer, job)) = answer else { return Ok(Step::Reply(no_source(&self.item))) };
         let (Answer::Read(number), Some(job)) = (answer, job) else { return Ok(step(answer)) };
         // Whoever asked for the oldest stays with it.

@@ -36,7 +36,7 @@ pub struct Source {
     pub item: String,
     /// Ascending by number; at most the last one is [`State::Live`].
     pub incarnations: Vec<Incarnation>,
-    /// Where the reader is.
+    /// What is collected.
     pub reader: Option<Reader>,
     /// What could not be read.
     pub gaps: Vec<Gap>,
@@ -83,12 +83,12 @@ pub enum State {
     Lost(GapReason),
 }
 
-/// Where a reader is: it has everything before `offset`.
+/// What is collected for good: all before `offset`, and all earlier incarnations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reader {
-    /// The incarnation that it asked for.
+    /// The incarnation.
     pub incarnation: u64,
-    /// The offset that it asked for.
+    /// The offset in it.
     pub offset: u64,
 }
 
@@ -191,8 +191,8 @@ impl Source {
         }
     }
 
-    /// The reader asks for `offset` of an incarnation, so it is done with all
-    /// earlier ones.
+    /// Everything before `offset` of an incarnation is collected, and all earlier
+    /// incarnations are.
     pub fn note_reader(&mut self, incarnation: u64, offset: u64, now_ms: u64) {
         self.reader = Some(Reader { incarnation, offset });
         for earlier in self.incarnations.iter_mut().take_while(|i| i.number < incarnation) {
@@ -251,7 +251,7 @@ impl Source {
         }
     }
 
-    /// The first byte of an incarnation that no reader is known to have.
+    /// The first byte of an incarnation that is not known to be collected.
     fn unread_from(&self, incarnation: &Incarnation) -> u64 {
         self.reader.filter(|r| r.incarnation == incarnation.number).map_or(0, |r| r.offset)
     }

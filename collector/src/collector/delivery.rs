@@ -6,8 +6,8 @@
 //! 1. The output is cut back to what the checkpoint vouches for.
 //! 2. Bytes are appended to the output.
 //! 3. The output is brought to the disk, then the checkpoint is written.
-//! 4. The next incarnation is asked for only after a checkpoint that is in it:
-//!    asking tells the agent that the earlier ones are not needed any more.
+//! 4. The agent is told what the last checkpoint says, along with the next
+//!    request, and lets go of nothing else.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

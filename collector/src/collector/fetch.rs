@@ -16,7 +16,9 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::naming::url_segment;
-use crate::wire::{CHUNK_BYTES, GapReason, HEADER_GAP, HEADER_GAP_REASON, HEADER_NEXT, HEADER_OLDEST};
+use crate::wire::{
+    CHUNK_BYTES, GapReason, HEADER_COLLECTED, HEADER_GAP, HEADER_GAP_REASON, HEADER_NEXT, HEADER_OLDEST,
+};
 
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,6 +49,8 @@ pub struct Ask<'a> {
     pub offset: u64,
     /// How long the agent may wait for data.
     pub wait: Duration,
+    /// Incarnation and offset before which all is collected for good.
+    pub collected: Option<(u64, u64)>,
 }
 
 /// What an agent answers.
@@ -137,6 +141,9 @@ impl Agents {
         if let Some(incarnation) = ask.incarnation {
             request = request.header(IF_MATCH, format!("\"{incarnation}\""));
         }
+        if let Some((incarnation, offset)) = ask.collected {
+            request = request.header(HEADER_COLLECTED, format!("{incarnation}:{offset}"));
+        }
         let request = request.body(Empty::new()).map_err(|_| FetchError::Address(address()))?;
         let response = timeout(ask.wait + ANSWER_TIMEOUT, self.http.request(request)).await;
         let response = response.map_err(|_| FetchError::Timeout(address()))?;
@@ -223,7 +230,7 @@ mod tests {
     }
 
     fn ask(incarnation: Option<u64>, offset: u64) -> Ask<'static> {
-        Ask { address: "h:1", item: "i", incarnation, offset, wait: Duration::ZERO }
+        Ask { address: "h:1", item: "i", incarnation, offset, wait: Duration::ZERO, collected: None }
     }
 
     #[test]

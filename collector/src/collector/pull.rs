@@ -104,7 +104,8 @@ async fn run<C: Checkpoints>(
     loop {
         let wait = delivery.due().map_or(WAIT, |due| due.saturating_duration_since(Instant::now()).min(WAIT));
         let (incarnation, offset) = delivery.next();
-        let ask = Ask { address: &job.address, item: &job.place.item, incarnation, offset, wait };
+        let collected = delivery.saved().map(|saved| (saved.incarnation, saved.offset));
+        let ask = Ask { address: &job.address, item: &job.place.item, incarnation, offset, wait, collected };
         let fetched = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),

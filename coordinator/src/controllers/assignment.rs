@@ -47,14 +47,18 @@ fn all_pools(term: &Term) -> BTreeSet<String> {
 async fn advance(term: &Term, pool: &str) -> bool {
     let (tree, view) = {
         let applied = term.control.replica.read();
-        let Some(view) = applied.pools.get(pool) else { return true };
+        let Some(view) = applied.pools.get(pool) else {
+            term.control.liveness.forget_pool(pool);
+            return true;
+        };
         term.control.liveness.forget_members(pool, |name| view.members.contains_key(name));
         (applied.state.tree().clone(), view.clone())
     };
     // Large pools take long enough to hold up heartbeats.
     let planned = tokio::task::spawn_blocking(move || plan_step(&tree, &view)).await;
-    let step = match planned.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())) {
+    let step = match planned.map_err(|e| e.to_string()).and_then(|step| step.map_err(|e| e.to_string())) {
         Ok(step) => step,
+        // Nor does a planner that panics touch the other pools.
         Err(fault) => {
             tracing::error!(pool, %fault, "nothing is moved in this pool");
             metrics::counter!(crate::metrics::PLAN_FAULTS).increment(1);

@@ -8,6 +8,7 @@ mod expiry;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rota_core::state::Command;
 
@@ -23,6 +24,10 @@ pub(crate) struct Control {
     pub(crate) replica: Arc<Replica>,
     pub(crate) liveness: Arc<Liveness>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// How long a leader that was deposed without knowing may still answer
+    /// keep-alives, when a server that voted for it was restarted and votes for
+    /// another at once. A new leader waits so much longer.
+    pub(crate) lease_grace: Duration,
 }
 
 /// One term of this server's leadership.
@@ -71,7 +76,8 @@ async fn lead(term: Term) {
     {
         let applied = term.control.replica.read();
         let sessions = applied.state.sessions().map(|(id, s)| (id, s.timeout_ms));
-        term.control.liveness.begin(term.term, sessions, tokio::time::Instant::now());
+        let from = tokio::time::Instant::now() + term.control.lease_grace;
+        term.control.liveness.begin(term.term, sessions, from);
     }
     tracing::info!(term = term.term, "this server leads");
     both(expiry::run(term.clone()), assignment::run(term)).await;

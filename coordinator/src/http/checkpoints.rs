@@ -3,20 +3,22 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use rota_core::Zxid;
-use rota_core::pool::{check_name, layout};
+use rota_core::pool::{Bucket, check_name, layout};
 use rota_core::state::{CreateMode, Op, OpReply, Refusal, Reply};
-use rota_protocol::http::{CheckpointBody, CheckpointPut, Code, ErrorBody};
+use rota_protocol::http::{CheckpointBody, CheckpointPut, Code, Data, ErrorBody};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::error::{ApiError, ApiResult};
 use super::extract::{Body, Names, Params, ReadParams, Shared};
+use super::nodes::bytes;
 use super::pools::{with_pool, with_pool_now};
 use crate::service::{Service, ServiceError};
 
 pub(super) fn router() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().routes(routes!(read, write))
+    OpenApiRouter::new().routes(routes!(read, write, delete))
 }
 
 /// Read a bucket's checkpoint.
@@ -34,13 +36,10 @@ async fn read(
     let applied = service.replica.read();
     match applied.state.tree().get(&layout::checkpoint(&pool, &bucket)) {
         Some(node) => {
-            let data = String::from_utf8_lossy(&node.data).into_owned();
-            Ok(Json(CheckpointBody { bucket, data, zxid: node.mzxid }))
+            let Data { data, encoding } = Data::from(&*node.data);
+            Ok(Json(CheckpointBody { bucket, data, encoding, zxid: node.mzxid }))
         }
-        None => Err(ApiError::new(
-            Code::NoCheckpoint,
-            format!("bucket {bucket:?} of pool {pool:?} has no checkpoint"),
-        )),
+        None => Err(no_checkpoint(&pool, &bucket)),
     }
 }
 
@@ -60,14 +59,14 @@ async fn write(
     let place = Place {
         path: layout::checkpoint(&pool, &bucket),
         fence: Op::CheckFence { path: layout::row(&pool, &bucket), fence: body.fence },
-        data: bytes::Bytes::from(body.data.clone()),
+        data: bytes(body.data.clone(), body.encoding)?,
     };
     let written = match body.replaces {
         None => place.write(&service).await.map(Some),
         Some(zxid) => place.replace(&service, zxid).await,
     };
     match written {
-        Ok(Some(zxid)) => Ok(Json(CheckpointBody { bucket, data: body.data, zxid })),
+        Ok(Some(zxid)) => Ok(Json(CheckpointBody { bucket, data: body.data, encoding: body.encoding, zxid })),
         Ok(None) => {
             let there = place.found(&service).map_or(0, |(zxid, _)| zxid);
             Err(ApiError::other_checkpoint(&bucket, body.replaces.unwrap_or(0), there))
@@ -81,6 +80,36 @@ async fn write(
         },
         Err(error) => Err(error.into()),
     }
+}
+
+/// Delete the checkpoint of a bucket that there is not any more: of an item that
+/// is gone for good. That of a living bucket is its owner's.
+#[utoipa::path(delete, path = "/v1/pools/{pool}/checkpoints/{bucket}", tag = "checkpoints",
+    operation_id = "delete_checkpoint",
+    params(("pool" = String, Path), ("bucket" = String, Path)),
+    responses((status = 204), (status = "default", body = ErrorBody)))]
+async fn delete(
+    State(service): State<Shared>,
+    Names((pool, bucket)): Names<(String, String)>,
+) -> ApiResult<StatusCode> {
+    check_name(&bucket)?;
+    service.catch_up().await?;
+    with_pool(&service, &pool, |view| match view.rows.contains_key(&Bucket::new(&bucket)) {
+        true => Err(ApiError::new(
+            Code::Conflict,
+            format!("pool {pool:?} has a bucket {bucket:?}: its checkpoint is its owner's"),
+        )),
+        false => Ok(()),
+    })?;
+    let op = Op::Delete { path: layout::checkpoint(&pool, &bucket), version: None };
+    match service.op(None, op).await {
+        Err(ServiceError::Refused(Refusal::NoNode { .. })) => Err(no_checkpoint(&pool, &bucket)),
+        other => other.map(|_| StatusCode::NO_CONTENT).map_err(ApiError::from),
+    }
+}
+
+fn no_checkpoint(pool: &str, bucket: &str) -> ApiError {
+    ApiError::new(Code::NoCheckpoint, format!("bucket {bucket:?} of pool {pool:?} has no checkpoint"))
 }
 
 /// Where a checkpoint goes, and what.

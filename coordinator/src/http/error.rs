@@ -1,5 +1,5 @@
 //! Every error leaves as one body with a stable code (see
-//! `docs/http-errors.md`).
+//! `docs/http.md`).
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -112,6 +112,9 @@ impl From<ServiceError> for ApiError {
             ServiceError::Timeout => Self::new(Code::Timeout, format!("{message}: try again")),
             ServiceError::Desk(DeskError::NoLeader) => {
                 Self::new(Code::NoLeader, "no leader answers now: is a majority of the servers running?")
+            }
+            ServiceError::Desk(DeskError::OutcomeUnknown) => {
+                Self::new(Code::OutcomeUnknown, format!("{message}: look at /v1/cluster before trying again"))
             }
             ServiceError::Desk(DeskError::Refused(refused)) => refused.into(),
             ServiceError::Entropy(_) => Self::new(Code::Internal, message),

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use rota_core::pool::{Bucket, Kind, Member, MemberEntry, PoolView, Row, check_name, layout, to_json};
-use rota_core::state::{CreateMode, Op, Refusal};
+use rota_core::state::{CreateMode, Op, Refusal, SessionId};
 use rota_protocol::http::{
     Assignment, Code, ErrorBody, Grant, ItemBody, ItemCreate, JoinPool, MemberBody, Release,
 };
@@ -159,12 +159,7 @@ async fn leave(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn check_kept_by(
-    service: &Service,
-    pool: &str,
-    member: &str,
-    session: rota_core::state::SessionId,
-) -> ApiResult<()> {
+async fn check_kept_by(service: &Service, pool: &str, member: &str, session: SessionId) -> ApiResult<()> {
     with_pool_now(service, pool, |view| {
         let entry = view.members.get(member).ok_or_else(|| ApiError::no_member(pool, member))?;
         if entry.session == Some(session) {
@@ -229,6 +224,7 @@ async fn set_draining(
 
 #[derive(Debug, Clone, Copy, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 struct PollParams {
     /// The version that the client has.
     since: Option<u64>,
@@ -237,25 +233,28 @@ struct PollParams {
     wait_ms: u64,
 }
 
-/// What a member owns, and what it is asked to release: by long poll.
+/// What a member owns, and what it is asked to release: by long poll. In the name
+/// of a session, it is told of a member that this session keeps only.
 #[utoipa::path(get, path = "/v1/pools/{pool}/members/{member}/assignment", tag = "members",
     params(("pool" = String, Path), ("member" = String, Path), PollParams),
     responses((status = 200, body = Assignment), (status = "default", body = ErrorBody)))]
 async fn assignment(
     State(service): State<Shared>,
     Names((pool, member)): Names<(String, String)>,
+    session: Session,
     Params(poll): Params<PollParams>,
 ) -> ApiResult<Json<Assignment>> {
+    let who = session.0.map(|who| who.session);
     let deadline = poll_deadline(poll.wait_ms)?;
     service.reach(poll.since.unwrap_or(0)).await?;
     let mut changes = service.replica.follow_pool(&pool);
-    let first = with_pool(&service, &pool, |view| assignment_of(view, &member))?;
+    let first = with_pool(&service, &pool, |view| assignment_of(view, &member, who))?;
     if poll.since.is_none_or(|since| since < first.version) {
         return Ok(Json(first));
     }
     let mut last = first;
     while let Ok(Ok(())) = tokio::time::timeout_at(deadline, changes.changed()).await {
-        let next = with_pool(&service, &pool, |view| assignment_of(view, &member))?;
+        let next = with_pool(&service, &pool, |view| assignment_of(view, &member, who))?;
         let same =
             next.grants == last.grants && next.release == last.release && next.draining == last.draining;
         last = next;
@@ -266,8 +265,12 @@ async fn assignment(
     Ok(Json(last))
 }
 
-fn assignment_of(view: &PoolView, member: &str) -> ApiResult<Assignment> {
+fn assignment_of(view: &PoolView, member: &str, who: Option<SessionId>) -> ApiResult<Assignment> {
     let entry = view.members.get(member).ok_or_else(|| ApiError::no_member(&view.name, member))?;
+    if who.is_some_and(|who| entry.session != Some(who)) {
+        let message = format!("member {member:?} of pool {:?} is kept by another session now", view.name);
+        return Err(ApiError::new(Code::NotOwner, message));
+    }
     let mine = |owner: &rota_core::pool::Owner| owner.member == member && owner.joined == entry.joined;
     let grants = view
         .rows
@@ -280,7 +283,8 @@ fn assignment_of(view: &PoolView, member: &str) -> ApiResult<Assignment> {
         })
         .collect();
     let release = view.pending_moves().filter(|m| m.from == member).map(|m| m.bucket.to_string()).collect();
-    Ok(Assignment { version: view.changed, grants, release, draining: entry.member.draining })
+    let draining = entry.member.draining;
+    Ok(Assignment { joined: entry.joined, version: view.changed, grants, release, draining })
 }
 
 /// Let go of a bucket. Whoever does must have stopped working on it: it is
@@ -379,7 +383,7 @@ async fn put_item(
 async fn replace_item(
     service: &Service,
     path: &str,
-    session: Option<rota_core::state::SessionId>,
+    session: Option<SessionId>,
     data: bytes::Bytes,
 ) -> ApiResult<()> {
     let keeper = service.replica.read().state.tree().get(path).map(|node| node.owner());

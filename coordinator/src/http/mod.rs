@@ -19,12 +19,16 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use rota_protocol::http::{Code, HEADER_MIN_ZXID, HEADER_ZXID, WAIT_MS_MAX};
+use rota_protocol::http::{Code, HEADER_MIN_ZXID, HEADER_SESSION, HEADER_ZXID, WAIT_MS_MAX};
 use utoipa::OpenApi;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::path::{ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{Object, Type};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityRequirement, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 
 use error::ApiError;
@@ -43,13 +47,53 @@ const REQUEST_TIMEOUT: Duration = Duration::from_millis(WAIT_MS_MAX + 15_000);
 #[derive(OpenApi)]
 #[openapi(info(
     title = "Rota",
-    description = "Hands out work: pools, members, buckets and their owners, on a replicated tree of nodes.",
+    description = "Hands out work: pools, members, buckets and their owners, on a replicated tree of nodes. \
+                   Every answer has the header `rota-zxid`, the last write that it is based on. The path of a node \
+                   stands in the request's path as it is, with its slashes; one that ends in a slash makes a \
+                   sequential node with a bare number.",
     license(name = "MIT OR Apache-2.0")
 ))]
 struct Document;
 
+/// What all endpoints have in common.
+fn whole_document() -> utoipa::openapi::OpenApi {
+    let mut document = Document::openapi();
+    let what = "In whose name a request is made: ID:PASSWORD, as opening the session answered.";
+    let header = ApiKey::Header(ApiKeyValue::with_description(HEADER_SESSION, what));
+    document
+        .components
+        .get_or_insert_default()
+        .add_security_scheme("session", SecurityScheme::ApiKey(header));
+    document.security = Some(vec![
+        SecurityRequirement::default(),
+        SecurityRequirement::new("session", std::iter::empty::<String>()),
+    ]);
+    document
+}
+
+/// Completes what the handlers say of themselves: the headers that every request
+/// may have, and the path of a node, which OpenAPI has no template for.
+fn complete(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    let min_zxid = ParameterBuilder::new()
+        .name(HEADER_MIN_ZXID)
+        .parameter_in(ParameterIn::Header)
+        .description(Some(
+            "Answer from a state that has this write at least: the `rota-zxid` of an earlier answer.",
+        ))
+        .schema(Some(Object::with_type(Type::Integer)))
+        .build();
+    document.paths.paths = std::mem::take(&mut document.paths.paths)
+        .into_iter()
+        .map(|(path, mut item)| {
+            item.parameters.get_or_insert_default().push(RefOr::T(min_zxid.clone()));
+            (path.replace("{*path}", "{path}"), item)
+        })
+        .collect();
+    document
+}
+
 fn described() -> OpenApiRouter<Shared> {
-    OpenApiRouter::with_openapi(Document::openapi())
+    OpenApiRouter::with_openapi(whole_document())
         .merge(cluster::router())
         .merge(sessions::router())
         .merge(nodes::router())
@@ -62,13 +106,13 @@ fn described() -> OpenApiRouter<Shared> {
 /// The OpenAPI document of the HTTP API.
 #[must_use]
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    described().into_openapi()
+    complete(described().into_openapi())
 }
 
 /// All routes of one server.
 pub(crate) fn router(service: Shared) -> Router {
     let (router, document) = described().split_for_parts();
-    let document = axum::Json(document);
+    let document = axum::Json(complete(document));
     let limit = service.config.limits.body_bytes_max;
     router
         .route("/v1/openapi.json", get(move || std::future::ready(document.clone())))
@@ -96,6 +140,7 @@ async fn bad_method(request: Request) -> ApiError {
 async fn around(State(service): State<Shared>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or("none", |p| p.as_str()).to_owned();
     let began = tokio::time::Instant::now();
+    let is_read = request.method() == Method::GET;
     let answer = async {
         // What the headers say is taken out first: a request's body cannot be shared.
         let (seen, who) = (min_zxid(&request), extract::credentials(request.headers()));
@@ -104,9 +149,10 @@ async fn around(State(service): State<Shared>, request: Request, next: Next) -> 
             Err(error) => error.into_response(),
         }
     };
-    let mut response = tokio::time::timeout(REQUEST_TIMEOUT, answer)
-        .await
-        .unwrap_or_else(|_| ApiError::new(Code::Timeout, "the request took too long").into_response());
+    let mut response = tokio::time::timeout(REQUEST_TIMEOUT, answer).await.unwrap_or_else(|_| {
+        let code = if is_read { Code::Timeout } else { Code::OutcomeUnknown };
+        ApiError::new(code, "the request took too long").into_response()
+    });
     let zxid = service.replica.read().state.zxid();
     if let Ok(value) = HeaderValue::from_str(&zxid.to_string()) {
         response.headers_mut().insert(HEADER_ZXID, value);

@@ -12,10 +12,10 @@ use futures::stream;
 use rota_core::events::Missed as CoreMissed;
 use rota_core::path::{check_path, is_at_or_below};
 use rota_core::pool::layout;
-use rota_core::state::{Op, OpReply, Reply};
+use rota_core::state::{CreateMode, Op, OpReply, Reply};
 use rota_protocol::http::{
     Children, Code, Data, Encoding, ErrorBody, EventBody, Missed, MultiOp, MultiReply, MultiRequest,
-    NodeBody, NodeCreate, NodeSet,
+    NodeBody, NodeCreate, NodeRead, NodeSet,
 };
 use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
@@ -42,6 +42,7 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 struct NodeParams {
     /// Name the children instead of giving the data.
     #[serde(default)]
@@ -51,29 +52,35 @@ struct NodeParams {
     consistent: bool,
     /// Only children whose names come after this one.
     after: Option<String>,
-    /// The version that a node to be deleted must have.
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct DeleteParams {
+    /// The version that the node must have.
     version: Option<i32>,
 }
 
 /// Read the root.
 #[utoipa::path(get, path = "/v1/nodes", tag = "nodes", params(NodeParams),
-    responses((status = 200, body = NodeBody), (status = "default", body = ErrorBody)))]
-async fn read_root(service: State<Shared>, params: Params<NodeParams>) -> ApiResult<Response> {
+    responses((status = 200, body = NodeRead), (status = "default", body = ErrorBody)))]
+async fn read_root(service: State<Shared>, params: Params<NodeParams>) -> ApiResult<Json<NodeRead>> {
     read_at(service.0, "/", params.0).await
 }
 
 /// Read a node, or the names of its children.
 #[utoipa::path(get, path = "/v1/nodes/{*path}", tag = "nodes", params(("path" = String, Path), NodeParams),
-    responses((status = 200, body = NodeBody), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = NodeRead), (status = "default", body = ErrorBody)))]
 async fn read(
     State(service): State<Shared>,
     Names(path): Names<String>,
     Params(params): Params<NodeParams>,
-) -> ApiResult<Response> {
+) -> ApiResult<Json<NodeRead>> {
     read_at(service, &absolute(&path)?, params).await
 }
 
-async fn read_at(service: Shared, path: &str, params: NodeParams) -> ApiResult<Response> {
+async fn read_at(service: Shared, path: &str, params: NodeParams) -> ApiResult<Json<NodeRead>> {
     if params.consistent {
         service.catch_up().await?;
     }
@@ -83,7 +90,7 @@ async fn read_at(service: Shared, path: &str, params: NodeParams) -> ApiResult<R
     let stat = node.stat().into();
     if !params.children {
         let data = Some(Data::from(&*node.data));
-        return Ok(Json(NodeBody { path: path.to_owned(), data, stat }).into_response());
+        return Ok(Json(NodeRead::Node(NodeBody { path: path.to_owned(), data, stat })));
     }
     let after = params.after.unwrap_or_default();
     let mut children: Vec<String> = tree
@@ -94,7 +101,7 @@ async fn read_at(service: Shared, path: &str, params: NodeParams) -> ApiResult<R
         .collect();
     let more = children.len() > CHILDREN_MAX;
     children.truncate(CHILDREN_MAX);
-    Ok(Json(Children { path: path.to_owned(), stat, children, more }).into_response())
+    Ok(Json(NodeRead::Children(Children { path: path.to_owned(), stat, children, more })))
 }
 
 /// Create a node.
@@ -111,7 +118,7 @@ async fn create(
     let path = format!("/{path}");
     let data = bytes(body.data, body.encoding)?;
     let op = Op::Create { path, data, mode: body.mode.into() };
-    open_to_all(&op)?;
+    are_open_to_all(std::slice::from_ref(&op))?;
     let session = session.0.map(|who| who.session);
     Ok((StatusCode::CREATED, Json(node_body(service.op(session, op).await?)?)))
 }
@@ -129,7 +136,7 @@ async fn set(
     let path = absolute(&path)?;
     let data = bytes(body.data, body.encoding)?;
     let op = Op::SetData { path: path.clone(), data, version: body.version };
-    open_to_all(&op)?;
+    are_open_to_all(std::slice::from_ref(&op))?;
     let session = session.0.map(|who| who.session);
     let mut node = node_body(service.op(session, op).await?)?;
     node.path = path;
@@ -137,16 +144,16 @@ async fn set(
 }
 
 /// Delete a node.
-#[utoipa::path(delete, path = "/v1/nodes/{*path}", tag = "nodes", params(("path" = String, Path), NodeParams),
+#[utoipa::path(delete, path = "/v1/nodes/{*path}", tag = "nodes", params(("path" = String, Path), DeleteParams),
     responses((status = 204), (status = "default", body = ErrorBody)))]
 async fn delete(
     State(service): State<Shared>,
     Names(path): Names<String>,
-    Params(params): Params<NodeParams>,
+    Params(params): Params<DeleteParams>,
     session: Session,
 ) -> ApiResult<StatusCode> {
     let op = Op::Delete { path: absolute(&path)?, version: params.version };
-    open_to_all(&op)?;
+    are_open_to_all(std::slice::from_ref(&op))?;
     service.op(session.0.map(|who| who.session), op).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -165,7 +172,7 @@ async fn multi(
     }
     let paths: Vec<String> = body.ops.iter().map(op_path).collect();
     let ops: Vec<Op> = body.ops.into_iter().map(into_op).collect::<ApiResult<_>>()?;
-    ops.iter().try_for_each(open_to_all)?;
+    are_open_to_all(&ops)?;
     let Reply::Multi(replies) = service.multi(session.0.map(|who| who.session), ops).await? else {
         return Err(ServiceError::OutcomeUnknown.into());
     };
@@ -179,6 +186,7 @@ async fn multi(
 
 #[derive(Debug, Clone, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 struct WatchParams {
     /// The node to watch.
     path: String,
@@ -196,7 +204,7 @@ struct WatchParams {
 /// Watch a node: what happened since, by long poll or (with the header `accept:
 /// text/event-stream`) as a stream.
 #[utoipa::path(get, path = "/v1/watch", tag = "nodes", params(WatchParams),
-    responses((status = 200, body = Missed), (status = "default", body = ErrorBody)))]
+    responses((status = 200, content((Missed = "application/json"), (String = "text/event-stream"))), (status = "default", body = ErrorBody)))]
 async fn watch(
     State(service): State<Shared>,
     Params(params): Params<WatchParams>,
@@ -260,7 +268,7 @@ fn absolute(path: &str) -> ApiResult<String> {
     Ok(path)
 }
 
-fn bytes(data: String, encoding: Encoding) -> ApiResult<bytes::Bytes> {
+pub(super) fn bytes(data: String, encoding: Encoding) -> ApiResult<bytes::Bytes> {
     let bytes = Data { data, encoding }.into_bytes();
     bytes.map(Into::into).map_err(|e| ApiError::new(Code::BadRequest, e.to_string()))
 }
@@ -300,20 +308,35 @@ fn into_op(op: MultiOp) -> ApiResult<Op> {
 }
 
 /// Rota's own part of the tree is changed through its own endpoints, which
-/// validate what goes in. Checkpoints are the exception: they are anybody's
-/// bytes, and belong in a multi with the check of their row.
-fn open_to_all(op: &Op) -> ApiResult<()> {
-    let path = match op {
-        Op::Create { path, .. } | Op::Delete { path, .. } | Op::SetData { path, .. } => path,
-        Op::Check { .. } | Op::CheckFence { .. } => return Ok(()),
-    };
-    let below = path.strip_prefix(layout::POOLS).and_then(|rest| rest.strip_prefix('/'));
-    let mut names = below.into_iter().flat_map(|rest| rest.split('/'));
-    let is_checkpoint =
-        names.nth(1) == Some("checkpoints") && names.next().is_some_and(|name| !name.is_empty());
-    if is_at_or_below(path, "/rota") && !is_checkpoint {
-        let message = format!("{path} is Rota's own: change it through /v1/pools");
+/// validate what goes in. Checkpoints are the exception: they are bytes of
+/// whoever owns the bucket, and can be written by a multi that checks its row.
+fn are_open_to_all(ops: &[Op]) -> ApiResult<()> {
+    for op in ops {
+        let path = match op {
+            Op::Create { path, .. } | Op::Delete { path, .. } | Op::SetData { path, .. } => path,
+            Op::Check { .. } | Op::CheckFence { .. } => continue,
+        };
+        if !is_at_or_below(path, "/rota") || is_guarded_checkpoint(op, path, ops) {
+            continue;
+        }
+        let message = format!(
+            "{path} is Rota's own: change it through /v1/pools, or, if it is a checkpoint, in a multi with a check \
+             or check_fence of the bucket's row"
+        );
         return Err(ApiError::new(Code::Reserved, message));
     }
     Ok(())
+}
+
+fn is_guarded_checkpoint(op: &Op, path: &str, ops: &[Op]) -> bool {
+    let below = path.strip_prefix(layout::POOLS).and_then(|rest| rest.strip_prefix('/'));
+    let names: Vec<&str> = below.into_iter().flat_map(|rest| rest.split('/')).collect();
+    let [pool, "checkpoints", bucket] = names[..] else { return false };
+    let row = layout::row(pool, bucket);
+    let is_guard = |other: &Op| match other {
+        Op::CheckFence { path, .. } | Op::Check { path, version: Some(_) } => *path == row,
+        _ => false,
+    };
+    let is_kept = !matches!(op, Op::Create { mode, .. } if *mode != CreateMode::Persistent);
+    is_kept && !bucket.is_empty() && ops.iter().any(is_guard)
 }

@@ -28,6 +28,7 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
 
 #[derive(Debug, Clone, Copy, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 struct TableParams {
     /// The version that the client has: only what changed since is sent.
     since: Option<u64>,
@@ -43,7 +44,7 @@ struct TableParams {
 /// (with the header `accept: text/event-stream`) as a stream. The header
 /// `if-none-match` with the version's ETag is answered by 304.
 #[utoipa::path(get, path = "/v1/pools/{pool}/table", tag = "table", params(("pool" = String, Path), TableParams),
-    responses((status = 200, body = TableBody), (status = 304), (status = "default", body = ErrorBody)))]
+    responses((status = 200, content((TableBody = "application/json"), (String = "text/event-stream"))), (status = 304), (status = "default", body = ErrorBody)))]
 async fn table(
     State(service): State<Shared>,
     Names(pool): Names<String>,
@@ -158,6 +159,7 @@ async fn row(
 
 #[derive(Debug, Clone, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 struct KeyParams {
     /// The key.
     key: String,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::{SinkExt, StreamExt};
 use rota_protocol::peer::{self, Answer, Call, Class};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::{Frames, Peers, decode, flush};
 use crate::tasks::Tasks;
@@ -15,6 +16,8 @@ use crate::tasks::Tasks;
 /// How long an answer may take. The other server answers much faster or not at
 /// all; whoever asks has a longer deadline and asks again.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a change of the membership may take: a new voter is waited for.
+pub(crate) const CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Questions that may wait for a connection; beyond it, asking fails at once.
 const QUEUE_LEN_MAX: usize = 4096;
 
@@ -50,9 +53,10 @@ impl Caller {
     /// Asks `server` and waits for its answer.
     pub(crate) async fn call(&self, server: u64, call: Call) -> Result<Answer, CallFailure> {
         let (sender, receiver) = oneshot::channel();
+        let timeout = timeout_of(&call);
         let question = Question { call, answer: sender };
         self.queue(server).try_send(question).map_err(|_| CallFailure::Overloaded)?;
-        match tokio::time::timeout(ANSWER_TIMEOUT, receiver).await {
+        match tokio::time::timeout(timeout, receiver).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => Err(CallFailure::Unreachable),
             Err(_) => Err(CallFailure::Timeout),
@@ -68,6 +72,13 @@ impl Caller {
             sender
         });
         queue.clone()
+    }
+}
+
+fn timeout_of(call: &Call) -> Duration {
+    match call {
+        Call::ChangeMembership(_) => CHANGE_TIMEOUT,
+        _ => ANSWER_TIMEOUT,
     }
 }
 
@@ -91,25 +102,28 @@ async fn converse(
     first: Question,
     questions: &mut mpsc::Receiver<Question>,
 ) -> io::Result<()> {
-    let mut waiting: BTreeMap<u64, oneshot::Sender<Answer>> = BTreeMap::new();
+    // With the time at which each answer is overdue.
+    let mut waiting: BTreeMap<u64, (Instant, oneshot::Sender<Answer>)> = BTreeMap::new();
     let mut next_id = 0u64;
     let mut question = Some(first);
     loop {
         while let Some(Question { call, answer }) = question.take().or_else(|| questions.try_recv().ok()) {
-            frames.feed(peer::encode(&(next_id, call))).await?;
-            waiting.insert(next_id, answer);
+            let overdue = Instant::now() + timeout_of(&call);
+            waiting.insert(next_id, (overdue, answer));
+            let send = frames.feed(peer::encode(&(next_id, call)));
+            tokio::time::timeout(ANSWER_TIMEOUT, send).await??;
             next_id += 1;
         }
-        flush(frames).await?;
+        tokio::time::timeout(ANSWER_TIMEOUT, flush(frames)).await??;
+        let overdue = waiting.values().map(|(overdue, _)| *overdue).min();
         tokio::select! {
             frame = frames.next() => match frame {
                 Some(frame) => {
                     let (id, answer): (u64, Answer) = decode(&frame?)?;
-                    if let Some(waiter) = waiting.remove(&id) {
+                    if let Some((_, waiter)) = waiting.remove(&id) {
                         // A waiter that gave up is not told.
                         drop(waiter.send(answer));
                     }
-                    waiting.retain(|_, waiter| !waiter.is_closed());
                 }
                 None => return Ok(()),
             },
@@ -117,6 +131,15 @@ async fn converse(
                 Some(next) => question = Some(next),
                 None => return Ok(()),
             },
+            // The connection may lead to a machine that is gone.
+            () = sleep_until(overdue) => return Err(io::ErrorKind::TimedOut.into()),
         }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }

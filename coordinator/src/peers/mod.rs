@@ -17,7 +17,7 @@ use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
 use crate::parts::{BoxWire, Dial};
 
-pub(crate) use calls::Caller;
+pub(crate) use calls::{CHANGE_TIMEOUT, CallFailure, Caller};
 pub(crate) use units::UnitSender;
 
 /// How long a connection and its hello may take.

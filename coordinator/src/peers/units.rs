@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use rota_protocol::peer::Class;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::{Frames, Peers, flush};
 use crate::outbox::Outbox;
@@ -15,10 +16,13 @@ use crate::raft::{Leadership, ProposerQueue};
 
 /// Most bytes of units taken from the outbox at once.
 const PORTION_BYTES_MAX: usize = 1024 * 1024;
-/// Units that were sent and are not applied after this time are sent again: a
+/// When no unit was applied for this time, they are sent again: a
 /// leader can lose them without its connections breaking.
 const RESEND_AFTER: Duration = Duration::from_secs(1);
-/// Pause before a leader that could not be reached is dialled again.
+/// How long a portion may take to leave.
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause before a leader that could not be reached, or lost something, is sent to
+/// again.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
 
 /// Moves units from the outbox to the leader's proposer.
@@ -33,6 +37,14 @@ pub(crate) struct UnitSender {
 enum Sink {
     Own(ProposerQueue),
     Remote(Box<Frames>),
+}
+
+/// Why sending ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fed {
+    LeaderChanged,
+    /// Something may be lost: it is sent again from the first unresolved unit on.
+    Again,
 }
 
 impl UnitSender {
@@ -55,7 +67,11 @@ impl UnitSender {
                 },
             };
             match sink {
-                Some(sink) => self.feed(sink).await,
+                Some(sink) => {
+                    if self.feed(sink).await == Fed::Again {
+                        self.pause(leader).await;
+                    }
+                }
                 None => self.pause(leader).await,
             }
             if self.leadership.has_changed().is_err() {
@@ -76,32 +92,44 @@ impl UnitSender {
 
     /// Sends from the first unresolved unit on, until the leader changes, the
     /// connection ends, or something must be sent again.
-    async fn feed(&mut self, mut sink: Sink) {
+    async fn feed(&mut self, mut sink: Sink) -> Fed {
         let mut cursor = 0;
+        let mut front = self.outbox.front();
+        let mut moved_at = Instant::now();
         loop {
             let (units, next) = self.outbox.after(cursor, PORTION_BYTES_MAX);
             cursor = next;
-            if !units.is_empty() && sink.send(units).await.is_err() {
-                return;
+            if !units.is_empty() {
+                tokio::select! {
+                    sent = sink.send(units) => if sent.is_err() { return Fed::Again },
+                    // A leader that hangs takes nothing, and is replaced.
+                    _ = self.leadership.changed() => return Fed::LeaderChanged,
+                }
+                continue;
+            }
+            let first = self.outbox.front();
+            if first != front {
+                (front, moved_at) = (first, Instant::now());
             }
             let stalled = async {
-                match self.outbox.len() {
-                    0 => std::future::pending().await,
-                    _ => tokio::time::sleep(RESEND_AFTER).await,
+                match front {
+                    Some(_) => tokio::time::sleep_until(moved_at + RESEND_AFTER).await,
+                    None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 () = self.outbox.changed() => {
                     if self.outbox.take_resend() {
-                        return;
+                        return Fed::Again;
                     }
                 }
-                changed = self.leadership.changed() => {
-                    drop(changed);
-                    return;
+                _ = self.leadership.changed() => return Fed::LeaderChanged,
+                () = sink.ended() => return Fed::Again,
+                () = stalled => {
+                    if self.outbox.front() == front {
+                        return Fed::Again;
+                    }
                 }
-                () = sink.ended() => return,
-                () = stalled => return,
             }
         }
     }
@@ -116,10 +144,13 @@ impl Sink {
                 }
             }
             Self::Remote(frames) => {
-                for unit in units {
-                    frames.feed(unit).await.map_err(drop)?;
-                }
-                flush(frames).await.map_err(drop)?;
+                let send = async {
+                    for unit in units {
+                        frames.feed(unit).await?;
+                    }
+                    flush(frames).await
+                };
+                tokio::time::timeout(SEND_TIMEOUT, send).await.map_err(drop)?.map_err(drop)?;
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, InitializeError, RaftError};
 use openraft::impls::BasicNode;
 use openraft::raft::{ReadPolicy, TransferLeaderRequest, VoteRequest};
-use openraft::{ChangeMembers, Config, Raft, ServerState, SnapshotPolicy};
+use openraft::{ChangeMembers, Config, Instant as _, Raft, ServerState, SnapshotPolicy};
 use rota_core::batch::{Header, Origin, UNSEQUENCED, encode_batch, encode_unit};
 use rota_core::state::{Command, Submitted};
 use rota_protocol::peer::{self, MembershipChange};
@@ -29,6 +29,12 @@ const PAYLOAD_ENTRIES_MAX: u64 = 4096;
 /// a moment catches up by log.
 const LOG_KEPT_BEHIND_SNAPSHOT: u64 = 2000;
 
+/// Entries that a learner may be behind when it is given a vote.
+const PROMOTE_LAG_MAX: u64 = 1000;
+/// How long a learner has to come so far.
+const PROMOTE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often it is looked at meanwhile.
+const PROMOTE_LOOK_PERIOD: Duration = Duration::from_millis(50);
 /// Shortest silence of a leader after which it is taken to be gone; elections are
 /// faster, but heartbeats may be late on a busy machine.
 const SILENCE_MIN: Duration = Duration::from_secs(1);
@@ -313,11 +319,15 @@ impl Group {
             }
             MembershipChange::Promote(server) => {
                 known(server)?;
+                if !self.voters().contains(&server) {
+                    self.is_ready_to_vote(server).await?;
+                }
                 self.raft.change_membership(ChangeMembers::AddVoterIds([server].into()), true).await
             }
             MembershipChange::Remove(server) => {
                 known(server)?;
                 let change = if self.voters().contains(&server) {
+                    self.leaves_a_majority(server)?;
                     ChangeMembers::RemoveVoters([server].into())
                 } else {
                     ChangeMembers::RemoveNodes([server].into())
@@ -330,6 +340,53 @@ impl Group {
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Err(peer::CallError::NotLeader),
             Err(error) => Err(peer::CallError::Refused(error.to_string())),
         }
+    }
+
+    /// Waits until a learner has about all of the log and answers: a voter that
+    /// does not could cost the cluster its majority, for good.
+    async fn is_ready_to_vote(&self, server: u64) -> Result<(), peer::CallError> {
+        let deadline = Instant::now() + PROMOTE_TIMEOUT;
+        loop {
+            let (has, last) = {
+                let metrics = self.raft.metrics();
+                let now = metrics.borrow_watched();
+                let replication = now.replication.as_ref().ok_or(peer::CallError::NotLeader)?;
+                let has = replication.get(&server).and_then(|id| *id).map_or(0, |id| id.index);
+                (has, now.last_log_index.unwrap_or(0))
+            };
+            let answers = self.answers(server);
+            if answers && has + PROMOTE_LAG_MAX >= last {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let why = if answers { "is not up to date" } else { "does not answer" };
+                return Err(peer::CallError::Refused(format!(
+                    "server {server} {why}: it has {has} of {last} entries; a voter like that could cost the \
+                     cluster its majority. Is it running, at the address that it was added with?"
+                )));
+            }
+            tokio::time::sleep(PROMOTE_LOOK_PERIOD).await;
+        }
+    }
+
+    /// Refuses the removal of a voter when too few of the others answer.
+    fn leaves_a_majority(&self, server: u64) -> Result<(), peer::CallError> {
+        let others: BTreeSet<u64> = self.voters().into_iter().filter(|id| *id != server).collect();
+        let silent: Vec<u64> = others.iter().copied().filter(|id| !self.answers(*id)).collect();
+        if (others.len() - silent.len()) * 2 > others.len() {
+            return Ok(());
+        }
+        Err(peer::CallError::Refused(format!(
+            "without server {server} there is no majority: of the other voters, {silent:?} do not answer"
+        )))
+    }
+
+    /// Whether a server answered this leader's last heartbeats.
+    fn answers(&self, server: u64) -> bool {
+        let metrics = self.raft.metrics();
+        let now = metrics.borrow_watched();
+        let at = now.heartbeat.as_ref().and_then(|answered| answered.get(&server).copied().flatten());
+        server == self.server || at.is_some_and(|at| at.elapsed() < self.silence_max)
     }
 
     pub(crate) async fn vote(

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{FutureExt, SinkExt, StreamExt, stream};
 use openraft::alias::SnapshotOf;
@@ -23,6 +24,9 @@ use crate::tasks::Tasks;
 
 /// Questions of one connection that are being answered at once.
 const ANSWERS_MAX: usize = 1024;
+
+/// How long the next part of a snapshot may take to come.
+const SNAPSHOT_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What is needed to serve another server.
 #[derive(Clone)]
@@ -161,7 +165,8 @@ async fn serve_snapshot(service: &PeerService, mut frames: Frames) -> io::Result
     let snapshots = service.snapshots.clone();
     let mut writer = tokio::task::spawn_blocking(move || snapshots.writer(head)).await??;
     loop {
-        let frame = frames.next().await.ok_or(io::ErrorKind::UnexpectedEof)??;
+        let frame = tokio::time::timeout(SNAPSHOT_FRAME_TIMEOUT, frames.next()).await?;
+        let frame = frame.ok_or(io::ErrorKind::UnexpectedEof)??;
         if frame.is_empty() {
             break;
         }

@@ -8,6 +8,8 @@
 use std::fs;
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rota_core::state::State;
 use rota_core::state::snapshot::{BLOCK_BYTES_MAX, Decoder};
@@ -22,6 +24,8 @@ const TEMPORARY: &str = "tmp";
 #[derive(Debug, Clone)]
 pub(crate) struct SnapshotStore {
     directory: PathBuf,
+    /// Snapshots begun since the start.
+    written: Arc<AtomicU64>,
 }
 
 /// A whole snapshot on the disk.
@@ -37,6 +41,16 @@ pub(crate) struct SnapshotWriter {
     file: fs::File,
     path: PathBuf,
     head: SnapshotHead,
+    kept: bool,
+}
+
+impl Drop for SnapshotWriter {
+    fn drop(&mut self) {
+        if !self.kept {
+            // What cannot be removed now is at the next start.
+            drop(fs::remove_file(&self.path));
+        }
+    }
 }
 
 impl SnapshotStore {
@@ -45,7 +59,7 @@ impl SnapshotStore {
     /// # Errors
     /// For I/O.
     pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
-        let store = Self { directory: directory.to_owned() };
+        let store = Self { directory: directory.to_owned(), written: Arc::default() };
         let fail = |e| StoreError::io(directory, e);
         fs::create_dir_all(directory).map_err(fail)?;
         for path in store.files(TEMPORARY).map_err(fail)? {
@@ -83,30 +97,33 @@ impl SnapshotStore {
     /// # Errors
     /// For I/O.
     pub(crate) fn writer(&self, head: SnapshotHead) -> io::Result<SnapshotWriter> {
-        let path = self.directory.join(format!("{}.{TEMPORARY}", name(&head)));
-        let mut file = fs::File::create(&path)?;
+        // Each has a file of its own: two servers may send the same snapshot at a time.
+        let number = self.written.fetch_add(1, Ordering::Relaxed);
+        let path = self.directory.join(format!("{}.{number}.{TEMPORARY}", name(&head)));
+        let mut file = fs::File::create_new(&path)?;
         let payload = peer::encode(&head);
         file.write_all(&u32::try_from(payload.len()).map_err(io::Error::other)?.to_le_bytes())?;
         file.write_all(&crc32fast::hash(&payload).to_le_bytes())?;
         file.write_all(&payload)?;
-        Ok(SnapshotWriter { file, path, head })
+        Ok(SnapshotWriter { file, path, head, kept: false })
     }
 
     /// Puts a written snapshot in its place and removes older ones.
     ///
     /// # Errors
     /// For I/O.
-    pub(crate) fn keep(&self, writer: SnapshotWriter) -> io::Result<SnapshotFile> {
+    pub(crate) fn keep(&self, mut writer: SnapshotWriter) -> io::Result<SnapshotFile> {
         writer.file.sync_all()?;
         let path = self.directory.join(format!("{}.{SUFFIX}", name(&writer.head)));
         fs::rename(&writer.path, &path)?;
+        writer.kept = true;
         sync_directory(&self.directory)?;
         for older in self.files(SUFFIX)? {
             if older < path {
                 fs::remove_file(older)?;
             }
         }
-        Ok(SnapshotFile { path, head: writer.head })
+        Ok(SnapshotFile { path, head: writer.head.clone() })
     }
 }
 

@@ -73,6 +73,9 @@ pub enum Code {
     OutcomeUnknown,
     /// 503: the answer was not there in time: try again.
     Timeout,
+    /// No server said this, but the command line: no server was reached, and a write
+    /// may or may not have been carried out.
+    Unreachable,
     /// 500: a fault of the server; its log says more.
     Internal,
 }
@@ -108,7 +111,9 @@ impl Code {
             | Self::Conflict => 409,
             Self::SessionExpired => 410,
             Self::TooLarge => 413,
-            Self::Overloaded | Self::NoLeader | Self::OutcomeUnknown | Self::Timeout => 503,
+            Self::Overloaded | Self::NoLeader | Self::OutcomeUnknown | Self::Timeout | Self::Unreachable => {
+                503
+            }
             Self::Internal => 500,
         }
     }

@@ -149,6 +149,16 @@ pub struct Children {
     pub more: bool,
 }
 
+/// What reading a node answers.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum NodeRead {
+    /// With `children=true`.
+    Children(Children),
+    /// Without.
+    Node(NodeBody),
+}
+
 /// Kind of a node to be created.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

@@ -6,6 +6,8 @@ use rota_core::pool::{Handoff, Item, Kind, Member, Move, Owner, Plan, Report, Sp
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::node::Encoding;
+
 /// Creates a pool.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -265,6 +267,9 @@ impl PlanBody {
 /// What a member owns and what it is asked to let go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Assignment {
+    /// The zxid at which the member joined. Another one means that another has
+    /// taken its name.
+    pub joined: u64,
     /// The pool's last change that is taken in here.
     pub version: u64,
     /// The buckets that the member owns.
@@ -309,6 +314,9 @@ pub struct CheckpointPut {
     /// a newer one. Absent: whichever is there is replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<u64>,
+    /// How the position is written.
+    #[serde(default)]
+    pub encoding: Encoding,
 }
 
 /// A bucket's checkpoint.
@@ -316,8 +324,11 @@ pub struct CheckpointPut {
 pub struct CheckpointBody {
     /// The bucket.
     pub bucket: String,
-    /// The position.
+    /// The position, encoded as `encoding` says.
     pub data: String,
+    /// How.
+    #[serde(default)]
+    pub encoding: Encoding,
     /// The write that put it there.
     pub zxid: u64,
 }

@@ -117,6 +117,7 @@ impl Cast {
         let log = File::options().create(true).append(true).open(self.home.join(format!("{name}.log")))?;
         let mut command = Command::new(&self.program);
         set_up(&mut command);
+        rota_worker::exec::die_with_parent(&mut command);
         let child = command
             .env("ROTA_SERVERS", self.servers().join(","))
             .stdin(Stdio::null())

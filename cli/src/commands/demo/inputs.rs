@@ -35,7 +35,9 @@ struct Found {
 pub(super) struct Target {
     path: PathBuf,
     identity: (u64, u64),
-    pub(super) collected: PathBuf,
+    /// Where it may be: a file with several names is one source, called by one of
+    /// them.
+    collected: Vec<PathBuf>,
     /// Its size when the demo took stock.
     pub(super) bytes: u64,
 }
@@ -87,18 +89,38 @@ impl Inputs {
                 continue;
             }
             let relative = found.path.strip_prefix(&self.base)?;
-            targets.push(Target {
-                path: found.path.clone(),
-                identity: found.identity,
-                collected: out.join(SYSTEM).join(HOST).join(relative),
-                bytes: metadata.len(),
-            });
+            let collected = out.join(SYSTEM).join(HOST).join(relative);
+            match targets.iter_mut().find(|target: &&mut Target| target.identity == found.identity) {
+                Some(target) => target.collected.push(collected),
+                None => targets.push(Target {
+                    path: found.path.clone(),
+                    identity: found.identity,
+                    collected: vec![collected],
+                    bytes: metadata.len(),
+                }),
+            }
         }
         Ok(targets)
     }
 }
 
 impl Target {
+    /// Where it was collected, if it was.
+    fn output(&self) -> Option<&PathBuf> {
+        self.collected.iter().find(|path| path.is_file())
+    }
+
+    /// What it is called.
+    pub(super) fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    /// Whether all of it that was there is collected.
+    pub(super) fn is_whole(&self) -> bool {
+        let size = self.output().and_then(|path| fs::metadata(path).ok()).map_or(0, |m| m.len());
+        size >= self.bytes
+    }
+
     /// Compares the file with what was collected of it. What the file got since
     /// is not held against anybody. `None` if the file was replaced.
     pub(super) fn compare(&self) -> anyhow::Result<Option<Lines>> {
@@ -107,13 +129,8 @@ impl Target {
             return Ok(None);
         }
         let written = fs::read(&self.path).with_context(|| format!("cannot read {}", self.path.display()))?;
-        let collected = match fs::read(&self.collected) {
-            Ok(collected) => collected,
-            Err(_) if self.bytes == 0 => Vec::new(),
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot read {}", self.collected.display()));
-            }
-        };
+        // What is not there was not collected: all its lines are lost.
+        let collected = self.output().and_then(|path| fs::read(path).ok()).unwrap_or_default();
         let end = collected.len().max(usize::try_from(self.bytes)?).min(written.len());
         Ok(Some(Lines::compare(&written[..end], &collected)))
     }

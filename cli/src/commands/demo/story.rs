@@ -13,11 +13,12 @@ use tokio_util::sync::CancellationToken;
 use super::DemoArgs;
 use super::application::{APP, Application, FILE};
 use super::cast::{Cast, HOST, LOGS, MAIL};
-use super::inputs::{Inputs, SYSTEM};
+use super::inputs::{Inputs, SYSTEM, Target};
 use super::observer::{Cost, Observer, PoolSight};
 use super::probe::Probe;
 use super::verdict::{Account, Lines, Tenures};
 use super::view::View;
+use crate::commands::services::told_to_stop;
 
 /// How often the audience sees the cluster anew.
 const LOOK_PERIOD: Duration = Duration::from_millis(300);
@@ -44,8 +45,8 @@ pub(super) async fn tell(args: &DemoArgs, show: bool) -> anyhow::Result<Account>
         loop {
             tokio::select! {
                 told = &mut story => break told,
-                pressed = tokio::signal::ctrl_c() => {
-                    pressed?;
+                told = told_to_stop() => {
+                    told?;
                     if interrupted.is_cancelled() {
                         bail!("interrupted twice: no account was taken");
                     }
@@ -249,11 +250,13 @@ impl Stage {
         loop {
             let size = |path: &Path| std::fs::metadata(path).map_or(0, |m| m.len());
             let application_done = size(&application_out) >= written.len() as u64;
-            if application_done && targets.iter().all(|t| size(&t.collected) >= t.bytes) {
+            if application_done && targets.iter().all(Target::is_whole) {
                 break;
             }
             if Instant::now() > deadline {
-                self.account.faults.push("not everything was collected in time".to_owned());
+                let missing = targets.iter().filter(|target| !target.is_whole()).map(Target::name);
+                let missing = missing.collect::<Vec<_>>().join(", ");
+                self.account.faults.push(format!("not everything was collected in time: {missing}"));
                 break;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;

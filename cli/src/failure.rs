@@ -32,7 +32,13 @@ fn client_error(error: &Error) -> Option<&ClientError> {
 /// With the code of a refusal, to look it up by; and the fence that stands
 /// against a stale one, to judge how stale it is.
 fn sentence(error: &Error) -> String {
-    let Some(ClientError::Refused(refused)) = client_error(error) else { return format!("{error:#}") };
+    let refused = match client_error(error) {
+        Some(ClientError::Refused(refused)) => refused,
+        Some(ClientError::Unreachable { .. }) => {
+            return format!("{error:#}; --servers or ROTA_SERVERS says where coordinators are");
+        }
+        _ => return format!("{error:#}"),
+    };
     let fence = refused.details.get("fence").filter(|_| refused.code == Code::StaleFence);
     let fence = fence.map(|fence| format!(", the fence is {fence} now")).unwrap_or_default();
     format!("{error:#} ({}{fence})", refused.code)

@@ -41,13 +41,13 @@ fn main() -> ExitCode {
 
 /// Flags, then the environment, then the configuration file, then defaults.
 fn parse() -> Result<Cli, ExitCode> {
-    let usage = |error: &dyn std::fmt::Display| {
+    let usage = |error: String| {
         eprintln!("rota: {error}");
         ExitCode::from(2)
     };
-    let command = config::with_file_defaults(args::command(), std::env::args_os()).map_err(|e| usage(&e))?;
-    let matches = command.get_matches();
-    Cli::from_arg_matches(&matches).map_err(|e| usage(&e))
+    let command = config::with_file_defaults(args::command(), std::env::args_os());
+    let matches = command.map_err(|e| usage(format!("{e:#}")))?.get_matches();
+    Cli::from_arg_matches(&matches).map_err(|e| usage(e.to_string()))
 }
 
 /// Logs go to standard error, with fields: `ROTA_LOG=debug` shows more.

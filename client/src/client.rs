@@ -168,7 +168,7 @@ impl Client {
                         () = self.left_for_another(at) => Err(Failure::Broken("it answers no others".into())),
                     },
                     Repeat::Unsafe => match self.probe(server, left).await {
-                        Ok(()) => send(left.min(PATIENCE_ONCE)).await,
+                        Ok(()) => send(left.min(self.patience.max(PATIENCE_ONCE))).await,
                         Err(failure) => Err(Failure::NotSent(failure.cause().to_owned())),
                     },
                 };

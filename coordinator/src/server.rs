@@ -146,6 +146,12 @@ impl Server {
         Ok(Self { service, tasks, clients, clients_gone, _identity: identity })
     }
 
+    /// Whether it belongs to a cluster, as far as it has heard.
+    #[must_use]
+    pub fn is_member(&self) -> bool {
+        self.service.replica.read().membership().servers.contains_key(&self.service.config.server)
+    }
+
     /// Returns when the server has failed by itself.
     ///
     /// # Errors

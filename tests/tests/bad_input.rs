@@ -188,6 +188,25 @@ async fn nodes_and_paths_follow_the_rules() {
         ),
         (Call::post("/v1/nodes/e", &json!({"mode": "ephemeral"})), Code::BadRequest, &["session"]),
         (create("/rota/mine"), Code::Reserved, &["/rota/mine"]),
+        // Only a multi that checks the bucket's row can write a checkpoint.
+        (create("/rota/pools/work/checkpoints/0"), Code::Reserved, &["check_fence"]),
+        (create("/rota/pools/work/checkpoints/0/below"), Code::Reserved, &["below"]),
+        (
+            Call::put("/v1/nodes/rota/pools/work/checkpoints/0", &json!({"data": "5"})),
+            Code::Reserved,
+            &["check_fence"],
+        ),
+        (
+            Call::post(
+                "/v1/multi",
+                &json!({"ops": [
+                    {"op": "check_fence", "path": "/rota/pools/work/buckets/1", "fence": 1},
+                    {"op": "create", "path": "/rota/pools/work/checkpoints/0"},
+                ]}),
+            ),
+            Code::Reserved,
+            &["checkpoints/0"],
+        ),
         (Call::delete("/v1/nodes/rota/pools"), Code::Reserved, &["/rota/pools"]),
     ]);
     refuses(&cluster, cases).await;
@@ -252,6 +271,12 @@ async fn bodies_headers_and_parameters_are_checked() {
             (Call::get("/v1/watch?path=/&wait_ms=99999999"), Code::BadRequest, &["wait_ms", "60000"]),
             (Call::get("/v1/pools/work/members/m/assignment?wait_ms=60001"), Code::BadRequest, &["wait_ms"]),
             (Call::get("/v1/nodes/rota?consistent=perhaps"), Code::BadRequest, &["consistent"]),
+            // A misspelt condition is not a missing one.
+            (Call::delete("/v1/nodes/x?verison=7"), Code::BadRequest, &["verison"]),
+            (Call::get("/v1/pools?consistant=true"), Code::BadRequest, &["consistant"]),
+            (Call::get("/v1/watch?path=/&recursiv=true"), Code::BadRequest, &["recursiv"]),
+            (Call::get("/v1/pools/work/table?sinse=1"), Code::BadRequest, &["sinse"]),
+            (Call::get("/v1/pools/work/owner?kee=a"), Code::BadRequest, &["kee"]),
             (Call::get("/v1/nothing"), Code::NoEndpoint, &["/v1/nothing", "openapi.json"]),
             (Call::get("/"), Code::NoEndpoint, &["/"]),
             (Call::new(Method::PATCH, "/v1/pools"), Code::BadMethod, &["PATCH", "/v1/pools"]),

@@ -140,6 +140,68 @@ async fn a_checkpoint_that_was_delayed_on_its_way_does_not_replace_a_newer_one()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_is_any_bytes_and_outlives_its_item() {
+    let cluster = Cluster::start(1).await;
+    let pool = Pool::named(&cluster, "things", Duration::from_secs(10)).await;
+    let owner = ByHand::join(&cluster, &pool, "owner").await;
+    let item = serde_json::json!({"name": "a", "persistent": true});
+    assert_eq!(cluster.ask(1, Call::post(&pool.path("items"), &item)).await.status, 201);
+    let path = pool.path("members/owner/assignment");
+    let fence = eventually("the item is granted", LIVENESS, async || {
+        let assignment: Assignment = cluster.send(1, Call::get(&path)).await?.ok()?;
+        ensure!(assignment.grants.len() == 1, "{assignment:?}");
+        Ok(assignment.grants[0].fence)
+    })
+    .await;
+    let at = pool.path("checkpoints/a");
+    let body = CheckpointPut { fence, data: "ff00fe".into(), replaces: Some(0), encoding: Encoding::Hex };
+    let _: CheckpointBody = cluster.ask(1, Call::put(&at, &body)).await.ok().unwrap();
+    let found: CheckpointBody = cluster.ask(1, Call::get(&at)).await.ok().unwrap();
+    assert_eq!((found.data.as_str(), found.encoding), ("ff00fe", Encoding::Hex));
+
+    let _ = cluster.ask(1, Call::delete(&at)).await.refused(Code::Conflict, &["owner"]);
+    assert_eq!(cluster.ask(1, Call::delete(&pool.path("items/a"))).await.status, 204);
+    let release = Call::post(&pool.path("buckets/a/release"), &Release { fence });
+    assert_eq!(cluster.ask(1, owner.named(release)).await.status, 204);
+    eventually("the row is gone, and the checkpoint can be deleted", LIVENESS, async || {
+        let deleted = cluster.send(1, Call::delete(&at)).await?;
+        ensure!(deleted.status == 204, "{}", deleted.text());
+        Ok(())
+    })
+    .await;
+    let _ = cluster.ask(1, Call::delete(&at)).await.refused(Code::NoCheckpoint, &["\"a\""]);
+    owner.end(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_assignment_is_told_to_the_session_that_keeps_the_member() {
+    let cluster = Cluster::start(1).await;
+    let pool = Pool::hashed(&cluster, "work", 1, Duration::from_secs(10)).await;
+    let owner = ByHand::join(&cluster, &pool, "owner").await;
+    let other = ByHand::join(&cluster, &pool, "other").await;
+    let ask = Call::get(&pool.path("members/owner/assignment"));
+    let own: Assignment = cluster.ask(1, owner.named(ask.clone())).await.ok().unwrap();
+    let _ = cluster.ask(1, other.named(ask.clone())).await.refused(Code::NotOwner, &["another session"]);
+    owner.end(&cluster).await;
+    // Its name is free, and taken by another: the old one is not told of it.
+    let _: MemberBody = cluster
+        .ask(
+            1,
+            other.named(Call::post(
+                &pool.path("members"),
+                &JoinPool { name: "owner".into(), ..JoinPool::default() },
+            )),
+        )
+        .await
+        .ok()
+        .unwrap();
+    let _ = cluster.ask(1, owner.named(ask.clone())).await.refused(Code::SessionExpired, &[]);
+    let now: Assignment = cluster.ask(1, other.named(ask)).await.ok().unwrap();
+    assert!(now.joined > own.joined);
+    other.end(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_the_owner_releases_and_leaves() {
     let cluster = Cluster::start(1).await;
     let pool = Pool::hashed(&cluster, "work", 1, Duration::from_secs(10)).await;

@@ -22,6 +22,9 @@ async fn has_role(cluster: &Cluster, asked: u64, id: u64, role: Option<Role>) {
     .await;
 }
 
+/// After so long a server that does not answer counts as dead.
+const SILENCE: std::time::Duration = std::time::Duration::from_millis(1_500);
+
 fn follower_of(cluster: &Cluster, leader: u64) -> u64 {
     cluster.ids().into_iter().find(|id| *id != leader && *id <= 3).unwrap()
 }
@@ -59,6 +62,9 @@ async fn a_fourth_server_takes_the_place_of_an_old_one() {
     cluster.agree(&others).await;
     let moved = cluster.ask(4, Call::post("/v1/cluster/leader", &TransferLeader { server: 4 })).await;
     assert_eq!(moved.ok::<View>().unwrap().leader, Some(4));
+    let again = AddServer { id: old, peer_address: cluster.peer(old) };
+    let again = cluster.ask(4, Call::post("/v1/cluster/servers", &again)).await;
+    let _ = again.refused(Code::Conflict, &["never used again"]);
     write(&cluster, others[0], "/last").await;
 }
 
@@ -101,4 +107,42 @@ async fn what_cannot_be_done_to_the_members_is_said() {
     let _ = ask(Call::delete("/v1/cluster/servers/1")).await.refused(Code::Conflict, &["last voter"]);
     let lead = Call::post("/v1/cluster/leader", &TransferLeader { server: 7 });
     let _ = ask(lead).await.refused(Code::NoServer, &["7"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_vote_goes_to_a_server_that_does_not_answer() {
+    let cluster = Cluster::start(1).await;
+    write(&cluster, 1, "/before").await;
+    // Nobody listens there.
+    let body = AddServer { id: 2, peer_address: format!("127.0.0.1:{}", rota_tests::free_port()) };
+    assert_eq!(cluster.ask(1, Call::post("/v1/cluster/servers", &body)).await.status, 201);
+    let promoted = cluster.ask(1, Call::post("/v1/cluster/servers/2/promote", &())).await;
+    let _ = promoted.refused(Code::Conflict, &["does not answer", "majority"]);
+    write(&cluster, 1, "/after").await;
+    assert_eq!(cluster.ask(1, Call::delete("/v1/cluster/servers/2")).await.status, 204);
+    write(&cluster, 1, "/last").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_living_voter_is_not_taken_out_while_another_is_dead() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let [dead, living] = cluster.ids().into_iter().filter(|id| *id != leader).collect::<Vec<_>>()[..] else {
+        panic!("two others")
+    };
+    cluster.kill9(dead);
+    // It takes a moment until its silence is noticed.
+    eventually("the removal of the living one is refused", LIVENESS, async || {
+        let look = cluster.send(leader, Call::get("/metrics")).await?.text();
+        let failed = format!("rota_peer_connects_total{{peer=\"{dead}\",outcome=\"failed\"}}");
+        anyhow::ensure!(look.contains(&failed), "the leader has not dialled it in vain");
+        Ok(())
+    })
+    .await;
+    tokio::time::sleep(SILENCE).await;
+    let removed = cluster.ask(leader, Call::delete(&format!("/v1/cluster/servers/{living}"))).await;
+    let _ = removed.refused(Code::Conflict, &["majority", &dead.to_string()]);
+    write(&cluster, living, "/still").await;
+    assert_eq!(cluster.ask(living, Call::delete(&format!("/v1/cluster/servers/{dead}"))).await.status, 204);
+    write(&cluster, living, "/after").await;
 }

@@ -23,8 +23,8 @@ pub(crate) enum CheckpointCommand {
         #[command(flatten)]
         reading: Reading,
     },
-    /// Delete the checkpoint of a bucket that is gone for good: items leave theirs,
-    /// for the case that they come back.
+    /// Delete the checkpoint of a bucket that nobody works on now: of an item that is
+    /// gone for good, or to have the work on it begin anew.
     #[command(after_help = "Example:\n  rota checkpoint delete logs nginx@web1:access.log")]
     Delete {
         /// The pool.

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::bail;
 use clap::Subcommand;
 use http::Method;
 use rota_client::{Client, Repeat};
@@ -12,6 +13,8 @@ use crate::failure::USAGE;
 use crate::operator::Operator;
 use crate::output::{Table, count, facts, say};
 
+/// Longer than a leader waits for a change of the membership.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(35);
 /// Longer than a server waits for its snapshot.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(65);
 
@@ -65,16 +68,28 @@ pub(crate) async fn run(operator: &Operator, command: ClusterCommand) -> anyhow:
         ClusterCommand::Show => operator.show("/v1/cluster", describe).await?,
         ClusterCommand::Add { id, address } => {
             let add = AddServer { id, peer_address: address };
-            let body = operator.ask(Method::POST, "/v1/cluster/servers", Some(&add), Repeat::Unsafe).await?;
+            let body = operator
+                .patient(CHANGE_PATIENCE)
+                .ask(Method::POST, "/v1/cluster/servers", Some(&add), Repeat::Unsafe)
+                .await?;
             operator.output.body(&body, describe)?;
         }
         ClusterCommand::Promote { id } => {
             let path = format!("{}/promote", path(id));
-            let body = operator.ask(Method::POST, &path, None::<&()>, Repeat::Safe).await?;
+            let body = operator
+                .patient(CHANGE_PATIENCE)
+                .ask(Method::POST, &path, None::<&()>, Repeat::Unsafe)
+                .await?;
             operator.output.body(&body, describe)?;
         }
-        ClusterCommand::Remove { id, yes } if yes == Some(id) => {
-            let body = operator.ask(Method::DELETE, &path(id), None::<&()>, Repeat::Unsafe).await?;
+        ClusterCommand::Remove { id, yes: Some(yes) } if yes != id => {
+            bail!("--yes {yes} is not server {id}: nothing was changed");
+        }
+        ClusterCommand::Remove { id, yes: Some(_) } => {
+            let body = operator
+                .patient(CHANGE_PATIENCE)
+                .ask(Method::DELETE, &path(id), None::<&()>, Repeat::Unsafe)
+                .await?;
             operator.output.done(&body, &format!("server {id} is removed: it can be stopped now"))?;
         }
         ClusterCommand::Remove { id, .. } => return show_what_would_be_left(operator, id).await,

@@ -34,7 +34,7 @@ pub(crate) struct CollectorArgs {
     #[arg(long, env = "ROTA_POOL", default_value = POOL_DEFAULT)]
     pool: String,
     /// This collector's share of the work, relative to the others'.
-    #[arg(long, env = "ROTA_WEIGHT", default_value_t = 1)]
+    #[arg(long, env = "ROTA_WEIGHT", default_value_t = 1, allow_negative_numbers = true)]
     weight: u32,
     /// How long its death goes unnoticed, e.g. 10s.
     #[arg(long, env = "ROTA_SESSION_TIMEOUT", default_value = "10s", value_parser = duration)]

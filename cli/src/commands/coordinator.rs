@@ -127,6 +127,12 @@ pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
     };
     let server = Server::start(config, parts).await?;
     tracing::info!(id = args.id, %http, %peer, "serving");
+    if args.join && !server.is_member() {
+        tracing::info!(
+            "this server waits to be added: `rota cluster add {} HOST:PORT` with its --peer address",
+            args.id
+        );
+    }
     tokio::select! {
         error = server.failed() => return Err(error.into()),
         stopped = told_to_stop() => stopped?,

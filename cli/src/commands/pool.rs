@@ -27,7 +27,7 @@ pub(crate) enum PoolCommand {
         #[arg(long, value_enum, default_value_t = KindArg::Hashed)]
         kind: KindArg,
         /// Buckets of a hashed pool; fixed for its life. Default: 1024.
-        #[arg(long)]
+        #[arg(long, allow_negative_numbers = true)]
         buckets: Option<u32>,
         /// Most planned moves under way at once. Default: 256.
         #[arg(long)]

@@ -1,7 +1,7 @@
 //! `rota status`: the cluster on one screen, and whether it does its work.
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use futures::future::join_all;
@@ -59,6 +59,7 @@ pub(crate) async fn run(operator: &Operator, _: StatusArgs) -> anyhow::Result<Ex
 /// The pools, and whether a leader vouches for them. Servers name the last
 /// leader that they knew, so only one that answers is known to lead.
 async fn pools(operator: &Operator) -> Result<(Vec<PoolBody>, bool), ClientError> {
+    let began = Instant::now();
     let impatient = operator.client.with_deadline(operator.deadline.min(PATIENCE));
     // Any of the servers may hang, and what one had passed on to a leader that
     // died just now is lost: so once for each, and once more.
@@ -68,7 +69,8 @@ async fn pools(operator: &Operator) -> Result<(Vec<PoolBody>, bool), ClientError
             answer => return Ok((answer?, true)),
         }
     }
-    Ok((operator.client.get("/v1/pools").await?, false))
+    let left = operator.deadline.saturating_sub(began.elapsed()).max(PATIENCE);
+    Ok((operator.client.with_deadline(left).get("/v1/pools").await?, false))
 }
 
 async fn reach(server: &Server) -> Reached {

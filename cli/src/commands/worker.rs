@@ -29,14 +29,15 @@ pub(crate) struct WorkerArgs {
     /// This worker's name in the pool. Default: host name and process id.
     #[arg(long, env = "ROTA_NAME")]
     name: Option<String>,
-    /// The command, given to `sh -c`, once for each bucket.
-    #[arg(long, value_name = "CMD")]
+    /// The command, given to `sh -c`, once for each bucket. If it fails, it is started
+    /// again after a pause, doubled each time, from 200 ms to 30 s.
+    #[arg(long, value_name = "CMD", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     exec: String,
     /// How others reach this worker; shown in the table.
     #[arg(long, env = "ROTA_ADDRESS", default_value = "")]
     address: String,
     /// This worker's share of the work, relative to the others'.
-    #[arg(long, env = "ROTA_WEIGHT", default_value_t = 1)]
+    #[arg(long, env = "ROTA_WEIGHT", default_value_t = 1, allow_negative_numbers = true)]
     weight: u32,
     /// Where it stands.
     #[arg(long, env = "ROTA_ZONE", default_value = "")]

@@ -10,6 +10,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tracing::warn;
 
@@ -45,6 +46,10 @@ pub enum IndexError {
     Sled(PathBuf, #[source] sled::Error),
 }
 
+/// How often, and how long apart, the lock is tried.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
 impl Index {
     /// Opens the index in `dir`, which is made if need be. An index that does
     /// not open is wiped.
@@ -55,10 +60,15 @@ impl Index {
         let failed = |error| IndexError::Io(dir.to_owned(), error);
         fs::create_dir_all(dir).map_err(failed)?;
         let lock = File::create(dir.join("lock")).map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(IndexError::InUse(dir.to_owned())),
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        // One that was killed just now may hold it for a moment.
+        let mut tries = 0..LOCK_TRIES;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if tries.next().is_some() => std::thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::WouldBlock) => return Err(IndexError::InUse(dir.to_owned())),
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
+            }
         }
         let path = dir.join("index");
         let open = || sled::Config::new().path(&path).cache_capacity(CACHE_BYTES).open();

@@ -82,8 +82,9 @@ async fn write(
     }
 }
 
-/// Delete the checkpoint of a bucket that there is not any more: of an item that
-/// is gone for good. That of a living bucket is its owner's.
+/// Delete the checkpoint of a bucket that nobody works on: of an item that is gone
+/// for good, or to have all work on it begin anew. That of a bucket which has an
+/// owner is its owner's.
 #[utoipa::path(delete, path = "/v1/pools/{pool}/checkpoints/{bucket}", tag = "checkpoints",
     operation_id = "delete_checkpoint",
     params(("pool" = String, Path), ("bucket" = String, Path)),
@@ -94,12 +95,18 @@ async fn delete(
 ) -> ApiResult<StatusCode> {
     check_name(&bucket)?;
     service.catch_up().await?;
-    with_pool(&service, &pool, |view| match view.rows.contains_key(&Bucket::new(&bucket)) {
-        true => Err(ApiError::new(
-            Code::Conflict,
-            format!("pool {pool:?} has a bucket {bucket:?}: its checkpoint is its owner's"),
-        )),
-        false => Ok(()),
+    with_pool(&service, &pool, |view| {
+        let row = view.rows.get(&Bucket::new(&bucket));
+        match row.and_then(|entry| entry.row.primary()).filter(|owner| view.is_living(owner)) {
+            Some(owner) => Err(ApiError::new(
+                Code::Conflict,
+                format!(
+                    "bucket {bucket:?} of pool {pool:?} is {}'s, and so is its checkpoint: stop the members first",
+                    owner.member
+                ),
+            )),
+            None => Ok(()),
+        }
     })?;
     let op = Op::Delete { path: layout::checkpoint(&pool, &bucket), version: None };
     match service.op(None, op).await {

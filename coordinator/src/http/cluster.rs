@@ -77,6 +77,18 @@ async fn add(
         let message = "a server needs a number from 1 and a peer_address HOST:PORT";
         return Err(ApiError::new(Code::BadRequest, message));
     }
+    service.catch_up().await?;
+    {
+        let applied = service.replica.read();
+        let was_here = applied.state.tree().get(&format!("{SERVERS}/{}", body.id)).is_some();
+        if was_here && !applied.membership().servers.contains_key(&body.id) {
+            let message = format!(
+                "the cluster has had a server {} before: a number is never used again, give the new one another",
+                body.id
+            );
+            return Err(ApiError::new(Code::Conflict, message));
+        }
+    }
     let change = MembershipChange::AddLearner { server: body.id, peer_address: body.peer_address };
     service.change_membership(change).await?;
     service.catch_up().await?;

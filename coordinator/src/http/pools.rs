@@ -193,14 +193,20 @@ async fn plan(
 
 fn describe(pool: &PoolView) -> PoolBody {
     let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let owned = pool.rows.values().filter(|entry| !entry.row.owners.is_empty()).count();
+    // A pool that was just made has no rows yet.
+    let buckets = match pool.spec.kind {
+        Kind::Hashed { buckets } if !pool.spec.deleting => buckets,
+        _ => small(pool.rows.len()),
+    };
     PoolBody {
         name: pool.name.clone(),
         spec: pool.spec.clone(),
         version: pool.spec_version,
         table_version: pool.table_version(),
         members: small(pool.members.len()),
-        buckets: small(pool.rows.len()),
-        vacant: small(pool.rows.values().filter(|entry| entry.row.owners.is_empty()).count()),
+        buckets,
+        vacant: buckets.saturating_sub(small(owned)),
         moving: small(pool.pending_moves().count()),
     }
 }

@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +13,9 @@ use super::{StoreError, sync_directory};
 
 const FILE: &str = "identity.json";
 const LOCK: &str = "lock";
+/// How often, and how long apart, the lock is tried.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 const FORMAT: u32 = 1;
 
 /// A server's identity, and the lock on its data directory, which is held for as
@@ -47,6 +51,9 @@ impl Identity {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .map_err(|cause| StoreError::BadIdentity { path: path.clone(), cause })?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                if holds_something(directory).map_err(|e| StoreError::io(directory, e))? {
+                    return Err(StoreError::NotEmpty { path: directory.to_owned() });
+                }
                 Stored { format: FORMAT, cluster: cluster.to_owned(), server, boot: 0 }
             }
             Err(e) => return Err(StoreError::io(&path, e)),
@@ -69,13 +76,32 @@ impl Identity {
     }
 }
 
+/// Whether there is anything in a directory besides our lock: somebody's files, or
+/// a server's data whose identity is gone.
+fn holds_something(directory: &Path) -> std::io::Result<bool> {
+    for entry in fs::read_dir(directory)? {
+        // The second is where file systems begin.
+        if ![LOCK, "lost+found"].iter().any(|name| entry.as_ref().is_ok_and(|e| e.file_name() == *name)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// A process that was killed just now may hold its lock for a moment.
 fn lock(directory: &Path) -> Result<fs::File, StoreError> {
     let path = directory.join(LOCK);
     let file = fs::File::create(&path).map_err(|e| StoreError::io(&path, e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(StoreError::InUse { path: directory.to_owned() }),
-        Err(fs::TryLockError::Error(e)) => Err(StoreError::io(&path, e)),
+    let mut tries = 0..LOCK_TRIES;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(fs::TryLockError::WouldBlock) if tries.next().is_some() => std::thread::sleep(LOCK_PAUSE),
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(StoreError::InUse { path: directory.to_owned() });
+            }
+            Err(fs::TryLockError::Error(e)) => return Err(StoreError::io(&path, e)),
+        }
     }
 }
 
@@ -102,6 +128,10 @@ mod tests {
         assert!(matches!(claim("b", 1).unwrap_err(), StoreError::OtherCluster { .. }));
         assert!(matches!(claim("a", 2).unwrap_err(), StoreError::OtherServer { .. }));
         assert_eq!(claim("a", 1).unwrap().boot, 2);
+        let other = tempfile::tempdir().unwrap();
+        fs::write(other.path().join("thesis.tex"), b"mine").unwrap();
+        let error = Identity::claim(other.path(), "a", 1).unwrap_err();
+        assert!(matches!(error, StoreError::NotEmpty { .. }), "{error}");
         fs::write(dir.path().join(FILE), b"{").unwrap();
         assert!(matches!(claim("a", 1).unwrap_err(), StoreError::BadIdentity { .. }));
     }

@@ -56,6 +56,15 @@ pub enum StoreError {
         /// What was asked for.
         wanted: u64,
     },
+    /// It holds something, and no server's identity.
+    #[error(
+        "{path} is not empty and has no identity file of a server: give --data a directory of its own; if it was a \
+         server's, {REBUILD}"
+    )]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A running server has it.
     #[error("{path} is in use by another running server")]
     InUse {

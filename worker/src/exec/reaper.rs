@@ -21,7 +21,7 @@ while read -r what id; do
         forget) case $groups in *" $id "*) groups="${groups%% $id *} ${groups#* $id }" ;; esac ;;
     esac
 done
-for id in $groups; do kill -KILL -- "-$id" 2>/dev/null; done
+for id in $groups; do kill -s KILL -- "-$id" 2>/dev/null; done
 "#;
 
 /// Has a process group killed when this process is gone.

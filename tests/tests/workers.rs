@@ -1,0 +1,90 @@
+//! What commands and handlers may do without harm to the leases of the others.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::ensure;
+use rota_tests::{Cluster, Hold, LIVENESS, Pool, eventually, rota};
+use rota_worker::{Handler, HandlerError, Lease};
+use tokio::process::Command;
+
+const TIMEOUT: Duration = Duration::from_millis(1_500);
+const LAST: &str = "exec sleep 1000000";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_that_nobody_reads_costs_no_lease() {
+    let cluster = Cluster::start(1).await;
+    let pool = Pool::hashed(&cluster, "work", 8, TIMEOUT).await;
+    let servers = cluster.addresses().join(",");
+    // More of them than there are threads.
+    let chatter = "while :; do echo 0123456789012345678901234567890123456789; done";
+    let mut worker = Command::new(rota())
+        .args(["worker", "--servers", &servers, "--pool", "work", "--name", "w1", "--exec", chatter])
+        .args(["--session-timeout", "1500ms"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let joined = eventually("it joins", LIVENESS, async || {
+        let members = pool.members().await?;
+        ensure!(members.len() == 1 && members[0].buckets == 8, "{members:?}");
+        Ok(members[0].joined)
+    })
+    .await;
+    // Longer than its session lives without being kept alive.
+    tokio::time::sleep(TIMEOUT * 3).await;
+    let members = pool.members().await.unwrap();
+    assert_eq!(members.len(), 1, "its session has ended");
+    assert_eq!(members[0].joined, joined);
+    assert!(worker.try_wait().unwrap().is_none(), "it goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_bytes_and_lines_of_any_length_pass() {
+    let cluster = Cluster::start(1).await;
+    let pool = Pool::hashed(&cluster, "work", 1, TIMEOUT).await;
+    let command = format!(
+        "printf 'caf\\351\\n'; head -c 5000000 /dev/zero | tr '\\0' x; echo; echo checkpoint reached; {LAST}"
+    );
+    let mut worker = pool.start_worker("w1", &command);
+    let client = cluster.client();
+    eventually("the command comes to its end", LIVENESS, async || {
+        let found: rota_protocol::http::CheckpointBody = client.get(&pool.path("checkpoints/0")).await?;
+        ensure!(found.data == "reached", "{found:?}");
+        Ok(())
+    })
+    .await;
+    eventually("its output is passed on", LIVENESS, async || {
+        let said = std::fs::read(cluster.dir().join("work-w1.log"))?;
+        let passed = said.windows(5).any(|bytes| bytes == b"caf\xe9\n");
+        ensure!(passed && said.iter().filter(|byte| **byte == b'x').count() >= 5_000_000, "not all of it");
+        Ok(())
+    })
+    .await;
+    assert!(worker.process().runs());
+}
+
+/// Panics on one bucket, and does nothing on the others.
+struct Brittle;
+
+impl Handler for Brittle {
+    async fn run(&self, lease: Lease) -> Result<(), HandlerError> {
+        assert!(lease.bucket() != "0", "this is what the test is about");
+        Hold.run(lease).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_panics_is_a_failure_of_its_bucket_alone() {
+    let cluster = Cluster::start(1).await;
+    let pool = Pool::hashed(&cluster, "work", 4, TIMEOUT).await;
+    let _brittle = pool.join_with("brittle", Brittle).await;
+    pool.is_shared_by(&["brittle"], 4).await;
+    let before = pool.members().await.unwrap()[0].joined;
+    tokio::time::sleep(TIMEOUT).await;
+    let members = pool.members().await.unwrap();
+    assert_eq!((members.len(), members[0].joined, members[0].buckets), (1, before, 4));
+    pool.histories().check();
+}

@@ -44,8 +44,8 @@ pub struct Limits {
     pub session_max_ms: u32,
     /// Longest body of a request, in bytes. Default 1 MiB.
     pub body_bytes_max: usize,
-    /// Longest time that a request other than a long poll takes, in
-    /// milliseconds. Default 10,000.
+    /// Longest wait of a request for any one thing, in milliseconds: for a write to
+    /// be applied, for this server to catch up. Default 10,000.
     pub request_ms_max: u64,
     /// Bytes of batches in the log between two snapshots. Default 64 MiB.
     pub snapshot_log_bytes: u64,

@@ -185,6 +185,25 @@ async fn a_dead_follower_is_dialled_at_a_pace_and_told_of_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn writes_that_waited_for_a_new_leader_leave_at_once() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.all_follow_one_leader().await;
+    let follower = cluster.ids().into_iter().find(|id| *id != leader).unwrap();
+    cluster.pause(leader);
+    // Far more bytes than leave in one portion.
+    let data = "x".repeat(900_000);
+    let writes = (0..32).map(|n| {
+        let body = NodeCreate { data: data.clone(), ..NodeCreate::default() };
+        cluster.ask(follower, Call::post(&format!("/v1/nodes/waited-{n}"), &body))
+    });
+    for written in futures::future::join_all(writes).await {
+        assert_eq!(written.status, 201, "{}", written.text());
+    }
+    cluster.resume(leader);
+    cluster.agree(&[1, 2, 3]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_whose_first_server_hangs_asks_another() {
     let mut cluster = Cluster::start(3).await;
     let leader = cluster.all_follow_one_leader().await;

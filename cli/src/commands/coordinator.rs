@@ -68,7 +68,8 @@ pub(crate) struct CoordinatorArgs {
     /// Longest body of a request, in bytes.
     #[arg(long, env = "ROTA_BODY_BYTES_MAX", default_value_t = Limits::default().body_bytes_max)]
     body_bytes_max: usize,
-    /// Longest time that a request other than a long poll takes, in milliseconds.
+    /// Longest wait of a request for any one thing, in milliseconds: for a write to be
+    /// applied, for the server to catch up.
     #[arg(long, env = "ROTA_REQUEST_MS_MAX", default_value_t = Limits::default().request_ms_max)]
     request_ms_max: u64,
     /// Bytes in the log between two snapshots.

@@ -40,7 +40,7 @@ impl raft_log::Types for Types {
     type LogPayload = Stored<peer::Payload>;
     type Vote = Stored<peer::Vote>;
     type Callback = Flushed;
-    type UserData = String;
+    type UserData = Stored<()>;
 
     fn log_index(log_id: &Self::LogId) -> u64 {
         log_id.0.index

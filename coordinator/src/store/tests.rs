@@ -104,11 +104,25 @@ async fn a_log_that_is_damaged_before_its_end_is_refused_with_advice() {
     let dir = tempfile::tempdir().unwrap();
     written(dir.path()).await;
     let file = last_file(dir.path());
+    let last_record = fs::metadata(&file).unwrap().len();
+    let mut log = LogStore::open(dir.path()).await.unwrap();
+    log.blocking_append([entry(10)]).await.unwrap();
+    drop(log);
+    assert_eq!(last_file(dir.path()), file, "it went on in the same file");
     let mut bytes = fs::read(&file).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 0x40;
-    fs::write(&file, bytes).unwrap();
-    let error = LogStore::open(dir.path()).await.err().expect("a damaged log opened");
-    assert!(matches!(error, StoreError::DamagedLog { .. }), "{error:?}");
-    assert!(error.to_string().contains("rota cluster remove"), "{error}");
+    // Every byte before the last record, a bit of each: lengths, types, checksums.
+    for at in 0..usize::try_from(last_record).unwrap() {
+        let bit = 1 << (at % 8);
+        bytes[at] ^= bit;
+        fs::write(&file, &bytes).unwrap();
+        bytes[at] ^= bit;
+        let opened = LogStore::open(dir.path()).await;
+        let error =
+            opened.err().unwrap_or_else(|| panic!("it opened with byte {at} of {} damaged", bytes.len()));
+        assert!(matches!(error, StoreError::DamagedLog { .. }), "byte {at}: {error:?}");
+        assert!(error.to_string().contains("rota cluster remove"), "{error}");
+        assert_eq!(fs::metadata(&file).unwrap().len(), bytes.len() as u64, "it was changed, byte {at}");
+    }
+    fs::write(&file, &bytes).unwrap();
+    assert!(LogStore::open(dir.path()).await.is_ok());
 }

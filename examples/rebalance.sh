@@ -26,7 +26,8 @@ declare -a taken=()
 free_port() {
     local port
     while :; do
-        port=$((20000 + RANDOM % 20000))
+        # Below those that outgoing connections get (from 32768 on Linux).
+        port=$((20000 + RANDOM % 12000))
         [[ " ${taken[*]-} " == *" $port "* ]] && continue
         (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { taken+=("$port"); free=$port; return; }
     done
@@ -75,9 +76,11 @@ for id in 1 2 3; do
     disown
 done
 deadline=$((SECONDS + 20))
-until curl -fsS "http://${http[1]}/readyz" >/dev/null 2>&1; do
-    ((SECONDS < deadline)) || { echo "no leader was elected" >&2; exit 1; }
-    sleep 0.1
+for id in 1 2 3; do
+    until curl -fsS "http://${http[id]}/readyz" >/dev/null 2>&1; do
+        ((SECONDS < deadline)) || { echo "server $id is not ready:" >&2; cat "$home/coordinator-$id.log" >&2; exit 1; }
+        sleep 0.1
+    done
 done
 "$rota" cluster show
 

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rota_worker::monotonic_ns;
@@ -178,12 +178,18 @@ impl Cast {
     }
 }
 
+/// Where ports are looked for: below those that outgoing connections get (from
+/// 32768 on Linux). One of those could be taken before its coordinator starts, or
+/// while it is down.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
 /// Ports that are free now. Another process could take one before we do: the
 /// start of a coordinator would then fail, and say so.
 fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
-    let listeners: Vec<TcpListener> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0"))
-        .collect::<Result<_, _>>()
-        .context("no free ports")?;
-    listeners.iter().map(|l| Ok(l.local_addr()?.port())).collect()
+    // Two demos begin at different places.
+    let start = usize::try_from(std::process::id())? * 611 % PORTS.len();
+    let ports = PORTS.skip(start).chain(PORTS.take(start));
+    let free: Vec<u16> =
+        ports.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).take(count).collect();
+    if free.len() < count { bail!("no free ports in {PORTS:?}") } else { Ok(free) }
 }

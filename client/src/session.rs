@@ -109,6 +109,8 @@ impl Session {
             tokio::select! {
                 () = keep_alive(&keeper, sent_at) => {}
                 () = lapse(&clock) => {}
+                // Closed, or a request in its name heard that it is gone.
+                () = ended(&clock) => {}
                 () = stop.cancelled() => {}
             }
         });
@@ -142,9 +144,7 @@ impl Session {
     /// Returns when the session has ended. It may have lapsed and come back
     /// before.
     pub async fn ended(&self) {
-        let mut lease = self.lease();
-        // The sender lives as long as this handle.
-        drop(lease.wait_for(|state| *state == LeaseState::Ended).await);
+        ended(&self.shared).await;
     }
 
     /// Has the next keep-alive carry what a member has to say.
@@ -288,6 +288,12 @@ async fn keep_alive(shared: &Shared, opened_at: Instant) {
             }
         };
     }
+}
+
+/// Returns when the session has ended.
+async fn ended(shared: &Shared) {
+    // The sender lives as long as what is borrowed here.
+    drop(shared.lease.subscribe().wait_for(|state| *state == LeaseState::Ended).await);
 }
 
 /// Takes note when the lease's time is over.

@@ -19,6 +19,8 @@ pub(crate) const OUTBOX_UNITS: &str = "rota_outbox_units";
 pub(crate) const GRANTS: &str = "rota_assignment_grants_total";
 pub(crate) const MOVES_PLANNED: &str = "rota_assignment_moves_planned_total";
 pub(crate) const PLAN_FAULTS: &str = "rota_assignment_plan_faults_total";
+pub(crate) const STEPS_REFUSED: &str = "rota_assignment_refused_total";
+pub(crate) const PEER_ANSWERS: &str = "rota_peer_answers";
 pub(crate) const VACANT: &str = "rota_pool_vacant_buckets";
 
 /// What kind of number a metric is.
@@ -55,6 +57,18 @@ pub const ALL: &[(&str, Kind, &str, &str)] = &[
     (GRANTS, Kind::Counter, "", "buckets that this server, as leader, granted"),
     (MOVES_PLANNED, Kind::Counter, "", "moves that this server, as leader, put in a plan"),
     (PLAN_FAULTS, Kind::Counter, "", "planner's answers that failed their independent check: a bug"),
+    (
+        STEPS_REFUSED,
+        Kind::Counter,
+        "",
+        "parts of steps that were refused, because the pool had changed: never for long",
+    ),
+    (
+        PEER_ANSWERS,
+        Kind::Gauge,
+        "peer",
+        "on the leader: 1 if the other server answered its last heartbeats, else 0",
+    ),
     (VACANT, Kind::Gauge, "pool", "buckets that nobody owns"),
 ];
 

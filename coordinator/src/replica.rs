@@ -121,11 +121,12 @@ impl Replica {
     }
 
     /// Applies a batch of commands and answers those that were submitted here.
+    /// Returns how many were refused.
     ///
     /// # Errors
     /// When the batch does not decode, or this server's state has diverged from
     /// its leader's. The server must stop serving.
-    pub(crate) fn apply_batch(&self, at: LogId, bytes: Bytes) -> io::Result<()> {
+    pub(crate) fn apply_batch(&self, at: LogId, bytes: Bytes) -> io::Result<u32> {
         let len = bytes.len() as u64;
         let decoded = Batch::decode(bytes).map_err(io::Error::other)?;
         let mut inner = self.write();
@@ -141,8 +142,9 @@ impl Replica {
         let touched = inner.pools.follow(&inner.state, &events);
         inner.events.push(inner.state.zxid(), events);
         inner.remember_digest();
-        let replies = units.iter().flat_map(|u| u.applied.iter().flatten()).map(|a| &a.reply);
-        if replies.into_iter().any(|r| matches!(r, Ok(Reply::SessionOpened | Reply::SessionClosed))) {
+        let replies = || units.iter().flat_map(|u| u.applied.iter().flatten()).map(|a| &a.reply);
+        let refused = u32::try_from(replies().filter(|reply| reply.is_err()).count()).unwrap_or(u32::MAX);
+        if replies().any(|r| matches!(r, Ok(Reply::SessionOpened | Reply::SessionClosed))) {
             self.sessions_changed.notify_one();
         }
         for unit in units {
@@ -150,7 +152,7 @@ impl Replica {
         }
         self.note_dirty(touched);
         *self.lock_log_bytes() += len;
-        Ok(())
+        Ok(refused)
     }
 
     /// Takes over a state from a snapshot.

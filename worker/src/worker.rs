@@ -461,14 +461,14 @@ impl<H: Handler> Runner<H> {
         }
     }
 
-    /// Tells the coordinator that the bucket can be granted to another, for as
-    /// long as it takes.
+    /// Tells the coordinator that the bucket can be granted to another, until that
+    /// is done or the session has ended, and the grant with it.
     fn release(&mut self, bucket: String, fence: u64) {
         self.given_up.insert(bucket.clone(), fence);
         let (session, pool) = (self.session.clone(), self.pool.clone());
         tokio::spawn(async move {
             let path = Client::path(["v1", "pools", &pool, "buckets", &bucket, "release"]);
-            loop {
+            while *session.lease().borrow() != LeaseState::Ended {
                 let released: Result<serde_json::Value, _> =
                     session.request(Method::POST, &path, Some(&Release { fence }), Repeat::Safe).await;
                 match released {

@@ -9,9 +9,8 @@ use clap::Args;
 use rota_collector::POOL_DEFAULT;
 use rota_collector::agent::register::Registration;
 use rota_collector::agent::{self, AgentConfig, AgentOptions};
-use tokio_util::sync::CancellationToken;
 
-use super::services::{listen, reachable_at, told_to_stop};
+use super::services::{listen, reachable_at, run_until_told};
 use super::worker::host_name;
 use crate::args::{Global, duration};
 
@@ -82,19 +81,7 @@ pub(crate) async fn run(global: &Global, args: AgentArgs) -> anyhow::Result<Exit
         tracing::warn!(%address, "only collectors on this machine reach this agent: see --listen and --advertise");
     }
     tracing::info!(%address, "serving");
-    let shutdown = CancellationToken::new();
-    let stopping = shutdown.clone();
-    let agent = agent::run(config, shutdown);
-    tokio::pin!(agent);
-    tokio::select! {
-        ended = &mut agent => ended?,
-        stopped = told_to_stop() => {
-            stopped?;
-            tracing::info!("stopping");
-            stopping.cancel();
-            agent.await?;
-        }
-    }
+    run_until_told(|stop| agent::run(config, stop)).await?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -8,9 +8,8 @@ use clap::Args;
 use rota_collector::POOL_DEFAULT;
 use rota_collector::collector::{self, CollectorConfig};
 use rota_protocol::http::JoinPool;
-use tokio_util::sync::CancellationToken;
 
-use super::services::told_to_stop;
+use super::services::run_until_told;
 use super::worker::default_name;
 use crate::args::{Global, duration};
 
@@ -57,18 +56,6 @@ pub(crate) async fn run(global: &Global, args: CollectorArgs) -> anyhow::Result<
         session_timeout: args.session_timeout,
         history: args.history,
     };
-    let shutdown = CancellationToken::new();
-    let stopping = shutdown.clone();
-    let collector = collector::run(config, shutdown);
-    tokio::pin!(collector);
-    tokio::select! {
-        ended = &mut collector => ended?,
-        stopped = told_to_stop() => {
-            stopped?;
-            tracing::info!("leaving");
-            stopping.cancel();
-            collector.await?;
-        }
-    }
+    run_until_told(|stop| collector::run(config, stop)).await?;
     Ok(ExitCode::SUCCESS)
 }

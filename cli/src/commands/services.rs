@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, bail};
+use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 /// Listens on `address`.
 pub(crate) async fn listen(address: &str, flag: &str) -> anyhow::Result<(TcpListener, SocketAddr)> {
@@ -37,6 +39,25 @@ pub(crate) fn reachable_at(
         }
         None => Ok(address.to_string()),
     }
+}
+
+/// Runs `service` to its end. At the first TERM, Ctrl-C or hang-up it is asked to
+/// end, by the token that it was given.
+///
+/// # Errors
+/// What it fails with.
+pub(crate) async fn run_until_told<E: Into<anyhow::Error>>(
+    service: impl FnOnce(CancellationToken) -> BoxFuture<'static, Result<(), E>>,
+) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    let mut service = service(stop.clone());
+    tokio::select! {
+        ended = &mut service => return ended.map_err(Into::into),
+        told = told_to_stop() => told?,
+    }
+    tracing::info!("stopping");
+    stop.cancel();
+    service.await.map_err(Into::into)
 }
 
 /// Returns at the first TERM, Ctrl-C, or hang-up of the terminal.

@@ -65,19 +65,29 @@ async fn advance(term: &Term, pool: &str) -> bool {
             return true;
         }
     };
+    let mut refused = 0;
     for some in step.multis.chunks(MULTIS_MAX) {
         let commands: Vec<Command> =
             some.iter().map(|ops| Command::Multi { session: None, ops: ops.clone() }).collect();
-        if let Err(error) = term.propose(&commands).await {
-            tracing::debug!(pool, %error, "a step could not be proposed");
-            return false;
+        match term.propose(&commands).await {
+            Ok(some) => refused += some,
+            Err(error) => {
+                tracing::debug!(pool, %error, "a step could not be proposed");
+                return false;
+            }
         }
     }
-    tell(pool, &step);
+    tell(pool, &step, refused);
     true
 }
 
-fn tell(pool: &str, step: &Step) {
+fn tell(pool: &str, step: &Step, refused: u32) {
+    if refused > 0 {
+        // Nothing that was refused makes the pool dirty: the next look at all pools
+        // tries again.
+        tracing::info!(pool, refused, "a part of a step was refused: the pool has changed meanwhile");
+    }
+    metrics::counter!(crate::metrics::STEPS_REFUSED).increment(u64::from(refused));
     if step.grants > 0 || step.moves_planned > 0 {
         let report = &step.report;
         tracing::info!(

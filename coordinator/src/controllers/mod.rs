@@ -39,8 +39,8 @@ struct Term {
 
 impl Term {
     /// Proposes commands in the name of this term and waits until they are
-    /// applied.
-    async fn propose(&self, commands: &[Command]) -> Result<(), ProposeError> {
+    /// applied. Returns how many were refused.
+    async fn propose(&self, commands: &[Command]) -> Result<u32, ProposeError> {
         let Control { group, replica, clock, .. } = &self.control;
         group.propose_as_leader(self.term, clock.now_ms(), replica.last_digest(), commands).await
     }

@@ -70,6 +70,9 @@ async fn metrics(State(service): State<Shared>) -> Response {
     gauge(names::PURGED, service.group.purged());
     gauge(names::TERM, service.group.term());
     gauge(names::LEADS, u64::from(matches!(service.group.leads(), Leadership::Own { .. })));
+    for (peer, answers) in service.group.peers_that_answer() {
+        ::metrics::gauge!(names::PEER_ANSWERS, "peer" => peer.to_string()).set(f64::from(u8::from(answers)));
+    }
     gauge(names::OUTBOX_UNITS, service.outbox.len() as u64);
     recorder().run_upkeep();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], recorder().render()).into_response()

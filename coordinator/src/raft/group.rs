@@ -221,7 +221,8 @@ impl Group {
     }
 
     /// Proposes what a controller of the leader of `term` decided, and waits
-    /// until it is applied here. It is never sent again: what a leader decided
+    /// until it is applied here. Returns how many of the commands were refused. It is
+    /// never sent again: what a leader decided
     /// from what it knew must not be done in the name of a later one.
     pub(crate) async fn propose_as_leader(
         &self,
@@ -229,7 +230,7 @@ impl Group {
         time_ms: u64,
         digest: (u64, u64),
         commands: &[Command],
-    ) -> Result<(), ProposeError> {
+    ) -> Result<u32, ProposeError> {
         let origin = Origin { server: self.server, unit: Submitted { boot: 0, seq: UNSEQUENCED } };
         let unit = encode_unit(origin, commands);
         let batch = encode_batch(Header { time_ms, checkpoint: digest }, std::iter::once(&unit));
@@ -239,7 +240,7 @@ impl Group {
         let write = self.raft.write(Batch(batch)).responder(settled).with_leader(leader);
         write.await.map_err(|_| ProposeError::Unknown)?;
         match receiver.await {
-            Ok(Some(Ok(_))) => Ok(()),
+            Ok(Some(Ok(written))) => Ok(written.data),
             Ok(Some(Err(ClientWriteError::ForwardToLeader(_)))) => Err(ProposeError::NotLeader),
             _ => Err(ProposeError::Unknown),
         }
@@ -379,6 +380,21 @@ impl Group {
         Err(peer::CallError::Refused(format!(
             "without server {server} there is no majority: of the other voters, {silent:?} do not answer"
         )))
+    }
+
+    /// The other servers, and whether each answered this leader's last heartbeats.
+    /// None, if this server does not lead.
+    pub(crate) fn peers_that_answer(&self) -> Vec<(u64, bool)> {
+        if !matches!(self.leads(), Leadership::Own { .. }) {
+            return Vec::new();
+        }
+        let others: Vec<u64> = {
+            let metrics = self.raft.metrics();
+            let now = metrics.borrow_watched();
+            now.membership_config.membership().nodes().map(|(id, _)| *id).collect()
+        };
+        let others = others.into_iter().filter(|id| *id != self.server);
+        others.map(|id| (id, self.answers(id))).collect()
     }
 
     /// Whether a server answered this leader's last heartbeats.

@@ -48,14 +48,15 @@ impl Machine {
         Ok(Self { replica, snapshots })
     }
 
-    fn apply_entry(&self, entry: EntryOf<TypeConfig>) -> io::Result<()> {
+    /// Returns how many commands were refused.
+    fn apply_entry(&self, entry: EntryOf<TypeConfig>) -> io::Result<u32> {
         let at = log_id_out(entry.log_id);
         match entry.payload {
             EntryPayload::Blank => self.replica.apply_nothing(at),
             EntryPayload::Membership(m) => self.replica.apply_membership(at, membership_out(&m)),
-            EntryPayload::Normal(batch) => self.replica.apply_batch(at, batch.0)?,
+            EntryPayload::Normal(batch) => return self.replica.apply_batch(at, batch.0),
         }
-        Ok(())
+        Ok(0)
     }
 }
 
@@ -76,9 +77,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
     {
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
-            self.apply_entry(entry)?;
+            let refused = self.apply_entry(entry)?;
             if let Some(responder) = responder {
-                responder.send(());
+                responder.send(refused);
             }
         }
         self.replica.announce();

@@ -35,8 +35,9 @@ impl fmt::Display for Batch {
 
 impl RaftTypeConfig for TypeConfig {
     type D = Batch;
-    /// Answers go to the server that submitted a command, at its own apply.
-    type R = ();
+    /// How many of the entry's commands were refused. Answers themselves go to the
+    /// server that submitted a command, at its own apply.
+    type R = u32;
     type NodeId = u64;
     type Node = BasicNode;
     type Term = u64;

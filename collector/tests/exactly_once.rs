@@ -215,7 +215,8 @@ async fn what_is_gone_is_recorded_once() {
     let before = store.checkpoint().unwrap();
 
     append(&path, "never seen\n");
-    sleep(2 * SCAN).await;
+    // The agent has seen it, and nobody has read it.
+    support::until_size(&agent.address, 13).await;
     fs::write(&path, "2\n").unwrap();
     let out = dir.path().join("out");
     // The first owner dies right after recording the gap.

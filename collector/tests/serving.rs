@@ -5,34 +5,15 @@ mod support;
 use std::fs;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty};
-use hyper::{Request, Response, StatusCode};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
+use hyper::StatusCode;
 use rota_collector::collector::fetch::{Agents, Ask, Fetched};
 use rota_collector::naming::url_segment;
-use rota_collector::wire::{CHUNK_BYTES, GapReason, IncarnationState, Sources};
+use rota_collector::wire::{CHUNK_BYTES, GapReason, IncarnationState};
 use rota_protocol::http::{Code, ErrorBody};
-use support::{Running, append, bench, item, log};
+use support::{Running, append, bench, get, item, log, sources};
 use tokio::time::{Instant, sleep};
 
 const SCAN: Duration = Duration::from_secs(1);
-
-async fn get(address: &str, path: &str, headers: &[(&str, &str)]) -> Response<Bytes> {
-    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
-    let mut request = Request::get(format!("http://{address}{path}"));
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let response = client.request(request.body(Empty::new()).unwrap()).await.unwrap();
-    let (parts, body) = response.into_parts();
-    Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
-}
-
-async fn sources(address: &str) -> Sources {
-    serde_json::from_slice(get(address, "/v1/sources", &[]).await.body()).unwrap()
-}
 
 fn ask<'a>(
     address: &'a str,
@@ -156,9 +137,7 @@ async fn rotation_and_truncation_send_the_reader_on() {
     assert!(matches!(fetch(Some(next), 0).await, Fetched::Data { bytes, .. } if bytes == "two\n"));
 
     append(&path, "unread\n");
-    while sources(&agent.address).await.sources[0].incarnations.last().unwrap().size < 11 {
-        sleep(Duration::from_millis(2)).await;
-    }
+    support::until_size(&agent.address, 11).await;
     fs::write(&path, "3\n").unwrap();
     let ended = fetch(Some(next), 4).await;
     let Fetched::Ended { next: third, gap, .. } = ended else { panic!("{ended:?}") };

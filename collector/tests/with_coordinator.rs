@@ -18,7 +18,7 @@ use rota_coordinator::config::{Config, Limits, Timing};
 use rota_coordinator::parts::{Parts, SystemClock, SystemEntropy, TcpDialer};
 use rota_coordinator::server::Server;
 use rota_protocol::http::{ItemBody, JoinPool, MemberBody};
-use support::{append, bench, log, output, until};
+use support::{append, bench, log, output, until, until_seen};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -134,16 +134,11 @@ async fn sources_are_shared_and_move_with_their_positions() {
     assert_eq!(items(&client).await, files.iter().map(|file| support::item(file)).collect::<Vec<_>>());
 
     let second = Service::collector(dir.path(), &client, "second");
-    let shared = async || members(&client).await.iter().map(|m| m.buckets).collect::<Vec<_>>() == [4, 4];
-    let deadline = tokio::time::Instant::now() + support::DEADLINE;
-    while !shared().await {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "the sources are not shared: {:?}",
-            members(&client).await
-        );
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until_seen("the sources are shared", async || {
+        let shares: Vec<_> = members(&client).await.iter().map(|member| member.buckets).collect();
+        if shares == [4, 4] { Ok(()) } else { Err(format!("{shares:?}")) }
+    })
+    .await;
     write("2\n");
     all_have("2\n", "both collect").await;
 
@@ -179,16 +174,13 @@ async fn an_output_that_no_checkpoint_explains_is_refused_and_left_alone() {
     let agent = Service::agent(dir.path(), &client).await;
     let collector = Service::collector(dir.path(), &client, "one");
     until("the other source is collected", || output(dir.path(), "y.log") == b"2\n").await;
-    let deadline = tokio::time::Instant::now() + support::DEADLINE;
-    loop {
+    until_seen("it is told", async || {
         let progress: Vec<_> = members(&client).await.into_iter().map(|member| member.progress).collect();
         let said = progress.first().and_then(|progress| progress.get(&support::item("x.log")));
-        if said.is_some_and(|said| said.contains("refused") && said.contains("no checkpoint")) {
-            break;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "nobody is told: {progress:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+        let is_told = said.is_some_and(|said| said.contains("refused") && said.contains("no checkpoint"));
+        if is_told { Ok(()) } else { Err(format!("{progress:?}")) }
+    })
+    .await;
     assert_eq!(output(dir.path(), "x.log"), b"older\n");
     collector.stop().await;
     agent.stop().await;

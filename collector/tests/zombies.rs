@@ -142,7 +142,8 @@ async fn write_letters(job: &Job<Remote>) -> Result<(), Box<dyn std::error::Erro
         match sink.len() {
             len if len < LETTERS => sink.append(std::slice::from_ref(&letters))?,
             _ => sink.as_owner(|| {
-                std::thread::sleep(Duration::from_millis(1));
+                // A stop may fall here too, while the lock is held.
+                std::thread::yield_now();
                 Ok(())
             })?,
         }

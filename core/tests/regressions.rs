@@ -186,3 +186,36 @@ fn rota_folders_can_be_deleted() {
     let mut s = State::new();
     assert!(write(&mut s, Op::Delete { path: "/rota/pools".into(), version: None }).reply.is_err());
 }
+
+/// What somebody made below a pool's folders, by whatever way, does not keep the
+/// pool from being deleted.
+#[test]
+fn a_pool_with_nodes_below_its_checkpoints_goes() {
+    let mut s = State::new();
+    let spec = Spec { deleting: true, ..Spec::new(Kind::Named) };
+    for path in ["/rota", "/rota/pools"] {
+        write(&mut s, create(path, ""));
+    }
+    write(
+        &mut s,
+        Op::Create { path: "/rota/pools/p".into(), data: to_json(&spec), mode: CreateMode::Persistent },
+    );
+    for folder in layout::FOLDERS {
+        write(&mut s, create(&format!("/rota/pools/p/{folder}"), ""));
+    }
+    // More than one multi takes, and deeper than one level.
+    for n in 0..700 {
+        let path = format!("/rota/pools/p/checkpoints/{n}");
+        write(&mut s, create(&path, "")).reply.unwrap();
+        write(&mut s, create(&format!("{path}/below"), "")).reply.unwrap();
+    }
+    write(&mut s, create("/rota/pools/p/checkpoints/0/below/that", "")).reply.unwrap();
+    for _ in 0..10 {
+        let pools = Pools::load(&s);
+        let Some(view) = pools.get("p") else { return };
+        for ops in plan_step(s.tree(), view).unwrap().multis {
+            multi(&mut s, ops).reply.unwrap();
+        }
+    }
+    panic!("it is still there: {} nodes", s.tree().len());
+}

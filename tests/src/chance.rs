@@ -1,6 +1,6 @@
 //! Chance that can be had again: a seeded generator.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// SplitMix64 (Steele, Lea and Flood, 2014).
 #[derive(Debug, Clone)]
@@ -30,11 +30,5 @@ impl Chance {
     /// A number below `end`.
     pub fn below(&mut self, end: u64) -> u64 {
         self.next_u64() % end
-    }
-
-    /// A time from `from` to `to`.
-    pub fn between(&mut self, from: Duration, to: Duration) -> Duration {
-        let span = u64::try_from((to - from).as_micros()).unwrap_or(u64::MAX);
-        from + Duration::from_micros(self.below(span + 1))
     }
 }

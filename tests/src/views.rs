@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use rota_protocol::http::Cluster as View;
+use rota_protocol::http::{Cluster as View, Code, OpenSession, SessionOpened};
 
 use crate::call::Call;
 use crate::cluster::{Cluster, LIVENESS};
@@ -63,6 +63,25 @@ impl Cluster {
             }
         })
         .await
+    }
+
+    /// Waits until a session of that timeout has ended that nobody kept alive: whoever
+    /// gave no sign of life since this was called is gone too.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub async fn outlasts(&self, timeout: Duration) {
+        let timeout_ms = Some(u32::try_from(timeout.as_millis()).expect("tests are short"));
+        let leader = self.leader().await;
+        let opened = self.ask(leader, Call::post("/v1/sessions", &OpenSession { timeout_ms })).await;
+        let session: SessionOpened = opened.ok().expect("a session can be opened");
+        let path = format!("/v1/sessions/{}", session.session);
+        eventually("a session that nobody keeps alive ends", timeout + LIVENESS, async || {
+            let shown = self.send(leader, Call::get(&path)).await?;
+            ensure!(shown.code() == Some(Code::SessionExpired), "{}", shown.text());
+            Ok(())
+        })
+        .await;
     }
 
     /// Waits until these servers have applied the same last write, and makes

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::ensure;
 use http::Method;
 use rota_client::{Client, ClientError, Repeat};
 use rota_protocol::http::{Children, Code, Mode, NodeBody, NodeCreate, NodeSet, TransferLeader};
-use rota_tests::{Call, Chance, Cluster, Http, Load, Outcome, Settings};
+use rota_tests::{Call, Chance, Cluster, Http, LIVENESS, Load, Outcome, Settings, eventually};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -112,7 +113,14 @@ async fn increment(server: String, stop: CancellationToken) -> (u64, u64) {
 async fn disturb(cluster: &mut Cluster, chance: &mut Chance) {
     for _ in 0..DISTURBANCES {
         let leader = cluster.leader().await;
-        tokio::time::sleep(chance.between(Duration::from_millis(100), Duration::from_millis(500))).await;
+        // After so many more writes.
+        let zxid = cluster.view(leader).await.map_or(0, |view| view.zxid) + 50 + chance.below(1_000);
+        eventually("the writers go on", LIVENESS, async || {
+            let view = cluster.view(leader).await?;
+            ensure!(view.zxid >= zxid, "at {} of {zxid}", view.zxid);
+            Ok(())
+        })
+        .await;
         match chance.below(4) {
             0 | 1 => {
                 cluster.kill9(leader);

@@ -93,13 +93,23 @@ async fn the_leader_dies_during_a_handoff() {
             workers[0].process().term();
             members.remove(0);
         }
-        eventually("a handoff is under way", LIVENESS, async || {
-            let plan: PlanBody = cluster.send(leader, Call::get(&pool.path("plan"))).await?.ok()?;
+        let plan = async || -> anyhow::Result<PlanBody> {
+            Ok(cluster.send(leader, Call::get(&pool.path("plan"))).await?.ok()?)
+        };
+        let moves = eventually("a handoff is under way", LIVENESS, async || {
+            let plan = plan().await?;
             ensure!(!plan.pending.is_empty(), "{plan:?}");
+            Ok(plan.pending.len())
+        })
+        .await;
+        // At whichever of its moves.
+        let left = usize::try_from(chance.below(moves as u64 + 1)).unwrap();
+        eventually("so many of the moves are left", LIVENESS, async || {
+            let pending = plan().await?.pending.len();
+            ensure!(pending <= left, "{pending} of {left}");
             Ok(())
         })
         .await;
-        tokio::time::sleep(chance.between(Duration::ZERO, Duration::from_millis(250))).await;
         cluster.kill9(leader);
         let names: Vec<&str> = members.iter().map(String::as_str).collect();
         pool.is_shared_by(&names, BUCKETS).await;

@@ -204,7 +204,7 @@ async fn a_leaders_death_alone_stops_nobody() {
     }
     cluster.all_follow_one_leader().await;
     // Longer than any lease that was held when the first leader died.
-    tokio::time::sleep(pool.timeout()).await;
+    cluster.outlasts(pool.timeout()).await;
     let histories = pool.histories();
     histories.check();
     let ended: Vec<_> = histories.stints().filter(|s| s.ended_ns.is_some_and(|at| at > before)).collect();

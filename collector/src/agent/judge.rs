@@ -73,7 +73,7 @@ pub fn is_rotated_name(name: &str, of: &str) -> bool {
 
 /// Birth times come from the kernel's coarse clock, which may be this far
 /// behind the clock that says when a file was seen.
-const BIRTH_SLACK_NS: u64 = 20_000_000;
+pub const BIRTH_SLACK_NS: u64 = 20_000_000;
 
 /// Whether a file born at `born_ns` can have stood at a path after the file
 /// that was seen there at `seen_ns` and before the one born at `next_born_ns`.

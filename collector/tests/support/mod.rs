@@ -9,12 +9,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::{Request, Response};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use rota_collector::agent::{Agent, AgentOptions};
 use rota_collector::collector::checkpoint::{Checkpoint, Checkpoints};
 use rota_collector::collector::fetch::Agents;
 use rota_collector::collector::pull::Job;
 use rota_collector::collector::sink::Place;
 use rota_collector::naming::{item_name, labels};
+use rota_collector::wire::Sources;
 use rota_core::pool::Item;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -183,11 +189,46 @@ pub fn output(dir: &Path, file: &str) -> Vec<u8> {
     fs::read(dir.join("out/app/host").join(file)).unwrap_or_default()
 }
 
+/// Asks an agent.
+pub async fn get(address: &str, path: &str, headers: &[(&str, &str)]) -> Response<Bytes> {
+    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+    let mut request = Request::get(format!("http://{address}{path}"));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = client.request(request.body(Empty::new()).unwrap()).await.unwrap();
+    let (parts, body) = response.into_parts();
+    Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
+}
+
+/// What an agent serves.
+pub async fn sources(address: &str) -> Sources {
+    serde_json::from_slice(get(address, "/v1/sources", &[]).await.body()).unwrap()
+}
+
+/// Waits until an agent knows that the last incarnation of its only source is so
+/// long.
+pub async fn until_size(address: &str, size: u64) {
+    until_seen("the agent has seen it", async || {
+        let known = sources(address).await.sources[0].incarnations.last().map(|last| last.size);
+        if known >= Some(size) { Ok(()) } else { Err(format!("{known:?}")) }
+    })
+    .await;
+}
+
 /// Waits until `reached` says so.
 pub async fn until(what: &str, mut reached: impl FnMut() -> bool) {
+    until_seen(what, async || if reached() { Ok(()) } else { Err(String::new()) }).await;
+}
+
+/// Waits until `look` sees it; what it saw instead is told when it does not.
+pub async fn until_seen<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + DEADLINE;
-    while !reached() {
-        assert!(Instant::now() < deadline, "not reached: {what}");
+    loop {
+        match look().await {
+            Ok(seen) => return seen,
+            Err(saw) => assert!(Instant::now() < deadline, "not reached: {what}: {saw}"),
+        }
         sleep(Duration::from_millis(2)).await;
     }
 }

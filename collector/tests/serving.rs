@@ -110,7 +110,8 @@ async fn events_make_new_files_and_new_bytes_quick() {
 
         let more = ask(&agent.address, &name, Some(incarnation), 4, Duration::from_secs(50));
         let (fetched, ()) = tokio::join!(agents.fetch(&more), async {
-            sleep(Duration::from_millis(50)).await;
+            // Answered later than the other was asked.
+            sources(&agent.address).await;
             append(&log(dir.path(), file), "two\n");
         });
         assert!(matches!(fetched.unwrap(), Fetched::Data { bytes, .. } if bytes == "two\n"));
@@ -174,7 +175,8 @@ async fn stopping_does_not_wait_for_long_polls() {
     };
     let asked = ask(&address, &name, Some(incarnation), 4, Duration::from_secs(50));
     let (polled, ()) = tokio::join!(agents.fetch(&asked), async {
-        sleep(Duration::from_millis(50)).await;
+        // Answered later than the other was asked.
+        sources(&address).await;
         tokio::time::timeout(Duration::from_secs(5), agent.stop()).await.expect("it stops");
     });
     assert_eq!(polled.unwrap(), Fetched::Nothing);

@@ -165,18 +165,45 @@ async fn serve(store: Arc<Store>) -> String {
     address
 }
 
-fn start(orders: &Orders) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["child", "--exact", "--nocapture"])
-        .env(ORDERS, serde_json::to_string(orders).unwrap())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap()
+/// A collector's process, and the fence that it works with. Killed when it is
+/// dropped.
+struct Process {
+    fence: u64,
+    child: Child,
 }
 
-fn signal(child: &Child, signal: Signal) {
-    // It may have ended by itself.
-    let _ = kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal);
+impl Process {
+    fn start(orders: &Orders) -> Self {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["child", "--exact", "--nocapture"])
+            .env(ORDERS, serde_json::to_string(orders).unwrap())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { fence: orders.fence, child }
+    }
+
+    fn signal(&self, signal: Signal) {
+        // It may have ended by itself.
+        let _ = kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal);
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.child.wait().unwrap();
+    }
+}
+
+/// Waits until each of them has found out that it is not the owner: it has ended,
+/// or tries in vain to write a checkpoint.
+async fn find_out(mut zombies: Vec<Process>, store: &Store) {
+    support::until("every zombie has found out", || {
+        zombies.retain_mut(|z| z.child.try_wait().unwrap().is_none() && !store.has_refused(z.fence));
+        zombies.is_empty()
+    })
+    .await;
 }
 
 /// Writes 40 MB in three files, of which two are rotated away.
@@ -217,7 +244,7 @@ async fn kill_stop_and_continue(seed: u64) {
     let (mut chance, mut writes) = (Chance(seed), Chance(seed + 1000));
     let writer_path = path.clone();
     let writer = tokio::spawn(async move { write(&writer_path, &mut writes).await });
-    let (mut stopped, mut awake): (Vec<Child>, Vec<Child>) = Default::default();
+    let (mut stopped, mut awake): (Vec<Process>, Vec<Process>) = Default::default();
     let (mut kills, mut stops, mut inodes) = (0, 0, BTreeSet::new());
     let deadline = Instant::now() + 2 * support::DEADLINE;
     let mut written = None;
@@ -233,34 +260,38 @@ async fn kill_stop_and_continue(seed: u64) {
         inodes.extend(fs::metadata(support::place(dir.path(), "x.log").output).map(|meta| meta.ino()));
         let fence = store.grant().fence;
         let (agent, store) = (agent.address.clone(), address.clone());
-        let mut child = start(&Orders { dir: dir.path().to_owned(), agent, store, fence, letters: false });
+        let orders = Orders { dir: dir.path().to_owned(), agent, store, fence, letters: false };
+        let process = Process::start(&orders);
         sleep(Duration::from_millis(chance.below(200))).await;
         // Another wakes up while this one works.
         if !stopped.is_empty() && chance.below(2) == 0 {
             let woken = stopped.remove(usize::try_from(chance.below(stopped.len() as u64)).unwrap());
-            signal(&woken, Signal::SIGCONT);
+            woken.signal(Signal::SIGCONT);
             awake.push(woken);
         }
         sleep(Duration::from_millis(20 + chance.below(300))).await;
         if chance.below(3) == 0 {
-            signal(&child, Signal::SIGKILL);
-            child.wait().unwrap();
+            drop(process);
             kills += 1;
         } else {
-            signal(&child, Signal::SIGSTOP);
-            stopped.push(child);
+            process.signal(Signal::SIGSTOP);
+            stopped.push(process);
             stops += 1;
         }
     }
     eprintln!("seed {seed}: {kills} kills, {stops} stops, {} outputs", inodes.len());
-    stopped.iter().for_each(|zombie| signal(zombie, Signal::SIGCONT));
-    // They find out that they are not the owners, if they have anything to write.
-    sleep(Duration::from_millis(300)).await;
-    for mut zombie in stopped.into_iter().chain(awake) {
-        signal(&zombie, Signal::SIGKILL);
-        zombie.wait().unwrap();
-    }
-    assert!(written.unwrap() == output(dir.path(), "x.log"), "a zombie has changed the output");
+    // All awake, and with something more to write: only one of them may.
+    stopped.iter().for_each(|zombie| zombie.signal(Signal::SIGCONT));
+    let fence = store.grant().fence;
+    let (at, agent_address) = (dir.path().to_owned(), agent.address.clone());
+    let orders = Orders { dir: at, agent: agent_address, store: address, fence, letters: false };
+    let owner = Process::start(&orders);
+    append(&path, "the last line\n");
+    let written = [written.unwrap(), b"the last line\n".to_vec()].concat();
+    support::until("the owner writes it", || written == output(dir.path(), "x.log")).await;
+    find_out(stopped.into_iter().chain(awake).collect(), &store).await;
+    drop(owner);
+    assert!(written == output(dir.path(), "x.log"), "a zombie has changed the output");
     assert!(gaps::read(&dir.path().join("out")).unwrap().is_empty());
     agent.stop().await;
 }
@@ -271,7 +302,7 @@ async fn stopped_within_writes() {
         let dir = bench();
         let (store, mut chance) = (Arc::new(Store::default()), Chance(seed));
         let address = serve(Arc::clone(&store)).await;
-        let mut zombies: Vec<Child> = Vec::new();
+        let mut zombies: Vec<Process> = Vec::new();
         let mut inodes = BTreeSet::new();
         let deadline = Instant::now() + 2 * support::DEADLINE;
         while zombies.len() < 12 || store.checkpoint().is_none_or(|c| c.out_len < LETTERS) {
@@ -284,23 +315,19 @@ async fn stopped_within_writes() {
                 fence,
                 letters: true,
             };
-            zombies.push(start(&orders));
+            zombies.push(Process::start(&orders));
             sleep(Duration::from_millis(chance.below(400))).await;
             inodes.extend(fs::metadata(support::place(&dir, "x.log").output).map(|meta| meta.ino()));
-            zombies.iter().for_each(|zombie| signal(zombie, Signal::SIGSTOP));
+            zombies.iter().for_each(|zombie| zombie.signal(Signal::SIGSTOP));
             for _ in 0..2 {
-                signal(
-                    &zombies[usize::try_from(chance.below(zombies.len() as u64)).unwrap()],
-                    Signal::SIGCONT,
-                );
+                let at = usize::try_from(chance.below(zombies.len() as u64)).unwrap();
+                zombies[at].signal(Signal::SIGCONT);
             }
         }
-        zombies.iter().for_each(|zombie| signal(zombie, Signal::SIGCONT));
-        sleep(Duration::from_millis(300)).await;
-        for mut zombie in zombies {
-            signal(&zombie, Signal::SIGKILL);
-            zombie.wait().unwrap();
-        }
+        zombies.iter().for_each(|zombie| zombie.signal(Signal::SIGCONT));
+        let owner = zombies.pop();
+        find_out(zombies, &store).await;
+        drop(owner);
         eprintln!("seed {seed}: {} outputs", inodes.len());
         let (output, mut from) = (output(dir.path(), "x.log"), 0);
         for (fence, to) in store.history() {

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test uses a part")]
 
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -76,6 +77,7 @@ struct Inner {
     data: Option<String>,
     only: Option<u64>,
     history: Vec<(u64, u64)>,
+    refused: BTreeSet<u64>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +101,7 @@ impl Store {
         let mut inner = self.inner.lock().unwrap();
         let Checkpoint { incarnation, out_len, .. } = Checkpoint::decode(&data).unwrap();
         if inner.fence != fence || inner.only.is_some_and(|only| only != incarnation) {
+            inner.refused.insert(fence);
             return Err(Stale);
         }
         inner.history.push((fence, out_len));
@@ -109,6 +112,11 @@ impl Store {
     /// All checkpoints: by which fence, and how long the output was.
     pub fn history(&self) -> Vec<(u64, u64)> {
         self.inner.lock().unwrap().history.clone()
+    }
+
+    /// Whether a checkpoint of that fence was ever refused.
+    pub fn has_refused(&self, fence: u64) -> bool {
+        self.inner.lock().unwrap().refused.contains(&fence)
     }
 
     /// Refuses checkpoints of other incarnations, as if the owner died before

@@ -15,6 +15,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::patience::pause;
 
 /// No test waits longer for one answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(70);
@@ -118,6 +121,20 @@ impl Http {
         let kind = response.headers().get("content-type").context("no content-type")?.to_str()?.to_owned();
         ensure!(kind.starts_with("text/event-stream"), "content-type {kind}");
         Ok(EventStream { body: response.into_body().map_err(Into::into).boxed_unsync(), read: String::new() })
+    }
+
+    /// Waits until a server answers at all, or `stop` is cancelled: for writers that
+    /// have no deadline but that of the test that stops them.
+    pub async fn until_there(&self, address: &str, stop: &CancellationToken) {
+        let looks = async {
+            while self.send(address, Call::get("/healthz")).await.is_err() {
+                pause().await;
+            }
+        };
+        tokio::select! {
+            () = looks => {}
+            () = stop.cancelled() => {}
+        }
     }
 
     /// Sends a request to `address` and waits for the whole answer.

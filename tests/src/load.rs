@@ -12,9 +12,6 @@ use tokio_util::sync::CancellationToken;
 use crate::call::{Call, Http, Outcome};
 use crate::patience::eventually;
 
-/// Pause of a writer whose server did not answer.
-const RETRY_AFTER: Duration = Duration::from_millis(20);
-
 /// What writers were told, and what they tried.
 #[derive(Debug, Clone, Default)]
 pub struct Record {
@@ -124,7 +121,7 @@ impl Writer {
         while !stop.is_cancelled() {
             number += 1;
             if !self.create(&format!("{}-{number}", self.prefix), number).await {
-                tokio::time::sleep(RETRY_AFTER).await;
+                self.http.until_there(&self.server, &stop).await;
                 continue;
             }
             if !mark_exists {

@@ -7,6 +7,11 @@ use tokio::time::Instant;
 /// Pause between two looks.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
+/// The pause between two looks.
+pub(crate) async fn pause() {
+    tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+}
+
 /// Looks until `look` finds what it looks for, and returns that.
 ///
 /// # Panics
@@ -24,6 +29,6 @@ pub async fn eventually<T>(
             Err(_) => "the look itself did not end".to_owned(),
         };
         assert!(Instant::now() < deadline, "{what}: not within {within:?}; last seen: {seen}");
-        tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+        pause().await;
     }
 }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::ensure;
 use http::Method;
@@ -14,7 +13,6 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 const DISTURBANCES: usize = 12;
-const RETRY_AFTER: Duration = Duration::from_millis(10);
 
 /// What became of each piece of data that somebody tried to write.
 #[derive(Debug, Default)]
@@ -49,13 +47,14 @@ async fn create_plainly(server: String, writer: usize, stop: CancellationToken) 
             break;
         }
         let data = format!("plain {writer} {number}");
-        match http.write(&server, Call::post("/v1/nodes/line/n-", &sequential(&data))).await {
-            Outcome::Done(_) => tally.done.push(data),
-            Outcome::NotDone => tally.not_done.push(data),
-            Outcome::Unknown => tally.unknown.push(data),
-        }
-        if tally.done.len() <= number {
-            tokio::time::sleep(RETRY_AFTER).await;
+        let became = match http.write(&server, Call::post("/v1/nodes/line/n-", &sequential(&data))).await {
+            Outcome::Done(_) => &mut tally.done,
+            Outcome::NotDone => &mut tally.not_done,
+            Outcome::Unknown => &mut tally.unknown,
+        };
+        became.push(data.clone());
+        if tally.done.last() != Some(&data) {
+            http.until_there(&server, &stop).await;
         }
     }
     tally
@@ -90,7 +89,7 @@ async fn increment(server: String, stop: CancellationToken) -> (u64, u64) {
     let (mut done, mut unknown) = (0, 0);
     while !stop.is_cancelled() {
         let Ok(answer) = http.send(&server, Call::get("/v1/nodes/count")).await else {
-            tokio::time::sleep(RETRY_AFTER).await;
+            http.until_there(&server, &stop).await;
             continue;
         };
         let Ok(node) = answer.ok::<NodeBody>() else { continue };

@@ -67,7 +67,7 @@ async fn a_new_leader_gives_a_full_timeout() {
     let timeout = Duration::from_secs(2);
     let session = open_raw(&cluster, timeout).await;
     // Silent for most of its time, when the leader dies.
-    tokio::time::sleep(timeout * 3 / 4).await;
+    cluster.outlasts(timeout * 3 / 4).await;
     let leader = cluster.leader().await;
     cluster.kill9(leader);
     let killed = Instant::now();
@@ -89,11 +89,15 @@ async fn a_session_survives_the_death_of_all_servers() {
     let mut cluster = cluster().await;
     let timeout = Duration::from_millis(1_500);
     let session = open_raw(&cluster, timeout).await;
+    let witness = cluster.client().open_session(timeout * 2).await.unwrap();
     for id in [1, 2, 3] {
         cluster.kill9(id);
     }
-    // Longer than its timeout: nobody counts meanwhile.
-    tokio::time::sleep(timeout * 2).await;
+    // Longer than its timeout, by the clock of somebody with a lease twice as long:
+    // nobody else counts meanwhile.
+    let mut lease = witness.lease();
+    let over = lease.wait_for(|state| !matches!(state, LeaseState::Held { .. }));
+    tokio::time::timeout(LIVENESS, over).await.expect("a lease that nobody renews ends").unwrap();
     for id in [1, 2, 3] {
         cluster.restart(id);
     }

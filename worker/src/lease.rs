@@ -11,6 +11,10 @@ use rota_protocol::http::{CheckpointBody, CheckpointPut, Code, Encoding, MemberR
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
+/// How often one write may find that another than it knew of is there. Those can
+/// only be earlier tries of this grant's own, each of which is found once.
+const REPLACEMENTS_MAX: u32 = 16;
+
 /// The right to work on a bucket. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Lease {
@@ -148,6 +152,7 @@ impl Lease {
         };
         // Unknown until this write is known to have happened.
         *known = None;
+        let mut replacements = 0..REPLACEMENTS_MAX;
         loop {
             let body = CheckpointPut {
                 fence: self.fence(),
@@ -162,7 +167,7 @@ impl Lease {
                 }
                 // An earlier try of this write came through, or one of a write that was
                 // given up; nobody else can write with this fence.
-                Err(error) if error.code() == Some(Code::BadVersion) => {
+                Err(error) if error.code() == Some(Code::BadVersion) && replacements.next().is_some() => {
                     let (zxid, data) = self.fetch_checkpoint().await?;
                     if data.as_deref() == Some(&position) {
                         *known = Some(zxid);

@@ -149,6 +149,7 @@ impl Worker {
             history: history.map(Arc::new),
             running: BTreeMap::new(),
             tasks: JoinSet::new(),
+            errands: JoinSet::new(),
             latest: nothing(),
             given_up: BTreeMap::new(),
             leaving: false,
@@ -259,7 +260,11 @@ struct Runner<H> {
     handler: Arc<H>,
     history: Option<Arc<History>>,
     running: BTreeMap<String, Running>,
+    /// The handlers.
     tasks: JoinSet<(String, u64)>,
+    /// What is being said to the coordinator. Whatever is not said by the end is
+    /// dropped: the end of the session says it all.
+    errands: JoinSet<()>,
     latest: Assignment,
     /// Grants, by bucket and fence, that were given back, or are being. Work on
     /// them never begins again, whatever an older answer says of them.
@@ -316,6 +321,7 @@ impl<H: Handler> Runner<H> {
                         Happened::Over
                     }
                 },
+                Some(_) = self.errands.join_next(), if !self.errands.is_empty() => continue,
                 () = leave.cancelled(), if !self.leaving => Happened::Leave,
                 () = tokio::time::sleep_until(patience), if self.leaving => Happened::Impatient,
             };
@@ -342,8 +348,9 @@ impl<H: Handler> Runner<H> {
                     patience = Instant::now() + LEAVE_PATIENCE;
                     self.ask_to_be_drained();
                 }
+                // Nobody asks for the rest: it is stopped, and left with the session.
                 Happened::Impatient => {
-                    self.stop_all_for_leaving();
+                    self.ask_all();
                     patience = Instant::now() + self.handler.stop_timeout();
                 }
                 Happened::NoMember if self.leaving => break Ended::Left,
@@ -401,7 +408,6 @@ impl<H: Handler> Runner<H> {
             } else if self.latest.release.contains(bucket) && !running.releasing {
                 running.releasing = true;
                 running.cancel.cancel();
-                kill_after(self.handler.stop_timeout(), running.kill.clone());
             }
         }
         self.given_up.retain(|bucket, fence| granted.get(bucket.as_str()).is_some_and(|g| g.fence == *fence));
@@ -425,10 +431,12 @@ impl<H: Handler> Runner<H> {
     fn start(&mut self, grant: &Grant) {
         let (cancel, kill) = (CancellationToken::new(), CancellationToken::new());
         let lease = Lease::new(self.session.clone(), (&self.pool, &self.member), grant, cancel.clone());
-        let running = Running { fence: grant.fence, cancel, kill: kill.clone(), releasing: false };
+        let running =
+            Running { fence: grant.fence, cancel: cancel.clone(), kill: kill.clone(), releasing: false };
         self.running.insert(grant.bucket.clone(), running);
         let handler = Arc::clone(&self.handler);
         let history = self.history.clone();
+        let stop = running_out(cancel, handler.stop_timeout());
         let event = HistoryEvent {
             pool: self.pool.clone(),
             bucket: grant.bucket.clone(),
@@ -443,6 +451,7 @@ impl<H: Handler> Runner<H> {
             tokio::select! {
                 () = work(&*handler, lease) => {}
                 () = kill.cancelled() => {}
+                () = stop => {}
             }
             record(history.as_deref(), &event, false);
             (bucket, fence)
@@ -466,7 +475,7 @@ impl<H: Handler> Runner<H> {
     fn release(&mut self, bucket: String, fence: u64) {
         self.given_up.insert(bucket.clone(), fence);
         let (session, pool) = (self.session.clone(), self.pool.clone());
-        tokio::spawn(async move {
+        self.errands.spawn(async move {
             let path = Client::path(["v1", "pools", &pool, "buckets", &bucket, "release"]);
             while *session.lease().borrow() != LeaseState::Ended {
                 let released: Result<serde_json::Value, _> =
@@ -485,9 +494,9 @@ impl<H: Handler> Runner<H> {
         });
     }
 
-    fn ask_to_be_drained(&self) {
+    fn ask_to_be_drained(&mut self) {
         let (session, pool, member) = (self.session.clone(), self.pool.clone(), self.member.clone());
-        tokio::spawn(async move {
+        self.errands.spawn(async move {
             let path = Client::path(["v1", "pools", &pool, "members", &member, "drain"]);
             let drained: Result<serde_json::Value, _> =
                 session.request(Method::POST, &path, None::<&()>, Repeat::Safe).await;
@@ -497,21 +506,13 @@ impl<H: Handler> Runner<H> {
         });
     }
 
-    /// Nobody asks for the rest: it is stopped, and left with the session.
-    fn stop_all_for_leaving(&mut self) {
-        for running in self.running.values_mut() {
-            running.cancel.cancel();
-            kill_after(self.handler.stop_timeout(), running.kill.clone());
-        }
-    }
-
-    fn ask_all(&mut self) {
+    fn ask_all(&self) {
         for running in self.running.values() {
             running.cancel.cancel();
         }
     }
 
-    fn end_all(&mut self) {
+    fn end_all(&self) {
         for running in self.running.values() {
             running.cancel.cancel();
             running.kill.cancel();
@@ -526,13 +527,10 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-fn kill_after(grace: Duration, kill: CancellationToken) {
-    tokio::spawn(async move {
-        tokio::select! {
-            () = tokio::time::sleep(grace) => kill.cancel(),
-            () = kill.cancelled() => {}
-        }
-    });
+/// Returns when a handler that was asked to stop has had its time for that.
+async fn running_out(asked: CancellationToken, time: Duration) {
+    asked.cancelled().await;
+    tokio::time::sleep(time).await;
 }
 
 fn record(history: Option<&History>, event: &HistoryEvent, began: bool) {

@@ -95,24 +95,32 @@ async fn delete(
 ) -> ApiResult<StatusCode> {
     check_name(&bucket)?;
     service.catch_up().await?;
-    with_pool(&service, &pool, |view| {
-        let row = view.rows.get(&Bucket::new(&bucket));
-        match row.and_then(|entry| entry.row.primary()).filter(|owner| view.is_living(owner)) {
-            Some(owner) => Err(ApiError::new(
-                Code::Conflict,
-                format!(
-                    "bucket {bucket:?} of pool {pool:?} is {}'s, and so is its checkpoint: stop the members first",
-                    owner.member
-                ),
-            )),
-            None => Ok(()),
+    let fence = with_pool(&service, &pool, |view| {
+        let entry = view.rows.get(&Bucket::new(&bucket));
+        match entry.and_then(|entry| entry.row.primary()).filter(|owner| view.is_living(owner)) {
+            Some(owner) => Err(owned(&pool, &bucket, &owner.member)),
+            None => Ok(entry.map(|entry| entry.fence)),
         }
     })?;
-    let op = Op::Delete { path: layout::checkpoint(&pool, &bucket), version: None };
-    match service.op(None, op).await {
-        Err(ServiceError::Refused(Refusal::NoNode { .. })) => Err(no_checkpoint(&pool, &bucket)),
-        other => other.map(|_| StatusCode::NO_CONTENT).map_err(ApiError::from),
+    let path = layout::checkpoint(&pool, &bucket);
+    let version = service.replica.read().state.tree().get(&path).map(|node| node.version);
+    // The bucket may get an owner meanwhile, and that one may write.
+    let guard = fence.map(|fence| Op::CheckFence { path: layout::row(&pool, &bucket), fence });
+    let ops = guard.into_iter().chain([Op::Delete { path, version }]).collect();
+    match service.multi(None, ops).await {
+        outcome if refused_with(&outcome, |r| matches!(r, Refusal::NoNode { .. })) => {
+            Err(no_checkpoint(&pool, &bucket))
+        }
+        outcome if refused_with(&outcome, |_| true) => Err(owned(&pool, &bucket, "somebody")),
+        outcome => outcome.map(|_| StatusCode::NO_CONTENT).map_err(ApiError::from),
     }
+}
+
+fn owned(pool: &str, bucket: &str, member: &str) -> ApiError {
+    let message = format!(
+        "bucket {bucket:?} of pool {pool:?} is {member}'s, and so is its checkpoint: stop the members first"
+    );
+    ApiError::new(Code::Conflict, message)
 }
 
 fn no_checkpoint(pool: &str, bucket: &str) -> ApiError {

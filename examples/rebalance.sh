@@ -70,7 +70,7 @@ tell() {
 
 say "three coordinators, from three command lines"
 for id in 1 2 3; do
-    "$rota" coordinator --id $id --data "$home/$id" --http "${http[id]}" --peer "${peers[id]}" \
+    "$rota" coordinator --id $id --data "$home/$id" --http "${http[id]}" --peer "${peers[id]}" --zookeeper off \
         --peers "$founders" >"$home/coordinator-$id.log" 2>&1 &
     pids[coordinator-$id]=$!
     disown

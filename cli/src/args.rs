@@ -85,6 +85,7 @@ pub(crate) enum Command {
     Session(commands::session::SessionCommand),
     #[command(subcommand)]
     Cluster(commands::cluster::ClusterCommand),
+    Digest(commands::digest::DigestArgs),
     Completions(commands::completions::CompletionsArgs),
 }
 

@@ -14,7 +14,7 @@ use rota_client::Client;
 use rota_collector::agent::register::Registration;
 use rota_collector::agent::{self, AgentConfig, AgentOptions};
 use rota_collector::collector::{self, CollectorConfig, gaps};
-use rota_coordinator::config::{Config, Limits, Timing};
+use rota_coordinator::config::{Config, Limits, Timing, Zookeeper};
 use rota_coordinator::parts::{Parts, SystemClock, SystemEntropy, TcpDialer};
 use rota_coordinator::server::Server;
 use rota_protocol::http::{ItemBody, JoinPool, MemberBody};
@@ -41,10 +41,15 @@ async fn coordinator(dir: &Path) -> (Server, Client) {
         http_address: http.to_string(),
         timing: Timing::default(),
         limits: Limits::default(),
+        zookeeper: Zookeeper::default(),
+        zookeeper_address: None,
+        zookeeper_tls_address: None,
+        super_digest: None,
     };
     let parts = Parts {
         peer_listener: Box::new(peer_listener),
         http_listener: Box::new(http_listener),
+        zookeeper_listener: None,
         dialer: Arc::new(TcpDialer),
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy),

@@ -1,8 +1,11 @@
 //! A server's configuration: every field with its default and bounds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use rota_core::state::Faces;
 use serde::{Deserialize, Serialize};
+
+use crate::zk::ALL_WORDS;
 
 /// Configuration of one server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,10 +20,36 @@ pub struct Config {
     pub founders: BTreeMap<u64, String>,
     /// Where clients reach this server's HTTP face, as told to others.
     pub http_address: String,
+    /// Where clients reach it by ZooKeeper's protocol, if it speaks that.
+    pub zookeeper_address: Option<String>,
+    /// The same over TLS.
+    pub zookeeper_tls_address: Option<String>,
     /// Raft's timing.
     pub timing: Timing,
     /// Limits of what clients may ask.
     pub limits: Limits,
+    /// What only clients of ZooKeeper's protocol meet.
+    pub zookeeper: Zookeeper,
+    /// `USER:DIGEST` of the super user, whom no access control list stops. See
+    /// [`digest`](crate::digest).
+    pub super_digest: Option<String>,
+}
+
+/// What clients of ZooKeeper's protocol meet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Zookeeper {
+    /// Longest packet of a client, in bytes; ZooKeeper's `jute.maxbuffer`. Default
+    /// 1,048,575.
+    pub packet_bytes_max: usize,
+    /// Longest answer, in bytes: instead of a longer one, the client is told that it
+    /// cannot be encoded. Default 16 MiB.
+    pub answer_bytes_max: usize,
+    /// Connections from one address; 0 for any number. Default 4,096.
+    pub connections_per_address_max: usize,
+    /// The four-letter words that are answered. Default `isro mntr ruok srvr`.
+    pub words: BTreeSet<String>,
+    /// Whether a server without a leader goes on for clients that only read.
+    pub read_only: bool,
 }
 
 /// Raft's timing, in milliseconds.
@@ -57,6 +86,26 @@ impl Default for Timing {
     }
 }
 
+impl Zookeeper {
+    /// Every four-letter word that there is.
+    #[must_use]
+    pub fn all_words() -> BTreeSet<String> {
+        ALL_WORDS.map(str::to_owned).into()
+    }
+}
+
+impl Default for Zookeeper {
+    fn default() -> Self {
+        Self {
+            packet_bytes_max: 1024 * 1024 - 1,
+            answer_bytes_max: 16 * 1024 * 1024,
+            connections_per_address_max: 4096,
+            words: ["isro", "mntr", "ruok", "srvr"].map(str::to_owned).into(),
+            read_only: false,
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -70,6 +119,12 @@ impl Default for Limits {
 }
 
 impl Config {
+    /// How clients reach this server.
+    #[must_use]
+    pub fn faces(&self) -> Faces {
+        Faces { http: self.http_address.clone(), zookeeper: self.zookeeper_address.clone() }
+    }
+
     /// All that is wrong with the configuration, in words; empty if it is sound.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
@@ -119,6 +174,29 @@ impl Config {
             l.snapshot_log_bytes >= 4096,
             format!("snapshot_log_bytes ({}) must be at least 4 KiB", l.snapshot_log_bytes),
         );
+        let z = &self.zookeeper;
+        check(
+            (1024..=8 * 1024 * 1024).contains(&z.packet_bytes_max),
+            format!("packet_bytes_max ({}) must be from 1 KiB to 8 MiB", z.packet_bytes_max),
+        );
+        check(
+            z.answer_bytes_max >= z.packet_bytes_max && z.answer_bytes_max <= 1024 * 1024 * 1024,
+            format!(
+                "answer_bytes_max ({}) must be from packet_bytes_max ({}) to 1 GiB",
+                z.answer_bytes_max, z.packet_bytes_max
+            ),
+        );
+        for word in &z.words {
+            check(
+                ALL_WORDS.contains(&word.as_str()),
+                format!("{word:?} is none of the four-letter words {}", ALL_WORDS.join(" ")),
+            );
+        }
+        check(
+            self.super_digest.as_ref().is_none_or(|digest| digest.contains(':')),
+            "the super user's digest must be USER:DIGEST, as `rota digest USER:PASSWORD` prints it"
+                .to_owned(),
+        );
         faults
     }
 }
@@ -134,8 +212,12 @@ mod tests {
             cluster: "rota".into(),
             founders: [(1, "a:1".to_owned())].into(),
             http_address: "a:2".into(),
+            zookeeper_address: None,
+            zookeeper_tls_address: None,
             timing: Timing::default(),
             limits: Limits::default(),
+            zookeeper: Zookeeper::default(),
+            super_digest: None,
         };
         assert_eq!(sound.faults(), Vec::<String>::new());
         let unsound = Config {

@@ -67,6 +67,15 @@ impl Desk {
         }
     }
 
+    /// Clients gave signs of life: the sessions for which it is too late.
+    pub(crate) async fn touch(&self, sessions: Vec<SessionId>) -> Result<Vec<SessionId>, DeskError> {
+        let seen = self.replica.read().state.zxid();
+        match self.ask(Call::Touch { sessions, seen }).await? {
+            Answer::Touched { gone } => Ok(gone),
+            _ => Err(DeskError::NoLeader),
+        }
+    }
+
     /// Waits until this server has applied every write that was acknowledged
     /// before now.
     pub(crate) async fn catch_up(&self) -> Result<(), DeskError> {
@@ -177,6 +186,7 @@ impl Desk {
             Call::KeepAlive { session, password, reports, seen } => {
                 self.answer_keep_alive(session, password, reports, seen).await
             }
+            Call::Touch { sessions, seen } => self.answer_touch(&sessions, seen).await,
             Call::ReadIndex => {
                 self.group.read_index().await.map(Answer::ReadIndex).map_err(|_| CallError::NotLeader)
             }
@@ -219,15 +229,19 @@ impl Desk {
         if !self.group.holds_lease().await || self.liveness.term() != Some(term) {
             return Err(CallError::NotLeader);
         }
-        self.liveness
-            .heard(session, timeout_ms, received_at, reports)
-            .map_err(|_| CallError::SessionExpired)?;
-        // Its end may have been decided, applied and forgotten since we looked.
-        if self.replica.read().state.session(session).is_none() {
-            self.liveness.forget(session);
-            return Err(CallError::SessionExpired);
-        }
+        self.liveness.heard(session, received_at, reports).map_err(|_| CallError::SessionExpired)?;
         Ok(Answer::KeptAlive { timeout_ms })
+    }
+
+    async fn answer_touch(&self, sessions: &[SessionId], seen: Zxid) -> Result<Answer, CallError> {
+        let received_at = Instant::now();
+        let term = self.liveness.term().ok_or(CallError::NotLeader)?;
+        let caught_up = tokio::time::timeout(CATCH_UP_TIMEOUT, self.replica.reached(seen)).await;
+        caught_up.map_err(|_| CallError::NotLeader)?;
+        if !self.group.holds_lease().await || self.liveness.term() != Some(term) {
+            return Err(CallError::NotLeader);
+        }
+        Ok(Answer::Touched { gone: self.liveness.touch(sessions, received_at) })
     }
 
     async fn answer_transfer(&self, server: u64) -> Result<Answer, CallError> {

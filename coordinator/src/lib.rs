@@ -9,6 +9,7 @@
 //! [`server`] is the composition root: it builds everything from the [`parts`]
 //! it is given and stops it in order.
 
+mod auth;
 pub mod config;
 mod controllers;
 mod desk;
@@ -24,6 +25,8 @@ mod service;
 mod sessions;
 mod store;
 mod tasks;
+mod zk;
 
+pub use auth::digest;
 pub use http::openapi;
 pub use store::StoreError;

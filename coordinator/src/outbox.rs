@@ -1,29 +1,71 @@
 //! What this server has submitted and not yet seen applied.
 //!
-//! Units leave in order and get a number each; the number is remembered in the
-//! replicated state. So a unit may be sent again, to the next leader or to the
-//! same one, whenever it is not certain that it arrived: it takes effect once,
-//! and none overtakes another. Whoever submitted it is answered by this server,
-//! when this server applies it.
+//! Commands gather in a unit until the sender takes it. Units leave in order and
+//! get a number each; the number is remembered in the replicated state. So a unit
+//! may be sent again, to the next leader or to the same one, whenever it is not
+//! certain that it arrived: it takes effect once, and none overtakes another.
+//! Whoever submitted a command is answered by this server, when this server
+//! applies it.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::mem;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use rota_core::batch::{AppliedUnit, Origin, encode_unit};
-use rota_core::state::{Applied, Command, Submitted};
+use rota_core::batch::{Fate, Origin, encode_command, seal_unit};
+use rota_core::state::{Command, Refusal, Reply, State, Submitted};
 use tokio::sync::{Notify, oneshot};
 
-/// Units that may be unresolved at once. At the bound, clients are told to try
-/// again after a pause.
-const UNITS_MAX: usize = 65_536;
+/// Commands that may be unresolved at once. At the bound, whoever submits waits or
+/// is told to try again after a pause.
+const COMMANDS_MAX: usize = 65_536;
 /// Bytes of units that may be unresolved at once.
 const BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes at which a unit is closed.
+const UNIT_BYTES_MAX: usize = 64 * 1024;
 
 /// The bounds are reached: the cluster is behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many writes wait for the leader")]
 pub(crate) struct Overloaded;
+
+/// What became of a command.
+pub(crate) type Outcome = Result<Reply, Refusal>;
+
+/// Somebody who has several commands under way and hears of each, in their order.
+pub(crate) trait Listens: Send + Sync {
+    /// The next of the commands was applied and left the state as it is now.
+    fn resolved(self: Arc<Self>, state: &State, outcome: Outcome);
+    /// Nobody will know what became of the next of the commands.
+    fn lost(self: Arc<Self>);
+}
+
+/// Whom to tell what became of a command.
+pub(crate) enum Waiter {
+    /// One who waits for this command alone. To be dropped is to hear that nobody
+    /// knows.
+    Once(oneshot::Sender<Outcome>),
+    /// One who has several under way.
+    Each(Arc<dyn Listens>),
+}
+
+impl Waiter {
+    /// Tells what the command brought about.
+    pub(crate) fn resolved(self, state: &State, outcome: Outcome) {
+        match self {
+            // A client that gave up waiting is not told.
+            Self::Once(sender) => drop(sender.send(outcome)),
+            Self::Each(listener) => listener.resolved(state, outcome),
+        }
+    }
+
+    fn lost(self) {
+        match self {
+            Self::Once(sender) => drop(sender),
+            Self::Each(listener) => listener.lost(),
+        }
+    }
+}
 
 /// The units of one start of this server.
 pub(crate) struct Outbox {
@@ -32,11 +74,20 @@ pub(crate) struct Outbox {
     inner: Mutex<Inner>,
     /// Wakes the sender: there is more to send, or something to send again.
     wake: Notify,
+    /// Wakes those who wait for room.
+    room: Notify,
 }
 
+#[derive(Default)]
 struct Inner {
-    next_seq: u64,
+    /// Units that were closed.
+    sealed: u64,
     unresolved: VecDeque<Unit>,
+    /// The unit that is still being filled.
+    payload: Vec<u8>,
+    waiters: VecDeque<Waiter>,
+    /// Commands and bytes of all of them.
+    commands: usize,
     bytes: usize,
     /// A unit was skipped: begin again from the first unresolved one.
     resend: bool,
@@ -45,13 +96,13 @@ struct Inner {
 struct Unit {
     seq: u64,
     bytes: Bytes,
-    reply: oneshot::Sender<Vec<Applied>>,
+    /// Of the commands that are not resolved yet.
+    waiters: VecDeque<Waiter>,
 }
 
 impl Outbox {
     pub(crate) fn new(server: u64, boot: u64) -> Self {
-        let inner = Inner { next_seq: 1, unresolved: VecDeque::new(), bytes: 0, resend: false };
-        Self { server, boot, inner: Mutex::new(inner), wake: Notify::new() }
+        Self { server, boot, inner: Mutex::default(), wake: Notify::new(), room: Notify::new() }
     }
 
     /// Whose it is.
@@ -63,47 +114,89 @@ impl Outbox {
         self.inner.lock().expect("no code panics while it holds this")
     }
 
-    /// Takes in commands. What they bring about is told when this server has
-    /// applied them, in the order of submission.
-    pub(crate) fn submit(&self, commands: &[Command]) -> Result<oneshot::Receiver<Vec<Applied>>, Overloaded> {
-        let (reply, receiver) = oneshot::channel();
-        let mut inner = self.lock();
-        if inner.unresolved.len() >= UNITS_MAX || inner.bytes >= BYTES_MAX {
+    /// Takes in a command. What it brings about is told when this server has applied
+    /// it, in the order of submission.
+    pub(crate) fn submit(&self, command: &Command, waiter: Waiter) -> Result<(), Overloaded> {
+        if self.lock().is_full() {
             return Err(Overloaded);
         }
-        let seq = inner.next_seq;
-        let origin = Origin { server: self.server, unit: Submitted { boot: self.boot, seq } };
-        let bytes = encode_unit(origin, commands);
-        inner.next_seq += 1;
-        inner.bytes += bytes.len();
-        inner.unresolved.push_back(Unit { seq, bytes, reply });
-        drop(inner);
-        self.wake.notify_one();
-        Ok(receiver)
+        self.submit_anyway(command, waiter);
+        Ok(())
     }
 
-    /// Takes note of a unit's fate, if it is one of ours.
-    pub(crate) fn resolve(&self, unit: AppliedUnit) {
-        if unit.origin.server != self.server || unit.origin.unit.boot != self.boot {
+    /// The same for those who have waited for [room](Self::room).
+    pub(crate) fn submit_anyway(&self, command: &Command, waiter: Waiter) {
+        let mut inner = self.lock();
+        let before = inner.payload.len();
+        inner.payload = encode_command(command, mem::take(&mut inner.payload));
+        inner.bytes += inner.payload.len() - before;
+        inner.commands += 1;
+        inner.waiters.push_back(waiter);
+        if inner.payload.len() >= UNIT_BYTES_MAX {
+            self.seal(&mut inner);
+        }
+        drop(inner);
+        self.wake.notify_one();
+    }
+
+    /// Whether it takes no more.
+    pub(crate) fn is_full(&self) -> bool {
+        self.lock().is_full()
+    }
+
+    /// Returns when there may be room for a command.
+    pub(crate) async fn room(&self) {
+        loop {
+            let freed = self.room.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if !self.lock().is_full() {
+                return;
+            }
+            freed.await;
+        }
+    }
+
+    fn seal(&self, inner: &mut Inner) {
+        if inner.waiters.is_empty() {
             return;
         }
-        let mut inner = self.lock();
-        let seq = unit.origin.unit.seq;
-        match unit.applied {
-            Some(applied) => {
-                inner.forget_below(seq);
-                if inner.unresolved.front().is_some_and(|u| u.seq == seq)
-                    && let Some(resolved) = inner.pop()
-                {
-                    // A client that gave up waiting is not told.
-                    drop(resolved.reply.send(applied));
+        inner.sealed += 1;
+        let seq = inner.sealed;
+        let origin = Origin { server: self.server, unit: Submitted { boot: self.boot, seq } };
+        let payload = mem::take(&mut inner.payload);
+        let bytes = seal_unit(origin, &payload);
+        inner.bytes += bytes.len() - payload.len();
+        let waiters = mem::take(&mut inner.waiters);
+        inner.unresolved.push_back(Unit { seq, bytes, waiters });
+    }
+
+    /// Takes note of what became of a part of a batch, if it is one of ours.
+    pub(crate) fn resolve(&self, state: &State, origin: Origin, fate: Fate) {
+        if origin.server != self.server || origin.unit.boot != self.boot {
+            return;
+        }
+        let seq = origin.unit.seq;
+        match fate {
+            Fate::Applied(_, applied) => {
+                let (lost, waiter) = {
+                    let mut inner = self.lock();
+                    (inner.forget_below(seq), inner.resolve_next(seq))
+                };
+                // Not under the lock: they may submit.
+                lost.into_iter().for_each(Waiter::lost);
+                if let Some(waiter) = waiter {
+                    waiter.resolved(state, applied.reply);
+                }
+                self.room.notify_waiters();
+            }
+            Fate::Skipped => {
+                let mut inner = self.lock();
+                if inner.unresolved.front().is_some_and(|first| seq > first.seq) {
+                    inner.resend = true;
+                    self.wake.notify_one();
                 }
             }
-            None if inner.unresolved.front().is_some_and(|first| seq > first.seq) => {
-                inner.resend = true;
-                self.wake.notify_one();
-            }
-            None => {}
         }
     }
 
@@ -112,8 +205,10 @@ impl Outbox {
     /// they brought about.
     pub(crate) fn restored(&self, last: Option<Submitted>) {
         let Some(last) = last.filter(|last| last.boot == self.boot) else { return };
-        self.lock().forget_below(last.seq + 1);
+        let lost = self.lock().forget_below(last.seq + 1);
+        lost.into_iter().for_each(Waiter::lost);
         self.wake.notify_one();
+        self.room.notify_waiters();
     }
 
     /// The first unit that is not resolved.
@@ -124,8 +219,9 @@ impl Outbox {
     /// Units after `cursor`, in order, at most `bytes_max` of them (and at least
     /// one, if there is any), and the new cursor.
     pub(crate) fn after(&self, cursor: u64, bytes_max: usize) -> (Vec<Bytes>, u64) {
-        let inner = self.lock();
-        let first = inner.unresolved.front().map_or(inner.next_seq, |u| u.seq);
+        let mut inner = self.lock();
+        self.seal(&mut inner);
+        let first = inner.unresolved.front().map_or(inner.sealed + 1, |u| u.seq);
         let skip = usize::try_from((cursor + 1).saturating_sub(first)).unwrap_or(usize::MAX);
         let mut bytes = 0;
         let units: Vec<Bytes> = inner
@@ -144,14 +240,14 @@ impl Outbox {
         (units, end)
     }
 
-    /// How many units are unresolved.
+    /// How many commands are unresolved.
     pub(crate) fn len(&self) -> usize {
-        self.lock().unresolved.len()
+        self.lock().commands
     }
 
     /// Whether sending must begin again; asking clears it.
     pub(crate) fn take_resend(&self) -> bool {
-        std::mem::take(&mut self.lock().resend)
+        mem::take(&mut self.lock().resend)
     }
 
     /// Returns when there may be something to send.
@@ -161,39 +257,65 @@ impl Outbox {
 }
 
 impl Inner {
-    fn pop(&mut self) -> Option<Unit> {
-        let unit = self.unresolved.pop_front()?;
-        self.bytes -= unit.bytes.len();
-        Some(unit)
+    fn is_full(&self) -> bool {
+        self.commands >= COMMANDS_MAX || self.bytes >= BYTES_MAX
     }
 
-    /// Drops the units before `seq`: whoever waits hears that the outcome is not
-    /// known.
-    fn forget_below(&mut self, seq: u64) {
-        while self.unresolved.front().is_some_and(|unit| unit.seq < seq) {
-            drop(self.pop());
+    /// Who waits for the next command of the unit `seq`, if it is the first one that
+    /// is not resolved.
+    fn resolve_next(&mut self, seq: u64) -> Option<Waiter> {
+        let unit = self.unresolved.front_mut().filter(|unit| unit.seq == seq)?;
+        let waiter = unit.waiters.pop_front()?;
+        self.commands -= 1;
+        if unit.waiters.is_empty() {
+            self.bytes -= unit.bytes.len();
+            self.unresolved.pop_front();
         }
+        Some(waiter)
+    }
+
+    /// Drops the units before `seq`, and says who waits for them.
+    fn forget_below(&mut self, seq: u64) -> Vec<Waiter> {
+        let mut lost = Vec::new();
+        while self.unresolved.front().is_some_and(|unit| unit.seq < seq) {
+            let Some(unit) = self.unresolved.pop_front() else { break };
+            self.bytes -= unit.bytes.len();
+            self.commands -= unit.waiters.len();
+            lost.extend(unit.waiters);
+        }
+        lost
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rota_core::state::SessionId;
+    use rota_core::state::{Applied, SessionId};
 
-    fn close(n: u64) -> Command {
-        Command::CloseSession { session: SessionId(n) }
+    /// A command, sealed in a unit of its own.
+    fn submit(outbox: &Outbox, n: u64) -> oneshot::Receiver<Outcome> {
+        let (sender, receiver) = oneshot::channel();
+        outbox.submit(&Command::CloseSession { session: SessionId(n) }, Waiter::Once(sender)).unwrap();
+        outbox.seal(&mut outbox.lock());
+        receiver
     }
 
     fn fate(outbox: &Outbox, seq: u64, applied: bool) {
         let origin = Origin { server: outbox.server, unit: Submitted { boot: outbox.boot, seq } };
-        outbox.resolve(AppliedUnit { origin, applied: applied.then(Vec::new) });
+        let fate = match applied {
+            true => {
+                let reply = Ok(Reply::SessionClosed { session: SessionId(seq) });
+                Fate::Applied(0, Applied { reply, events: vec![] })
+            }
+            false => Fate::Skipped,
+        };
+        outbox.resolve(&State::new(), origin, fate);
     }
 
     #[tokio::test]
     async fn units_leave_in_order_and_again_from_the_first_unresolved() {
         let outbox = Outbox::new(1, 7);
-        let replies: Vec<_> = (1..=3).map(|n| outbox.submit(&[close(n)]).unwrap()).collect();
+        let replies: Vec<_> = (1..=3).map(|n| submit(&outbox, n)).collect();
         let (units, cursor) = outbox.after(0, usize::MAX);
         assert_eq!((units.len(), cursor), (3, 3));
         fate(&outbox, 1, true);
@@ -206,15 +328,38 @@ mod tests {
         fate(&outbox, 2, true);
         fate(&outbox, 3, true);
         for reply in replies {
-            assert!(reply.await.unwrap().is_empty());
+            assert!(reply.await.is_ok());
         }
-        assert_eq!(outbox.len(), 0);
+        assert_eq!((outbox.len(), outbox.lock().bytes), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn commands_gather_in_a_unit_until_it_is_sent() {
+        let outbox = Outbox::new(1, 7);
+        let replies: Vec<_> = (1..=3u64)
+            .map(|n| {
+                let (sender, receiver) = oneshot::channel();
+                let command = Command::CloseSession { session: SessionId(n) };
+                outbox.submit(&command, Waiter::Once(sender)).unwrap();
+                receiver
+            })
+            .collect();
+        assert_eq!(outbox.after(0, usize::MAX).0.len(), 1);
+        assert_eq!(outbox.len(), 3);
+        for _ in 0..3 {
+            assert_eq!(outbox.front(), Some(1));
+            fate(&outbox, 1, true);
+        }
+        assert_eq!(outbox.front(), None);
+        for reply in replies {
+            assert!(reply.await.is_ok());
+        }
     }
 
     #[tokio::test]
     async fn what_a_snapshot_has_is_not_waited_for() {
         let outbox = Outbox::new(1, 7);
-        let [first, second, third] = [1, 2, 3].map(|n| outbox.submit(&[close(n)]).unwrap());
+        let [first, second, third] = [1, 2, 3].map(|n| submit(&outbox, n));
         outbox.restored(Some(Submitted { boot: 6, seq: 9 }));
         assert_eq!(outbox.len(), 3, "that was another start of this server");
         outbox.restored(Some(Submitted { boot: 7, seq: 2 }));
@@ -222,17 +367,31 @@ mod tests {
         assert_eq!(outbox.front(), Some(3));
         fate(&outbox, 3, true);
         assert!(third.await.is_ok());
-        let fourth = outbox.submit(&[close(4)]).unwrap();
-        let fifth = outbox.submit(&[close(5)]).unwrap();
+        let fourth = submit(&outbox, 4);
+        let fifth = submit(&outbox, 5);
         fate(&outbox, 5, true);
         assert!(fourth.await.is_err() && fifth.await.is_ok());
         assert_eq!((outbox.len(), outbox.lock().bytes), (0, 0));
     }
 
+    #[tokio::test]
+    async fn a_full_outbox_takes_nothing_until_something_is_resolved() {
+        let outbox = Outbox::new(1, 7);
+        outbox.lock().commands = COMMANDS_MAX;
+        let (sender, _receiver) = oneshot::channel();
+        let command = Command::CloseSession { session: SessionId(1) };
+        assert_eq!(outbox.submit(&command, Waiter::Once(sender)), Err(Overloaded));
+        outbox.lock().commands = 0;
+        outbox.room().await;
+        let reply = submit(&outbox, 1);
+        fate(&outbox, 1, true);
+        assert!(reply.await.is_ok());
+    }
+
     #[test]
     fn a_portion_has_a_bound_and_at_least_one_unit() {
         let outbox = Outbox::new(1, 7);
-        let _replies: Vec<_> = (1..=3).map(|n| outbox.submit(&[close(n)]).unwrap()).collect();
+        let _replies: Vec<_> = (1..=3).map(|n| submit(&outbox, n)).collect();
         let (units, cursor) = outbox.after(0, 1);
         assert_eq!((units.len(), cursor), (1, 1));
         let (units, cursor) = outbox.after(cursor, usize::MAX);

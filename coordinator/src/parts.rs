@@ -53,6 +53,8 @@ pub struct Parts {
     pub peer_listener: Box<dyn Accept>,
     /// Takes in HTTP clients.
     pub http_listener: Box<dyn Accept>,
+    /// Takes in clients of ZooKeeper's protocol, if any.
+    pub zookeeper_listener: Option<Box<dyn Accept>>,
     /// Reaches other servers.
     pub dialer: Arc<dyn Dial>,
     /// Tells the time.

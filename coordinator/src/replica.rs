@@ -8,14 +8,17 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 use rota_core::Zxid;
-use rota_core::batch::{self, Batch};
+use rota_core::batch::{self, Batch, Fate};
 use rota_core::events::EventLog;
 use rota_core::pool::Pools;
-use rota_core::state::{Event, Reply, State};
+use rota_core::state::{Event, Reply, SessionId, State};
 use rota_protocol::peer::{LogId, Membership, SnapshotHead, Vote};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::outbox::Outbox;
+use crate::sessions::{LiveSession, Liveness};
+use crate::zk::Hub;
 
 /// Events that are remembered for watchers: some seconds at full load, hours
 /// at an ordinary one. At 150 bytes each, 15 MB.
@@ -36,13 +39,13 @@ pub(crate) struct Progress {
 pub(crate) struct Replica {
     inner: RwLock<Applied>,
     outbox: Arc<Outbox>,
+    liveness: Arc<Liveness>,
+    hub: Arc<Hub>,
     progress: watch::Sender<Progress>,
     pools: Mutex<BTreeMap<String, watch::Sender<Zxid>>>,
     /// Pools that changed since the assignment controller looked.
     dirty: Mutex<BTreeSet<String>>,
     dirtied: Notify,
-    /// Sessions were opened or closed.
-    sessions_changed: Notify,
     /// Bytes of batches applied since the last snapshot.
     log_bytes: Mutex<u64>,
 }
@@ -59,7 +62,7 @@ pub(crate) struct Applied {
 }
 
 impl Replica {
-    pub(crate) fn new(outbox: Arc<Outbox>) -> Self {
+    pub(crate) fn new(outbox: Arc<Outbox>, liveness: Arc<Liveness>, hub: Arc<Hub>) -> Self {
         let state = State::new();
         let inner = Applied {
             pools: Pools::load(&state),
@@ -73,11 +76,12 @@ impl Replica {
         Self {
             inner: RwLock::new(inner),
             outbox,
+            liveness,
+            hub,
             progress: watch::Sender::new(Progress::default()),
             pools: Mutex::default(),
             dirty: Mutex::default(),
             dirtied: Notify::new(),
-            sessions_changed: Notify::new(),
             log_bytes: Mutex::new(0),
         }
     }
@@ -131,28 +135,45 @@ impl Replica {
         let decoded = Batch::decode(bytes).map_err(io::Error::other)?;
         let mut inner = self.write();
         inner.compare_digests(decoded.header.checkpoint)?;
-        let units = batch::apply(&mut inner.state, decoded).map_err(io::Error::other)?;
-        inner.last = Some(at);
-        let events: Vec<Event> = units
-            .iter()
-            .flat_map(|u| u.applied.iter().flatten())
-            .flat_map(|a| a.events.iter().cloned())
-            .collect();
+        let mut events: Vec<Event> = Vec::new();
+        let mut refused = 0;
         let inner = &mut *inner;
+        let applied = batch::apply(&mut inner.state, decoded, |state, origin, fate| {
+            if let Fate::Applied(_, applied) = &fate {
+                refused += u32::from(applied.reply.is_err());
+                events.extend_from_slice(&applied.events);
+                self.hub.happened(&applied.events);
+            }
+            let changed = session_change(&fate);
+            self.outbox.resolve(state, origin, fate);
+            // Whoever asked for it has been answered.
+            if let Some(changed) = changed {
+                self.note_session(changed);
+            }
+        });
+        applied.map_err(io::Error::other)?;
+        inner.last = Some(at);
         let touched = inner.pools.follow(&inner.state, &events);
         inner.events.push(inner.state.zxid(), events);
         inner.remember_digest();
-        let replies = || units.iter().flat_map(|u| u.applied.iter().flatten()).map(|a| &a.reply);
-        let refused = u32::try_from(replies().filter(|reply| reply.is_err()).count()).unwrap_or(u32::MAX);
-        if replies().any(|r| matches!(r, Ok(Reply::SessionOpened | Reply::SessionClosed))) {
-            self.sessions_changed.notify_one();
-        }
-        for unit in units {
-            self.outbox.resolve(unit);
-        }
         self.note_dirty(touched);
         *self.lock_log_bytes() += len;
         Ok(refused)
+    }
+
+    fn note_session(&self, changed: SessionChange) {
+        let now = Instant::now();
+        match changed {
+            SessionChange::Opened(session) => self.liveness.opened(session, now),
+            SessionChange::Resumed(session) => {
+                self.liveness.opened(session, now);
+                self.hub.resumed(session.session, session.connection);
+            }
+            SessionChange::Closed(session) => {
+                self.liveness.closed(session);
+                self.hub.closed(session);
+            }
+        }
     }
 
     /// Takes over a state from a snapshot.
@@ -171,6 +192,8 @@ impl Replica {
         let submitted = inner.state.submitted(self.outbox.server());
         drop(inner);
         self.outbox.restored(submitted);
+        // Nobody here saw the events that led to this state.
+        self.hub.close_all();
         self.note_dirty(names);
         *self.lock_log_bytes() = 0;
     }
@@ -230,11 +253,6 @@ impl Replica {
         self.dirtied.notified().await;
     }
 
-    /// Returns when a session may have been opened or closed.
-    pub(crate) async fn sessions_changed(&self) {
-        self.sessions_changed.notified().await;
-    }
-
     /// Waits until the write `zxid` is applied here.
     pub(crate) async fn reached(&self, zxid: Zxid) {
         let mut progress = self.progress();
@@ -250,6 +268,28 @@ impl Replica {
     /// Takes note that a snapshot was taken.
     pub(crate) fn snapshot_taken(&self) {
         *self.lock_log_bytes() = 0;
+    }
+}
+
+/// What a command did to a session.
+#[derive(Debug, Clone, Copy)]
+enum SessionChange {
+    Opened(LiveSession),
+    Resumed(LiveSession),
+    Closed(SessionId),
+}
+
+fn session_change(fate: &Fate) -> Option<SessionChange> {
+    let Fate::Applied(_, applied) = fate else { return None };
+    match applied.reply {
+        Ok(Reply::SessionOpened { session, timeout_ms }) => {
+            Some(SessionChange::Opened(LiveSession { session, timeout_ms, connection: 0 }))
+        }
+        Ok(Reply::SessionResumed { session, timeout_ms, connection }) => {
+            Some(SessionChange::Resumed(LiveSession { session, timeout_ms, connection }))
+        }
+        Ok(Reply::SessionClosed { session }) => Some(SessionChange::Closed(session)),
+        _ => None,
     }
 }
 

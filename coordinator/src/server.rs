@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::Authority;
 use crate::config::Config;
 use crate::controllers::{self, Control};
 use crate::desk::Desk;
@@ -23,6 +24,7 @@ use crate::service::Service;
 use crate::sessions::Liveness;
 use crate::store::{Identity, LogStore, SnapshotStore, StoreError};
 use crate::tasks::Tasks;
+use crate::zk::{self, Hub, Zk};
 
 /// How often it is looked whether the log has grown enough for a snapshot.
 const SNAPSHOT_CHECK_PERIOD: Duration = Duration::from_secs(1);
@@ -81,7 +83,8 @@ impl Server {
         let log = LogStore::open(&parts.directory.join("log")).await?;
         let snapshots = SnapshotStore::open(&parts.directory.join("snapshots"))?;
         let outbox = Arc::new(Outbox::new(config.server, identity.boot));
-        let replica = Arc::new(Replica::new(Arc::clone(&outbox)));
+        let (liveness, hub) = (Arc::new(Liveness::default()), Arc::new(Hub::default()));
+        let replica = Arc::new(Replica::new(Arc::clone(&outbox), Arc::clone(&liveness), Arc::clone(&hub)));
         let machine = Machine::open(Arc::clone(&replica), snapshots.clone())?;
 
         let tasks = Tasks::new(CancellationToken::new());
@@ -92,7 +95,6 @@ impl Server {
         let (group, leadership) =
             Group::build(config.server, &config.cluster, &config.timing, log, machine, network).await?;
 
-        let liveness = Arc::new(Liveness::default());
         let caller = Caller::new(peers.clone(), tasks.clone());
         let desk = Arc::new(Desk::new(group.clone(), Arc::clone(&replica), Arc::clone(&liveness), caller));
         let (proposer, queue) = Proposer::new(group.clone(), Arc::clone(&replica), Arc::clone(&parts.clock));
@@ -113,10 +115,11 @@ impl Server {
         let control = Control {
             group: group.clone(),
             replica: Arc::clone(&replica),
-            liveness,
+            liveness: Arc::clone(&liveness),
             clock: Arc::clone(&parts.clock),
             lease_grace: Duration::from_millis(config.timing.election_max_ms),
         };
+        let authority = Authority::new(config.super_digest.clone());
         let service = Arc::new(Service {
             config,
             replica,
@@ -124,7 +127,10 @@ impl Server {
             desk,
             outbox,
             entropy: Arc::clone(&parts.entropy),
+            authority,
+            liveness,
         });
+        let zk = Arc::new(Zk::new(Arc::clone(&service), hub));
 
         tasks.spawn_lasting("peers", accept_peers(parts.peer_listener, peer_service));
         tasks.spawn_vital("raft", group.clone().run(leadership, peers));
@@ -136,9 +142,18 @@ impl Server {
         tasks.spawn_lasting("units", sender.run());
         tasks.spawn_lasting("controllers", controllers::run(control));
         tasks.spawn_lasting("snapshots", snapshot_when_due(Arc::clone(&service)));
-        tasks.spawn("address", http::announce_address(Arc::clone(&service)));
+        tasks.spawn("faces", http::announce(Arc::clone(&service)));
+        tasks.spawn_lasting("pulse", zk::run_pulse(Arc::clone(&zk)));
+        tasks.spawn_lasting("syncs", zk::run_syncs(Arc::clone(&zk)));
         let serve = serve_http(parts.http_listener, Arc::clone(&service), clients.clone());
-        let gone = clients_gone.clone().drop_guard();
+        let gone = Arc::new(clients_gone.clone().drop_guard());
+        if let Some(listener) = parts.zookeeper_listener {
+            let (serve, gone) = (zk::accept(zk, listener, clients.clone()), Arc::clone(&gone));
+            tasks.spawn_lasting("zookeeper", async move {
+                let _gone = gone;
+                serve.await;
+            });
+        }
         tasks.spawn_vital("http", async move {
             let _gone = gone;
             serve.await

@@ -6,16 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rota_core::Zxid;
-use rota_core::state::{Applied, Command, Op, Password, Refusal, Reply, SessionId};
+use rota_core::state::{Actor, Command, Op, Password, Refusal, Reply, SessionId};
 use rota_protocol::http::MemberReport;
 use rota_protocol::peer::{HeardMember, MembershipChange};
+use tokio::sync::oneshot;
 
+use crate::auth::Authority;
 use crate::config::Config;
 use crate::desk::{Desk, DeskError};
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Waiter};
 use crate::parts::Entropy;
 use crate::raft::Group;
 use crate::replica::Replica;
+use crate::sessions::Liveness;
 
 /// One server, as its faces see it.
 pub(crate) struct Service {
@@ -25,6 +28,8 @@ pub(crate) struct Service {
     pub(crate) desk: Arc<Desk>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) authority: Authority,
+    pub(crate) liveness: Arc<Liveness>,
 }
 
 /// Why something was not done.
@@ -59,50 +64,56 @@ impl Service {
 
     /// Has one command done, and waits until this server has applied it.
     pub(crate) async fn write(&self, command: Command) -> Result<Reply, ServiceError> {
-        let mut applied = self.write_all(&[command]).await?;
-        match applied.pop() {
-            Some(applied) => Ok(applied.reply?),
-            None => Err(ServiceError::OutcomeUnknown),
-        }
-    }
-
-    /// Has commands done, in order, each for itself.
-    pub(crate) async fn write_all(&self, commands: &[Command]) -> Result<Vec<Applied>, ServiceError> {
-        metrics::counter!(crate::metrics::WRITES).increment(commands.len() as u64);
-        let outcome = self.outbox.submit(commands).map_err(|_| ServiceError::Overloaded)?;
+        metrics::counter!(crate::metrics::WRITES).increment(1);
+        let (sender, outcome) = oneshot::channel();
+        self.outbox.submit(&command, Waiter::Once(sender)).map_err(|_| ServiceError::Overloaded)?;
         match tokio::time::timeout(self.request_timeout(), outcome).await {
-            Ok(Ok(applied)) => Ok(applied),
+            Ok(Ok(outcome)) => Ok(outcome?),
             _ => Err(ServiceError::OutcomeUnknown),
         }
     }
 
+    /// Has one command done for somebody who has waited for room.
+    pub(crate) fn submit(&self, command: &Command, waiter: Waiter) {
+        metrics::counter!(crate::metrics::WRITES).increment(1);
+        self.outbox.submit_anyway(command, waiter);
+    }
+
     /// Has one operation done.
-    pub(crate) async fn op(&self, session: Option<SessionId>, op: Op) -> Result<Reply, ServiceError> {
-        self.write(Command::Write { session, op }).await
+    pub(crate) async fn op(&self, by: Actor, op: Op) -> Result<Reply, ServiceError> {
+        self.write(Command::Write { by, op }).await
     }
 
     /// Has several operations done, or none.
-    pub(crate) async fn multi(
-        &self,
-        session: Option<SessionId>,
-        ops: Vec<Op>,
-    ) -> Result<Reply, ServiceError> {
-        self.write(Command::Multi { session, ops }).await
+    pub(crate) async fn multi(&self, by: Actor, ops: Vec<Op>) -> Result<Reply, ServiceError> {
+        self.write(Command::Multi { by, ops }).await
     }
 
     /// Opens a session. The timeout is brought within bounds.
     pub(crate) async fn open_session(&self, timeout_ms: u32) -> Result<(Credentials, u32), ServiceError> {
+        let timeout_ms = self.session_timeout(timeout_ms);
+        let who = self.new_credentials()?;
+        let Credentials { session, password } = who;
+        self.write(Command::OpenSession { session, password, timeout_ms }).await?;
+        Ok((who, timeout_ms))
+    }
+
+    /// A session's timeout that is as near to `timeout_ms` as the bounds allow.
+    pub(crate) fn session_timeout(&self, timeout_ms: u32) -> u32 {
         let limits = &self.config.limits;
-        let timeout_ms = timeout_ms.clamp(limits.session_min_ms, limits.session_max_ms);
+        timeout_ms.clamp(limits.session_min_ms, limits.session_max_ms)
+    }
+
+    /// A session's id and password that nobody has had and nobody can guess.
+    pub(crate) fn new_credentials(&self) -> Result<Credentials, ServiceError> {
         let mut chance = [0; 24];
         self.entropy.fill(&mut chance).map_err(ServiceError::Entropy)?;
         let [id @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = chance;
         let [_, _, _, _, _, _, _, _, password @ ..] = chance;
-        // Never 0, which stands for no session.
-        let session = SessionId(u64::from_le_bytes(id) | 1);
-        let password = Password(password);
-        self.write(Command::OpenSession { session, password, timeout_ms }).await?;
-        Ok((Credentials { session, password }, timeout_ms))
+        // Never 0, which stands for no session, and never with the highest bit, by
+        // which ZooKeeper tells the owners of other kinds of nodes.
+        let session = SessionId(u64::from_le_bytes(id) >> 1 | 1);
+        Ok(Credentials { session, password: Password(password) })
     }
 
     /// Makes sure that a session lives and is its client's, and counts this as

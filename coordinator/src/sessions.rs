@@ -14,6 +14,7 @@ use std::time::Duration;
 use rota_core::state::SessionId;
 use rota_protocol::http::MemberReport;
 use rota_protocol::peer::HeardMember;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// Buckets whose progress is remembered for one member.
@@ -27,18 +28,36 @@ const PROGRESS_BYTES_MAX: usize = 256;
 #[derive(Default)]
 pub(crate) struct Liveness {
     table: Mutex<Table>,
+    sooner: Notify,
+}
+
+/// A session that lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LiveSession {
+    pub(crate) session: SessionId,
+    pub(crate) timeout_ms: u32,
+    /// The number of its last connection.
+    pub(crate) connection: u32,
 }
 
 #[derive(Default)]
 struct Table {
     /// The term in which this server leads and has given everyone a timeout.
     term: Option<u64>,
-    deadlines: BTreeMap<SessionId, Instant>,
+    leases: BTreeMap<SessionId, Lease>,
     order: BTreeSet<(Instant, SessionId)>,
-    /// Decided to be over, and not applied yet: too late for a sign of life.
-    expiring: BTreeSet<SessionId>,
     /// What members said, by pool.
     heard: BTreeMap<String, BTreeMap<String, HeardMember>>,
+}
+
+/// What the leader knows of a session.
+#[derive(Debug, Clone, Copy)]
+struct Lease {
+    timeout_ms: u32,
+    connection: u32,
+    /// When it is over; `None` once that is decided, and not applied yet: too late
+    /// for a sign of life.
+    deadline: Option<Instant>,
 }
 
 /// The session cannot be kept alive here any more.
@@ -50,12 +69,13 @@ impl Liveness {
         self.table.lock().expect("no code panics while it holds this")
     }
 
-    /// This server leads, from now on, in `term`: everyone gets a full timeout.
-    pub(crate) fn begin(&self, term: u64, sessions: impl Iterator<Item = (SessionId, u32)>, now: Instant) {
+    /// This server leads, from now on, in `term`: everyone gets a full timeout. The
+    /// sessions must be those that are applied, and none be applied meanwhile.
+    pub(crate) fn begin(&self, term: u64, sessions: impl Iterator<Item = LiveSession>, now: Instant) {
         let mut table = self.lock();
         *table = Table { term: Some(term), ..Table::default() };
-        for (session, timeout_ms) in sessions {
-            table.put(session, now + ms(timeout_ms));
+        for session in sessions {
+            table.put(session, now);
         }
     }
 
@@ -69,6 +89,25 @@ impl Liveness {
         self.lock().term
     }
 
+    /// A session was opened, or goes on with another connection: it gets its full
+    /// timeout.
+    pub(crate) fn opened(&self, session: LiveSession, now: Instant) {
+        let mut table = self.lock();
+        if table.term.is_none() {
+            return;
+        }
+        let first = table.order.first().map(|(at, _)| *at);
+        table.put(session, now);
+        if table.order.first().map(|(at, _)| *at) != first {
+            self.sooner.notify_one();
+        }
+    }
+
+    /// A session is gone.
+    pub(crate) fn closed(&self, session: SessionId) {
+        self.lock().remove(session);
+    }
+
     /// A sign of life that was received at `at`.
     ///
     /// # Errors
@@ -76,52 +115,37 @@ impl Liveness {
     pub(crate) fn heard(
         &self,
         session: SessionId,
-        timeout_ms: u32,
         at: Instant,
         reports: Vec<MemberReport>,
     ) -> Result<(), Expiring> {
         let mut table = self.lock();
-        if table.expiring.contains(&session) {
-            return Err(Expiring);
-        }
-        table.put(session, at + ms(timeout_ms));
+        table.touch(session, at)?;
         for report in reports {
             table.take_report(report);
         }
         Ok(())
     }
 
-    /// Forgets a session that is gone.
-    pub(crate) fn forget(&self, session: SessionId) {
-        self.lock().remove(session);
+    /// Signs of life that were received at `at`. Returns the sessions for which it is
+    /// too late.
+    pub(crate) fn touch(&self, sessions: &[SessionId], at: Instant) -> Vec<SessionId> {
+        let mut table = self.lock();
+        sessions.iter().copied().filter(|session| table.touch(*session, at).is_err()).collect()
     }
 
-    /// Brings the table in step with the sessions that there are: new ones get a
-    /// full timeout, those that are gone are forgotten.
-    pub(crate) fn follow(&self, sessions: impl Iterator<Item = (SessionId, u32)>, now: Instant) {
+    /// The sessions whose time is over, with the connection that was not heard of.
+    /// From now on they cannot be kept alive.
+    pub(crate) fn take_expired(&self, now: Instant) -> Vec<(SessionId, u32)> {
         let mut table = self.lock();
-        let mut gone: BTreeSet<SessionId> = table.deadlines.keys().copied().collect();
-        for (session, timeout_ms) in sessions {
-            if !gone.remove(&session) && !table.expiring.contains(&session) {
-                table.put(session, now + ms(timeout_ms));
+        let mut over = Vec::new();
+        while let Some((at, session)) = table.order.first().copied()
+            && at <= now
+        {
+            table.order.pop_first();
+            if let Some(lease) = table.leases.get_mut(&session) {
+                lease.deadline = None;
+                over.push((session, lease.connection));
             }
-        }
-        for session in gone {
-            table.remove(session);
-            table.expiring.remove(&session);
-        }
-    }
-
-    /// The sessions whose time is over. From now on they cannot be kept alive.
-    pub(crate) fn take_expired(&self, now: Instant) -> Vec<SessionId> {
-        let mut table = self.lock();
-        let over: Vec<SessionId> =
-            table.order.iter().take_while(|(at, _)| *at <= now).map(|(_, s)| *s).collect();
-        for session in &over {
-            if let Some(at) = table.deadlines.get(session).copied() {
-                table.order.remove(&(at, *session));
-            }
-            table.expiring.insert(*session);
         }
         over
     }
@@ -129,6 +153,16 @@ impl Liveness {
     /// When the next session's time is over.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.lock().order.first().map(|(at, _)| *at)
+    }
+
+    /// When each session's time is over, the next first; empty where nobody counts.
+    pub(crate) fn deadlines(&self) -> Vec<(Instant, SessionId)> {
+        self.lock().order.iter().copied().collect()
+    }
+
+    /// Returns when that may have become sooner.
+    pub(crate) async fn sooner(&self) {
+        self.sooner.notified().await;
     }
 
     /// What the members of a pool said; of a pool in which very much is said, not
@@ -161,15 +195,27 @@ impl Liveness {
 }
 
 impl Table {
-    fn put(&mut self, session: SessionId, deadline: Instant) {
-        if let Some(before) = self.deadlines.insert(session, deadline) {
-            self.order.remove(&(before, session));
-        }
+    fn put(&mut self, session: LiveSession, now: Instant) {
+        let LiveSession { session, timeout_ms, connection } = session;
+        self.remove(session);
+        let deadline = now + ms(timeout_ms);
+        self.leases.insert(session, Lease { timeout_ms, connection, deadline: Some(deadline) });
         self.order.insert((deadline, session));
     }
 
+    fn touch(&mut self, session: SessionId, at: Instant) -> Result<(), Expiring> {
+        let lease = self.leases.get_mut(&session).ok_or(Expiring)?;
+        let before = lease.deadline.ok_or(Expiring)?;
+        // Signs of life may overtake each other.
+        let deadline = before.max(at + ms(lease.timeout_ms));
+        lease.deadline = Some(deadline);
+        self.order.remove(&(before, session));
+        self.order.insert((deadline, session));
+        Ok(())
+    }
+
     fn remove(&mut self, session: SessionId) {
-        if let Some(before) = self.deadlines.remove(&session) {
+        if let Some(Lease { deadline: Some(before), .. }) = self.leases.remove(&session) {
             self.order.remove(&(before, session));
         }
     }
@@ -200,29 +246,49 @@ mod tests {
     const A: SessionId = SessionId(1);
     const B: SessionId = SessionId(2);
 
+    fn live(session: SessionId, timeout_ms: u32) -> LiveSession {
+        LiveSession { session, timeout_ms, connection: 0 }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_sign_of_life_counts_until_it_is_decided_that_there_was_none() {
         let liveness = Liveness::default();
         let start = Instant::now();
-        liveness.begin(1, [(A, 100), (B, 200)].into_iter(), start);
-        liveness.heard(A, 100, start + ms(50), vec![]).unwrap();
+        liveness.begin(1, [live(A, 100), live(B, 200)].into_iter(), start);
+        liveness.heard(A, start + ms(50), vec![]).unwrap();
+        assert_eq!(liveness.touch(&[A, SessionId(9)], start + ms(40)), [SessionId(9)]);
         assert_eq!(liveness.next_deadline(), Some(start + ms(150)));
-        assert_eq!(liveness.take_expired(start + ms(149)), vec![]);
-        assert_eq!(liveness.take_expired(start + ms(150)), vec![A]);
-        assert_eq!(liveness.heard(A, 100, start + ms(150), vec![]), Err(Expiring));
-        assert_eq!(liveness.take_expired(start + ms(200)), vec![B]);
-        // B's end is applied; A's is not yet, and it must not come back to life.
-        liveness.follow([(A, 100)].into_iter(), start + ms(210));
+        assert_eq!(liveness.take_expired(start + ms(149)), []);
+        assert_eq!(liveness.take_expired(start + ms(150)), [(A, 0)]);
+        assert_eq!(liveness.heard(A, start + ms(150), vec![]), Err(Expiring));
+        assert_eq!(liveness.take_expired(start + ms(200)), [(B, 0)]);
+        liveness.closed(B);
+        // A's end is not applied, and it must not come back to life by a sign of it.
         assert_eq!(liveness.next_deadline(), None);
-        assert_eq!(liveness.heard(A, 100, start + ms(210), vec![]), Err(Expiring));
+        assert_eq!(liveness.touch(&[A], start + ms(210)), [A]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn sessions_come_and_go() {
+    async fn a_session_that_goes_on_elsewhere_before_its_end_is_applied_lives() {
         let liveness = Liveness::default();
         let start = Instant::now();
-        liveness.begin(1, [(A, 100)].into_iter(), start);
-        liveness.follow([(B, 100)].into_iter(), start + ms(10));
-        assert_eq!(liveness.take_expired(start + ms(500)), vec![B]);
+        liveness.begin(1, [live(A, 100)].into_iter(), start);
+        assert_eq!(liveness.take_expired(start + ms(100)), [(A, 0)]);
+        liveness.opened(LiveSession { connection: 1, ..live(A, 300) }, start + ms(110));
+        assert_eq!(liveness.take_expired(start + ms(409)), []);
+        assert_eq!(liveness.take_expired(start + ms(410)), [(A, 1)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_come_and_go_where_somebody_counts() {
+        let liveness = Liveness::default();
+        let start = Instant::now();
+        liveness.opened(live(A, 100), start);
+        assert_eq!(liveness.next_deadline(), None);
+        liveness.begin(1, [live(A, 100)].into_iter(), start);
+        liveness.closed(A);
+        liveness.opened(live(B, 100), start + ms(10));
+        liveness.sooner().await;
+        assert_eq!(liveness.take_expired(start + ms(500)), [(B, 0)]);
     }
 }

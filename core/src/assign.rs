@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::placement::{self, Problem};
 use crate::pool::{Bucket, Move, Owner, Plan, PoolView, Report, Row, RowEntry, layout, to_json};
-use crate::state::{CreateMode, Op, Tree};
+use crate::state::{Op, Tree, perms};
 
 /// Most operations in one multi. At 200 bytes each it stays well below the
 /// largest entry, and other writes are not kept waiting for it.
@@ -167,7 +167,8 @@ fn row_for(owner: Option<&Owner>) -> Row {
 
 fn create_row(pool: &PoolView, bucket: &Bucket, owner: Option<&Owner>) -> Op {
     let data = to_json(&row_for(owner));
-    Op::Create { path: row_path(pool, bucket), data, mode: CreateMode::Persistent }
+    // Clients write there only to release: see `pool::guard`.
+    layout::create(row_path(pool, bucket), data, perms::READ | perms::WRITE)
 }
 
 /// Grants a vacant row, or wipes a dead owner's name from it if nobody can take
@@ -177,7 +178,7 @@ fn fill_row(pool: &PoolView, bucket: &Bucket, entry: &RowEntry, owner: Option<&O
     if row == entry.row {
         return Vec::new();
     }
-    let write = Op::SetData { path: row_path(pool, bucket), data: to_json(&row), version: None };
+    let write = Op::set(row_path(pool, bucket), to_json(&row), None);
     vec![fenced(pool, bucket, entry), write]
 }
 
@@ -224,8 +225,8 @@ fn next_plan(pool: &PoolView, wanted: &BTreeSet<Bucket>, target: &Target) -> Opt
 fn write_plan(pool: &PoolView, plan: &Plan) -> Op {
     let (path, data) = (layout::plan(&pool.name), to_json(plan));
     match pool.plan_version {
-        Some(version) => Op::SetData { path, data, version: Some(version) },
-        None => Op::Create { path, data, mode: CreateMode::Persistent },
+        Some(version) => Op::set(path, data, Some(version)),
+        None => layout::create(path, data, perms::READ),
     }
 }
 

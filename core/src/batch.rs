@@ -4,8 +4,8 @@
 //! are forwarded, logged and replicated as they are; only [`apply`] decodes them.
 //!
 //! ```text
-//! batch = [format: u8 = 1] [time_ms: u64 le] [checked zxid: u64 le] [its digest: u64 le] unit*
-//! unit  = [server: u64 le] [boot: u64 le] [seq: u64 le] [length: u32 le] [postcard Vec<Command>]
+//! batch = [format: u8 = 2] [time_ms: u64 le] [checked zxid: u64 le] [its digest: u64 le] unit*
+//! unit  = [server: u64 le] [boot: u64 le] [seq: u64 le] [length: u32 le] [postcard Command]*
 //! ```
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -13,7 +13,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use crate::Zxid;
 use crate::state::{Applied, Command, State, Submitted};
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 const HEADER_BYTES: usize = 1 + 8 + 8 + 8;
 const UNIT_HEADER_BYTES: usize = 8 + 8 + 8 + 4;
 
@@ -40,14 +40,14 @@ pub struct Origin {
     pub unit: Submitted,
 }
 
-/// A unit's fate.
+/// What became of a part of a batch.
 #[derive(Debug)]
-pub struct AppliedUnit {
-    /// Who submitted it.
-    pub origin: Origin,
-    /// One answer a command, or `None` when the unit was skipped: a repeat, or
-    /// one whose predecessor was lost on the way and that will be sent again.
-    pub applied: Option<Vec<Applied>>,
+pub enum Fate {
+    /// A command of a unit was applied: which one, from 0, and what it did.
+    Applied(usize, Applied),
+    /// The unit was skipped: a repeat, or one whose predecessor was lost on the way
+    /// and that will be sent again.
+    Skipped,
 }
 
 /// Bytes that are not a batch. A committed batch that does not decode is either
@@ -68,13 +68,28 @@ pub enum BatchError {
 /// Encodes one unit.
 #[must_use]
 pub fn encode_unit(origin: Origin, commands: &[Command]) -> Bytes {
-    let payload = postcard::to_allocvec(commands).expect("commands have no fallible part");
+    let mut payload = Vec::new();
+    for command in commands {
+        payload = encode_command(command, payload);
+    }
+    seal_unit(origin, &payload)
+}
+
+/// Appends a command to the payload of a unit.
+#[must_use]
+pub fn encode_command(command: &Command, payload: Vec<u8>) -> Vec<u8> {
+    postcard::to_extend(command, payload).expect("commands have no fallible part")
+}
+
+/// Makes a unit of commands that are encoded already.
+#[must_use]
+pub fn seal_unit(origin: Origin, payload: &[u8]) -> Bytes {
     let mut unit = BytesMut::with_capacity(UNIT_HEADER_BYTES + payload.len());
     unit.put_u64_le(origin.server);
     unit.put_u64_le(origin.unit.boot);
     unit.put_u64_le(origin.unit.seq);
     unit.put_u32_le(u32::try_from(payload.len()).unwrap_or(u32::MAX));
-    unit.put_slice(&payload);
+    unit.put_slice(payload);
     unit.freeze()
 }
 
@@ -120,7 +135,8 @@ impl Batch {
         Ok(Self { header: Header { time_ms, checkpoint }, units: bytes })
     }
 
-    fn next_unit(&mut self) -> Result<Option<(Origin, Vec<Command>)>, BatchError> {
+    /// The next unit, its commands still encoded.
+    fn next_unit(&mut self) -> Result<Option<(Origin, Bytes)>, BatchError> {
         if self.units.is_empty() {
             return Ok(None);
         }
@@ -133,40 +149,52 @@ impl Batch {
         if self.units.len() < len {
             return Err(BatchError::CutOff);
         }
-        let commands = postcard::from_bytes(&self.units.split_to(len))?;
-        Ok(Some((Origin { server, unit }, commands)))
+        Ok(Some((Origin { server, unit }, self.units.split_to(len))))
     }
 }
 
-/// Applies a batch to the state: the units in order, each once.
+/// Applies a batch to the state: the units in order, each once. `after` hears of
+/// each command as soon as it is applied, with the state as it is then.
 ///
 /// # Errors
 /// When the batch does not decode. The state may then have taken a part of it,
 /// and the server must stop.
-pub fn apply(state: &mut State, mut batch: Batch) -> Result<Vec<AppliedUnit>, BatchError> {
-    let mut units = Vec::new();
-    while let Some((origin, commands)) = batch.next_unit()? {
-        let due = origin.unit.seq == UNSEQUENCED || state.note_submitted(origin.server, origin.unit);
-        let applied = due.then(|| {
-            commands
-                .iter()
-                .map(|command| state.apply(state.zxid() + 1, batch.header.time_ms, command))
-                .collect()
-        });
-        units.push(AppliedUnit { origin, applied });
+pub fn apply(
+    state: &mut State,
+    mut batch: Batch,
+    mut after: impl FnMut(&State, Origin, Fate),
+) -> Result<(), BatchError> {
+    let time_ms = batch.header.time_ms;
+    while let Some((origin, mut payload)) = batch.next_unit()? {
+        if origin.unit.seq != UNSEQUENCED && !state.note_submitted(origin.server, origin.unit) {
+            after(state, origin, Fate::Skipped);
+            continue;
+        }
+        let mut index = 0;
+        while !payload.is_empty() {
+            let applied = state.apply(state.zxid() + 1, time_ms, &next_command(&mut payload)?);
+            after(state, origin, Fate::Applied(index, applied));
+            index += 1;
+        }
     }
-    Ok(units)
+    Ok(())
+}
+
+fn next_command(payload: &mut Bytes) -> Result<Command, BatchError> {
+    let (command, rest) = postcard::take_from_bytes(payload)?;
+    let taken = payload.len() - rest.len();
+    payload.advance(taken);
+    Ok(command)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{CreateMode, Op};
+    use crate::state::{Actor, CreateMode, Op};
 
     fn create(path: &str) -> Command {
-        let op =
-            Op::Create { path: path.into(), data: Bytes::from_static(b"x"), mode: CreateMode::Persistent };
-        Command::Write { session: None, op }
+        let op = Op::create(path.into(), Bytes::from_static(b"x"), CreateMode::Persistent);
+        Command::Write { by: Actor::rota(None), op }
     }
 
     fn unit(boot: u64, seq: u64, path: &str) -> Bytes {
@@ -181,31 +209,35 @@ mod tests {
     #[test]
     fn a_unit_sent_again_is_done_once_and_none_overtakes_a_lost_one() {
         let mut state = State::new();
-        let done = |units: Vec<AppliedUnit>| units.iter().map(|u| u.applied.is_some()).collect::<Vec<_>>();
+        let mut done = |batch: Batch| {
+            let mut done = Vec::new();
+            apply(&mut state, batch, |_, _, fate| done.push(matches!(fate, Fate::Applied(0, _)))).unwrap();
+            done
+        };
         let first = batch(&[unit(1, 1, "/a"), unit(1, 1, "/a"), unit(1, 3, "/c")]);
-        assert_eq!(done(apply(&mut state, first).unwrap()), [true, false, false]);
+        assert_eq!(done(first), [true, false, false]);
         let again = batch(&[unit(1, 1, "/a"), unit(1, 2, "/b"), unit(1, 3, "/c")]);
-        assert_eq!(done(apply(&mut state, again).unwrap()), [false, true, true]);
+        assert_eq!(done(again), [false, true, true]);
         let restarted = batch(&[unit(2, 1, "/d"), unit(1, 4, "/e")]);
-        assert_eq!(done(apply(&mut state, restarted).unwrap()), [true, false]);
+        assert_eq!(done(restarted), [true, false]);
         let unsequenced = batch(&[unit(0, UNSEQUENCED, "/f"), unit(0, UNSEQUENCED, "/g")]);
-        assert_eq!(done(apply(&mut state, unsequenced).unwrap()), [true, true]);
+        assert_eq!(done(unsequenced), [true, true]);
         assert_eq!(state.zxid(), 6);
     }
 
-    /// The bytes of format 1, once written, stay readable: a change of an enum
+    /// The bytes of format 2, once written, stay readable: a change of an enum
     /// that breaks this needs a new format number.
     #[test]
-    fn format_1_reads_as_it_always_did() {
+    fn format_2_reads_as_it_always_did() {
         let bytes = encode_batch(Header { time_ms: 5, checkpoint: (6, 7) }, [unit(1, 2, "/a")].iter());
         let golden: &[u8] = &[
-            1, 5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0,
-            0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 10, 0, 0, 0, 1, 2, 0, 0, 2, 47, 97, 1, 120, 0,
+            2, 5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0,
+            0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 13, 0, 0, 0, 2, 0, 0, 0, 0, 2, 47, 97, 1, 1,
+            120, 0, 0,
         ];
-        assert_eq!(&bytes[..53], &golden[..53]);
-        assert_eq!(&bytes[57..], &golden[57..]);
+        assert_eq!(&bytes[..], golden);
         assert!(Batch::decode(Bytes::from_static(&[9])).is_err());
-        let mut cut = Batch::decode(bytes.slice(..bytes.len() - 1)).unwrap();
-        assert!(cut.next_unit().is_err());
+        let cut = Batch::decode(bytes.slice(..bytes.len() - 1)).unwrap();
+        assert!(apply(&mut State::new(), cut, |_, _, _| panic!("nothing of it is applied")).is_err());
     }
 }

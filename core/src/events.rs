@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use crate::Zxid;
 use crate::path::is_at_or_below;
-use crate::state::Event;
+use crate::state::{Event, Identity, perms};
 
 /// The most recent events, in order.
 #[derive(Debug, Clone)]
@@ -19,6 +19,25 @@ pub struct EventLog {
     /// Every event after this zxid is remembered.
     floor: Zxid,
     last: Zxid,
+}
+
+/// What a watcher wants to know of.
+#[derive(Debug, Clone, Copy)]
+pub struct Interest<'a> {
+    /// A node.
+    pub path: &'a str,
+    /// Whether everything below it, too.
+    pub recursive: bool,
+    /// Who the watcher is: it is told of nodes that it may read.
+    pub who: &'a [Identity],
+}
+
+impl Interest<'_> {
+    fn covers(&self, event: &Event) -> bool {
+        let here = event.path.as_str();
+        (here == self.path || self.recursive && is_at_or_below(here, self.path))
+            && event.acl.allows(perms::READ, self.who)
+    }
 }
 
 /// What a watcher missed.
@@ -65,18 +84,17 @@ impl EventLog {
         self.last
     }
 
-    /// What happened at `path` (or anywhere below it, if `recursive`) after
-    /// `since`, at most `events_max` events.
+    /// What happened after `since` that somebody wants to know and may, at most
+    /// `events_max` events.
     #[must_use]
-    pub fn since(&self, since: Zxid, path: &str, recursive: bool, events_max: usize) -> Missed {
+    pub fn since(&self, since: Zxid, interest: &Interest<'_>, events_max: usize) -> Missed {
         if since < self.floor {
             return Missed::Unknown { upto: self.last };
         }
         let start = self.events.partition_point(|e| e.zxid <= since);
         let mut events: Vec<Event> = Vec::new();
         for event in self.events.range(start..) {
-            let here = event.path.as_str();
-            if !(here == path || recursive && is_at_or_below(here, path)) {
+            if !interest.covers(event) {
                 continue;
             }
             let full = events.len() >= events_max;
@@ -96,10 +114,15 @@ impl EventLog {
 mod tests {
     use super::*;
     use crate::path::NodePath;
-    use crate::state::EventKind;
+    use crate::state::{Acl, EventKind};
 
     fn event(zxid: Zxid, path: &str) -> Event {
-        Event { zxid, kind: EventKind::DataChanged, path: NodePath::parse(path).unwrap() }
+        let path = NodePath::parse(path).unwrap();
+        Event { zxid, kind: EventKind::DataChanged, path, acl: Acl::open() }
+    }
+
+    fn at(path: &str, recursive: bool) -> Interest<'_> {
+        Interest { path, recursive, who: &[] }
     }
 
     fn zxids(missed: Missed) -> Vec<Zxid> {
@@ -116,11 +139,11 @@ mod tests {
             log.push(zxid, vec![event(zxid, "/a"), event(zxid, "/b/c")]);
         }
         // Six events, room for three: write 1 is gone whole, and half of 2 with it.
-        assert_eq!(log.since(1, "/", true, 10), Missed::Unknown { upto: 3 });
-        assert_eq!(zxids(log.since(2, "/", true, 10)), [3, 3]);
-        assert_eq!(zxids(log.since(2, "/a", false, 10)), [3]);
-        assert_eq!(zxids(log.since(2, "/b", true, 10)), [3]);
-        assert_eq!(zxids(log.since(2, "/b", false, 10)), [0u64; 0]);
+        assert_eq!(log.since(1, &at("/", true), 10), Missed::Unknown { upto: 3 });
+        assert_eq!(zxids(log.since(2, &at("/", true), 10)), [3, 3]);
+        assert_eq!(zxids(log.since(2, &at("/a", false), 10)), [3]);
+        assert_eq!(zxids(log.since(2, &at("/b", true), 10)), [3]);
+        assert_eq!(zxids(log.since(2, &at("/b", false), 10)), [0u64; 0]);
     }
 
     #[test]
@@ -128,7 +151,7 @@ mod tests {
         let mut log = EventLog::new(0, 100);
         log.push(1, vec![event(1, "/a"), event(1, "/a")]);
         log.push(2, vec![event(2, "/a")]);
-        let Missed::Events { events, upto } = log.since(0, "/a", false, 1) else { panic!() };
+        let Missed::Events { events, upto } = log.since(0, &at("/a", false), 1) else { panic!() };
         assert_eq!((events.len(), upto), (2, 1));
     }
 }

@@ -10,7 +10,8 @@
 //! - [`pool`]: what the nodes below `/rota/pools` mean.
 //! - [`placement`]: which member should own which bucket.
 //! - [`assign`]: the next step from what is to what should be.
-//! - [`events`]: a bounded memory of what changed, for watchers.
+//! - [`events`]: a bounded memory of what changed, for watchers that come and go.
+//! - [`watches`]: who is to be told of what changes, as in ZooKeeper.
 
 pub mod assign;
 pub mod batch;
@@ -19,6 +20,7 @@ pub mod path;
 pub mod placement;
 pub mod pool;
 pub mod state;
+pub mod watches;
 
 /// Number of a committed write. Every command that is applied gets the next
 /// one, whether it is refused or not (as in ZooKeeper, where a failed write

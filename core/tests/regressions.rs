@@ -7,18 +7,18 @@ use rota_core::pool::*;
 use rota_core::state::*;
 
 fn create(path: &str, data: &str) -> Op {
-    Op::Create { path: path.into(), data: Bytes::from(data.to_owned()), mode: CreateMode::Persistent }
+    Op::create(path.into(), Bytes::from(data.to_owned()), CreateMode::Persistent)
 }
 fn set(path: &str, data: &str) -> Op {
-    Op::SetData { path: path.into(), data: Bytes::from(data.to_owned()), version: None }
+    Op::set(path.into(), Bytes::from(data.to_owned()), None)
 }
 fn write(state: &mut State, op: Op) -> Applied {
     let z = state.zxid() + 1;
-    state.apply(z, 0, &Command::Write { session: None, op })
+    state.apply(z, 0, &Command::Write { by: Actor::rota(None), op })
 }
 fn multi(state: &mut State, ops: Vec<Op>) -> Applied {
     let z = state.zxid() + 1;
-    state.apply(z, 0, &Command::Multi { session: None, ops })
+    state.apply(z, 0, &Command::Multi { by: Actor::rota(None), ops })
 }
 
 #[test]
@@ -53,16 +53,7 @@ fn check_refuses_weightless_takers() {
     assert!(placement::check::check(&p, &Answer { owners: vec![Some(1)] }).is_err());
 }
 fn pool(s: &mut State, spec: &str) -> Applied {
-    multi(
-        s,
-        vec![
-            create("/rota/pools/p", spec),
-            create("/rota/pools/p/members", ""),
-            create("/rota/pools/p/items", ""),
-            create("/rota/pools/p/buckets", ""),
-            create("/rota/pools/p/checkpoints", ""),
-        ],
-    )
+    multi(s, layout::create_pool("p", Bytes::from(spec.to_owned())))
 }
 #[test]
 fn follow_garbage_spec() {
@@ -90,7 +81,10 @@ fn follow_nested() {
 fn follow_folder_later() {
     let mut s = State::new();
     let mut p = Pools::load(&s);
-    for (path, d) in [("/rota/pools/p", r#"{"kind":"named"}"#), ("/rota/pools/p/buckets", "")] {
+    let spec = r#"{"kind":"named"}"#;
+    for (path, d) in
+        [("/rota", ""), ("/rota/pools", ""), ("/rota/pools/p", spec), ("/rota/pools/p/buckets", "")]
+    {
         let a = write(&mut s, create(path, d));
         p.follow(&s, &a.events);
     }
@@ -116,20 +110,20 @@ fn a_late_grant_does_not_take_a_row_that_was_made_again() {
             s,
             p,
             Command::Write {
-                session: Some(SessionId(n)),
-                op: Op::Create {
-                    path: format!("/rota/pools/p/members/{name}"),
-                    data: Bytes::from("{}"),
-                    mode: CreateMode::Ephemeral,
-                },
+                by: Actor::rota(Some(SessionId(n))),
+                op: Op::create(
+                    format!("/rota/pools/p/members/{name}"),
+                    Bytes::from("{}"),
+                    CreateMode::Ephemeral,
+                ),
             },
         );
     };
     let step = |s: &State, p: &Pools| plan_step(s.tree(), p.get("p").unwrap()).unwrap();
     join(&mut s, &mut p, 1, "w1");
-    go(&mut s, &mut p, Command::Write { session: None, op: create("/rota/pools/p/items/x", "{}") });
+    go(&mut s, &mut p, Command::Write { by: Actor::rota(None), op: create("/rota/pools/p/items/x", "{}") });
     for m in step(&s, &p).multis {
-        go(&mut s, &mut p, Command::Multi { session: None, ops: m });
+        go(&mut s, &mut p, Command::Multi { by: Actor::rota(None), ops: m });
     }
     // w1 dies, w2 joins; the step that grants x to w2 is under way and late.
     join(&mut s, &mut p, 2, "w2");
@@ -140,21 +134,21 @@ fn a_late_grant_does_not_take_a_row_that_was_made_again() {
         &mut s,
         &mut p,
         Command::Write {
-            session: None,
+            by: Actor::rota(None),
             op: Op::Delete { path: "/rota/pools/p/items/x".into(), version: None },
         },
     );
     for m in step(&s, &p).multis {
-        go(&mut s, &mut p, Command::Multi { session: None, ops: m });
+        go(&mut s, &mut p, Command::Multi { by: Actor::rota(None), ops: m });
     }
     go(&mut s, &mut p, Command::CloseSession { session: SessionId(2) });
     join(&mut s, &mut p, 3, "w3");
-    go(&mut s, &mut p, Command::Write { session: None, op: create("/rota/pools/p/items/x", "{}") });
+    go(&mut s, &mut p, Command::Write { by: Actor::rota(None), op: create("/rota/pools/p/items/x", "{}") });
     for m in step(&s, &p).multis {
-        go(&mut s, &mut p, Command::Multi { session: None, ops: m });
+        go(&mut s, &mut p, Command::Multi { by: Actor::rota(None), ops: m });
     }
     for m in late.multis {
-        go(&mut s, &mut p, Command::Multi { session: None, ops: m });
+        go(&mut s, &mut p, Command::Multi { by: Actor::rota(None), ops: m });
     }
     assert_eq!(p.get("p").unwrap().rows.values().next().unwrap().row.owners[0].member, "w3");
 }
@@ -165,10 +159,7 @@ fn zk_refuses_emoji() {
 #[test]
 fn refusal_names_the_path_given() {
     let mut s = State::new();
-    let a = write(
-        &mut s,
-        Op::Create { path: "//n-".into(), data: Bytes::new(), mode: CreateMode::PersistentSequential },
-    );
+    let a = write(&mut s, Op::create("//n-".into(), Bytes::new(), CreateMode::PersistentSequential));
     assert!(matches!(a.reply, Err(Refusal::BadPath { ref path, .. }) if path == "//n-"), "{a:?}");
 }
 #[test]
@@ -184,7 +175,10 @@ fn zeros_after_the_end() {
 #[test]
 fn rota_folders_can_be_deleted() {
     let mut s = State::new();
-    assert!(write(&mut s, Op::Delete { path: "/rota/pools".into(), version: None }).reply.is_err());
+    pool(&mut s, r#"{"kind":"named"}"#);
+    let (by, op) = (Actor::client(None, vec![]), Op::Delete { path: "/rota/pools".into(), version: None });
+    let z = s.zxid() + 1;
+    assert!(s.apply(z, 0, &Command::Write { by, op }).reply.is_err());
 }
 
 /// What somebody made below a pool's folders, by whatever way, does not keep the
@@ -196,10 +190,7 @@ fn a_pool_with_nodes_below_its_checkpoints_goes() {
     for path in ["/rota", "/rota/pools"] {
         write(&mut s, create(path, ""));
     }
-    write(
-        &mut s,
-        Op::Create { path: "/rota/pools/p".into(), data: to_json(&spec), mode: CreateMode::Persistent },
-    );
+    write(&mut s, Op::create("/rota/pools/p".into(), to_json(&spec), CreateMode::Persistent));
     for folder in layout::FOLDERS {
         write(&mut s, create(&format!("/rota/pools/p/{folder}"), ""));
     }

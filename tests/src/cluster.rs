@@ -50,6 +50,7 @@ struct Server {
     process: Option<Process>,
     http: String,
     peer: String,
+    zookeeper: String,
     /// `--peers …` or `--join`.
     role: Vec<String>,
 }
@@ -88,7 +89,9 @@ impl Cluster {
             (1..=count).map(|id| (id, (loopback(), loopback()))).collect();
         let peers: Vec<String> = addresses.iter().map(|(id, (_, peer))| format!("{id}={peer}")).collect();
         let role = vec!["--peers".to_owned(), peers.join(",")];
-        let server = |(id, (http, peer))| (id, Server { process: None, http, peer, role: role.clone() });
+        let server = |(id, (http, peer))| {
+            (id, Server { process: None, http, peer, zookeeper: loopback(), role: role.clone() })
+        };
         let servers = addresses.into_iter().map(server).collect();
         Self { servers, http: Http::default(), dir, name, flags: settings.flags, turn: None }
     }
@@ -96,7 +99,10 @@ impl Cluster {
     /// Starts a server more, which waits to be added.
     pub fn start_joiner(&mut self, id: u64) {
         let role = vec!["--join".to_owned()];
-        self.servers.insert(id, Server { process: None, http: loopback(), peer: loopback(), role });
+        self.servers.insert(
+            id,
+            Server { process: None, http: loopback(), peer: loopback(), zookeeper: loopback(), role },
+        );
         self.restart(id);
     }
 
@@ -107,7 +113,8 @@ impl Cluster {
         let others = others.iter().map(|(id, address)| format!("{id}={address}"));
         let peers: Vec<String> = others.chain([format!("{id}={peer}")]).collect();
         let role = vec!["--peers".to_owned(), peers.join(",")];
-        self.servers.insert(id, Server { process: None, http: loopback(), peer, role });
+        self.servers
+            .insert(id, Server { process: None, http: loopback(), peer, zookeeper: loopback(), role });
         self.restart(id);
     }
 
@@ -120,6 +127,7 @@ impl Cluster {
             vec![text("coordinator"), text("--id"), id.to_string(), text("--cluster"), self.name.clone()];
         args.extend([text("--data"), self.data(id).display().to_string()]);
         args.extend([text("--http"), server.http.clone(), text("--peer"), server.peer.clone()]);
+        args.extend([text("--zookeeper"), server.zookeeper.clone()]);
         args.extend(server.role.iter().cloned());
         args.extend(self.flags.iter().cloned());
         args

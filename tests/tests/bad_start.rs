@@ -36,6 +36,8 @@ impl<'a> Command<'a> {
             &self.http,
             "--peer",
             &self.peer,
+            "--zookeeper",
+            "off",
         ];
         fixed.iter().chain(&self.more).map(ToString::to_string).collect()
     }

@@ -162,9 +162,11 @@ fn describe(cluster: &Cluster) -> String {
     ]);
     let row = |server: &Server| {
         let http = server.http_address.clone().unwrap_or_default();
-        [server.id.to_string(), role(server), http, server.peer_address.clone()]
+        let zookeeper = server.zookeeper_address.clone().unwrap_or_default();
+        [server.id.to_string(), role(server), http, zookeeper, server.peer_address.clone()]
     };
-    let servers = Table::new(["SERVER", "ROLE", "HTTP", "PEER"], cluster.servers.iter().map(row));
+    let servers =
+        Table::new(["SERVER", "ROLE", "HTTP", "ZOOKEEPER", "PEER"], cluster.servers.iter().map(row));
     format!("{text}\n{servers}")
 }
 
@@ -174,7 +176,13 @@ mod tests {
 
     #[test]
     fn only_votes_count_for_what_may_fail() {
-        let server = |id, role| Server { id, role, peer_address: "h:1".into(), http_address: None };
+        let server = |id, role| Server {
+            id,
+            role,
+            peer_address: "h:1".into(),
+            http_address: None,
+            zookeeper_address: None,
+        };
         let three = [server(1, Role::Leader), server(2, Role::Follower), server(3, Role::Follower)];
         assert_eq!(spare(&three), "of which 1 may fail");
         let learner = [server(1, Role::Leader), server(2, Role::Follower), server(3, Role::Learner)];

@@ -1,14 +1,14 @@
 //! `rota coordinator`: one server of a cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::bail;
 use clap::Args;
-use rota_coordinator::config::{Config, Limits, Timing};
-use rota_coordinator::parts::{Parts, SystemClock, SystemEntropy, TcpDialer};
+use rota_coordinator::config::{Config, Limits, Timing, Zookeeper};
+use rota_coordinator::parts::{Accept, Parts, SystemClock, SystemEntropy, TcpDialer};
 use rota_coordinator::server::Server;
 
 use super::services::{listen, reachable_at, told_to_stop};
@@ -40,6 +40,12 @@ pub(crate) struct CoordinatorArgs {
     /// How clients reach this server, if not at the address it listens on.
     #[arg(long, env = "ROTA_ADVERTISE", value_name = "HOST:PORT")]
     advertise: Option<String>,
+    /// Where to listen for clients of ZooKeeper; "off" for nowhere.
+    #[arg(long, env = "ROTA_ZOOKEEPER", default_value = "127.0.0.1:2181", value_name = "HOST:PORT")]
+    zookeeper: String,
+    /// How they reach this server, if not at the address it listens on.
+    #[arg(long, env = "ROTA_ZOOKEEPER_ADVERTISE", value_name = "HOST:PORT")]
+    zookeeper_advertise: Option<String>,
     /// Where to listen for other servers.
     #[arg(long, env = "ROTA_PEER", default_value = "127.0.0.1:7720", value_name = "HOST:PORT")]
     peer: String,
@@ -72,6 +78,32 @@ pub(crate) struct CoordinatorArgs {
     /// applied, for the server to catch up.
     #[arg(long, env = "ROTA_REQUEST_MS_MAX", default_value_t = Limits::default().request_ms_max)]
     request_ms_max: u64,
+    /// Longest packet of a client of ZooKeeper, in bytes: its jute.maxbuffer.
+    #[arg(long, env = "ROTA_ZOOKEEPER_PACKET_BYTES_MAX", default_value_t = Zookeeper::default().packet_bytes_max)]
+    zookeeper_packet_bytes_max: usize,
+    /// Longest answer to a client of ZooKeeper, in bytes.
+    #[arg(long, env = "ROTA_ZOOKEEPER_ANSWER_BYTES_MAX", default_value_t = Zookeeper::default().answer_bytes_max)]
+    zookeeper_answer_bytes_max: usize,
+    /// Connections of clients of ZooKeeper from one address; 0 for any number.
+    #[arg(long, env = "ROTA_ZOOKEEPER_CONNECTIONS_MAX",
+        default_value_t = Zookeeper::default().connections_per_address_max)]
+    zookeeper_connections_max: usize,
+    /// Four-letter words that are answered, separated by commas; `*` for all.
+    #[arg(
+        long,
+        env = "ROTA_ZOOKEEPER_WORDS",
+        value_delimiter = ',',
+        default_value = "isro,mntr,ruok,srvr",
+        value_name = "WORDS"
+    )]
+    zookeeper_words: Vec<String>,
+    /// Go on without a leader for clients of ZooKeeper that only read.
+    #[arg(long, env = "ROTA_ZOOKEEPER_READ_ONLY")]
+    zookeeper_read_only: bool,
+    /// The super user, whom no access control list stops: USER:DIGEST, as
+    /// `rota digest USER:PASSWORD` prints it.
+    #[arg(long, env = "ROTA_SUPER_DIGEST", value_name = "USER:DIGEST")]
+    super_digest: Option<String>,
     /// Bytes in the log between two snapshots.
     #[arg(long, env = "ROTA_SNAPSHOT_LOG_BYTES", default_value_t = Limits::default().snapshot_log_bytes)]
     snapshot_log_bytes: u64,
@@ -83,9 +115,23 @@ fn founder(text: &str) -> Result<(u64, String), String> {
     Ok((id, address.to_owned()))
 }
 
+fn words(given: &[String]) -> BTreeSet<String> {
+    match given.iter().any(|word| word == "*") {
+        true => Zookeeper::all_words(),
+        false => given.iter().filter(|word| !word.is_empty()).cloned().collect(),
+    }
+}
+
 pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
     let (http_listener, http) = listen(&args.http, "--http").await?;
     let (peer_listener, peer) = listen(&args.peer, "--peer").await?;
+    let mut zookeeper_listener: Option<Box<dyn Accept>> = None;
+    let mut zookeeper_address = None;
+    if args.zookeeper != "off" {
+        let (listener, address) = listen(&args.zookeeper, "--zookeeper").await?;
+        zookeeper_listener = Some(Box::new(listener));
+        zookeeper_address = Some(reachable_at(address, args.zookeeper_advertise, "--zookeeper-advertise")?);
+    }
     let mut founders: BTreeMap<u64, String> = BTreeMap::new();
     for (id, address) in &args.peers {
         if founders.insert(*id, address.clone()).is_some() {
@@ -105,6 +151,8 @@ pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
         cluster: args.cluster,
         founders,
         http_address: reachable_at(http, args.advertise, "--advertise")?,
+        zookeeper_address: zookeeper_address.clone(),
+        zookeeper_tls_address: None,
         timing: Timing {
             heartbeat_ms: args.heartbeat_ms,
             election_min_ms: args.election_min_ms,
@@ -117,17 +165,27 @@ pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
             request_ms_max: args.request_ms_max,
             snapshot_log_bytes: args.snapshot_log_bytes,
         },
+        zookeeper: Zookeeper {
+            packet_bytes_max: args.zookeeper_packet_bytes_max,
+            answer_bytes_max: args.zookeeper_answer_bytes_max,
+            connections_per_address_max: args.zookeeper_connections_max,
+            words: words(&args.zookeeper_words),
+            read_only: args.zookeeper_read_only,
+        },
+        super_digest: args.super_digest,
     };
     let parts = Parts {
         peer_listener: Box::new(peer_listener),
         http_listener: Box::new(http_listener),
+        zookeeper_listener,
         dialer: Arc::new(TcpDialer),
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy),
         directory: args.data,
     };
     let server = Server::start(config, parts).await?;
-    tracing::info!(id = args.id, %http, %peer, "serving");
+    let zookeeper = zookeeper_address.as_deref().unwrap_or("off");
+    tracing::info!(id = args.id, %http, %peer, zookeeper, "serving");
     if args.join && !server.is_member() {
         tracing::info!(
             "this server waits to be added: `rota cluster add {} HOST:PORT` with its --peer address",

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rota_core::assign::{Step, plan_step};
-use rota_core::state::Command;
+use rota_core::state::{Actor, Command};
 
 use super::Term;
 
@@ -68,7 +68,7 @@ async fn advance(term: &Term, pool: &str) -> bool {
     let mut refused = 0;
     for some in step.multis.chunks(MULTIS_MAX) {
         let commands: Vec<Command> =
-            some.iter().map(|ops| Command::Multi { session: None, ops: ops.clone() }).collect();
+            some.iter().map(|ops| Command::Multi { by: Actor::rota(None), ops: ops.clone() }).collect();
         match term.propose(&commands).await {
             Ok(some) => refused += some,
             Err(error) => {

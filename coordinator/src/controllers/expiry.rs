@@ -20,7 +20,10 @@ pub(super) async fn run(term: Term) {
     let mut looked_at = Instant::now();
     loop {
         let now = Instant::now();
-        follow_sessions(&term, now, now - looked_at > ASLEEP);
+        if now - looked_at > ASLEEP {
+            tracing::warn!("this server did not run for a while: every session gets its full timeout again");
+            term.begin_counting(now);
+        }
         looked_at = now;
         let over = control.liveness.take_expired(now);
         for some in over.chunks(CLOSED_MAX) {
@@ -29,28 +32,19 @@ pub(super) async fn run(term: Term) {
         let due = control.liveness.next_deadline().map_or(now + PERIOD, |at| at.min(now + PERIOD));
         tokio::select! {
             () = tokio::time::sleep_until(due) => {}
-            () = control.replica.sessions_changed() => {}
+            () = control.liveness.sooner() => {}
         }
-    }
-}
-
-fn follow_sessions(term: &Term, now: Instant, was_asleep: bool) {
-    let applied = term.control.replica.read();
-    let sessions = applied.state.sessions().map(|(id, s)| (id, s.timeout_ms));
-    if was_asleep {
-        tracing::warn!("this server did not run for a while: every session gets its full timeout again");
-        term.control.liveness.begin(term.term, sessions, now);
-    } else {
-        term.control.liveness.follow(sessions, now);
     }
 }
 
 /// Proposes the end of sessions. If it is not known whether that will be
 /// committed, they stay as they are here, neither kept alive nor closed, until
 /// it is: by this leader's next attempt or by its successor.
-async fn close(term: &Term, sessions: &[SessionId]) {
-    let commands: Vec<Command> =
-        sessions.iter().map(|session| Command::CloseSession { session: *session }).collect();
+async fn close(term: &Term, sessions: &[(SessionId, u32)]) {
+    let commands: Vec<Command> = sessions
+        .iter()
+        .map(|(session, connection)| Command::ExpireSession { session: *session, connection: *connection })
+        .collect();
     tracing::info!(sessions = sessions.len(), "sessions expire");
     metrics::counter!(crate::metrics::SESSIONS_EXPIRED).increment(sessions.len() as u64);
     while let Err(error) = term.propose(&commands).await {

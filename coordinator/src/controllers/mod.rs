@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rota_core::state::Command;
+use tokio::time::Instant;
 
 use crate::parts::Clock;
 use crate::raft::{Group, Leadership, ProposeError};
 use crate::replica::Replica;
-use crate::sessions::Liveness;
+use crate::sessions::{LiveSession, Liveness};
 
 /// What controllers work with.
 #[derive(Clone)]
@@ -38,6 +39,18 @@ struct Term {
 }
 
 impl Term {
+    /// Gives every session its full timeout, from `now` on.
+    fn begin_counting(&self, now: Instant) {
+        // While this is held, no session comes or goes.
+        let applied = self.control.replica.read();
+        let sessions = applied.state.sessions().map(|(id, session)| LiveSession {
+            session: id,
+            timeout_ms: session.timeout_ms,
+            connection: session.connection,
+        });
+        self.control.liveness.begin(self.term, sessions, now);
+    }
+
     /// Proposes commands in the name of this term and waits until they are
     /// applied. Returns how many were refused.
     async fn propose(&self, commands: &[Command]) -> Result<u32, ProposeError> {
@@ -73,12 +86,7 @@ pub(crate) async fn run(control: Control) {
 /// Leads until it is cancelled.
 async fn lead(term: Term) {
     caught_up(&term).await;
-    {
-        let applied = term.control.replica.read();
-        let sessions = applied.state.sessions().map(|(id, s)| (id, s.timeout_ms));
-        let from = tokio::time::Instant::now() + term.control.lease_grace;
-        term.control.liveness.begin(term.term, sessions, from);
-    }
+    term.begin_counting(Instant::now() + term.control.lease_grace);
     tracing::info!(term = term.term, "this server leads");
     both(expiry::run(term.clone()), assignment::run(term)).await;
 }

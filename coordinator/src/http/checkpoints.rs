@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use rota_core::Zxid;
 use rota_core::pool::{Bucket, check_name, layout};
-use rota_core::state::{CreateMode, Op, OpReply, Refusal, Reply};
+use rota_core::state::{Actor, CreateMode, Op, OpReply, Refusal, Reply};
 use rota_protocol::http::{CheckpointBody, CheckpointPut, Code, Data, ErrorBody};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -36,7 +36,7 @@ async fn read(
     let applied = service.replica.read();
     match applied.state.tree().get(&layout::checkpoint(&pool, &bucket)) {
         Some(node) => {
-            let Data { data, encoding } = Data::from(&*node.data);
+            let Data { data, encoding } = Data::from(node.bytes());
             Ok(Json(CheckpointBody { bucket, data, encoding, zxid: node.mzxid }))
         }
         None => Err(no_checkpoint(&pool, &bucket)),
@@ -107,7 +107,7 @@ async fn delete(
     // The bucket may get an owner meanwhile, and that one may write.
     let guard = fence.map(|fence| Op::CheckFence { path: layout::row(&pool, &bucket), fence });
     let ops = guard.into_iter().chain([Op::Delete { path, version }]).collect();
-    match service.multi(None, ops).await {
+    match service.multi(Actor::rota(None), ops).await {
         outcome if refused_with(&outcome, |r| matches!(r, Refusal::NoNode { .. })) => {
             Err(no_checkpoint(&pool, &bucket))
         }
@@ -141,18 +141,18 @@ impl Place {
     }
 
     fn create(&self) -> Op {
-        Op::Create { path: self.path.clone(), data: self.data.clone(), mode: CreateMode::Persistent }
+        Op::create(self.path.clone(), self.data.clone(), CreateMode::Persistent)
     }
 
     fn set(&self, version: Option<i32>) -> Op {
-        Op::SetData { path: self.path.clone(), data: self.data.clone(), version }
+        Op::set(self.path.clone(), self.data.clone(), version)
     }
 
     /// Writes it, whatever is there. Returns its zxid.
     async fn write(&self, service: &Service) -> Result<Zxid, ServiceError> {
-        let mut outcome = service.multi(None, vec![self.fence.clone(), self.set(None)]).await;
+        let mut outcome = service.multi(Actor::rota(None), vec![self.fence.clone(), self.set(None)]).await;
         if refused_with(&outcome, |r| matches!(r, Refusal::NoNode { .. })) {
-            outcome = service.multi(None, vec![self.fence.clone(), self.create()]).await;
+            outcome = service.multi(Actor::rota(None), vec![self.fence.clone(), self.create()]).await;
         }
         outcome.map(|reply| written_at(&reply))
     }
@@ -170,7 +170,7 @@ impl Place {
         // Without a write this asks for the fence alone: a writer whose grant has
         // ended is told that before all else.
         let ops: Vec<Op> = std::iter::once(self.fence.clone()).chain(write).collect();
-        match service.multi(None, ops).await {
+        match service.multi(Actor::rota(None), ops).await {
             Ok(_) if is_other => Ok(None),
             outcome if refused_with(&outcome, is_changed) => Ok(None),
             outcome => outcome.map(|reply| Some(written_at(&reply))),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use rota_core::state::{CreateMode, Op};
+use rota_core::state::Command;
 use rota_protocol::http::{AddServer, Cluster, Code, ErrorBody, Role, Server, SnapshotTaken, TransferLeader};
 use rota_protocol::peer::MembershipChange;
 use utoipa_axum::router::OpenApiRouter;
@@ -17,8 +17,8 @@ use crate::service::{Service, ServiceError};
 
 /// How long a snapshot may take before the request gives up waiting for it.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
-/// Where servers say how clients reach them.
-const SERVERS: &str = "/rota/servers";
+/// Pause before a server says again how it is reached.
+const ANNOUNCE_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 pub(super) fn router() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
@@ -49,9 +49,14 @@ async fn describe(service: &Service) -> Cluster {
             true => Role::Follower,
             false => Role::Learner,
         };
-        let said = applied.state.tree().get(&format!("{SERVERS}/{id}"));
-        let http_address = said.map(|node| String::from_utf8_lossy(&node.data).into_owned());
-        Server { id: *id, role, peer_address: peer_address.clone(), http_address }
+        let faces = applied.state.faces(*id);
+        Server {
+            id: *id,
+            role,
+            peer_address: peer_address.clone(),
+            http_address: faces.map(|faces| faces.http.clone()),
+            zookeeper_address: faces.and_then(|faces| faces.zookeeper.clone()),
+        }
     });
     Cluster {
         cluster: service.config.cluster.clone(),
@@ -80,7 +85,7 @@ async fn add(
     service.catch_up().await?;
     {
         let applied = service.replica.read();
-        let was_here = applied.state.tree().get(&format!("{SERVERS}/{}", body.id)).is_some();
+        let was_here = applied.state.faces(body.id).is_some();
         if was_here && !applied.membership().servers.contains_key(&body.id) {
             let message = format!(
                 "the cluster has had a server {} before: a number is never used again, give the new one another",
@@ -144,33 +149,14 @@ async fn snapshot(State(service): State<Shared>) -> ApiResult<Json<SnapshotTaken
     Ok(Json(SnapshotTaken { server: service.config.server, index }))
 }
 
-/// Says in the tree how clients reach this server, once a leader takes it.
-pub(crate) async fn announce_address(service: Shared) {
-    let server = service.config.server;
-    let path = format!("{SERVERS}/{server}");
-    let data = bytes::Bytes::from(service.config.http_address.clone());
-    loop {
-        {
-            let applied = service.replica.read();
-            if applied.state.tree().get(&path).is_some_and(|node| node.data == data) {
-                return;
-            }
-        }
-        let create = |path: &str, data: bytes::Bytes| Op::Create {
-            path: path.to_owned(),
-            data,
-            mode: CreateMode::Persistent,
-        };
-        let ops = [
-            create(SERVERS, bytes::Bytes::new()),
-            create(&path, bytes::Bytes::new()),
-            Op::SetData { path: path.clone(), data: data.clone(), version: None },
-        ];
-        for op in ops {
-            // What exists already is refused, which is as good.
-            if let Err(error) = service.op(None, op).await {
-                tracing::debug!(%error, "announcing the address");
-            }
+/// Says how clients reach this server, once a leader takes it.
+pub(crate) async fn announce(service: Shared) {
+    let (server, faces) = (service.config.server, service.config.faces());
+    while service.replica.read().state.faces(server) != Some(&faces) {
+        let announce = Command::Announce { server, faces: faces.clone() };
+        if let Err(error) = service.write(announce).await {
+            tracing::debug!(%error, "announcing how this server is reached");
+            tokio::time::sleep(ANNOUNCE_AGAIN_AFTER).await;
         }
     }
 }

@@ -4,6 +4,7 @@
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use rota_core::path::check_path;
 use rota_core::pool::{MemberError, NameError, SpecError};
 use rota_core::state::Refusal;
 use rota_protocol::http::{Code, ErrorBody};
@@ -61,6 +62,7 @@ impl IntoResponse for ApiError {
 
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
+        let refusal = name_bad_path(refusal);
         let message = refusal.to_string();
         let index = match &refusal {
             Refusal::Multi { index, .. } => Some(*index),
@@ -71,6 +73,19 @@ impl From<Refusal> for ApiError {
             map.insert("index".to_owned(), json!(index));
         }
         Self(ErrorBody::new(code, message).with(details))
+    }
+}
+
+/// ZooKeeper looks for a node before it looks whether there can be one; who asks over
+/// HTTP is told what is wrong with the path.
+fn name_bad_path(refusal: Refusal) -> Refusal {
+    match refusal {
+        Refusal::NoNode { path } => match check_path(&path) {
+            Ok(()) => Refusal::NoNode { path },
+            Err(cause) => Refusal::BadPath { path, cause },
+        },
+        Refusal::Multi { index, cause } => Refusal::Multi { index, cause: Box::new(name_bad_path(*cause)) },
+        other => other,
     }
 }
 
@@ -91,7 +106,17 @@ fn describe(refusal: &Refusal) -> (Code, serde_json::Value) {
             (Code::SessionExpired, json!({"session": session.to_string()}))
         }
         Refusal::SessionExists { session } => (Code::Exists, json!({"session": session.to_string()})),
+        Refusal::SessionMoved { session } => (Code::Conflict, json!({"session": session.to_string()})),
+        Refusal::BadPassword { session } => (Code::BadPassword, json!({"session": session.to_string()})),
         Refusal::SessionNeeded => (Code::BadRequest, json!({})),
+        Refusal::NoAuth { path } => (Code::NoAuth, json!({"path": path})),
+        Refusal::QuotaExceeded { path } => (Code::QuotaExceeded, json!({"path": path})),
+        Refusal::InvalidAcl { path } | Refusal::BadContent { path, .. } => {
+            (Code::BadRequest, json!({"path": path}))
+        }
+        Refusal::BadTtl { ttl_ms } => (Code::BadRequest, json!({"ttl_ms": ttl_ms})),
+        Refusal::NotDue { path } => (Code::Conflict, json!({"path": path})),
+        Refusal::Reserved { path, .. } => (Code::Reserved, json!({"path": path})),
         Refusal::Permanent { path } => (Code::Reserved, json!({"path": path})),
         Refusal::BadPath { path, .. } => (Code::BadPath, json!({"path": path})),
         Refusal::Multi { cause, .. } => describe(cause),

@@ -5,8 +5,12 @@ use std::time::Duration;
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rota_core::state::{Actor, Node, Refusal};
 use rota_protocol::http::{Code, HEADER_SESSION, WAIT_MS_MAX};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -84,6 +88,41 @@ impl FromRequestParts<Shared> for Session {
     async fn from_request_parts(parts: &mut Parts, _service: &Shared) -> Result<Self, ApiError> {
         credentials(&parts.headers).map(Self)
     }
+}
+
+/// Who makes a request, as far as the tree is concerned.
+pub(crate) struct Caller(pub(crate) Actor);
+
+impl Caller {
+    /// Whether the caller may do one of `perms` with a node.
+    pub(crate) fn check(&self, path: &str, node: &Node, perms: i32) -> Result<(), ApiError> {
+        match node.acl.allows(perms, self.0.identities()) {
+            true => Ok(()),
+            false => Err(Refusal::NoAuth { path: path.to_owned() }.into()),
+        }
+    }
+}
+
+impl FromRequestParts<Shared> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, service: &Shared) -> Result<Self, ApiError> {
+        let session = credentials(&parts.headers)?.map(|who| who.session);
+        let identities = match password(&parts.headers)? {
+            Some(user_password) => service.authority.of_password(&user_password),
+            None => Vec::new(),
+        };
+        Ok(Self(Actor::client(session, identities)))
+    }
+}
+
+/// `user:password`, as the header `authorization` says it by the scheme Basic.
+fn password(headers: &HeaderMap) -> Result<Option<Vec<u8>>, ApiError> {
+    let Some(value) = headers.get(AUTHORIZATION) else { return Ok(None) };
+    let encoded = value.to_str().ok().and_then(|value| value.strip_prefix("Basic "));
+    let decoded = encoded.and_then(|encoded| STANDARD.decode(encoded.trim()).ok());
+    let message = "the header authorization must be of the scheme Basic, with USER:PASSWORD in base64";
+    decoded.map(Some).ok_or_else(|| ApiError::new(Code::BadRequest, message))
 }
 
 /// What the header `rota-session` says.

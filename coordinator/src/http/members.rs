@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use rota_core::pool::{Bucket, Kind, Member, MemberEntry, PoolView, Row, check_name, layout, to_json};
-use rota_core::state::{CreateMode, Op, Refusal, SessionId};
+use rota_core::state::{Actor, CreateMode, Op, Refusal, SessionId};
 use rota_protocol::http::{
     Assignment, Code, ErrorBody, Grant, ItemBody, ItemCreate, JoinPool, MemberBody, Release,
 };
@@ -92,8 +92,8 @@ async fn join(
     member.check()?;
     check_living(&service, &pool).await?;
     let path = layout::member(&pool, &body.name);
-    let op = Op::Create { path, data: to_json(&member), mode: CreateMode::Ephemeral };
-    match service.op(Some(who.session), op).await {
+    let op = Op::create(path, to_json(&member), CreateMode::Ephemeral);
+    match service.op(Actor::rota(Some(who.session)), op).await {
         Err(ServiceError::Refused(Refusal::NodeExists { .. })) => {
             let message = format!(
                 "pool {pool:?} has a member {:?}: each needs a name of its own; one that died is free when its session's timeout is over",
@@ -155,7 +155,7 @@ async fn leave(
     let who = session.needed()?;
     check_kept_by(&service, &pool, &member, who.session).await?;
     let op = Op::Delete { path: layout::member(&pool, &member), version: None };
-    service.op(Some(who.session), op).await?;
+    service.op(Actor::rota(Some(who.session)), op).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -207,9 +207,8 @@ async fn set_draining(
             Ok((Member { draining, ..entry.member.clone() }, entry.version))
         })
         .await?;
-        let op =
-            Op::SetData { path: layout::member(pool, member), data: to_json(&next), version: Some(version) };
-        match service.op(None, op).await {
+        let op = Op::set(layout::member(pool, member), to_json(&next), Some(version));
+        match service.op(Actor::rota(None), op).await {
             Err(ServiceError::Refused(Refusal::BadVersion { .. })) if attempts.next().is_some() => {}
             Err(ServiceError::Refused(Refusal::NoNode { .. })) => {
                 return Err(ApiError::no_member(pool, member));
@@ -317,9 +316,9 @@ async fn release(
     .await?;
     let ops = vec![
         Op::CheckFence { path: path.clone(), fence: body.fence },
-        Op::SetData { path, data: to_json(&Row::vacant()), version: None },
+        Op::set(path, to_json(&Row::vacant()), None),
     ];
-    service.multi(Some(who.session), ops).await?;
+    service.multi(Actor::rota(Some(who.session)), ops).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -367,8 +366,8 @@ async fn put_item(
         false => (CreateMode::Ephemeral, Some(session.needed()?.session)),
     };
     let path = layout::item(&pool, &body.name);
-    let create = Op::Create { path: path.clone(), data: to_json(&item), mode };
-    match service.op(session, create).await {
+    let create = Op::create(path.clone(), to_json(&item), mode);
+    match service.op(Actor::rota(session), create).await {
         Err(ServiceError::Refused(Refusal::NodeExists { .. })) => {
             replace_item(&service, &path, session, to_json(&item)).await?;
         }
@@ -393,7 +392,7 @@ async fn replace_item(
             "another session keeps an item of that name: it is free when that session's timeout is over",
         ));
     }
-    service.op(session, Op::SetData { path: path.to_owned(), data, version: None }).await?;
+    service.op(Actor::rota(session), Op::set(path.to_owned(), data, None)).await?;
     Ok(())
 }
 
@@ -427,7 +426,7 @@ async fn delete_item(
     })
     .await?;
     let op = Op::Delete { path: layout::item(&pool, &item), version: None };
-    service.op(session.0.map(|who| who.session), op).await?;
+    service.op(Actor::rota(session.0.map(|who| who.session)), op).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -34,7 +34,7 @@ use utoipa_axum::router::OpenApiRouter;
 use error::ApiError;
 use extract::Shared;
 
-pub(crate) use cluster::announce_address;
+pub(crate) use cluster::announce;
 pub(crate) use operations::install_recorder;
 
 use crate::parts::Accept;

@@ -9,20 +9,19 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::stream;
-use rota_core::events::Missed as CoreMissed;
-use rota_core::path::{check_path, is_at_or_below};
-use rota_core::pool::layout;
-use rota_core::state::{CreateMode, Op, OpReply, Reply};
+use rota_core::events::{Interest, Missed as CoreMissed};
+use rota_core::path::check_path;
+use rota_core::state::{Actor, Op, OpReply, Reply, perms};
 use rota_protocol::http::{
-    Children, Code, Data, Encoding, ErrorBody, EventBody, Missed, MultiOp, MultiReply, MultiRequest,
-    NodeBody, NodeCreate, NodeRead, NodeSet,
+    AclBody, Children, Code, Data, Encoding, ErrorBody, EventBody, Missed, Mode, MultiOp, MultiReply,
+    MultiRequest, NodeBody, NodeCreate, NodeRead, NodeSet,
 };
 use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::error::{ApiError, ApiResult};
-use super::extract::{Body, Names, Params, Session, Shared, poll_deadline};
+use super::extract::{Body, Caller, Names, Params, Shared, poll_deadline};
 use crate::service::ServiceError;
 
 /// Children named in one answer.
@@ -65,8 +64,12 @@ struct DeleteParams {
 /// Read the root.
 #[utoipa::path(get, path = "/v1/nodes", tag = "nodes", params(NodeParams),
     responses((status = 200, body = NodeRead), (status = "default", body = ErrorBody)))]
-async fn read_root(service: State<Shared>, params: Params<NodeParams>) -> ApiResult<Json<NodeRead>> {
-    read_at(service.0, "/", params.0).await
+async fn read_root(
+    service: State<Shared>,
+    params: Params<NodeParams>,
+    caller: Caller,
+) -> ApiResult<Json<NodeRead>> {
+    read_at(service.0, "/", params.0, &caller).await
 }
 
 /// Read a node, or the names of its children.
@@ -76,20 +79,27 @@ async fn read(
     State(service): State<Shared>,
     Names(path): Names<String>,
     Params(params): Params<NodeParams>,
+    caller: Caller,
 ) -> ApiResult<Json<NodeRead>> {
-    read_at(service, &absolute(&path)?, params).await
+    read_at(service, &absolute(&path)?, params, &caller).await
 }
 
-async fn read_at(service: Shared, path: &str, params: NodeParams) -> ApiResult<Json<NodeRead>> {
+async fn read_at(
+    service: Shared,
+    path: &str,
+    params: NodeParams,
+    caller: &Caller,
+) -> ApiResult<Json<NodeRead>> {
     if params.consistent {
         service.catch_up().await?;
     }
     let applied = service.replica.read();
     let tree = applied.state.tree();
     let Some(node) = tree.get(path) else { return Err(no_node(path)) };
+    caller.check(path, node, perms::READ)?;
     let stat = node.stat().into();
     if !params.children {
-        let data = Some(Data::from(&*node.data));
+        let data = Some(Data::from(node.bytes()));
         return Ok(Json(NodeRead::Node(NodeBody { path: path.to_owned(), data, stat })));
     }
     let after = params.after.unwrap_or_default();
@@ -111,16 +121,14 @@ async fn read_at(service: Shared, path: &str, params: NodeParams) -> ApiResult<J
 async fn create(
     State(service): State<Shared>,
     Names(path): Names<String>,
-    session: Session,
+    Caller(by): Caller,
     Body(body): Body<NodeCreate>,
 ) -> ApiResult<(StatusCode, Json<NodeBody>)> {
     // A sequential node may have the name "", as in ZooKeeper: "/a/" + number.
     let path = format!("/{path}");
     let data = bytes(body.data, body.encoding)?;
-    let op = Op::Create { path, data, mode: body.mode.into() };
-    are_open_to_all(std::slice::from_ref(&op))?;
-    let session = session.0.map(|who| who.session);
-    Ok((StatusCode::CREATED, Json(node_body(service.op(session, op).await?)?)))
+    let op = create_op(path, data, body.mode, body.ttl_ms, body.acl)?;
+    Ok((StatusCode::CREATED, Json(node_body(service.op(by, op).await?)?)))
 }
 
 /// Replace a node's data.
@@ -130,15 +138,13 @@ async fn create(
 async fn set(
     State(service): State<Shared>,
     Names(path): Names<String>,
-    session: Session,
+    Caller(by): Caller,
     Body(body): Body<NodeSet>,
 ) -> ApiResult<Json<NodeBody>> {
     let path = absolute(&path)?;
     let data = bytes(body.data, body.encoding)?;
-    let op = Op::SetData { path: path.clone(), data, version: body.version };
-    are_open_to_all(std::slice::from_ref(&op))?;
-    let session = session.0.map(|who| who.session);
-    let mut node = node_body(service.op(session, op).await?)?;
+    let op = Op::set(path.clone(), data, body.version);
+    let mut node = node_body(service.op(by, op).await?)?;
     node.path = path;
     Ok(Json(node))
 }
@@ -150,11 +156,10 @@ async fn delete(
     State(service): State<Shared>,
     Names(path): Names<String>,
     Params(params): Params<DeleteParams>,
-    session: Session,
+    Caller(by): Caller,
 ) -> ApiResult<StatusCode> {
     let op = Op::Delete { path: absolute(&path)?, version: params.version };
-    are_open_to_all(std::slice::from_ref(&op))?;
-    service.op(session.0.map(|who| who.session), op).await?;
+    service.op(by, op).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -163,7 +168,7 @@ async fn delete(
     responses((status = 200, body = MultiReply), (status = "default", body = ErrorBody)))]
 async fn multi(
     State(service): State<Shared>,
-    session: Session,
+    Caller(by): Caller,
     Body(body): Body<MultiRequest>,
 ) -> ApiResult<Json<MultiReply>> {
     if body.ops.is_empty() || body.ops.len() > OPS_MAX {
@@ -172,14 +177,13 @@ async fn multi(
     }
     let paths: Vec<String> = body.ops.iter().map(op_path).collect();
     let ops: Vec<Op> = body.ops.into_iter().map(into_op).collect::<ApiResult<_>>()?;
-    are_open_to_all(&ops)?;
-    let Reply::Multi(replies) = service.multi(session.0.map(|who| who.session), ops).await? else {
+    let Reply::Multi(replies) = service.multi(by, ops).await? else {
         return Err(ServiceError::OutcomeUnknown.into());
     };
     let results = replies.into_iter().zip(paths).map(|(reply, path)| match reply {
         OpReply::Created { path, stat } => Some(NodeBody { path, data: None, stat: stat.into() }),
         OpReply::Set { stat } => Some(NodeBody { path, data: None, stat: stat.into() }),
-        OpReply::Deleted | OpReply::Checked => None,
+        OpReply::Deleted | OpReply::Checked { .. } | OpReply::Ensured => None,
     });
     Ok(Json(MultiReply { results: results.collect() }))
 }
@@ -208,28 +212,31 @@ struct WatchParams {
 async fn watch(
     State(service): State<Shared>,
     Params(params): Params<WatchParams>,
+    Caller(by): Caller,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
     check_path(&params.path).map_err(|e| ApiError::new(Code::BadPath, e.to_string()))?;
     let since = params.since.unwrap_or_else(|| service.replica.read().events.last());
     service.reach(since).await?;
     if wants_stream(&headers) {
-        let events = stream::unfold((service, params, since), |(service, params, since)| async move {
-            let missed = next_events(&service, &params, since, None).await;
-            let upto = missed.upto;
-            let event = SseEvent::default().id(upto.to_string()).json_data(&missed).unwrap_or_default();
-            Some((Ok::<_, Infallible>(event), (service, params, upto)))
-        });
+        let events =
+            stream::unfold((service, params, by, since), |(service, params, by, since)| async move {
+                let missed = next_events(&service, &params, &by, since, None).await;
+                let upto = missed.upto;
+                let event = SseEvent::default().id(upto.to_string()).json_data(&missed).unwrap_or_default();
+                Some((Ok::<_, Infallible>(event), (service, params, by, upto)))
+            });
         return Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response());
     }
     let deadline = poll_deadline(params.wait_ms)?;
-    Ok(Json(next_events(&service, &params, since, Some(deadline)).await).into_response())
+    Ok(Json(next_events(&service, &params, &by, since, Some(deadline)).await).into_response())
 }
 
 /// Waits until something happened after `since`, or the deadline.
 async fn next_events(
     service: &Shared,
     params: &WatchParams,
+    by: &Actor,
     since: u64,
     deadline: Option<tokio::time::Instant>,
 ) -> Missed {
@@ -237,7 +244,8 @@ async fn next_events(
     let mut since = since;
     loop {
         progress.mark_unchanged();
-        let found = service.replica.read().events.since(since, &params.path, params.recursive, EVENTS_MAX);
+        let interest = Interest { path: &params.path, recursive: params.recursive, who: by.identities() };
+        let found = service.replica.read().events.since(since, &interest, EVENTS_MAX);
         match found {
             CoreMissed::Unknown { upto } => return Missed { events: Vec::new(), upto, missed: true },
             CoreMissed::Events { events, upto } if !events.is_empty() => {
@@ -295,48 +303,26 @@ fn op_path(op: &MultiOp) -> String {
 
 fn into_op(op: MultiOp) -> ApiResult<Op> {
     Ok(match op {
-        MultiOp::Create { path, data, encoding, mode } => {
-            Op::Create { path, data: bytes(data, encoding)?, mode: mode.into() }
+        MultiOp::Create { path, data, encoding, mode, ttl_ms, acl } => {
+            create_op(path, bytes(data, encoding)?, mode, ttl_ms, acl)?
         }
         MultiOp::Delete { path, version } => Op::Delete { path, version },
-        MultiOp::Set { path, data, encoding, version } => {
-            Op::SetData { path, data: bytes(data, encoding)?, version }
-        }
+        MultiOp::Set { path, data, encoding, version } => Op::set(path, bytes(data, encoding)?, version),
         MultiOp::Check { path, version } => Op::Check { path, version },
         MultiOp::CheckFence { path, fence } => Op::CheckFence { path, fence },
     })
 }
 
-/// Rota's own part of the tree is changed through its own endpoints, which
-/// validate what goes in. Checkpoints are the exception: they are bytes of
-/// whoever owns the bucket, and can be written by a multi that checks its row.
-fn are_open_to_all(ops: &[Op]) -> ApiResult<()> {
-    for op in ops {
-        let path = match op {
-            Op::Create { path, .. } | Op::Delete { path, .. } | Op::SetData { path, .. } => path,
-            Op::Check { .. } | Op::CheckFence { .. } => continue,
-        };
-        if !is_at_or_below(path, "/rota") || is_guarded_checkpoint(op, path, ops) {
-            continue;
-        }
-        let message = format!(
-            "{path} is Rota's own: change it through /v1/pools, or, if it is a checkpoint, in a multi with a check \
-             or check_fence of the bucket's row"
-        );
-        return Err(ApiError::new(Code::Reserved, message));
-    }
-    Ok(())
-}
-
-fn is_guarded_checkpoint(op: &Op, path: &str, ops: &[Op]) -> bool {
-    let below = path.strip_prefix(layout::POOLS).and_then(|rest| rest.strip_prefix('/'));
-    let names: Vec<&str> = below.into_iter().flat_map(|rest| rest.split('/')).collect();
-    let [pool, "checkpoints", bucket] = names[..] else { return false };
-    let row = layout::row(pool, bucket);
-    let is_guard = |other: &Op| match other {
-        Op::CheckFence { path, .. } | Op::Check { path, version: Some(_) } => *path == row,
-        _ => false,
-    };
-    let is_kept = !matches!(op, Op::Create { mode, .. } if *mode != CreateMode::Persistent);
-    is_kept && !bucket.is_empty() && ops.iter().any(is_guard)
+fn create_op(
+    path: String,
+    data: bytes::Bytes,
+    mode: Mode,
+    ttl_ms: Option<u64>,
+    acl: Option<Vec<AclBody>>,
+) -> ApiResult<Op> {
+    let mode = mode.with_ttl(ttl_ms).ok_or_else(|| {
+        ApiError::new(Code::BadRequest, "ttl_ms belongs to the modes persistent and persistent_sequential")
+    })?;
+    let acl = acl.map(|acl| acl.into_iter().map(Into::into).collect());
+    Ok(Op::Create { path, data: Some(data), mode, acl })
 }

@@ -5,9 +5,8 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use bytes::Bytes;
 use rota_core::pool::{Kind, PoolView, Spec, check_name, layout, to_json};
-use rota_core::state::{CreateMode, Op, Refusal};
+use rota_core::state::{Actor, Op, Refusal};
 use rota_protocol::http::{Code, ErrorBody, PlanBody, PoolBody, PoolChange, PoolCreate};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -77,11 +76,8 @@ async fn create(
         || ApiError::new(Code::BadSpec, "a named pool has one bucket for each item: leave out buckets");
     let spec = body.spec().ok_or_else(no_buckets)?;
     spec.check()?;
-    let create = |path: String, data: Bytes| Op::Create { path, data, mode: CreateMode::Persistent };
-    let root = layout::pool(&body.name);
-    let folders = layout::FOLDERS.iter().map(|folder| create(format!("{root}/{folder}"), Bytes::new()));
-    let ops = std::iter::once(create(root.clone(), to_json(&spec))).chain(folders).collect();
-    match service.multi(None, ops).await {
+    let ops = layout::create_pool(&body.name, to_json(&spec));
+    match service.multi(Actor::rota(None), ops).await {
         Err(ServiceError::Refused(refusal)) if matches!(refusal.cause(), Refusal::NodeExists { .. }) => {
             return Err(ApiError::new(Code::Exists, format!("there is a pool {:?} already", body.name)));
         }
@@ -144,8 +140,8 @@ async fn edit_spec(
             Ok((next, view.spec_version))
         })
         .await?;
-        let op = Op::SetData { path: layout::pool(pool), data: to_json(&next), version: Some(version) };
-        match service.op(None, op).await {
+        let op = Op::set(layout::pool(pool), to_json(&next), Some(version));
+        match service.op(Actor::rota(None), op).await {
             Err(ServiceError::Refused(Refusal::BadVersion { .. })) if attempts.next().is_some() => {}
             Err(ServiceError::Refused(Refusal::NoNode { .. })) => return Err(ApiError::no_pool(pool)),
             other => return other.map(drop).map_err(ApiError::from),

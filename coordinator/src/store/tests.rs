@@ -26,7 +26,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, LogStore, Machine), openraft::StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().unwrap();
         let log = LogStore::open(&dir.path().join("log")).await.unwrap();
-        let replica = Arc::new(Replica::new(Arc::new(Outbox::new(1, 1))));
+        let replica = Arc::new(Replica::new(Arc::new(Outbox::new(1, 1)), Arc::default(), Arc::default()));
         let snapshots = SnapshotStore::open(&dir.path().join("snapshots")).unwrap();
         Ok((dir, log, Machine::open(replica, snapshots).unwrap()))
     }

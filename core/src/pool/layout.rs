@@ -1,6 +1,9 @@
 //! Where things stand below `/rota/pools`, and which names they may have.
 
+use bytes::Bytes;
+
 use crate::pool::Bucket;
+use crate::state::{Acl, CreateMode, Op, perms};
 
 /// The parent of all pools.
 pub const POOLS: &str = "/rota/pools";
@@ -82,6 +85,29 @@ pub fn checkpoint(pool: &str, bucket: &str) -> String {
     format!("{POOLS}/{pool}/checkpoints/{bucket}")
 }
 
+/// Makes one of Rota's own nodes, which clients may do `perms` with.
+#[must_use]
+pub fn create(path: String, data: Bytes, perms: i32) -> Op {
+    let acl = Some(Acl::for_anyone(perms).entries());
+    Op::Create { path, data: Some(data), mode: CreateMode::Persistent, acl }
+}
+
+/// Makes a pool, which has this spec.
+#[must_use]
+pub fn create_pool(name: &str, spec: Bytes) -> Vec<Op> {
+    let root = pool(name);
+    let readable = Some(Acl::for_anyone(perms::READ).entries());
+    let above = ["/rota", POOLS].map(|path| Op::Ensure { path: path.to_owned(), acl: readable.clone() });
+    let folders = FOLDERS.map(|folder| {
+        // What clients write there is looked at: see `guard`.
+        let open =
+            if folder == "buckets" { perms::READ } else { perms::READ | perms::CREATE | perms::DELETE };
+        create(format!("{root}/{folder}"), Bytes::new(), open)
+    });
+    let own = create(root, spec, perms::READ);
+    above.into_iter().chain([own]).chain(folders).collect()
+}
+
 /// The folders that every pool has from its creation on.
 pub const FOLDERS: [&str; 4] = ["members", "items", "buckets", "checkpoints"];
 
@@ -100,7 +126,9 @@ pub enum Place<'a> {
     Row(Bucket),
     /// The plan.
     Plan,
-    /// Anything else: a folder, a checkpoint.
+    /// How far the work on a bucket has come.
+    Checkpoint(Bucket),
+    /// Anything else: a folder.
     Other,
 }
 
@@ -116,6 +144,7 @@ pub fn place(path: &str) -> Option<(&str, Place<'_>)> {
         Some(("members", name)) => Place::Member(name),
         Some(("items", name)) => Place::Item(name),
         Some(("buckets", name)) => Place::Row(Bucket::new(name)),
+        Some(("checkpoints", name)) => Place::Checkpoint(Bucket::new(name)),
         None if rest == "plan" => Place::Plan,
         None if rest == "buckets" => Place::Buckets,
         _ => Place::Other,
@@ -145,7 +174,8 @@ mod tests {
         assert_eq!(place(&row("p", "3")), Some(("p", Place::Row(Bucket::number(3)))));
         assert_eq!(place(&plan("p")), Some(("p", Place::Plan)));
         assert_eq!(place("/rota/pools/p/buckets"), Some(("p", Place::Buckets)));
-        assert_eq!(place(&checkpoint("p", "3")), Some(("p", Place::Other)));
+        assert_eq!(place(&checkpoint("p", "3")), Some(("p", Place::Checkpoint(Bucket::number(3)))));
+        assert_eq!(place("/rota/pools/p/checkpoints"), Some(("p", Place::Other)));
         assert_eq!(place("/rota/pools/p/items/i/x"), Some(("p", Place::Other)));
         assert_eq!(place("/rota/pools"), None);
         assert_eq!(place("/rota/poolsx/p"), None);

@@ -13,6 +13,7 @@
 //! HTTP or a ZooKeeper client. Fields are only ever added, with a default.
 
 mod bucket;
+pub(crate) mod guard;
 pub mod layout;
 mod member;
 mod plan;

@@ -129,7 +129,7 @@ impl Pools {
 
 /// The spec that a pool's node holds, if it is one and within bounds.
 fn spec_of(node: &Node) -> Option<Spec> {
-    from_json(&node.data).ok().filter(|spec: &Spec| spec.check().is_ok())
+    from_json(node.bytes()).ok().filter(|spec: &Spec| spec.check().is_ok())
 }
 
 impl PoolView {
@@ -180,12 +180,12 @@ impl PoolView {
             Place::Row(bucket) => self.put_row(bucket.clone(), node, event.zxid),
             Place::Plan => self.put_plan(node),
             Place::Buckets => self.table.advance(node.map_or(0, |n| n.pzxid)),
-            Place::Other => {}
+            Place::Checkpoint(_) | Place::Other => {}
         }
     }
 
     fn put_member(&mut self, name: &str, node: Option<&Node>) {
-        match node.and_then(|n| Some((n, from_json(&n.data).ok()?))) {
+        match node.and_then(|n| Some((n, from_json(n.bytes()).ok()?))) {
             Some((node, member)) => {
                 let entry =
                     MemberEntry { member, joined: node.czxid, version: node.version, session: node.owner() };
@@ -196,7 +196,7 @@ impl PoolView {
     }
 
     fn put_item(&mut self, name: &str, node: Option<&Node>) {
-        match node.and_then(|n| from_json(&n.data).ok()) {
+        match node.and_then(|n| from_json(n.bytes()).ok()) {
             Some(item) => drop(self.items.insert(name.to_owned(), item)),
             None => drop(self.items.remove(name)),
         }
@@ -208,7 +208,7 @@ impl PoolView {
                 self.table.row_changed(&bucket, node.mzxid);
                 // Only the controller writes rows. One that does not decode is
                 // owned by nobody that could be named, so it is granted anew.
-                let row = from_json(&node.data).unwrap_or_default();
+                let row = from_json(node.bytes()).unwrap_or_default();
                 let entry = RowEntry { row, fence: node.mzxid, version: node.version };
                 self.rows.insert(bucket, entry);
             }
@@ -221,7 +221,7 @@ impl PoolView {
 
     fn put_plan(&mut self, node: Option<&Node>) {
         self.plan_version = node.map(|n| n.version);
-        self.plan = Arc::new(node.and_then(|n| from_json(&n.data).ok()).unwrap_or_default());
+        self.plan = Arc::new(node.and_then(|n| from_json(n.bytes()).ok()).unwrap_or_default());
     }
 
     /// The version of the table: the zxid of the last change to any row.

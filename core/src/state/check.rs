@@ -34,8 +34,8 @@ pub fn check(state: &State) -> Vec<String> {
         if node.mtime_ms > state.time_ms() || node.mtime_ms < node.ctime_ms {
             faults.push(format!("{path}: times are out of order"));
         }
-        if node.child_count > node.child_creations {
-            faults.push(format!("{path}: more children than were ever created"));
+        if node.kind.is_mortal() != state.mortal.contains(path) {
+            faults.push(format!("{path} is listed among those to be reaped, or should be"));
         }
     }
 
@@ -61,6 +61,10 @@ pub fn check(state: &State) -> Vec<String> {
         if session.opened > state.zxid() {
             faults.push(format!("session {id} was opened in the future"));
         }
+    }
+    let mortal = state.tree().iter().filter(|(_, node)| node.kind.is_mortal()).count();
+    if state.mortal.len() != mortal {
+        faults.push("nodes that are gone are listed among those to be reaped".to_owned());
     }
     faults.extend(owned.keys().map(|id| format!("ephemeral nodes of session {id}, which is gone")));
     faults

@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::acl::{Acl, AclEntry, Identity};
 use super::node::Stat;
 use super::session::{Password, SessionId};
 use crate::Zxid;
@@ -31,18 +32,95 @@ pub enum Command {
     },
     /// One operation on the tree.
     Write {
-        /// The session in whose name it is done. It must live.
-        session: Option<SessionId>,
+        /// Who asks for it.
+        by: Actor,
         /// The operation.
         op: Op,
     },
     /// Several operations, all or none of which take effect.
     Multi {
-        /// The session in whose name it is done. It must live.
-        session: Option<SessionId>,
+        /// Who asks for them.
+        by: Actor,
         /// The operations, each of which sees what those before it did.
         ops: Vec<Op>,
     },
+    /// Go on with a session on another connection. What the connections before it
+    /// still have under way is refused from now on.
+    ResumeSession {
+        /// The session.
+        session: SessionId,
+        /// Must be the session's.
+        password: Password,
+        /// Its timeout from now on; already within the cluster's bounds.
+        timeout_ms: u32,
+    },
+    /// A server says how clients reach it.
+    Announce {
+        /// The server.
+        server: u64,
+        /// Where.
+        faces: Faces,
+    },
+    /// End a session that gave no sign of life, unless it was resumed since.
+    ExpireSession {
+        /// The session to end.
+        session: SessionId,
+        /// The connection that was not heard of.
+        connection: u32,
+    },
+}
+
+/// How clients reach a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Faces {
+    /// By HTTP: HOST:PORT.
+    pub http: String,
+    /// By ZooKeeper's protocol, if it speaks that: HOST:PORT.
+    pub zookeeper: Option<String>,
+}
+
+/// In whose name something is done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    /// The session, which must live.
+    pub session: Option<SessionId>,
+    /// The session's connection, which must be its last one, if it matters.
+    pub connection: Option<u32>,
+    /// What it may do.
+    pub standing: Standing,
+}
+
+/// What somebody may do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    /// Rota's own code, which has looked at what it does: everything.
+    Rota,
+    /// A client, who is all of these besides being anyone: what the nodes' access
+    /// control lists and the layout of Rota's own part of the tree allow.
+    Client(Vec<Identity>),
+}
+
+impl Actor {
+    /// Rota's own code, in the name of a session if there is one.
+    #[must_use]
+    pub fn rota(session: Option<SessionId>) -> Self {
+        Self { session, connection: None, standing: Standing::Rota }
+    }
+
+    /// A client without a connection of its session's.
+    #[must_use]
+    pub fn client(session: Option<SessionId>, identities: Vec<Identity>) -> Self {
+        Self { session, connection: None, standing: Standing::Client(identities) }
+    }
+
+    /// Who it is; empty for Rota itself.
+    #[must_use]
+    pub fn identities(&self) -> &[Identity] {
+        match &self.standing {
+            Standing::Rota => &[],
+            Standing::Client(identities) => identities,
+        }
+    }
 }
 
 /// One operation on the tree, as ZooKeeper's.
@@ -53,9 +131,11 @@ pub enum Op {
         /// The path; for a sequential node, ten digits are added to it.
         path: String,
         /// The node's data.
-        data: Bytes,
+        data: Option<Bytes>,
         /// Its kind.
         mode: CreateMode,
+        /// Who may do what with it; everybody everything, if `None`.
+        acl: Option<Vec<AclEntry>>,
     },
     /// Remove a node that has no children.
     Delete {
@@ -69,7 +149,7 @@ pub enum Op {
         /// The path.
         path: String,
         /// The new data.
-        data: Bytes,
+        data: Option<Bytes>,
         /// The version it must have, if any.
         version: Option<i32>,
     },
@@ -89,9 +169,45 @@ pub enum Op {
         /// The `mzxid` it must have.
         fence: Zxid,
     },
+    /// Replace the list of who may do what with a node.
+    SetAcl {
+        /// The path.
+        path: String,
+        /// The new list.
+        acl: Vec<AclEntry>,
+        /// The `aversion` it must have, if any.
+        version: Option<i32>,
+    },
+    /// Make a persistent node, unless there is one.
+    Ensure {
+        /// The path.
+        path: String,
+        /// Its list, if it is made.
+        acl: Option<Vec<AclEntry>>,
+    },
+    /// Remove a container that has lost its last child, or a node whose time to
+    /// live is over.
+    Reap {
+        /// The path.
+        path: String,
+    },
 }
 
-/// Kind of a node to be created.
+impl Op {
+    /// Makes a node with these data, open to all.
+    #[must_use]
+    pub fn create(path: String, data: Bytes, mode: CreateMode) -> Self {
+        Self::Create { path, data: Some(data), mode, acl: None }
+    }
+
+    /// Replaces a node's data.
+    #[must_use]
+    pub fn set(path: String, data: Bytes, version: Option<i32>) -> Self {
+        Self::SetData { path, data: Some(data), version }
+    }
+}
+
+/// Kind of a node to be created. Source: ZooKeeper's `CreateMode.java`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CreateMode {
     /// Lives until deleted.
@@ -102,13 +218,28 @@ pub enum CreateMode {
     Ephemeral,
     /// As `Ephemeral`, with a number added to its name.
     EphemeralSequential,
+    /// Reaped when its last child is gone.
+    Container,
+    /// Reaped when it went without children and change for a time.
+    PersistentWithTtl {
+        /// That time, in milliseconds: 1 to [`TTL_MS_MAX`](super::node::TTL_MS_MAX).
+        ttl_ms: u64,
+    },
+    /// As `PersistentWithTtl`, with a number added to its name.
+    PersistentSequentialWithTtl {
+        /// That time, in milliseconds.
+        ttl_ms: u64,
+    },
 }
 
 impl CreateMode {
     /// Whether a number is added to the name.
     #[must_use]
     pub fn is_sequential(self) -> bool {
-        matches!(self, Self::PersistentSequential | Self::EphemeralSequential)
+        matches!(
+            self,
+            Self::PersistentSequential | Self::EphemeralSequential | Self::PersistentSequentialWithTtl { .. }
+        )
     }
 
     /// Whether the node dies with its session.
@@ -122,9 +253,28 @@ impl CreateMode {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     /// The session is open.
-    SessionOpened,
+    SessionOpened {
+        /// Which one.
+        session: SessionId,
+        /// Its timeout.
+        timeout_ms: u32,
+    },
     /// The session is closed.
-    SessionClosed,
+    SessionClosed {
+        /// Which one.
+        session: SessionId,
+    },
+    /// The session goes on.
+    SessionResumed {
+        /// Which one.
+        session: SessionId,
+        /// Its timeout from now on.
+        timeout_ms: u32,
+        /// The number of its connection.
+        connection: u32,
+    },
+    /// Everybody knows how that server is reached.
+    Announced,
     /// A single operation's answer.
     Op(OpReply),
     /// One answer for each operation of a multi.
@@ -143,13 +293,18 @@ pub enum OpReply {
     },
     /// The node is gone.
     Deleted,
-    /// The data is replaced.
+    /// The data, or the list of who may do what, is replaced.
     Set {
         /// The node's new Stat.
         stat: Stat,
     },
     /// The check held.
-    Checked,
+    Checked {
+        /// The node's Stat.
+        stat: Stat,
+    },
+    /// The node is there.
+    Ensured,
 }
 
 /// Why a command did nothing. Every replica refuses alike: a refusal depends on
@@ -215,7 +370,65 @@ pub enum Refusal {
     /// An ephemeral node was asked for without a session.
     #[error("an ephemeral node needs a session")]
     SessionNeeded,
-    /// The root and Rota's own folders cannot be deleted.
+    /// The session has moved to another connection.
+    #[error("session {session} has moved to another connection")]
+    SessionMoved {
+        /// The session.
+        session: SessionId,
+    },
+    /// The session has another password.
+    #[error("session {session} has another password")]
+    BadPassword {
+        /// The session.
+        session: SessionId,
+    },
+    /// The access control list of a node does not allow it.
+    #[error("the access control list of {path} does not allow it")]
+    NoAuth {
+        /// The node.
+        path: String,
+    },
+    /// An access control list is empty, or names nobody.
+    #[error("the access control list for {path} is empty or names nobody")]
+    InvalidAcl {
+        /// The node.
+        path: String,
+    },
+    /// A hard quota would be exceeded.
+    #[error("the quota of {path} would be exceeded")]
+    QuotaExceeded {
+        /// Whose quota.
+        path: String,
+    },
+    /// A time to live is out of bounds.
+    #[error("a time to live is from 1 to {max} milliseconds, not {ttl_ms}", max = super::node::TTL_MS_MAX)]
+    BadTtl {
+        /// What was given.
+        ttl_ms: u64,
+    },
+    /// The node lives on: it is none that is reaped, or its time has not come.
+    #[error("{path} is not to be reaped")]
+    NotDue {
+        /// The node.
+        path: String,
+    },
+    /// The node is Rota's own and not changed in this way.
+    #[error("{path} is Rota's own: {hint}")]
+    Reserved {
+        /// The node.
+        path: String,
+        /// How it is changed.
+        hint: String,
+    },
+    /// What was written is not what belongs there.
+    #[error("{path}: {fault}")]
+    BadContent {
+        /// The node.
+        path: String,
+        /// What is wrong.
+        fault: String,
+    },
+    /// The root and ZooKeeper's own folders cannot be deleted.
     #[error("{path} cannot be deleted")]
     Permanent {
         /// Which it is.
@@ -272,6 +485,8 @@ pub struct Event {
     pub kind: EventKind,
     /// To which node.
     pub path: crate::path::NodePath,
+    /// Who may read that node, and so may be told.
+    pub acl: Acl,
 }
 
 /// All that one command did: the answer for its sender, and the events for

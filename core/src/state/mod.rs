@@ -7,10 +7,12 @@
 //! - no zxid in the state is larger than the state's own; time never goes back;
 //! - the digest is the sum of the nodes' digests.
 
+mod acl;
 pub mod check;
 mod command;
 mod node;
 mod ops;
+mod quota;
 mod session;
 pub mod snapshot;
 mod tree;
@@ -18,26 +20,37 @@ mod tree;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 
-pub use command::{Applied, Command, CreateMode, Event, EventKind, Op, OpReply, Refusal, Reply};
-pub use node::{Node, NodeKind, Stat};
+pub use acl::{Acl, AclEntry, Identity, perms};
+pub use command::{
+    Actor, Applied, Command, CreateMode, Event, EventKind, Faces, Op, OpReply, Refusal, Reply, Standing,
+};
+pub use node::{Node, NodeKind, Stat, TTL_MS_MAX};
 pub use session::{HexError, Password, Session, SessionId};
 pub use tree::Tree;
 
 use crate::Zxid;
 use crate::path::NodePath;
+use crate::pool::guard;
 use ops::Change;
 
-/// The nodes that every state has from the beginning.
-const FIRST_NODES: [&str; 3] = ["/", "/rota", "/rota/pools"];
+/// The nodes that every state has from the beginning, ZooKeeper's own, and that
+/// cannot be deleted. Nothing shows that they were ever created.
+const PERMANENT: [&str; 4] = ["/", "/zookeeper", "/zookeeper/config", "/zookeeper/quota"];
+/// The one of them that says who belongs to the cluster.
+pub const CONFIG: &str = "/zookeeper/config";
 
 /// Everything that is replicated. A clone costs O(1) and shares its parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
     tree: Tree,
     sessions: OrdMap<SessionId, Arc<Session>>,
+    /// The nodes that may be reaped.
+    mortal: OrdSet<NodePath>,
     submitted: OrdMap<u64, Submitted>,
+    /// How clients reach the servers that there are or have been.
+    faces: OrdMap<u64, Faces>,
     zxid: Zxid,
     time_ms: u64,
 }
@@ -59,31 +72,53 @@ impl Default for State {
 }
 
 impl State {
-    /// The state before the first command: the root and Rota's own folders.
+    /// The state before the first command: what a new ZooKeeper has.
     #[must_use]
     pub fn new() -> Self {
         let mut state = Self::empty();
-        for path in FIRST_NODES {
+        for path in PERMANENT {
             state.plant(path);
         }
         state
     }
 
     fn empty() -> Self {
-        Self { tree: Tree::default(), sessions: OrdMap::new(), submitted: OrdMap::new(), zxid: 0, time_ms: 0 }
+        Self {
+            tree: Tree::default(),
+            sessions: OrdMap::new(),
+            mortal: OrdSet::new(),
+            submitted: OrdMap::new(),
+            faces: OrdMap::new(),
+            zxid: 0,
+            time_ms: 0,
+        }
     }
 
     /// Puts a first node in its place.
     fn plant(&mut self, path: &str) {
         let Ok(path) = NodePath::parse(path) else { return };
-        let node = Node::new(Bytes::new(), NodeKind::Persistent, 0, 0);
+        let mut node = Node::new(Some(Bytes::new()), NodeKind::Persistent, Acl::open(), 0, 0);
+        if path.as_str() == CONFIG {
+            node.acl = Acl::for_anyone(perms::READ);
+            // As ZooKeeper's `DataTree.addConfigNode` leaves it.
+            node.aversion = -1;
+        }
         self.tree.replace(&path, Some(Arc::new(node)));
         if let Some(parent) = path.parent() {
-            self.tree.update(&parent, |node| {
-                node.child_count += 1;
-                node.child_creations += 1;
-            });
+            self.tree.update(&parent, |node| node.child_count += 1);
         }
+    }
+
+    /// Puts a node at `path`, or takes it away, and returns what was there.
+    fn replace(&mut self, path: &NodePath, node: Option<Arc<Node>>) -> Option<Arc<Node>> {
+        let mortal = node.as_ref().is_some_and(|node| node.kind.is_mortal());
+        let before = self.tree.replace(path, node);
+        if mortal {
+            self.mortal.insert(path.clone());
+        } else if before.as_ref().is_some_and(|node| node.kind.is_mortal()) {
+            self.mortal.remove(path);
+        }
+        before
     }
 
     /// Does one command, which gets the number `zxid`, at the leader's time
@@ -106,37 +141,70 @@ impl State {
         match command {
             Command::OpenSession { session, password, timeout_ms } => {
                 self.open_session(*session, *password, *timeout_ms)?;
-                Ok((Reply::SessionOpened, Vec::new()))
+                Ok((Reply::SessionOpened { session: *session, timeout_ms: *timeout_ms }, Vec::new()))
             }
-            Command::CloseSession { session } => Ok((Reply::SessionClosed, self.close_session(*session)?)),
-            Command::Write { session, op } => {
-                self.check_session(*session)?;
-                let mut change = Change::new(self, *session);
+            Command::ResumeSession { session, password, timeout_ms } => {
+                let connection = self.resume_session(*session, *password, *timeout_ms)?;
+                let (session, timeout_ms) = (*session, *timeout_ms);
+                Ok((Reply::SessionResumed { session, timeout_ms, connection }, Vec::new()))
+            }
+            Command::Announce { server, faces } => {
+                self.faces.insert(*server, faces.clone());
+                Ok((Reply::Announced, Vec::new()))
+            }
+            Command::CloseSession { session } => self.close(*session),
+            Command::ExpireSession { session, connection } => {
+                self.check_session(Some(*session), Some(*connection))?;
+                self.close(*session)
+            }
+            Command::Write { by, op } => {
+                self.check_session(by.session, by.connection)?;
+                guard::check(self, by, std::slice::from_ref(op)).map_err(|(_, refusal)| refusal)?;
+                let mut change = Change::new(self, by);
                 let reply = Reply::Op(change.op(op)?);
                 Ok((reply, change.into_events()))
             }
-            Command::Multi { session, ops } => {
-                self.check_session(*session)?;
-                let mut change = Change::new(self, *session);
+            Command::Multi { by, ops } => {
+                self.check_session(by.session, by.connection)?;
+                guard::check(self, by, ops)
+                    .map_err(|(index, cause)| Refusal::Multi { index, cause: Box::new(cause) })?;
+                let mut change = Change::new(self, by);
                 let reply = Reply::Multi(change.all_or_nothing(ops)?);
                 Ok((reply, change.into_events()))
             }
         }
     }
 
+    fn close(&mut self, session: SessionId) -> Result<(Reply, Vec<Event>), Refusal> {
+        Ok((Reply::SessionClosed { session }, self.close_session(session)?))
+    }
+
     fn open_session(&mut self, id: SessionId, password: Password, timeout_ms: u32) -> Result<(), Refusal> {
         if self.sessions.contains_key(&id) {
             return Err(Refusal::SessionExists { session: id });
         }
-        let session = Session { password, timeout_ms, opened: self.zxid, ephemerals: imbl::OrdSet::new() };
+        let session =
+            Session { password, timeout_ms, opened: self.zxid, connection: 0, ephemerals: OrdSet::new() };
         self.sessions.insert(id, Arc::new(session));
         Ok(())
     }
 
+    fn resume_session(&mut self, id: SessionId, password: Password, timeout_ms: u32) -> Result<u32, Refusal> {
+        let session = self.sessions.get_mut(&id).ok_or(Refusal::SessionExpired { session: id })?;
+        if session.password != password {
+            return Err(Refusal::BadPassword { session: id });
+        }
+        let session = Arc::make_mut(session);
+        session.timeout_ms = timeout_ms;
+        session.connection = session.connection.wrapping_add(1);
+        Ok(session.connection)
+    }
+
     fn close_session(&mut self, id: SessionId) -> Result<Vec<Event>, Refusal> {
-        self.check_session(Some(id))?;
+        self.check_session(Some(id), None)?;
         let ephemerals = self.sessions.get(&id).map(|s| s.ephemerals.clone()).unwrap_or_default();
-        let mut change = Change::new(self, Some(id));
+        let by = Actor::rota(Some(id));
+        let mut change = Change::new(self, &by);
         for path in &ephemerals {
             change.remove(path);
         }
@@ -145,10 +213,12 @@ impl State {
         Ok(events)
     }
 
-    fn check_session(&self, session: Option<SessionId>) -> Result<(), Refusal> {
-        match session {
-            Some(session) if !self.sessions.contains_key(&session) => {
-                Err(Refusal::SessionExpired { session })
+    fn check_session(&self, session: Option<SessionId>, connection: Option<u32>) -> Result<(), Refusal> {
+        let Some(id) = session else { return Ok(()) };
+        let session = self.sessions.get(&id).ok_or(Refusal::SessionExpired { session: id })?;
+        match connection {
+            Some(connection) if connection != session.connection => {
+                Err(Refusal::SessionMoved { session: id })
             }
             _ => Ok(()),
         }
@@ -197,10 +267,21 @@ impl State {
         self.sessions.iter().map(|(id, session)| (*id, &**session))
     }
 
+    /// The nodes that may be reaped: containers, and nodes with a time to live.
+    pub fn mortal(&self) -> impl Iterator<Item = &NodePath> {
+        self.mortal.iter()
+    }
+
     /// The last unit that `server` submitted and that was applied.
     #[must_use]
     pub fn submitted(&self, server: u64) -> Option<Submitted> {
         self.submitted.get(&server).copied()
+    }
+
+    /// How clients reach a server, if it has said so. It may have left the cluster.
+    #[must_use]
+    pub fn faces(&self, server: u64) -> Option<&Faces> {
+        self.faces.get(&server)
     }
 
     /// The number of the last command.

@@ -4,25 +4,71 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
+use super::acl::Acl;
 use super::session::SessionId;
 use crate::Zxid;
 
-/// How long a node lives. Room is left for container and TTL nodes.
+/// What ZooKeeper shows as the owner of a container (`EphemeralType.java`).
+const CONTAINER_OWNER: u64 = 1 << 63;
+/// The highest byte of what ZooKeeper shows as the owner of a node with a time to
+/// live; that time is in the lowest five bytes.
+const TTL_OWNER: u64 = 0xff << 56;
+/// The longest time to live, in milliseconds: what fits in five bytes.
+pub const TTL_MS_MAX: u64 = (1 << 40) - 1;
+
+/// How long a node lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NodeKind {
     /// Until it is deleted.
     Persistent,
     /// Until it is deleted or its session ends, whichever comes first.
     Ephemeral(SessionId),
+    /// Until it is deleted, or reaped some time after its last child is gone.
+    Container,
+    /// Until it is deleted, or reaped some time after it went without children and
+    /// without a change of its data for so many milliseconds.
+    Ttl(u64),
+}
+
+impl NodeKind {
+    /// The number that stands for it in ZooKeeper's Stat.
+    #[must_use]
+    pub fn ephemeral_owner(self) -> u64 {
+        match self {
+            Self::Persistent => 0,
+            Self::Ephemeral(session) => session.0,
+            Self::Container => CONTAINER_OWNER,
+            Self::Ttl(ttl_ms) => TTL_OWNER | ttl_ms,
+        }
+    }
+
+    /// The kind that such a number stands for.
+    #[must_use]
+    pub fn of_ephemeral_owner(owner: u64) -> Self {
+        match owner {
+            0 => Self::Persistent,
+            CONTAINER_OWNER => Self::Container,
+            ttl if ttl & TTL_OWNER == TTL_OWNER => Self::Ttl(ttl & TTL_MS_MAX),
+            session => Self::Ephemeral(SessionId(session)),
+        }
+    }
+
+    /// Whether it may be reaped.
+    #[must_use]
+    pub fn is_mortal(self) -> bool {
+        matches!(self, Self::Container | Self::Ttl(_))
+    }
 }
 
 /// A node: its data, its kind, and what its Stat is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// The node's data.
-    pub data: Bytes,
+    /// The node's data. ZooKeeper tells none from empty.
+    pub data: Option<Bytes>,
     /// How long it lives.
     pub kind: NodeKind,
+    /// Who may do what with it.
+    pub acl: Acl,
     /// zxid of the write that created it.
     pub czxid: Zxid,
     /// zxid of the last change of its data.
@@ -35,8 +81,10 @@ pub struct Node {
     pub mtime_ms: u64,
     /// How often the data has changed.
     pub version: i32,
-    /// How many children have ever been created. Sequential names count on it.
-    pub child_creations: u32,
+    /// How often the list of who may do what has changed.
+    pub aversion: i32,
+    /// How many children have been created. Sequential names count on it.
+    pub child_creations: i32,
     /// How many children there are now.
     pub child_count: u32,
 }
@@ -58,9 +106,10 @@ pub struct Stat {
     pub version: i32,
     /// Creations and removals of children.
     pub cversion: i32,
-    /// Changes of the access control list (none yet).
+    /// Changes of the access control list.
     pub aversion: i32,
-    /// The session that owns an ephemeral node; 0 for a persistent one.
+    /// The session that owns an ephemeral node; 0 for a persistent one; what
+    /// [`NodeKind::ephemeral_owner`] says for others.
     pub ephemeral_owner: u64,
     /// Bytes of data.
     pub data_length: u32,
@@ -71,16 +120,18 @@ pub struct Stat {
 impl Node {
     /// A new node with no children, created at (`zxid`, `time_ms`).
     #[must_use]
-    pub fn new(data: Bytes, kind: NodeKind, zxid: Zxid, time_ms: u64) -> Self {
+    pub fn new(data: Option<Bytes>, kind: NodeKind, acl: Acl, zxid: Zxid, time_ms: u64) -> Self {
         Self {
             data,
             kind,
+            acl,
             czxid: zxid,
             mzxid: zxid,
             pzxid: zxid,
             ctime_ms: time_ms,
             mtime_ms: time_ms,
             version: 0,
+            aversion: 0,
             child_creations: 0,
             child_count: 0,
         }
@@ -90,16 +141,21 @@ impl Node {
     #[must_use]
     pub fn owner(&self) -> Option<SessionId> {
         match self.kind {
-            NodeKind::Persistent => None,
             NodeKind::Ephemeral(session) => Some(session),
+            NodeKind::Persistent | NodeKind::Container | NodeKind::Ttl(_) => None,
         }
+    }
+
+    /// The node's data; none is empty.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.data.as_deref().unwrap_or_default()
     }
 
     /// The node's Stat. ZooKeeper counts creations of children only and derives
     /// what it reports: `cversion = 2 * creations - children` (`DataNode.java`).
     #[must_use]
     pub fn stat(&self) -> Stat {
-        let changes = self.child_creations.wrapping_mul(2).wrapping_sub(self.child_count);
         Stat {
             czxid: self.czxid,
             mzxid: self.mzxid,
@@ -107,10 +163,10 @@ impl Node {
             ctime_ms: self.ctime_ms,
             mtime_ms: self.mtime_ms,
             version: self.version,
-            cversion: changes.cast_signed(),
-            aversion: 0,
-            ephemeral_owner: self.owner().map_or(0, |s| s.0),
-            data_length: u32::try_from(self.data.len()).unwrap_or(u32::MAX),
+            cversion: self.child_creations.wrapping_mul(2).wrapping_sub_unsigned(self.child_count),
+            aversion: self.aversion,
+            ephemeral_owner: self.kind.ephemeral_owner(),
+            data_length: u32::try_from(self.bytes().len()).unwrap_or(u32::MAX),
             num_children: self.child_count,
         }
     }
@@ -128,13 +184,23 @@ impl Node {
             self.ctime_ms,
             self.mtime_ms,
             u64::from(self.version.cast_unsigned()),
-            u64::from(self.child_creations),
+            u64::from(self.aversion.cast_unsigned()),
+            u64::from(self.child_creations.cast_unsigned()),
             u64::from(self.child_count),
-            self.owner().map_or(0, |s| s.0),
+            self.kind.ephemeral_owner(),
+            self.acl.restrictions().len() as u64,
+            u64::from(self.data.is_some()),
         ] {
             hash.update(&number.to_le_bytes());
         }
-        hash.update(&self.data);
+        for entry in self.acl.restrictions() {
+            hash.update(&entry.perms.to_le_bytes());
+            hash.update(entry.who.scheme.as_bytes());
+            hash.update(&[0]);
+            hash.update(entry.who.id.as_bytes());
+            hash.update(&[0]);
+        }
+        hash.update(self.bytes());
         hash.digest()
     }
 }

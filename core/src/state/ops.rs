@@ -3,24 +3,28 @@
 //! Each operation checks everything it needs before it changes anything, so a
 //! lone operation never has to be undone. A multi keeps a journal of what its
 //! operations replaced and puts it back when a later one is refused.
+//!
+//! What is refused, and which refusal comes first where there are several, is as
+//! in ZooKeeper's `PrepRequestProcessor.pRequest2Txn`.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::command::{CreateMode, Event, EventKind, Op, OpReply, Refusal};
-use super::node::{Node, NodeKind};
+use super::acl::{Acl, AclEntry, perms};
+use super::command::{Actor, CreateMode, Event, EventKind, Op, OpReply, Refusal, Standing};
+use super::node::{Node, NodeKind, TTL_MS_MAX};
 use super::session::SessionId;
-use super::{FIRST_NODES, State};
+use super::{PERMANENT, State};
 use crate::Zxid;
-use crate::path::NodePath;
+use crate::path::{NodePath, PathError};
 
 /// One command at work on the state.
 pub(super) struct Change<'a> {
-    state: &'a mut State,
+    pub(super) state: &'a mut State,
     zxid: Zxid,
     time_ms: u64,
-    session: Option<SessionId>,
+    by: &'a Actor,
     events: Vec<Event>,
     /// `Some` while a multi is at work.
     journal: Option<Vec<Undo>>,
@@ -34,9 +38,9 @@ enum Undo {
 }
 
 impl<'a> Change<'a> {
-    pub(super) fn new(state: &'a mut State, session: Option<SessionId>) -> Self {
+    pub(super) fn new(state: &'a mut State, by: &'a Actor) -> Self {
         let (zxid, time_ms) = (state.zxid, state.time_ms);
-        Self { state, zxid, time_ms, session, events: Vec::new(), journal: None }
+        Self { state, zxid, time_ms, by, events: Vec::new(), journal: None }
     }
 
     pub(super) fn into_events(self) -> Vec<Event> {
@@ -61,22 +65,22 @@ impl<'a> Change<'a> {
 
     pub(super) fn op(&mut self, op: &Op) -> Result<OpReply, Refusal> {
         match op {
-            Op::Create { path, data, mode } => self.create(path, data, *mode),
+            Op::Create { path, data, mode, acl } => self.create(path, data.as_ref(), *mode, acl.as_deref()),
             Op::Delete { path, version } => self.delete(path, *version),
-            Op::SetData { path, data, version } => self.set_data(path, data, *version),
-            Op::Check { path, version } => {
-                check_version(path, self.existing(path)?, *version)?;
-                Ok(OpReply::Checked)
-            }
+            Op::SetData { path, data, version } => self.set_data(path, data.as_ref(), *version),
+            Op::Check { path, version } => self.check(path, *version),
             Op::CheckFence { path, fence } => self.check_fence(path, *fence),
+            Op::SetAcl { path, acl, version } => self.set_acl(path, acl, *version),
+            Op::Ensure { path, acl } => self.ensure(path, acl.as_deref()),
+            Op::Reap { path } => self.reap(path),
         }
     }
 
     /// Removes a node whatever its version; it has no children.
     pub(super) fn remove(&mut self, path: &NodePath) {
-        let removed = self.replace(path, None);
-        self.event(EventKind::Deleted, path.clone());
-        if let Some(session) = removed.as_deref().and_then(Node::owner) {
+        let Some(removed) = self.replace(path, None) else { return };
+        self.event(EventKind::Deleted, path.clone(), removed.acl.clone());
+        if let Some(session) = removed.owner() {
             self.state.disown(session, path);
             self.note(|| Undo::Disowned(session, path.clone()));
         }
@@ -86,31 +90,40 @@ impl<'a> Change<'a> {
                 node.child_count -= 1;
                 node.pzxid = zxid;
             });
-            self.event(EventKind::ChildrenChanged, parent);
+            self.children_event(parent);
         }
+        self.count_quota(path, -1, -signed_len(removed.data.as_ref()));
     }
 
-    fn create(&mut self, path: &str, data: &Bytes, mode: CreateMode) -> Result<OpReply, Refusal> {
-        let kind = match (mode.is_ephemeral(), self.session) {
-            (false, _) => NodeKind::Persistent,
-            (true, Some(session)) => NodeKind::Ephemeral(session),
-            (true, None) => return Err(Refusal::SessionNeeded),
-        };
-        let path = self.path_to_create(path, mode)?;
-        let Some(parent) = path.parent() else {
-            return Err(Refusal::NodeExists { path: path.to_string() });
-        };
-        let parent_node = self.existing(parent.as_str())?;
-        if parent_node.owner().is_some() {
-            return Err(Refusal::NoChildrenForEphemerals { path: parent.to_string() });
-        }
+    fn create(
+        &mut self,
+        path: &str,
+        data: Option<&Bytes>,
+        mode: CreateMode,
+        acl: Option<&[AclEntry]>,
+    ) -> Result<OpReply, Refusal> {
+        let kind = self.kind(mode)?;
+        let parent = parent_text(path)?;
+        let acl = self.meant(path, acl)?;
+        let parent_node = self.state.tree.get(parent).ok_or_else(|| no_node(parent))?;
+        self.allowed(parent, parent_node, perms::CREATE)?;
+        let number = mode.is_sequential().then(|| format!("{path}{:010}", parent_node.child_creations));
+        let path = NodePath::parse(number.as_deref().unwrap_or(path))
+            .map_err(|cause| Refusal::BadPath { path: path.to_owned(), cause })?;
         if self.state.tree.get(path.as_str()).is_some() {
             return Err(Refusal::NodeExists { path: path.to_string() });
         }
+        if parent_node.owner().is_some() {
+            return Err(Refusal::NoChildrenForEphemerals { path: parent.to_owned() });
+        }
+        self.check_quota(&path, 1, signed_len(data))?;
 
-        let node = Node::new(data.clone(), kind, self.zxid, self.time_ms);
+        // Children mostly have their parent's list: they share it then.
+        let acl = if acl == parent_node.acl { parent_node.acl.clone() } else { acl };
+        let node = Node::new(data.cloned(), kind, acl.clone(), self.zxid, self.time_ms);
         let stat = node.stat();
         self.replace(&path, Some(Arc::new(node)));
+        let parent = path.parent().unwrap_or_else(NodePath::root);
         let zxid = self.zxid;
         self.update(&parent, |node| {
             node.child_count += 1;
@@ -121,87 +134,164 @@ impl<'a> Change<'a> {
             self.state.own(session, &path);
             self.note(|| Undo::Owned(session, path.clone()));
         }
-        self.event(EventKind::Created, path.clone());
-        self.event(EventKind::ChildrenChanged, parent);
+        self.event(EventKind::Created, path.clone(), acl);
+        self.children_event(parent);
+        self.begin_quota(&path);
+        self.count_quota(&path, 1, signed_len(data));
         Ok(OpReply::Created { path: path.to_string(), stat })
     }
 
-    /// The path a create is about: with its number, if it is sequential.
-    fn path_to_create(&self, path: &str, mode: CreateMode) -> Result<NodePath, Refusal> {
-        if !mode.is_sequential() {
-            return parse(path);
+    fn kind(&self, mode: CreateMode) -> Result<NodeKind, Refusal> {
+        Ok(match mode {
+            CreateMode::Persistent | CreateMode::PersistentSequential => NodeKind::Persistent,
+            CreateMode::Ephemeral | CreateMode::EphemeralSequential => {
+                NodeKind::Ephemeral(self.by.session.ok_or(Refusal::SessionNeeded)?)
+            }
+            CreateMode::Container => NodeKind::Container,
+            CreateMode::PersistentWithTtl { ttl_ms } | CreateMode::PersistentSequentialWithTtl { ttl_ms } => {
+                if ttl_ms == 0 || ttl_ms > TTL_MS_MAX {
+                    return Err(Refusal::BadTtl { ttl_ms });
+                }
+                NodeKind::Ttl(ttl_ms)
+            }
+        })
+    }
+
+    fn ensure(&mut self, path: &str, acl: Option<&[AclEntry]>) -> Result<OpReply, Refusal> {
+        if self.state.tree.get(path).is_none() {
+            self.create(path, Some(&Bytes::new()), CreateMode::Persistent, acl)?;
         }
-        // "/a/" is a valid prefix of a sequential name; check it with a stand-in.
-        let stand_in = parse(&format!("{path}0")).map_err(|refusal| match refusal {
-            Refusal::BadPath { cause, .. } => Refusal::BadPath { path: path.to_owned(), cause },
-            other => other,
-        })?;
-        let parent = stand_in.parent().unwrap_or_else(NodePath::root);
-        let count = self.existing(parent.as_str())?.child_creations;
-        parse(&format!("{path}{:010}", count.cast_signed()))
+        Ok(OpReply::Ensured)
     }
 
     fn delete(&mut self, path: &str, version: Option<i32>) -> Result<OpReply, Refusal> {
-        let path = parse(path)?;
-        if FIRST_NODES.contains(&path.as_str()) {
-            return Err(Refusal::Permanent { path: path.to_string() });
+        let parent = parent_text(path)?;
+        if PERMANENT.contains(&path) {
+            return Err(Refusal::Permanent { path: path.to_owned() });
         }
-        let node = self.existing(path.as_str())?;
-        check_version(path.as_str(), node, version)?;
+        let parent_node = self.state.tree.get(parent).ok_or_else(|| no_node(parent))?;
+        self.allowed(parent, parent_node, perms::DELETE)?;
+        let node = self.state.tree.get(path).ok_or_else(|| no_node(path))?;
+        check_version(path, node.version, version)?;
+        self.remove_empty(path)
+    }
+
+    fn reap(&mut self, path: &str) -> Result<OpReply, Refusal> {
+        let node = self.state.tree.get(path).ok_or_else(|| no_node(path))?;
+        let due = match node.kind {
+            NodeKind::Container => node.child_creations > 0,
+            NodeKind::Ttl(ttl_ms) => self.time_ms.saturating_sub(node.mtime_ms) > ttl_ms,
+            NodeKind::Persistent | NodeKind::Ephemeral(_) => false,
+        };
+        if node.child_count == 0 && !due {
+            return Err(Refusal::NotDue { path: path.to_owned() });
+        }
+        self.remove_empty(path)
+    }
+
+    fn remove_empty(&mut self, path: &str) -> Result<OpReply, Refusal> {
+        let (key, node) = self.state.tree.entry(path).ok_or_else(|| no_node(path))?;
         if node.child_count > 0 {
-            return Err(Refusal::NotEmpty { path: path.to_string() });
+            return Err(Refusal::NotEmpty { path: path.to_owned() });
         }
-        self.remove(&path);
+        let key = key.clone();
+        self.remove(&key);
         Ok(OpReply::Deleted)
     }
 
-    fn set_data(&mut self, path: &str, data: &Bytes, version: Option<i32>) -> Result<OpReply, Refusal> {
-        let node = self.existing(path)?;
-        check_version(path, node, version)?;
-        let path = self.state.tree.key(path).cloned().ok_or_else(|| no_node(path))?;
-        let (zxid, time_ms, data) = (self.zxid, self.time_ms, data.clone());
-        let mut stat = None;
-        self.update(&path, |node| {
-            node.data = data;
-            node.version = node.version.wrapping_add(1);
+    fn set_data(
+        &mut self,
+        path: &str,
+        data: Option<&Bytes>,
+        version: Option<i32>,
+    ) -> Result<OpReply, Refusal> {
+        let (path, node) = self.existing(path)?;
+        self.allowed(path.as_str(), node, perms::WRITE)?;
+        let bytes = signed_len(data) - signed_len(node.data.as_ref());
+        self.check_quota(path, 0, bytes)?;
+        check_version(path.as_str(), node.version, version)?;
+        let (path, acl) = (path.clone(), node.acl.clone());
+        let (zxid, time_ms) = (self.zxid, self.time_ms);
+        let stat = self.update(&path, |node| {
+            node.data = data.cloned();
+            node.version = next_version(node.version);
             node.mzxid = zxid;
             node.mtime_ms = time_ms;
-            stat = Some(node.stat());
         });
         let stat = stat.ok_or_else(|| no_node(path.as_str()))?;
-        self.event(EventKind::DataChanged, path);
+        self.count_quota(&path, 0, bytes);
+        self.event(EventKind::DataChanged, path, acl);
         Ok(OpReply::Set { stat })
     }
 
+    fn set_acl(&mut self, path: &str, acl: &[AclEntry], version: Option<i32>) -> Result<OpReply, Refusal> {
+        parse(path)?;
+        let acl = self.meant(path, Some(acl))?;
+        let (path, node) = self.existing(path)?;
+        self.allowed(path.as_str(), node, perms::ADMIN)?;
+        check_version(path.as_str(), node.aversion, version)?;
+        let path = path.clone();
+        let stat = self.update(&path, |node| {
+            node.acl = acl;
+            node.aversion = next_version(node.aversion);
+        });
+        let stat = stat.ok_or_else(|| no_node(path.as_str()))?;
+        Ok(OpReply::Set { stat })
+    }
+
+    fn check(&self, path: &str, version: Option<i32>) -> Result<OpReply, Refusal> {
+        let (path, node) = self.existing(path)?;
+        self.allowed(path.as_str(), node, perms::READ)?;
+        check_version(path.as_str(), node.version, version)?;
+        Ok(OpReply::Checked { stat: node.stat() })
+    }
+
     fn check_fence(&self, path: &str, fence: Zxid) -> Result<OpReply, Refusal> {
-        let current = self.state.tree.get(path).map(|node| node.mzxid);
-        match current {
-            Some(current) if current == fence => Ok(OpReply::Checked),
-            _ => {
-                let current = current.unwrap_or(0);
+        match self.state.tree.get(path) {
+            Some(node) if node.mzxid == fence => Ok(OpReply::Checked { stat: node.stat() }),
+            other => {
+                let current = other.map_or(0, |node| node.mzxid);
                 Err(Refusal::StaleFence { path: path.to_owned(), given: fence, current })
             }
         }
     }
 
-    fn existing(&self, path: &str) -> Result<&Node, Refusal> {
-        match self.state.tree.get(path) {
-            Some(node) => Ok(node),
+    fn existing(&self, path: &str) -> Result<(&NodePath, &Node), Refusal> {
+        match self.state.tree.entry(path) {
+            Some(found) => Ok(found),
             None => Err(parse(path).err().unwrap_or_else(|| no_node(path))),
         }
     }
 
+    fn allowed(&self, path: &str, node: &Node, wanted: i32) -> Result<(), Refusal> {
+        match &self.by.standing {
+            Standing::Client(identities) if !node.acl.allows(wanted, identities) => {
+                Err(Refusal::NoAuth { path: path.to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn meant(&self, path: &str, acl: Option<&[AclEntry]>) -> Result<Acl, Refusal> {
+        match acl {
+            None => Ok(Acl::open()),
+            Some(asked) => Acl::meant(asked, self.by.identities())
+                .map_err(|_| Refusal::InvalidAcl { path: path.to_owned() }),
+        }
+    }
+
     fn replace(&mut self, path: &NodePath, node: Option<Arc<Node>>) -> Option<Arc<Node>> {
-        let before = self.state.tree.replace(path, node);
+        let before = self.state.replace(path, node);
         self.note(|| Undo::Node(path.clone(), before.clone()));
         before
     }
 
-    fn update(&mut self, path: &NodePath, change: impl FnOnce(&mut Node)) {
+    /// Changes a node, and says its new Stat.
+    pub(super) fn update(&mut self, path: &NodePath, change: impl FnOnce(&mut Node)) -> Option<super::Stat> {
         if let Some(journal) = &mut self.journal {
             journal.push(Undo::Node(path.clone(), self.state.tree.share(path)));
         }
-        self.state.tree.update(path, change);
+        self.state.tree.update(path, change)
     }
 
     fn note(&mut self, undo: impl FnOnce() -> Undo) {
@@ -210,14 +300,19 @@ impl<'a> Change<'a> {
         }
     }
 
-    fn event(&mut self, kind: EventKind, path: NodePath) {
-        self.events.push(Event { zxid: self.zxid, kind, path });
+    fn event(&mut self, kind: EventKind, path: NodePath, acl: Acl) {
+        self.events.push(Event { zxid: self.zxid, kind, path, acl });
+    }
+
+    fn children_event(&mut self, parent: NodePath) {
+        let acl = self.state.tree.get(parent.as_str()).map(|node| node.acl.clone()).unwrap_or_default();
+        self.event(EventKind::ChildrenChanged, parent, acl);
     }
 
     fn roll_back(&mut self) {
         for undo in self.journal.take().into_iter().flatten().rev() {
             match undo {
-                Undo::Node(path, before) => drop(self.state.tree.replace(&path, before)),
+                Undo::Node(path, before) => drop(self.state.replace(&path, before)),
                 Undo::Owned(session, path) => self.state.disown(session, &path),
                 Undo::Disowned(session, path) => self.state.own(session, &path),
             }
@@ -230,14 +325,39 @@ fn parse(path: &str) -> Result<NodePath, Refusal> {
     NodePath::parse(path).map_err(|cause| Refusal::BadPath { path: path.to_owned(), cause })
 }
 
-fn no_node(path: &str) -> Refusal {
+/// What stands before the last slash; nothing else of the path is looked at yet.
+fn parent_text(path: &str) -> Result<&str, Refusal> {
+    let bad = |cause| Refusal::BadPath { path: path.to_owned(), cause };
+    if path.contains('\0') {
+        return Err(bad(PathError::Character('\0')));
+    }
+    match path.rfind('/') {
+        Some(0) => Ok("/"),
+        Some(at) => Ok(&path[..at]),
+        None => Err(bad(PathError::NotAbsolute)),
+    }
+}
+
+pub(super) fn no_node(path: &str) -> Refusal {
     Refusal::NoNode { path: path.to_owned() }
 }
 
-fn check_version(path: &str, node: &Node, version: Option<i32>) -> Result<(), Refusal> {
+fn signed_len(data: Option<&Bytes>) -> i64 {
+    i64::try_from(data.map_or(0, Bytes::len)).unwrap_or(i64::MAX)
+}
+
+/// Never -1, by which clients ask for any version (ZOOKEEPER-4743).
+fn next_version(version: i32) -> i32 {
+    match version.wrapping_add(1) {
+        -1 => 0,
+        next => next,
+    }
+}
+
+fn check_version(path: &str, actual: i32, version: Option<i32>) -> Result<(), Refusal> {
     match version {
-        Some(expected) if expected != node.version => {
-            Err(Refusal::BadVersion { path: path.to_owned(), expected, actual: node.version })
+        Some(expected) if expected != actual => {
+            Err(Refusal::BadVersion { path: path.to_owned(), expected, actual })
         }
         _ => Ok(()),
     }

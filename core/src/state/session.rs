@@ -29,6 +29,8 @@ pub struct Session {
     pub timeout_ms: u32,
     /// When it was opened.
     pub opened: Zxid,
+    /// Counts the connections that it went on with.
+    pub connection: u32,
     /// The ephemeral nodes it owns.
     pub ephemerals: OrdSet<NodePath>,
 }

@@ -12,15 +12,16 @@ use bytes::Bytes;
 use imbl::OrdSet;
 use serde::{Deserialize, Serialize};
 
+use super::acl::{Acl, AclEntry};
 use super::check::check;
 use super::node::{Node, NodeKind};
 use super::session::{Password, Session, SessionId};
-use super::{State, Submitted};
+use super::{Faces, State, Submitted};
 use crate::Zxid;
 use crate::path::NodePath;
 
 const MAGIC: &[u8; 8] = b"ROTASNAP";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// A block is closed when it has grown to this many bytes.
 const BLOCK_BYTES: usize = 256 * 1024;
 /// The largest block that is read: one node of the largest size in a block that
@@ -35,9 +36,9 @@ pub enum SnapshotError {
     /// It does not begin as one of ours does.
     #[error("not a snapshot of Rota")]
     Foreign,
-    /// It was written by a newer version.
-    #[error("snapshot format {0} is newer than this version knows ({FORMAT})")]
-    Newer(u32),
+    /// It was written by another version.
+    #[error("snapshot format {0} is not the one that this version knows ({FORMAT})")]
+    Format(u32),
     /// A block's checksum or length is wrong.
     #[error("block {block} of the snapshot is damaged")]
     Damaged {
@@ -58,8 +59,9 @@ pub enum SnapshotError {
 #[derive(Serialize, Deserialize)]
 enum Record<'a> {
     Head { zxid: Zxid, time_ms: u64 },
-    Session { id: SessionId, password: Password, timeout_ms: u32, opened: Zxid },
+    Session { id: SessionId, password: Password, timeout_ms: u32, opened: Zxid, connection: u32 },
     Submitted { server: u64, boot: u64, seq: u64 },
+    Faces { server: u64, http: &'a str, zookeeper: Option<&'a str> },
     Node(#[serde(borrow)] NodeRecord<'a>),
     End { sessions: u64, nodes: u64, digest: u64 },
 }
@@ -67,15 +69,18 @@ enum Record<'a> {
 #[derive(Serialize, Deserialize)]
 struct NodeRecord<'a> {
     path: &'a str,
-    data: &'a [u8],
+    data: Option<&'a [u8]>,
     kind: NodeKind,
+    /// None for the open list.
+    acl: Option<Vec<AclEntry>>,
     czxid: Zxid,
     mzxid: Zxid,
     pzxid: Zxid,
     ctime_ms: u64,
     mtime_ms: u64,
     version: i32,
-    child_creations: u32,
+    aversion: i32,
+    child_creations: i32,
     child_count: u32,
 }
 
@@ -105,23 +110,31 @@ fn records(state: &State) -> impl Iterator<Item = Record<'_>> {
         password: s.password,
         timeout_ms: s.timeout_ms,
         opened: s.opened,
+        connection: s.connection,
     });
     let submitted = state.submitted.iter().map(|(server, unit)| Record::Submitted {
         server: *server,
         boot: unit.boot,
         seq: unit.seq,
     });
+    let faces = state.faces.iter().map(|(server, faces)| Record::Faces {
+        server: *server,
+        http: &faces.http,
+        zookeeper: faces.zookeeper.as_deref(),
+    });
     let nodes = state.tree.iter().map(|(path, node)| {
         Record::Node(NodeRecord {
             path: path.as_str(),
-            data: &node.data,
+            data: node.data.as_deref(),
             kind: node.kind,
+            acl: (!node.acl.is_open()).then(|| node.acl.entries()),
             czxid: node.czxid,
             mzxid: node.mzxid,
             pzxid: node.pzxid,
             ctime_ms: node.ctime_ms,
             mtime_ms: node.mtime_ms,
             version: node.version,
+            aversion: node.aversion,
             child_creations: node.child_creations,
             child_count: node.child_count,
         })
@@ -131,7 +144,12 @@ fn records(state: &State) -> impl Iterator<Item = Record<'_>> {
         nodes: state.tree.len() as u64,
         digest: state.tree.digest(),
     };
-    std::iter::once(head).chain(sessions).chain(submitted).chain(nodes).chain(std::iter::once(end))
+    std::iter::once(head)
+        .chain(sessions)
+        .chain(submitted)
+        .chain(faces)
+        .chain(nodes)
+        .chain(std::iter::once(end))
 }
 
 /// Reads a snapshot back, bytes in any portions, and checks all of it.
@@ -216,12 +234,17 @@ impl Decoder {
                 self.state.zxid = zxid;
                 self.state.time_ms = time_ms;
             }
-            Record::Session { id, password, timeout_ms, opened } => {
-                let session = Session { password, timeout_ms, opened, ephemerals: OrdSet::new() };
+            Record::Session { id, password, timeout_ms, opened, connection } => {
+                let ephemerals = OrdSet::new();
+                let session = Session { password, timeout_ms, opened, connection, ephemerals };
                 self.state.sessions.insert(id, Arc::new(session));
             }
             Record::Submitted { server, boot, seq } => {
                 self.state.submitted.insert(server, Submitted { boot, seq });
+            }
+            Record::Faces { server, http, zookeeper } => {
+                let faces = Faces { http: http.to_owned(), zookeeper: zookeeper.map(str::to_owned) };
+                self.state.faces.insert(server, faces);
             }
             Record::Node(node) => self.take_node(&node)?,
             Record::End { sessions, nodes, digest } => {
@@ -241,22 +264,28 @@ impl Decoder {
     fn take_node(&mut self, record: &NodeRecord<'_>) -> Result<(), SnapshotError> {
         let path = NodePath::parse(record.path)
             .map_err(|e| SnapshotError::Unsound(format!("{:?}: {e}", record.path)))?;
+        // A node with its parent's list shares it. Parents come first.
+        let above = path.parent_ref().and_then(|parent| self.state.tree.get(parent));
+        let acl = record.acl.clone().map_or_else(Acl::open, Acl::new);
+        let acl = above.map(|node| &node.acl).filter(|above| **above == acl).cloned().unwrap_or(acl);
         let node = Node {
-            data: Bytes::copy_from_slice(record.data),
+            data: record.data.map(Bytes::copy_from_slice),
             kind: record.kind,
+            acl,
             czxid: record.czxid,
             mzxid: record.mzxid,
             pzxid: record.pzxid,
             ctime_ms: record.ctime_ms,
             mtime_ms: record.mtime_ms,
             version: record.version,
+            aversion: record.aversion,
             child_creations: record.child_creations,
             child_count: record.child_count,
         };
         if let Some(session) = node.owner() {
             self.state.own(session, &path);
         }
-        self.state.tree.replace(&path, Some(Arc::new(node)));
+        self.state.replace(&path, Some(Arc::new(node)));
         Ok(())
     }
 
@@ -281,7 +310,7 @@ fn check_prefix(prefix: &[u8]) -> Result<(), SnapshotError> {
     }
     match le_u32(&prefix[8..12]) {
         FORMAT => Ok(()),
-        newer => Err(SnapshotError::Newer(newer)),
+        other => Err(SnapshotError::Format(other)),
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use super::node::Node;
+use super::node::{Node, Stat};
 use crate::path::{NodePath, PathRef};
 
 /// All nodes, by path.
@@ -75,15 +75,15 @@ impl Tree {
         before
     }
 
-    /// Changes the node at `path` in place, if there is one.
-    pub(super) fn update(&mut self, path: &NodePath, change: impl FnOnce(&mut Node)) {
-        if let Some(node) = self.nodes.get_mut(&path.as_ref()) {
-            let before = node.digest(path.as_str());
-            let node = Arc::make_mut(node);
-            change(node);
-            let after = node.digest(path.as_str());
-            self.digest = self.digest.wrapping_sub(before).wrapping_add(after);
-        }
+    /// Changes the node at `path` in place, if there is one, and says its new Stat.
+    pub(super) fn update(&mut self, path: &NodePath, change: impl FnOnce(&mut Node)) -> Option<Stat> {
+        let node = self.nodes.get_mut(&path.as_ref())?;
+        let before = node.digest(path.as_str());
+        let node = Arc::make_mut(node);
+        change(node);
+        let after = node.digest(path.as_str());
+        self.digest = self.digest.wrapping_sub(before).wrapping_add(after);
+        Some(node.stat())
     }
 
     /// A shared handle on the node at `path`, for undoing a change of it.
@@ -91,8 +91,27 @@ impl Tree {
         self.nodes.get(&path.as_ref()).map(Arc::clone)
     }
 
-    /// The path as the map holds it, so that its text is shared.
-    pub(super) fn key(&self, path: &str) -> Option<&NodePath> {
-        self.nodes.get_key_value(&PathRef::new(path)).map(|(key, _)| key)
+    /// The node at `path`, and the path as the map holds it, so that its text is
+    /// shared.
+    #[must_use]
+    pub fn entry(&self, path: &str) -> Option<(&NodePath, &Node)> {
+        self.nodes.get_key_value(&PathRef::new(path)).map(|(key, node)| (key, &**node))
+    }
+
+    /// How many nodes there are at and below `path`, and how many bytes of data they
+    /// hold.
+    #[must_use]
+    pub fn size(&self, path: &str) -> (i64, i64) {
+        let Some((top, node)) = self.entry(path) else { return (0, 0) };
+        let mut total = (0, 0);
+        let mut open = vec![(top, node)];
+        while let Some((path, node)) = open.pop() {
+            total.0 += 1;
+            total.1 += i64::try_from(node.bytes().len()).unwrap_or(i64::MAX);
+            if node.child_count > 0 {
+                open.extend(self.children(path.as_str()));
+            }
+        }
+        total
     }
 }

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use rota_core::state::{Applied, Command, CreateMode, Op, Password, Reply, SessionId, State};
+use rota_core::state::{Actor, Applied, Command, CreateMode, Op, Password, Reply, SessionId, State};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const DEPTH_MAX: usize = 3;
@@ -118,11 +118,11 @@ impl Intent {
             }
             Self::Close(n) => Command::CloseSession { session: living(state, *n).unwrap_or(SessionId(*n)) },
             Self::Write(who, op) => {
-                Command::Write { session: session_of(state, *who), op: op.concrete(state) }
+                Command::Write { by: Actor::rota(session_of(state, *who)), op: op.concrete(state) }
             }
             Self::Multi(who, intents) => {
                 let session = session_of(state, *who);
-                Command::Multi { session, ops: ops_in_turn(state, session, intents) }
+                Command::Multi { by: Actor::rota(session), ops: ops_in_turn(state, session, intents) }
             }
         }
     }
@@ -133,7 +133,7 @@ fn ops_in_turn(state: &State, session: Option<SessionId>, intents: &[OpIntent]) 
     let mut scratch = state.clone();
     let concrete = |intent: &OpIntent| {
         let op = intent.concrete(&scratch);
-        scratch.apply(scratch.zxid() + 1, 0, &Command::Write { session, op: op.clone() });
+        scratch.apply(scratch.zxid() + 1, 0, &Command::Write { by: Actor::rota(session), op: op.clone() });
         op
     };
     intents.iter().map(concrete).collect()
@@ -156,9 +156,9 @@ impl OpIntent {
         let version = node.map_or(0, |node| node.version) + i32::from(self.blind);
         let version = self.guarded.then_some(version);
         match self.verb {
-            Verb::Create(mode) => Op::Create { path, data, mode },
+            Verb::Create(mode) => Op::create(path, data, mode),
             Verb::Delete => Op::Delete { path, version },
-            Verb::Set => Op::SetData { path, data, version },
+            Verb::Set => Op::set(path, data, version),
             Verb::Check => Op::Check { path, version },
             Verb::CheckFence => {
                 let fence = node.map_or(1, |node| node.mzxid) + u64::from(self.blind);

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use rota_core::pool::{Bucket, Kind, Member, Move, Owner, Plan, Row, Spec, layout, to_json};
-use rota_core::state::{Command, CreateMode, Op, Password, SessionId, State};
+use rota_core::state::{Actor, Command, CreateMode, Op, Password, SessionId, State};
 
 const POOLS: [&str; 2] = ["p", "q"];
 const NAMES: [&str; 3] = ["0", "1", "x"];
@@ -89,11 +89,15 @@ impl Intent {
                 let mut ops = Vec::new();
                 for change in changes {
                     for op in change.ops(&scratch) {
-                        scratch.apply(scratch.zxid() + 1, 0, &Command::Write { session, op: op.clone() });
+                        scratch.apply(
+                            scratch.zxid() + 1,
+                            0,
+                            &Command::Write { by: Actor::rota(session), op: op.clone() },
+                        );
                         ops.push(op);
                     }
                 }
-                Command::Multi { session, ops }
+                Command::Multi { by: Actor::rota(session), ops }
             }
         }
     }
@@ -117,8 +121,8 @@ impl Change {
             (How::Remove, true) => vec![Op::Delete { path, version: None }],
             // No folders, no nodes in them: most such multis would be refused.
             (_, false) if state.tree().get(&layout::pool(pool)).is_none() => Vec::new(),
-            (_, false) => vec![create(path, self.data(), self.mode(state))],
-            (_, true) => vec![Op::SetData { path, data: self.data(), version: None }],
+            (_, false) => vec![Op::create(path, self.data(), self.mode(state))],
+            (_, true) => vec![Op::set(path, self.data(), None)],
         }
     }
 
@@ -135,12 +139,8 @@ impl Change {
                 all.sort_by(|a, b| b.cmp(a));
                 all.into_iter().map(|path| Op::Delete { path, version: None }).collect()
             }
-            _ if stands => vec![Op::SetData { path, data: to_json(&spec), version: None }],
-            _ => {
-                let folders = layout::FOLDERS.map(|folder| format!("{path}/{folder}"));
-                let folders = folders.map(|path| create(path, Bytes::new(), CreateMode::Persistent));
-                [vec![create(path, to_json(&spec), CreateMode::Persistent)], folders.to_vec()].concat()
-            }
+            _ if stands => vec![Op::set(path, to_json(&spec), None)],
+            _ => layout::create_pool(pool, to_json(&spec)),
         }
     }
 
@@ -163,8 +163,4 @@ impl Change {
 
 fn a_move(fence: u64) -> Move {
     Move { bucket: Bucket::number(0), from: "0".to_owned(), to: None, fence }
-}
-
-fn create(path: String, data: Bytes, mode: CreateMode) -> Op {
-    Op::Create { path, data, mode }
 }

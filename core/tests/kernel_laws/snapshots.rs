@@ -5,7 +5,7 @@ use crate::history::{end, intents, live};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use rota_core::state::snapshot::{BLOCK_HEADER_BYTES, Decoder, SnapshotError, encode};
-use rota_core::state::{Command, CreateMode, Op, State, Submitted};
+use rota_core::state::{Actor, Command, CreateMode, Op, State, Submitted};
 
 fn bytes_of(state: &State) -> Vec<u8> {
     encode(state).flatten().collect()
@@ -94,8 +94,8 @@ fn state_of_several_blocks() -> State {
     let mut state = State::new();
     for n in 0..400u32 {
         let data = n.to_le_bytes().repeat(512).into();
-        let op = Op::Create { path: format!("/n{n}"), data, mode: CreateMode::Persistent };
-        state.apply(state.zxid() + 1, 5, &Command::Write { session: None, op });
+        let op = Op::create(format!("/n{n}"), data, CreateMode::Persistent);
+        state.apply(state.zxid() + 1, 5, &Command::Write { by: Actor::rota(None), op });
     }
     state
 }
@@ -127,6 +127,6 @@ fn a_block_that_is_missing_or_doubled_or_out_of_place_is_refused() {
 fn a_newer_format_says_so() {
     let mut bytes = bytes_of(&State::new());
     bytes[8] = 9;
-    assert!(matches!(decode([&bytes[..]]), Err(SnapshotError::Newer(9))));
+    assert!(matches!(decode([&bytes[..]]), Err(SnapshotError::Format(9))));
     assert!(matches!(decode([&b"SQLite format 3"[..]]), Err(SnapshotError::Foreign)));
 }

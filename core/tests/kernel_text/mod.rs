@@ -4,13 +4,17 @@ use std::fmt::Write as _;
 
 use rota_core::Zxid;
 use rota_core::path::is_at_or_below;
-use rota_core::state::{Applied, Event, EventKind, OpReply, Refusal, Reply, SessionId, State};
+use rota_core::state::{AclEntry, Applied, Event, EventKind, OpReply, Refusal, Reply, SessionId, State};
 
 /// The zxid and the answer, then one line for each event.
 pub fn applied(zxid: Zxid, applied: &Applied) -> String {
     let mut text = match &applied.reply {
-        Ok(Reply::SessionOpened) => format!("{zxid} session opened\n"),
-        Ok(Reply::SessionClosed) => format!("{zxid} session closed\n"),
+        Ok(Reply::SessionOpened { .. }) => format!("{zxid} session opened\n"),
+        Ok(Reply::SessionClosed { .. }) => format!("{zxid} session closed\n"),
+        Ok(Reply::SessionResumed { connection, .. }) => {
+            format!("{zxid} session resumed, connection {connection}\n")
+        }
+        Ok(Reply::Announced) => format!("{zxid} announced\n"),
         Ok(Reply::Op(reply)) => format!("{zxid} {}\n", op_reply(reply)),
         Ok(Reply::Multi(replies)) => {
             let replies: Vec<String> = replies.iter().map(op_reply).collect();
@@ -30,7 +34,8 @@ fn op_reply(reply: &OpReply) -> String {
         OpReply::Created { path, .. } => format!("created {path}"),
         OpReply::Deleted => "deleted".to_owned(),
         OpReply::Set { stat } => format!("set to version {}", stat.version),
-        OpReply::Checked => "checked".to_owned(),
+        OpReply::Checked { .. } => "checked".to_owned(),
+        OpReply::Ensured => "ensured".to_owned(),
     }
 }
 
@@ -70,6 +75,24 @@ pub fn stat(state: &State, path: &str) -> String {
     )
 }
 
+/// The node's access control list.
+pub fn acl(state: &State, path: &str) -> String {
+    let Some(node) = state.tree().get(path) else { return format!("{path}: no node\n") };
+    let letters = |perms: i32| -> String {
+        let all = [('c', 4), ('d', 8), ('r', 1), ('w', 2), ('a', 16)];
+        all.into_iter().filter(|(_, bit)| perms & bit != 0).map(|(letter, _)| letter).collect()
+    };
+    let entry = |e: AclEntry| format!("{}:{}:{}", e.who.scheme, e.who.id, letters(e.perms));
+    let entries: Vec<String> = node.acl.entries().into_iter().map(entry).collect();
+    format!("{path}: [{}]\n", entries.join(", "))
+}
+
+/// The nodes that may be reaped.
+pub fn mortal(state: &State) -> String {
+    let paths: Vec<&str> = state.mortal().map(|path| path.as_str()).collect();
+    format!("[{}]\n", paths.join(", "))
+}
+
 /// The names of the node's children, in order.
 pub fn children(state: &State, path: &str) -> String {
     let names: Vec<&str> = state.tree().children(path).map(|(child, _)| child.name()).collect();
@@ -87,7 +110,7 @@ pub fn tree(state: &State, top: &str) -> String {
     let line = |path: &str| {
         let node = state.tree().get(path).expect("it was listed");
         let owner = node.owner().map(|SessionId(id)| format!(" of s{id}")).unwrap_or_default();
-        format!("{path} {:?}{owner}\n", String::from_utf8_lossy(&node.data))
+        format!("{path} {:?}{owner}\n", String::from_utf8_lossy(node.bytes()))
     };
     paths.into_iter().map(line).collect()
 }

@@ -13,7 +13,7 @@ use rota_core::Zxid;
 use rota_core::assign::{Step, plan_step};
 use rota_core::pool::{Item, Member, Move, PoolView, Pools, Row, Spec, from_json, layout, to_json};
 use rota_core::state::check::check;
-use rota_core::state::{Applied, Command, CreateMode, Op, Password, SessionId, State};
+use rota_core::state::{Actor, Applied, Command, CreateMode, Op, Password, SessionId, State};
 
 /// Who writes. Only the owner of a row may give it up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl World {
     }
 
     fn must(&mut self, by: By, session: Option<SessionId>, ops: Vec<Op>) {
-        let applied = self.apply(by, &Command::Multi { session, ops });
+        let applied = self.apply(by, &Command::Multi { by: Actor::rota(session), ops });
         applied.reply.unwrap();
     }
 
@@ -56,10 +56,7 @@ impl World {
     }
 
     pub fn create_pool(&mut self, pool: &str, spec: &Spec) {
-        let root = layout::pool(pool);
-        let folders = layout::FOLDERS.map(|folder| create(format!("{root}/{folder}"), Bytes::new()));
-        let ops = [vec![create(root, to_json(spec))], folders.to_vec()].concat();
-        self.must(By::Anyone, None, ops);
+        self.must(By::Anyone, None, layout::create_pool(pool, to_json(spec)));
     }
 
     pub fn change_spec(&mut self, pool: &str, change: impl FnOnce(&mut Spec)) {
@@ -74,11 +71,7 @@ impl World {
         let session = SessionId(self.sessions);
         let open = Command::OpenSession { session, password: Password([0; 16]), timeout_ms: 1000 };
         self.apply(By::Anyone, &open).reply.unwrap();
-        let op = Op::Create {
-            path: layout::member(pool, name),
-            data: to_json(member),
-            mode: CreateMode::Ephemeral,
-        };
+        let op = Op::create(layout::member(pool, name), to_json(member), CreateMode::Ephemeral);
         self.must(By::Anyone, Some(session), vec![op]);
     }
 
@@ -95,7 +88,8 @@ impl World {
 
     pub fn change_member(&mut self, pool: &str, name: &str, change: impl FnOnce(&mut Member)) {
         let path = layout::member(pool, name);
-        let mut member: Member = from_json(&self.state.tree().get(&path).expect("the member").data).unwrap();
+        let mut member: Member =
+            from_json(self.state.tree().get(&path).expect("the member").bytes()).unwrap();
         change(&mut member);
         self.must(By::Anyone, None, vec![set(path, to_json(&member))]);
     }
@@ -126,7 +120,7 @@ impl World {
     pub fn give_up(&mut self, pool: &str, bucket: &str, fence: Zxid) -> Applied {
         let path = layout::row(pool, bucket);
         let ops = vec![Op::CheckFence { path: path.clone(), fence }, set(path, to_json(&Row::vacant()))];
-        self.apply(By::Owner, &Command::Multi { session: None, ops })
+        self.apply(By::Owner, &Command::Multi { by: Actor::rota(None), ops })
     }
 
     /// What the controller would do now. Nothing, once the pool is gone.
@@ -136,7 +130,7 @@ impl World {
 
     /// Proposes one multi of a step, now or later.
     pub fn propose(&mut self, multi: &[Op]) -> Applied {
-        self.apply(By::Anyone, &Command::Multi { session: None, ops: multi.to_vec() })
+        self.apply(By::Anyone, &Command::Multi { by: Actor::rota(None), ops: multi.to_vec() })
     }
 
     /// One look of the controller, all of it carried out. It keeps to the pace:
@@ -181,11 +175,11 @@ pub struct Settled {
 }
 
 fn create(path: String, data: Bytes) -> Op {
-    Op::Create { path, data, mode: CreateMode::Persistent }
+    Op::create(path, data, CreateMode::Persistent)
 }
 
 fn set(path: String, data: Bytes) -> Op {
-    Op::SetData { path, data, version: None }
+    Op::set(path, data, None)
 }
 
 fn delete(path: String) -> Op {

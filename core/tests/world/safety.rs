@@ -35,7 +35,7 @@ pub fn assert_fences_grow(state: &State, last: &mut BTreeMap<String, Zxid>) {
 pub fn assert_plans_follow_each_other(before: &State, after: &State) {
     for (pool, _) in after.tree().children(POOLS) {
         let plan_of = |state: &State| -> Option<Plan> {
-            state.tree().get(&layout::plan(pool.name())).map(|node| from_json(&node.data).unwrap())
+            state.tree().get(&layout::plan(pool.name())).map(|node| from_json(node.bytes()).unwrap())
         };
         let (old, Some(new)) = (plan_of(before).unwrap_or_default(), plan_of(after)) else { continue };
         if old == new {
@@ -54,7 +54,7 @@ fn rows(state: &State) -> impl Iterator<Item = (&str, &str, &Node)> {
 }
 
 fn owner(node: &Node) -> Option<Owner> {
-    let row: Row = from_json(&node.data).unwrap();
+    let row: Row = from_json(node.bytes()).unwrap();
     row.owners.into_iter().next()
 }
 

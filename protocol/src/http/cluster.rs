@@ -45,8 +45,11 @@ pub struct Server {
     pub role: Role,
     /// Where other servers reach it.
     pub peer_address: String,
-    /// Where clients reach it, once it has said so.
+    /// Where clients reach it by HTTP, once it has said so.
     pub http_address: Option<String>,
+    /// Where clients reach it by ZooKeeper's protocol, if it speaks that.
+    #[serde(default)]
+    pub zookeeper_address: Option<String>,
 }
 
 /// Adds a server, as a learner.

@@ -25,6 +25,10 @@ pub enum Code {
     BadPassword,
     /// 403: only the owner, through its session, may do this.
     NotOwner,
+    /// 403: the node's access control list does not allow it.
+    NoAuth,
+    /// 403: a hard quota would be exceeded.
+    QuotaExceeded,
     /// 403: this part of the tree is changed through another endpoint.
     Reserved,
     /// 404: there is no such endpoint.
@@ -91,7 +95,7 @@ impl Code {
             | Self::BadName
             | Self::BadSpec
             | Self::BadMember => 400,
-            Self::BadPassword | Self::NotOwner | Self::Reserved => 403,
+            Self::BadPassword | Self::NotOwner | Self::NoAuth | Self::QuotaExceeded | Self::Reserved => 403,
             Self::NoEndpoint
             | Self::NoNode
             | Self::NoPool

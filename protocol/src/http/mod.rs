@@ -9,7 +9,7 @@ mod session;
 
 pub use cluster::{AddServer, Cluster, Role, Server, SnapshotTaken, TransferLeader};
 pub use error::{Code, ErrorBody};
-pub use node::{Children, EventBody, EventKindBody, NodeRead};
+pub use node::{AclBody, Children, EventBody, EventKindBody, NodeRead};
 pub use node::{
     Data, Encoding, Missed, Mode, MultiOp, MultiReply, MultiRequest, NodeBody, NodeCreate, NodeSet, NodeStat,
 };

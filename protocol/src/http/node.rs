@@ -1,6 +1,6 @@
 //! Nodes over HTTP.
 
-use rota_core::state::{CreateMode, Event, EventKind, Stat};
+use rota_core::state::{AclEntry, CreateMode, Event, EventKind, Identity, Stat};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -172,16 +172,43 @@ pub enum Mode {
     Ephemeral,
     /// As `ephemeral`, with a number added to its name.
     EphemeralSequential,
+    /// Removed some time after its last child is gone.
+    Container,
 }
 
-impl From<Mode> for CreateMode {
-    fn from(mode: Mode) -> Self {
-        match mode {
-            Mode::Persistent => Self::Persistent,
-            Mode::PersistentSequential => Self::PersistentSequential,
-            Mode::Ephemeral => Self::Ephemeral,
-            Mode::EphemeralSequential => Self::EphemeralSequential,
-        }
+impl Mode {
+    /// The kernel's kind; `None` for a time to live that does not go with it.
+    #[must_use]
+    pub fn with_ttl(self, ttl_ms: Option<u64>) -> Option<CreateMode> {
+        Some(match (self, ttl_ms) {
+            (Self::Persistent, None) => CreateMode::Persistent,
+            (Self::PersistentSequential, None) => CreateMode::PersistentSequential,
+            (Self::Persistent, Some(ttl_ms)) => CreateMode::PersistentWithTtl { ttl_ms },
+            (Self::PersistentSequential, Some(ttl_ms)) => CreateMode::PersistentSequentialWithTtl { ttl_ms },
+            (Self::Ephemeral, None) => CreateMode::Ephemeral,
+            (Self::EphemeralSequential, None) => CreateMode::EphemeralSequential,
+            (Self::Container, None) => CreateMode::Container,
+            (Self::Ephemeral | Self::EphemeralSequential | Self::Container, Some(_)) => return None,
+        })
+    }
+}
+
+/// What one identity may do with a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AclBody {
+    /// `world`, `auth`, `digest`, `ip` or `x509`.
+    pub scheme: String,
+    /// Within the scheme: `anyone`, nothing, `user:digest`, an address or network, a
+    /// distinguished name.
+    pub id: String,
+    /// A sum of 1 (read), 2 (write), 4 (create), 8 (delete) and 16 (admin).
+    pub perms: i32,
+}
+
+impl From<AclBody> for AclEntry {
+    fn from(body: AclBody) -> Self {
+        Self { perms: body.perms, who: Identity { scheme: body.scheme, id: body.id } }
     }
 }
 
@@ -198,6 +225,13 @@ pub struct NodeCreate {
     /// Its kind.
     #[serde(default)]
     pub mode: Mode,
+    /// Remove it when it went so many milliseconds without children and without a
+    /// change of its data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<u64>,
+    /// Who may do what with it. Absent: everybody everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acl: Option<Vec<AclBody>>,
 }
 
 /// Replaces a node's data.
@@ -240,6 +274,13 @@ pub enum MultiOp {
         /// Its kind.
         #[serde(default)]
         mode: Mode,
+        /// Remove it when it went so many milliseconds without children and without a
+        /// change of its data.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ttl_ms: Option<u64>,
+        /// Who may do what with it. Absent: everybody everything.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        acl: Option<Vec<AclBody>>,
     },
     /// Remove a node.
     Delete {

@@ -30,6 +30,13 @@ pub enum Call {
         /// for it: the session may have been opened a moment ago.
         seen: rota_core::Zxid,
     },
+    /// Clients gave signs of life.
+    Touch {
+        /// Their sessions.
+        sessions: Vec<SessionId>,
+        /// As for a single one.
+        seen: rota_core::Zxid,
+    },
     /// How far must I have applied the log so that a read is not stale?
     ReadIndex,
     /// What have the members of this pool said?
@@ -79,6 +86,11 @@ pub enum Answer {
     KeptAlive {
         /// In milliseconds.
         timeout_ms: u32,
+    },
+    /// To [`Call::Touch`].
+    Touched {
+        /// The sessions for which it is too late.
+        gone: Vec<SessionId>,
     },
     /// To [`Call::ReadIndex`]: this log index.
     ReadIndex(u64),

@@ -74,7 +74,17 @@ impl Cast {
         let data = self.home.join(format!("coordinator-{id}"));
         self.start(&format!("coordinator-{id}"), |command| {
             command
-                .args(["coordinator", "--id", &id.to_string(), "--http", &http, "--peer", &peer])
+                .args([
+                    "coordinator",
+                    "--id",
+                    &id.to_string(),
+                    "--http",
+                    &http,
+                    "--peer",
+                    &peer,
+                    "--zookeeper",
+                    "off",
+                ])
                 .args(["--peers", &peers.join(","), "--cluster", "demo", "--data"])
                 .arg(data);
         })

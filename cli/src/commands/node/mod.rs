@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 use http::Method;
 use rota_client::{Client, Repeat};
-use rota_protocol::http::{Children, Data, Mode, NodeBody, NodeCreate, NodeSet};
+use rota_protocol::http::{AclBody, Children, Data, Mode, NodeBody, NodeCreate, NodeSet};
 
-use crate::args::Format;
+use crate::args::{Format, duration};
 use crate::input;
 use crate::operator::{Operator, Reading};
 use crate::output::{self, facts, say};
@@ -98,6 +98,14 @@ pub(crate) struct CreateArgs {
     /// Its kind.
     #[arg(long, value_enum, default_value_t = ModeArg::Persistent)]
     mode: ModeArg,
+    /// Have it reaped once it went so long without children and without a change of
+    /// its data (`10m`).
+    #[arg(long, value_name = "DURATION", value_parser = milliseconds)]
+    ttl: Option<u64>,
+    /// Who may do what with it, as often as needed: PERMS is some of the letters of
+    /// `cdrwa` (create, delete, read, write, admin).
+    #[arg(long, value_name = "SCHEME:ID:PERMS", value_parser = acl_entry)]
+    acl: Vec<AclBody>,
     #[command(flatten)]
     name: InName,
 }
@@ -128,6 +136,8 @@ pub(crate) enum ModeArg {
     Ephemeral,
     /// As `ephemeral`, with a number added to its name.
     EphemeralSequential,
+    /// Reaped when its last child is gone.
+    Container,
 }
 
 impl From<ModeArg> for Mode {
@@ -137,8 +147,23 @@ impl From<ModeArg> for Mode {
             ModeArg::PersistentSequential => Self::PersistentSequential,
             ModeArg::Ephemeral => Self::Ephemeral,
             ModeArg::EphemeralSequential => Self::EphemeralSequential,
+            ModeArg::Container => Self::Container,
         }
     }
+}
+
+fn milliseconds(text: &str) -> Result<u64, String> {
+    duration(text).map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// As zkCli.sh writes it: `world:anyone:r`, `digest:user:hash:cdrwa`.
+fn acl_entry(text: &str) -> Result<AclBody, String> {
+    let bad = || format!("{text:?} is not SCHEME:ID:PERMS, such as world:anyone:r");
+    let (scheme, rest) = text.split_once(':').ok_or_else(bad)?;
+    let (id, letters) = rest.rsplit_once(':').ok_or_else(bad)?;
+    let bit = |perms, letter| Some(perms | 1 << "rwcda".find(letter)?);
+    let perms = letters.chars().try_fold(0, bit).ok_or_else(bad)?;
+    Ok(AclBody { scheme: scheme.to_owned(), id: id.to_owned(), perms })
 }
 
 /// A path of the tree. The servers check the rest of it.
@@ -166,7 +191,8 @@ pub(crate) async fn run(operator: &Operator, command: NodeCommand) -> anyhow::Re
         NodeCommand::Ls { path, all, reading } => list(operator, &path, all, reading).await?,
         NodeCommand::Create(args) => {
             let Data { data, encoding } = input::data(&args.data)?;
-            let create = NodeCreate { data, encoding, mode: args.mode.into() };
+            let acl = (!args.acl.is_empty()).then_some(args.acl);
+            let create = NodeCreate { data, encoding, mode: args.mode.into(), ttl_ms: args.ttl, acl };
             let operator = operator.in_session(args.name.session);
             let path = endpoint(&args.path);
             let body = operator.ask(Method::POST, &path, Some(&create), Repeat::Unsafe).await?;

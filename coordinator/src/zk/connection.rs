@@ -1,0 +1,469 @@
+//! One client's connection: what it asked and was not answered yet, in order, and
+//! the bytes that wait to leave.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use rota_core::Zxid;
+use rota_core::state::{
+    Actor, Event, EventKind, Identity, Refusal, Reply, SessionId, Standing, State, perms,
+};
+use rota_core::watches::Watcher;
+use rota_protocol::zk::jute::Record;
+use rota_protocol::zk::{
+    Body, ConnectResponse, ErrorCode, EventType, ReplyHeader, Request, STATE_SYNC_CONNECTED, WatcherEvent,
+    XID_EVENT, XID_PING, frame,
+};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::hub::Hub;
+use super::reads::{self, Reader};
+use super::stats::Counts;
+use super::writes::{self, Shape};
+use crate::outbox::{Listens, Outcome};
+
+/// Requests that may wait for their answers; then no more are read.
+const PENDING_MAX: usize = 1_000;
+/// Bytes that may wait to leave; a client that takes so little is cut off.
+const OUT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What is kept of an output that was written.
+const OUT_BYTES_KEPT: usize = 16 * 1024;
+
+/// A connection, as those see it who answer.
+pub(crate) struct Connection {
+    watcher: Watcher,
+    address: SocketAddr,
+    opened_at: Instant,
+    hub: Arc<Hub>,
+    /// Longest answer, in bytes.
+    answer_bytes_max: usize,
+    inner: Mutex<Inner>,
+    granted: OnceLock<Granted>,
+    closing: AtomicBool,
+    wake: Notify,
+}
+
+/// What the handshake gave it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Granted {
+    pub(super) session: SessionId,
+    pub(super) number: u32,
+    pub(super) timeout: Duration,
+}
+
+struct Inner {
+    identities: Vec<Identity>,
+    /// With the time at which each came.
+    pending: VecDeque<(Instant, Pending)>,
+    out: BytesMut,
+    counts: Counts,
+}
+
+/// Something that was asked and not answered yet.
+pub(super) enum Pending {
+    /// The session itself.
+    Handshake(Handshake),
+    /// A write is under way.
+    Write { xid: i32, shape: Shape },
+    /// A read waits for what was asked before it.
+    Read { xid: i32, request: Request },
+    /// The answer of a sync waits for this server to catch up.
+    Sync { xid: i32, path: String, ready: bool },
+    /// An answer waits for those before it.
+    Answer { xid: i32, answer: Result<Body, ErrorCode> },
+}
+
+/// What is said when the session is open.
+pub(super) struct Handshake {
+    pub(super) session: SessionId,
+    pub(super) password: [u8; 16],
+    pub(super) timeout_ms: u32,
+    /// Whether the client is told if the server is read-only.
+    pub(super) tells_read_only: bool,
+}
+
+impl Connection {
+    pub(super) fn new(
+        watcher: Watcher,
+        address: SocketAddr,
+        hub: Arc<Hub>,
+        identities: Vec<Identity>,
+        answer_bytes_max: usize,
+    ) -> Self {
+        let inner =
+            Inner { identities, pending: VecDeque::new(), out: BytesMut::new(), counts: Counts::default() };
+        Self {
+            watcher,
+            address,
+            opened_at: Instant::now(),
+            hub,
+            answer_bytes_max,
+            inner: Mutex::new(inner),
+            granted: OnceLock::new(),
+            closing: AtomicBool::new(false),
+            wake: Notify::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no code panics while it holds this")
+    }
+
+    pub(super) fn watcher(&self) -> Watcher {
+        self.watcher
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// When it was opened.
+    pub(crate) fn opened_at(&self) -> Instant {
+        self.opened_at
+    }
+
+    /// Its session, once it has one.
+    pub(crate) fn session(&self) -> Option<SessionId> {
+        self.granted.get().map(|granted| granted.session)
+    }
+
+    /// Which of its session's connections it is.
+    pub(super) fn number(&self) -> Option<u32> {
+        self.granted.get().map(|granted| granted.number)
+    }
+
+    /// Its session's timeout; 0 before it has one.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.granted.get().map_or(Duration::ZERO, |granted| granted.timeout)
+    }
+
+    /// What it has done so far, and how many requests wait.
+    pub(crate) fn counts(&self) -> (Counts, usize) {
+        let inner = self.lock();
+        (inner.counts, inner.pending.len())
+    }
+
+    /// Begins to count anew.
+    pub(crate) fn reset_counts(&self) {
+        self.lock().counts = Counts::default();
+    }
+
+    /// Ends it, once what waits to leave has left.
+    pub(crate) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// Returns when there may be something to write, or it is to end.
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Returns when it is to end.
+    pub(super) async fn ended(&self) {
+        while !self.is_closing() {
+            self.wake.notified().await;
+        }
+    }
+
+    /// Takes what waits to leave.
+    pub(super) fn take_out(&self) -> BytesMut {
+        std::mem::take(&mut self.lock().out)
+    }
+
+    /// Gives back a buffer that was written, for the next output.
+    pub(super) fn give_back(&self, mut buffer: BytesMut) {
+        let mut inner = self.lock();
+        if inner.out.is_empty() && inner.out.capacity() == 0 && buffer.capacity() <= OUT_BYTES_KEPT {
+            buffer.clear();
+            inner.out = buffer;
+        }
+    }
+
+    /// Lets go of what an idle connection does not need.
+    pub(super) fn shrink(&self) {
+        let mut inner = self.lock();
+        if inner.out.is_empty() {
+            inner.out = BytesMut::new();
+        }
+        if inner.pending.is_empty() {
+            inner.pending = VecDeque::new();
+        }
+    }
+
+    /// Whether it takes another request.
+    pub(super) fn has_room(&self) -> bool {
+        let inner = self.lock();
+        inner.pending.len() < PENDING_MAX && inner.out.len() < OUT_BYTES_MAX
+    }
+
+    /// Counts a packet that came.
+    pub(super) fn count_received(&self) {
+        self.lock().counts.received += 1;
+        self.hub.totals().change(|totals| totals.received += 1);
+    }
+
+    /// Who its client is.
+    pub(crate) fn identities(&self) -> Vec<Identity> {
+        self.lock().identities.clone()
+    }
+
+    /// Its client has proved to be these, too.
+    pub(super) fn add_identities(&self, identities: Vec<Identity>) {
+        let mut inner = self.lock();
+        for identity in identities {
+            if !inner.identities.contains(&identity) {
+                inner.identities.push(identity);
+            }
+        }
+    }
+
+    /// In whose name it writes.
+    pub(super) fn actor(&self) -> Actor {
+        Actor {
+            session: self.session(),
+            connection: self.number(),
+            standing: Standing::Client(self.identities()),
+        }
+    }
+
+    /// Puts what it asked at the end of the line, and does `submit` before anything
+    /// else can be put there.
+    pub(super) fn expect(&self, pending: Pending, submit: impl FnOnce()) {
+        let mut inner = self.lock();
+        inner.pending.push_back((Instant::now(), pending));
+        submit();
+    }
+
+    /// Puts an answer at the end of the line.
+    pub(super) fn answer(&self, state: &State, xid: i32, answer: Result<Body, ErrorCode>) {
+        self.push(state, Pending::Answer { xid, answer });
+    }
+
+    /// Answers a read now, or when what was asked before it is answered.
+    pub(super) fn read(&self, state: &State, xid: i32, request: Request) {
+        self.push(state, Pending::Read { xid, request });
+    }
+
+    fn push(&self, state: &State, pending: Pending) {
+        let mut inner = self.lock();
+        let at_once = inner.pending.is_empty();
+        inner.pending.push_back((Instant::now(), pending));
+        if at_once {
+            self.drain(&mut inner, state);
+        }
+        drop(inner);
+        self.wake.notify_one();
+    }
+
+    /// Answers before whatever waits.
+    pub(super) fn answer_now(&self, xid: i32, zxid: Zxid, answer: &Result<Body, ErrorCode>) {
+        self.put(&mut self.lock(), xid, zxid, answer, None);
+        self.wake.notify_one();
+    }
+
+    /// The leader knows of so many pings.
+    pub(super) fn answer_pings(&self, pings: u32, zxid: Zxid) {
+        if pings == 0 {
+            return;
+        }
+        let mut inner = self.lock();
+        for _ in 0..pings {
+            self.put(&mut inner, XID_PING, zxid, &Ok(Body::Nothing), None);
+        }
+        drop(inner);
+        self.wake.notify_one();
+    }
+
+    /// This server has caught up for the first sync that waits.
+    pub(super) fn synced(&self, state: &State) {
+        let mut inner = self.lock();
+        let waiting = inner.pending.iter_mut().find_map(|pending| match pending {
+            (_, Pending::Sync { ready, .. }) if !*ready => Some(ready),
+            _ => None,
+        });
+        if let Some(ready) = waiting {
+            *ready = true;
+        }
+        self.drain(&mut inner, state);
+        drop(inner);
+        self.wake.notify_one();
+    }
+
+    /// Tells of an event, if the client may read the node.
+    pub(super) fn happened(&self, event: &Event) {
+        let mut inner = self.lock();
+        if !event.acl.allows(perms::READ, &inner.identities) {
+            return;
+        }
+        let event_type = match event.kind {
+            EventKind::Created => EventType::NodeCreated,
+            EventKind::Deleted => EventType::NodeDeleted,
+            EventKind::DataChanged => EventType::NodeDataChanged,
+            EventKind::ChildrenChanged => EventType::NodeChildrenChanged,
+        };
+        inner.put_event(event_type, event.path.as_str(), event.zxid);
+        let is_stuck = inner.out.len() > OUT_BYTES_MAX;
+        drop(inner);
+        if is_stuck {
+            tracing::warn!(address = %self.address, "a client does not take its events: cut off");
+            self.close();
+        }
+        self.wake.notify_one();
+    }
+
+    fn put(
+        &self,
+        inner: &mut Inner,
+        xid: i32,
+        zxid: Zxid,
+        answer: &Result<Body, ErrorCode>,
+        asked_at: Option<Instant>,
+    ) {
+        let start = inner.out.len();
+        inner.put_answer(xid, zxid, answer);
+        if inner.out.len() - start > self.answer_bytes_max {
+            inner.out.truncate(start);
+            inner.put_answer(xid, zxid, &Err(ErrorCode::MarshallingError));
+        }
+        let took = asked_at.map(|asked_at| asked_at.elapsed());
+        inner.counts.answered(xid, zxid, took);
+        self.hub.totals().change(|totals| totals.answered(xid, zxid, took));
+    }
+
+    /// Answers what can be answered, from the front.
+    fn drain(&self, inner: &mut Inner, state: &State) {
+        while let Some((asked_at, front)) = inner.pending.pop_front() {
+            match front {
+                Pending::Answer { xid, answer } => {
+                    self.put(inner, xid, state.zxid(), &answer, Some(asked_at));
+                }
+                Pending::Read { xid, request } => {
+                    let mut told = Vec::new();
+                    let reader = Reader {
+                        state,
+                        hub: &self.hub,
+                        watcher: self.watcher,
+                        session: self.session(),
+                        identities: &inner.identities,
+                    };
+                    let answer = reads::answer(&reader, request, &mut told);
+                    for (event_type, path) in told {
+                        // What a watch missed while its client was away.
+                        inner.put_event(event_type, &path, u64::MAX);
+                    }
+                    self.put(inner, xid, state.zxid(), &answer, Some(asked_at));
+                }
+                Pending::Sync { xid, path, ready: true } => {
+                    self.put(inner, xid, state.zxid(), &Ok(Body::Path(path)), Some(asked_at));
+                }
+                waiting @ (Pending::Sync { .. } | Pending::Write { .. } | Pending::Handshake(_)) => {
+                    inner.pending.push_front((asked_at, waiting));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Says which session the client has, or that it has none any more.
+    fn greet(&self, inner: &mut Inner, handshake: &Handshake, granted: Option<Granted>) {
+        let read_only = handshake.tells_read_only.then_some(false);
+        let response = match granted {
+            Some(granted) => ConnectResponse {
+                protocol_version: 0,
+                timeout_ms: i32::try_from(handshake.timeout_ms).unwrap_or(i32::MAX),
+                session: granted.session.0,
+                password: Some(Bytes::copy_from_slice(&handshake.password)),
+                read_only,
+            },
+            None => ConnectResponse {
+                protocol_version: 0,
+                timeout_ms: 0,
+                session: 0,
+                password: Some(Bytes::from_static(&[0; 16])),
+                read_only,
+            },
+        };
+        frame::put(&mut inner.out, |to| response.write(to));
+    }
+}
+
+impl Listens for Connection {
+    fn resolved(self: Arc<Self>, state: &State, outcome: Outcome) {
+        let mut inner = self.lock();
+        match inner.pending.pop_front() {
+            Some((_, Pending::Handshake(handshake))) => {
+                let number = match &outcome {
+                    Ok(Reply::SessionOpened { .. }) => Some(0),
+                    Ok(Reply::SessionResumed { connection, .. }) => Some(*connection),
+                    _ => None,
+                };
+                let timeout = Duration::from_millis(u64::from(handshake.timeout_ms));
+                let session = handshake.session;
+                let granted = number.map(|number| Granted { session, number, timeout });
+                self.greet(&mut inner, &handshake, granted);
+                match granted {
+                    Some(granted) => {
+                        // It is the only handshake of this connection.
+                        let _ = self.granted.set(granted);
+                        self.drain(&mut inner, state);
+                        drop(inner);
+                        self.hub.bind(session, Arc::clone(&self));
+                    }
+                    None => self.close(),
+                }
+            }
+            Some((asked_at, Pending::Write { xid, shape })) => {
+                let is_over = matches!(
+                    outcome.as_ref().map_err(Refusal::cause),
+                    Err(Refusal::SessionMoved { .. } | Refusal::SessionExpired { .. })
+                ) || shape == Shape::CloseSession;
+                let answer = writes::answer(&shape, outcome);
+                self.put(&mut inner, xid, state.zxid(), &answer, Some(asked_at));
+                if is_over {
+                    self.close();
+                } else {
+                    self.drain(&mut inner, state);
+                }
+            }
+            // Only these are submitted.
+            _ => self.close(),
+        }
+        self.wake.notify_one();
+    }
+
+    fn lost(self: Arc<Self>) {
+        // The client finds out by itself what took effect.
+        self.close();
+    }
+}
+
+impl Inner {
+    fn put_answer(&mut self, xid: i32, zxid: Zxid, answer: &Result<Body, ErrorCode>) {
+        frame::put(&mut self.out, |to| {
+            let error = answer.as_ref().err().map_or(0, |code| code.number());
+            ReplyHeader { xid, zxid, error }.write(to);
+            if let Ok(body) = answer {
+                body.write(to);
+            }
+        });
+    }
+
+    fn put_event(&mut self, event_type: EventType, path: &str, zxid: Zxid) {
+        frame::put(&mut self.out, |to| {
+            ReplyHeader { xid: XID_EVENT, zxid, error: 0 }.write(to);
+            let (event_type, state) = (event_type.number(), STATE_SYNC_CONNECTED);
+            WatcherEvent { event_type, state, path: path.to_owned() }.write(to);
+        });
+        self.counts.sent += 1;
+    }
+}

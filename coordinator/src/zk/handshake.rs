@@ -1,0 +1,69 @@
+//! How a connection gets its session: a new one, or its own again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rota_core::state::{Command, Password, SessionId};
+use rota_protocol::zk::ConnectRequest;
+
+use super::Zk;
+use super::connection::{Connection, Handshake, Pending};
+use crate::outbox::Waiter;
+use crate::raft::Leadership;
+use crate::service::ServiceError;
+
+/// How long a client may be ahead of this server, and a server without a leader.
+/// After that the client is sent away: it tries the next server.
+const PATIENCE: Duration = Duration::from_millis(1_000);
+
+/// Why a client is sent away.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SentAway {
+    #[error("it has seen write {seen}, and this server has only {here}")]
+    Ahead { seen: u64, here: u64 },
+    #[error("there is no leader")]
+    NoLeader,
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+}
+
+/// Asks for the session; the answer comes when that is applied here.
+pub(super) async fn begin(
+    zk: &Zk,
+    connection: &Arc<Connection>,
+    request: ConnectRequest,
+) -> Result<(), SentAway> {
+    let service = &zk.service;
+    let reached = tokio::time::timeout(PATIENCE, service.replica.reached(request.last_zxid_seen)).await;
+    if reached.is_err() {
+        let here = service.replica.read().state.zxid();
+        return Err(SentAway::Ahead { seen: request.last_zxid_seen, here });
+    }
+    let mut leadership = service.group.leadership();
+    let led =
+        tokio::time::timeout(PATIENCE, leadership.wait_for(|leads| *leads != Leadership::Unknown)).await;
+    if !matches!(led, Ok(Ok(_))) {
+        return Err(SentAway::NoLeader);
+    }
+    let timeout_ms = service.session_timeout(u32::try_from(request.timeout_ms).unwrap_or(0));
+    let (command, session, password) = match request.session {
+        0 => {
+            let who = service.new_credentials()?;
+            let (session, password) = (who.session, who.password);
+            (Command::OpenSession { session, password, timeout_ms }, session, password)
+        }
+        id => {
+            let session = SessionId(id);
+            // One of another length is none that was given out.
+            let shown = request.password.as_deref().and_then(|bytes| bytes.try_into().ok());
+            let password = Password(shown.unwrap_or_default());
+            (Command::ResumeSession { session, password, timeout_ms }, session, password)
+        }
+    };
+    let handshake =
+        Handshake { session, password: password.0, timeout_ms, tells_read_only: request.read_only.is_some() };
+    connection.expect(Pending::Handshake(handshake), || {
+        service.submit(&command, Waiter::Each(Arc::clone(connection) as _));
+    });
+    Ok(())
+}

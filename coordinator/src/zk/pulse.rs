@@ -1,0 +1,113 @@
+//! Carries the clients' signs of life to the leader, for many sessions at a time.
+//!
+//! A ping is answered only when a leader that is sure to lead has taken note of it.
+//! So a client that hears from its server knows that its session lives, and one
+//! whose server is cut off finds out in time and looks for another.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use rota_core::state::SessionId;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::Zk;
+use super::connection::Connection;
+
+/// Between two rounds: what arrives meanwhile goes together.
+const PAUSE: Duration = Duration::from_millis(25);
+/// Sessions in one message.
+const SESSIONS_MAX: usize = 16_384;
+
+/// The signs of life that no leader has taken note of yet.
+#[derive(Default)]
+pub(crate) struct Pulse {
+    waiting: Mutex<HashMap<SessionId, Sign>>,
+    more: Notify,
+}
+
+struct Sign {
+    connection: Arc<Connection>,
+    since: Instant,
+    /// How many of them were pings.
+    pings: u32,
+}
+
+impl Pulse {
+    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Sign>> {
+        self.waiting.lock().expect("no code panics while it holds this")
+    }
+
+    /// A session gave a sign of life.
+    pub(super) fn note(&self, session: SessionId, connection: &Arc<Connection>, is_ping: bool) {
+        let pings = u32::from(is_ping);
+        let mut waiting = self.lock();
+        match waiting.get_mut(&session) {
+            Some(sign) if Arc::ptr_eq(&sign.connection, connection) => sign.pings += pings,
+            _ => {
+                let sign = Sign { connection: Arc::clone(connection), since: Instant::now(), pings };
+                waiting.insert(session, sign);
+                self.more.notify_one();
+            }
+        }
+    }
+
+    fn take(&self) -> HashMap<SessionId, Sign> {
+        let mut waiting = self.lock();
+        if waiting.len() <= SESSIONS_MAX {
+            return std::mem::take(&mut waiting);
+        }
+        let some: Vec<SessionId> = waiting.keys().copied().take(SESSIONS_MAX).collect();
+        some.into_iter().filter_map(|session| waiting.remove_entry(&session)).collect()
+    }
+
+    /// Puts back what did not reach a leader.
+    fn put_back(&self, signs: HashMap<SessionId, Sign>) {
+        let mut waiting = self.lock();
+        for (session, sign) in signs {
+            // A client that heard nothing for so long has begun to look elsewhere.
+            if sign.since.elapsed() > sign.connection.timeout() / 2 {
+                sign.connection.close();
+            } else if !sign.connection.is_closing() {
+                let entry = waiting.entry(session).or_insert(Sign {
+                    connection: Arc::clone(&sign.connection),
+                    since: sign.since,
+                    pings: 0,
+                });
+                if Arc::ptr_eq(&entry.connection, &sign.connection) {
+                    entry.since = entry.since.min(sign.since);
+                    entry.pings += sign.pings;
+                }
+            }
+        }
+    }
+}
+
+/// Carries signs of life to the leader until the server stops.
+pub(crate) async fn run(zk: Arc<Zk>) {
+    loop {
+        let signs = zk.pulse.take();
+        if signs.is_empty() {
+            zk.pulse.more.notified().await;
+            continue;
+        }
+        let sessions: Vec<SessionId> = signs.keys().copied().collect();
+        match zk.service.desk.touch(sessions).await {
+            Ok(gone) => {
+                let zxid = zk.service.replica.read().state.zxid();
+                for (session, sign) in signs {
+                    // One that is gone hears of it when that is applied here.
+                    if !gone.contains(&session) {
+                        sign.connection.answer_pings(sign.pings, zxid);
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, sessions = signs.len(), "no leader took note of signs of life");
+                zk.pulse.put_back(signs);
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}

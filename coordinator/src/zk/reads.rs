@@ -1,0 +1,202 @@
+//! Answers that need nothing but what is applied here, and the watches that they
+//! leave. Source: ZooKeeper's `FinalRequestProcessor.java` and `DataTree.java`.
+
+use rota_core::state::{Acl, Identity, Node, SessionId, State, Tree, perms};
+use rota_core::watches::{Reach, Side, Watcher};
+use rota_protocol::zk::{
+    AddWatchMode, Body, ClientInfo, ErrorCode, EventType, Part, PathNumber, PathWatch, ReadOp, Request,
+    SetWatches, WatcherType,
+};
+
+use super::hub::Hub;
+
+/// Who reads, and what.
+pub(super) struct Reader<'a> {
+    pub(super) state: &'a State,
+    pub(super) hub: &'a Hub,
+    pub(super) watcher: Watcher,
+    pub(super) session: Option<SessionId>,
+    pub(super) identities: &'a [Identity],
+}
+
+/// Answers a read. What its watches missed already is put into `told`.
+pub(super) fn answer(
+    reader: &Reader<'_>,
+    request: Request,
+    told: &mut Vec<(EventType, String)>,
+) -> Result<Body, ErrorCode> {
+    match request {
+        Request::Exists(asked) => reader.exists(&asked),
+        Request::GetData(asked) => {
+            let node = reader.readable(&asked.path)?;
+            reader.watch(&asked, Side::Data);
+            Ok(Body::DataStat(node.data.clone(), node.stat()))
+        }
+        Request::GetChildren(asked) => Ok(Body::Names(reader.children(&asked)?.0)),
+        Request::GetChildren2(asked) => {
+            let (names, node) = reader.children(&asked)?;
+            Ok(Body::NamesStat(names, node.stat()))
+        }
+        Request::GetAcl(path) => reader.acl(&path),
+        Request::GetEphemerals(prefix) => Ok(Body::Names(reader.ephemerals(&prefix))),
+        Request::GetAllChildrenNumber(path) => {
+            reader.readable(&path)?;
+            let (at_and_below, _) = reader.tree().size(&path);
+            Ok(Body::Number(i32::try_from(at_and_below - 1).unwrap_or(i32::MAX)))
+        }
+        Request::MultiRead(ops) => {
+            let part = |op| match op {
+                ReadOp::GetData(asked) => reader.readable(&asked.path).map(|node| {
+                    reader.watch(&asked, Side::Data);
+                    Part::GetData(node.data.clone(), node.stat())
+                }),
+                ReadOp::GetChildren(asked) => {
+                    reader.children(&asked).map(|(names, _)| Part::GetChildren(names))
+                }
+            };
+            let parts = ops.into_iter().map(|op| part(op).unwrap_or_else(|code| Part::Error(code.number())));
+            Ok(Body::Parts(parts.collect()))
+        }
+        Request::WhoAmI => Ok(Body::Clients(reader.identities.iter().map(info).collect())),
+        Request::AddWatch(asked) => reader.add_watch(&asked),
+        Request::CheckWatches(asked) => reader.find_watch(&asked, false),
+        Request::RemoveWatches(asked) => reader.find_watch(&asked, true),
+        Request::SetWatches(before) => {
+            reader.watch_again(before, told);
+            Ok(Body::Nothing)
+        }
+        Request::SetWatches2(before) => {
+            reader.watch_again(before.one_shot, told);
+            reader.hub.watches(|watches| {
+                for path in &before.persistent {
+                    watches.add_lasting(reader.watcher, path, Reach::Persistent);
+                }
+                for path in &before.recursive {
+                    watches.add_lasting(reader.watcher, path, Reach::Recursive);
+                }
+            });
+            Ok(Body::Nothing)
+        }
+        // Everything else is no read, and not passed here.
+        _ => Err(ErrorCode::Unimplemented),
+    }
+}
+
+impl Reader<'_> {
+    fn tree(&self) -> &Tree {
+        self.state.tree()
+    }
+
+    fn node(&self, path: &str) -> Result<&Node, ErrorCode> {
+        self.tree().get(path).ok_or(ErrorCode::NoNode)
+    }
+
+    fn may(&self, acl: &Acl, wanted: i32) -> bool {
+        acl.allows(wanted, self.identities)
+    }
+
+    fn readable(&self, path: &str) -> Result<&Node, ErrorCode> {
+        let node = self.node(path)?;
+        if self.may(&node.acl, perms::READ) { Ok(node) } else { Err(ErrorCode::NoAuth) }
+    }
+
+    fn watch(&self, asked: &PathWatch, side: Side) {
+        if asked.watch {
+            self.hub.watches(|watches| watches.add(self.watcher, &asked.path, side, Reach::OneShot));
+        }
+    }
+
+    fn exists(&self, asked: &PathWatch) -> Result<Body, ErrorCode> {
+        if asked.path.contains('\0') {
+            return Err(ErrorCode::BadArguments);
+        }
+        // It is watched whether it exists or not.
+        self.watch(asked, Side::Data);
+        Ok(Body::Stat(self.node(&asked.path)?.stat()))
+    }
+
+    fn children(&self, asked: &PathWatch) -> Result<(Vec<String>, &Node), ErrorCode> {
+        let node = self.readable(&asked.path)?;
+        self.watch(asked, Side::Children);
+        let names = self.tree().children(&asked.path).map(|(child, _)| child.name().to_owned());
+        Ok((names.collect(), node))
+    }
+
+    fn acl(&self, path: &str) -> Result<Body, ErrorCode> {
+        let node = self.node(path)?;
+        if !self.may(&node.acl, perms::READ | perms::ADMIN) {
+            return Err(ErrorCode::NoAuth);
+        }
+        let is_admin = self.may(&node.acl, perms::ADMIN);
+        let acl = if is_admin { node.acl.entries() } else { node.acl.masked() };
+        Ok(Body::AclStat(acl, node.stat()))
+    }
+
+    fn ephemerals(&self, prefix: &str) -> Vec<String> {
+        let prefix = if prefix.trim().is_empty() { "/" } else { prefix };
+        let session = self.session.and_then(|session| self.state.session(session));
+        let own = session.into_iter().flat_map(|session| session.ephemerals.iter());
+        own.map(ToString::to_string).filter(|path| path.starts_with(prefix)).collect()
+    }
+
+    fn add_watch(&self, asked: &PathNumber) -> Result<Body, ErrorCode> {
+        let reach = match AddWatchMode::from_number(asked.number) {
+            Some(AddWatchMode::Persistent) => Reach::Persistent,
+            Some(AddWatchMode::PersistentRecursive) => Reach::Recursive,
+            None => return Err(ErrorCode::MarshallingError),
+        };
+        self.hub.watches(|watches| watches.add_lasting(self.watcher, &asked.path, reach));
+        Ok(Body::Number(0))
+    }
+
+    fn find_watch(&self, asked: &PathNumber, remove: bool) -> Result<Body, ErrorCode> {
+        let (side, reach) = match WatcherType::from_number(asked.number) {
+            Some(WatcherType::Children) => (Some(Side::Children), Some(Reach::OneShot)),
+            Some(WatcherType::Data) => (Some(Side::Data), Some(Reach::OneShot)),
+            Some(WatcherType::Persistent) => (None, Some(Reach::Persistent)),
+            Some(WatcherType::PersistentRecursive) => (None, Some(Reach::Recursive)),
+            Some(WatcherType::Any) => (None, None),
+            None => return Err(ErrorCode::MarshallingError),
+        };
+        let found = self.hub.watches(|watches| match remove {
+            true => watches.remove(self.watcher, &asked.path, side, reach),
+            false => watches.has(self.watcher, &asked.path, side, reach),
+        });
+        if found { Ok(Body::Nothing) } else { Err(ErrorCode::NoWatcher) }
+    }
+
+    /// Watches as before a reconnection. A watch that missed something hears of it
+    /// now, and is gone.
+    fn watch_again(&self, before: SetWatches, told: &mut Vec<(EventType, String)>) {
+        let tree = self.tree();
+        for path in before.data {
+            match tree.get(&path) {
+                None => told.push((EventType::NodeDeleted, path)),
+                Some(node) if node.mzxid > before.seen => told.push((EventType::NodeDataChanged, path)),
+                Some(_) => self.watch(&PathWatch { path, watch: true }, Side::Data),
+            }
+        }
+        for path in before.exist {
+            match tree.get(&path) {
+                Some(_) => told.push((EventType::NodeCreated, path)),
+                None => self.watch(&PathWatch { path, watch: true }, Side::Data),
+            }
+        }
+        for path in before.children {
+            match tree.get(&path) {
+                None => told.push((EventType::NodeDeleted, path)),
+                Some(node) if node.pzxid > before.seen => told.push((EventType::NodeChildrenChanged, path)),
+                Some(_) => self.watch(&PathWatch { path, watch: true }, Side::Children),
+            }
+        }
+    }
+}
+
+/// Without what is secret.
+fn info(identity: &Identity) -> ClientInfo {
+    let user = match identity.scheme.as_str() {
+        "digest" => identity.id.split(':').next().unwrap_or_default(),
+        _ => identity.id.as_str(),
+    };
+    ClientInfo { scheme: identity.scheme.clone(), user: user.to_owned() }
+}

@@ -1,0 +1,273 @@
+//! Takes in connections, reads their requests, writes their answers.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use rota_core::state::Identity;
+use rota_core::watches::Watcher;
+use rota_protocol::zk::jute::Record;
+use rota_protocol::zk::{Auth, Body, ConnectRequest, ErrorCode, OpCode, Request, RequestHeader, frame};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
+
+use super::connection::{Connection, Pending};
+use super::writes::{self, Work};
+use super::{Zk, handshake, words};
+use crate::outbox::Waiter;
+use crate::parts::{Accept, BoxWire};
+use crate::tasks::Tasks;
+
+/// How long a client may take to say who it is.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take to take what it is told last.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes that are read at once: at first, and from a client that sends much.
+const READ_BYTES_MIN: usize = 512;
+const READ_BYTES_MAX: usize = 64 * 1024;
+
+/// Takes in connections until it is told to stop; returns when the last one has
+/// ended.
+pub(crate) async fn accept(zk: Arc<Zk>, mut listener: Box<dyn Accept>, stop: CancellationToken) {
+    let tasks = Tasks::new(stop.child_token());
+    let next = AtomicU64::new(1);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => break,
+        };
+        match accepted {
+            Ok((wire, address)) => {
+                let address = address.parse().unwrap_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0));
+                let watcher = Watcher(next.fetch_add(1, Ordering::Relaxed));
+                tasks.spawn("zookeeper client", serve(Arc::clone(&zk), wire, address, watcher));
+            }
+            Err(error) => {
+                // Out of descriptors, say: going on at once would spin.
+                tracing::warn!(%error, "could not take in a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    tasks.ended().await;
+}
+
+async fn serve(zk: Arc<Zk>, wire: BoxWire, address: SocketAddr, watcher: Watcher) {
+    let identities = vec![Identity::new("ip", &plain(address.ip()).to_string())];
+    let settings = &zk.service.config.zookeeper;
+    let hub = Arc::clone(&zk.hub);
+    let connection = Arc::new(Connection::new(watcher, address, hub, identities, settings.answer_bytes_max));
+    if !zk.hub.enter(&connection, settings.connections_per_address_max) {
+        tracing::warn!(%address, max = settings.connections_per_address_max, "too many connections from one address");
+        return;
+    }
+    let left = Leaves { zk: &zk, connection: &connection };
+    let mut talk =
+        Talk { zk: &zk, connection: &connection, wire, buffer: BytesMut::new(), read_bytes: READ_BYTES_MIN };
+    if let Err(error) = talk.run().await {
+        tracing::debug!(%address, %error, "a client's connection ended");
+    }
+    drop(left);
+}
+
+/// Addresses of version 4 as such, also where they come through a socket of
+/// version 6.
+fn plain(address: IpAddr) -> IpAddr {
+    address.to_canonical()
+}
+
+/// Lets go of a connection, however it ends.
+struct Leaves<'a> {
+    zk: &'a Zk,
+    connection: &'a Arc<Connection>,
+}
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        self.connection.close();
+        self.zk.hub.leave(self.connection);
+    }
+}
+
+/// One connection and its socket.
+struct Talk<'a> {
+    zk: &'a Zk,
+    connection: &'a Arc<Connection>,
+    wire: BoxWire,
+    buffer: BytesMut,
+    read_bytes: usize,
+}
+
+impl Talk<'_> {
+    async fn run(&mut self) -> io::Result<()> {
+        let Some(first) = tokio::time::timeout(HELLO_TIMEOUT, self.first_packet()).await?? else {
+            return Ok(());
+        };
+        if let Some(word) = words::word(&first) {
+            let answer = words::answer(self.zk, &word).await;
+            self.wire.write_all(answer.as_bytes()).await?;
+            return self.wire.shutdown().await;
+        }
+        let hello = ConnectRequest::read(&mut first.clone()).map_err(bad)?;
+        handshake::begin(self.zk, self.connection, hello).await.map_err(io::Error::other)?;
+        loop {
+            self.take_packets()?;
+            if self.flush().await? {
+                continue;
+            }
+            if self.connection.is_closing() {
+                return self.wire.shutdown().await;
+            }
+            let outbox = &self.zk.service.outbox;
+            let has_room = self.connection.has_room();
+            let is_full = outbox.is_full();
+            let connection = self.connection;
+            self.buffer.reserve(self.read_bytes);
+            tokio::select! {
+                read = self.wire.read_buf(&mut self.buffer), if has_room && !is_full => {
+                    let read = read?;
+                    if read == 0 {
+                        return Ok(());
+                    }
+                    self.read_bytes = match read {
+                        much if much >= self.read_bytes => (self.read_bytes * 4).min(READ_BYTES_MAX),
+                        _ => self.read_bytes,
+                    };
+                }
+                () = connection.woken() => {}
+                () = outbox.room(), if is_full => {}
+            }
+        }
+    }
+
+    async fn first_packet(&mut self) -> io::Result<Option<Bytes>> {
+        loop {
+            if words::word(&self.buffer).is_some() {
+                return Ok(Some(self.buffer.split().freeze()));
+            }
+            if let Some(packet) = self.packet()? {
+                return Ok(Some(packet));
+            }
+            if self.wire.read_buf(&mut self.buffer).await? == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn packet(&mut self) -> io::Result<Option<Bytes>> {
+        let len_max = self.zk.service.config.zookeeper.packet_bytes_max;
+        frame::take(&mut self.buffer, len_max).map_err(bad)
+    }
+
+    /// Hands over what has come, as far as there is room.
+    fn take_packets(&mut self) -> io::Result<()> {
+        let connection = self.connection;
+        // Nothing can be asked before there is a session.
+        while connection.session().is_some()
+            && !connection.is_closing()
+            && connection.has_room()
+            && !self.zk.service.outbox.is_full()
+        {
+            let Some(packet) = self.packet()? else { break };
+            if take(self.zk, connection, packet)? == OpCode::Ping.number() && self.buffer.is_empty() {
+                self.shrink();
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what waits to leave. False if there was nothing.
+    async fn flush(&mut self) -> io::Result<bool> {
+        let mut out = self.connection.take_out();
+        if out.is_empty() {
+            return Ok(false);
+        }
+        let is_closing = self.connection.is_closing();
+        // A client that takes nothing does not keep a connection open that is over.
+        let over = async {
+            if !is_closing {
+                self.connection.ended().await;
+            }
+            tokio::time::sleep(LAST_WORDS_TIMEOUT).await;
+        };
+        tokio::select! {
+            written = self.wire.write_all(&out) => written?,
+            () = over => return Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+        out.clear();
+        self.connection.give_back(out);
+        Ok(true)
+    }
+
+    /// A client that pings is idle, and costs little then.
+    fn shrink(&mut self) {
+        if self.buffer.capacity() > READ_BYTES_MIN {
+            self.buffer = BytesMut::new();
+            self.read_bytes = READ_BYTES_MIN;
+        }
+        self.connection.shrink();
+    }
+}
+
+fn bad(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// Takes one request, and says which operation it is.
+fn take(zk: &Zk, connection: &Arc<Connection>, mut packet: Bytes) -> io::Result<i32> {
+    let RequestHeader { xid, op } = RequestHeader::read(&mut packet).map_err(bad)?;
+    connection.count_received();
+    if let Some(session) = connection.session() {
+        zk.pulse.note(session, connection, op == OpCode::Ping.number());
+    }
+    let request = match OpCode::from_number(op) {
+        Some(OpCode::Ping) => return Ok(op),
+        Some(OpCode::Sasl) | None => Err(ErrorCode::Unimplemented),
+        Some(op) => Request::read(op, &mut packet).map_err(|_| ErrorCode::MarshallingError),
+    };
+    match request {
+        Err(code) => answer(zk, connection, xid, Err(code)),
+        Ok(Request::Auth(auth)) => authenticate(zk, connection, xid, &auth),
+        Ok(Request::Sync(path)) => {
+            let waiting = Pending::Sync { xid, path, ready: false };
+            connection.expect(waiting, || zk.syncs.add(connection));
+        }
+        Ok(request) => match writes::work(|| connection.actor(), request) {
+            Work::Write(command, shape) => connection.expect(Pending::Write { xid, shape }, || {
+                zk.service.submit(&command, Waiter::Each(Arc::clone(connection) as _));
+            }),
+            Work::Other(request) => connection.read(&zk.service.replica.read().state, xid, request),
+        },
+    }
+    Ok(op)
+}
+
+fn answer(zk: &Zk, connection: &Connection, xid: i32, answer: Result<Body, ErrorCode>) {
+    connection.answer(&zk.service.replica.read().state, xid, answer);
+}
+
+/// A client shows who it is. One that cannot prove it is cut off.
+fn authenticate(zk: &Zk, connection: &Arc<Connection>, xid: i32, auth: &Auth) {
+    let shown = auth.auth.as_deref().unwrap_or_default();
+    let proved = match auth.scheme.as_str() {
+        "digest" => Some(zk.service.authority.of_password(shown)),
+        // Whoever comes from there has it already.
+        "ip" => Some(Vec::new()),
+        "x509" => connection.identities().iter().any(|identity| identity.scheme == "x509").then(Vec::new),
+        _ => None,
+    };
+    match proved {
+        Some(identities) => {
+            connection.add_identities(identities);
+            answer(zk, connection, xid, Ok(Body::Nothing));
+        }
+        None => {
+            let zxid = zk.service.replica.read().state.zxid();
+            connection.answer_now(xid, zxid, &Err(ErrorCode::AuthFailed));
+            connection.close();
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! `sync`: a connection's reads that follow one see every write that was
+//! acknowledged before it, on whichever server. One question to the leader serves
+//! all that wait.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::Notify;
+
+use super::Zk;
+use super::connection::Connection;
+
+/// The connections that wait, once for each sync.
+#[derive(Default)]
+pub(crate) struct Syncs {
+    waiting: Mutex<Vec<Arc<Connection>>>,
+    more: Notify,
+}
+
+impl Syncs {
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Connection>>> {
+        self.waiting.lock().expect("no code panics while it holds this")
+    }
+
+    /// A connection waits for its next sync.
+    pub(super) fn add(&self, connection: &Arc<Connection>) {
+        self.lock().push(Arc::clone(connection));
+        self.more.notify_one();
+    }
+}
+
+/// Answers syncs until the server stops.
+pub(crate) async fn run(zk: Arc<Zk>) {
+    loop {
+        let waiting = std::mem::take(&mut *zk.syncs.lock());
+        if waiting.is_empty() {
+            zk.syncs.more.notified().await;
+            continue;
+        }
+        // Those that wait for a leader end with their connections, which the pulse
+        // ends when there is none for long.
+        let mut caught_up = zk.service.desk.catch_up().await;
+        while caught_up.is_err() && !waiting.iter().all(|connection| connection.is_closing()) {
+            caught_up = zk.service.desk.catch_up().await;
+        }
+        let applied = zk.service.replica.read();
+        for connection in waiting {
+            connection.synced(&applied.state);
+        }
+    }
+}

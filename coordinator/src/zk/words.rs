@@ -1,0 +1,306 @@
+//! Four-letter words: questions of operators and their tools, asked as the first
+//! four bytes of a connection, answered with text. Only those on a list are
+//! answered. Formats: ZooKeeper's `server/command/*.java`.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
+
+use rota_core::state::NodeKind;
+use rota_core::watches::Side;
+use tokio::time::Instant;
+
+use super::Zk;
+use super::connection::Connection;
+use crate::raft::Leadership;
+
+/// What this server says it is, to tools that ask: the version of ZooKeeper whose
+/// protocol it speaks, then its own.
+pub(super) const VERSION: &str =
+    concat!("3.9.3-rota-", env!("CARGO_PKG_VERSION"), ", built on 2026-01-01 00:00 UTC");
+/// All words that are known.
+pub(crate) const ALL: [&str; 14] = [
+    "conf", "cons", "crst", "dump", "envi", "isro", "mntr", "ruok", "srst", "srvr", "stat", "wchc", "wchp",
+    "wchs",
+];
+
+/// The word that a connection begins with, if it does. As a length, its bytes would
+/// be far beyond any packet.
+pub(super) fn word(first: &[u8]) -> Option<String> {
+    let four = first.get(..4)?;
+    let is_word = four.iter().all(u8::is_ascii_lowercase);
+    is_word.then(|| String::from_utf8_lossy(four).into_owned())
+}
+
+/// The answer to a word.
+pub(super) async fn answer(zk: &Zk, word: &str) -> String {
+    if !ALL.contains(&word) {
+        return String::new();
+    }
+    if !zk.service.config.zookeeper.words.contains(word) {
+        return format!("{word} is not executed because it is not in the whitelist.\n");
+    }
+    let mut text = String::new();
+    let told = match word {
+        "ruok" => text.write_str("imok"),
+        "isro" => text.write_str(if zk.is_read_only() { "ro" } else { "rw" }),
+        "crst" => {
+            zk.hub.connections().iter().for_each(|connection| connection.reset_counts());
+            text.write_str("Connection stats reset.\n")
+        }
+        "srst" => {
+            zk.hub.totals().reset();
+            text.write_str("Server stats reset.\n")
+        }
+        "conf" => conf(zk, &mut text),
+        "cons" => cons(zk, &mut text),
+        "dump" => dump(zk, &mut text),
+        "envi" => envi(&mut text),
+        "mntr" => mntr(zk, &mut text).await,
+        "srvr" => srvr(zk, &mut text).await,
+        "stat" => stat(zk, &mut text).await,
+        "wchc" => wchc(zk, &mut text),
+        "wchp" => wchp(zk, &mut text),
+        _ => wchs(zk, &mut text),
+    };
+    // Writing into a string does not fail.
+    let _ = told;
+    text
+}
+
+fn conf(zk: &Zk, to: &mut String) -> fmt::Result {
+    let config = &zk.service.config;
+    let port = |address: Option<&str>| {
+        address.and_then(|address| address.rsplit_once(':')).map_or("-1", |(_, port)| port).to_owned()
+    };
+    writeln!(to, "clientPort={}", port(config.zookeeper_address.as_deref()))?;
+    writeln!(to, "secureClientPort={}", port(config.zookeeper_tls_address.as_deref()))?;
+    writeln!(to, "tickTime={}", config.timing.heartbeat_ms)?;
+    writeln!(to, "maxClientCnxns={}", config.zookeeper.connections_per_address_max)?;
+    writeln!(to, "minSessionTimeout={}", config.limits.session_min_ms)?;
+    writeln!(to, "maxSessionTimeout={}", config.limits.session_max_ms)?;
+    writeln!(to, "serverId={}", config.server)?;
+    let applied = zk.service.replica.read();
+    let members = &applied.membership().servers;
+    writeln!(to, "membership: ")?;
+    for (id, address) in members {
+        writeln!(to, "server.{id}={address}")?;
+    }
+    Ok(())
+}
+
+fn envi(to: &mut String) -> fmt::Result {
+    writeln!(to, "Environment:")?;
+    writeln!(to, "zookeeper.version={VERSION}")?;
+    let host = std::env::var("HOSTNAME").or_else(|_| std::fs::read_to_string("/etc/hostname"));
+    writeln!(to, "host.name={}", host.as_deref().map_or("<NA>", str::trim))?;
+    writeln!(to, "os.name={}", std::env::consts::OS)?;
+    writeln!(to, "os.arch={}", std::env::consts::ARCH)
+}
+
+/// `leader`, `follower`, `observer`, `read-only`, as ZooKeeper calls them.
+async fn mode(zk: &Zk) -> &'static str {
+    let service = &zk.service;
+    if zk.is_read_only() {
+        return "read-only";
+    }
+    match service.group.leads() {
+        Leadership::Own { .. } if service.group.voters().len() == 1 => "standalone",
+        Leadership::Own { .. } => "leader",
+        _ if service.group.voters().contains(&service.config.server) => "follower",
+        _ => "observer",
+    }
+}
+
+async fn srvr(zk: &Zk, to: &mut String) -> fmt::Result {
+    writeln!(to, "Zookeeper version: {VERSION}")?;
+    summary(zk, to).await
+}
+
+async fn stat(zk: &Zk, to: &mut String) -> fmt::Result {
+    writeln!(to, "Zookeeper version: {VERSION}")?;
+    writeln!(to, "Clients:")?;
+    for connection in zk.hub.connections() {
+        writeln!(to, " {})", brief(&connection))?;
+    }
+    writeln!(to)?;
+    summary(zk, to).await
+}
+
+async fn summary(zk: &Zk, to: &mut String) -> fmt::Result {
+    let mode = mode(zk).await;
+    let counts = zk.hub.totals().counts();
+    let latency = counts.latency;
+    writeln!(to, "Latency min/avg/max: {}/{:.4}/{}", latency.min_ms(), latency.mean_ms(), latency.max_ms())?;
+    writeln!(to, "Received: {}", counts.received)?;
+    writeln!(to, "Sent: {}", counts.sent)?;
+    writeln!(to, "Connections: {}", zk.hub.len())?;
+    writeln!(to, "Outstanding: {}", zk.service.outbox.len())?;
+    let applied = zk.service.replica.read();
+    writeln!(to, "Zxid: 0x{:x}", applied.state.zxid())?;
+    writeln!(to, "Mode: {mode}")?;
+    writeln!(to, "Node count: {}", applied.state.tree().len())
+}
+
+fn brief(connection: &Connection) -> String {
+    let (counts, queued) = connection.counts();
+    let interest = u8::from(connection.session().is_some());
+    format!(
+        "/{}[{interest}](queued={queued},recved={},sent={}",
+        connection.address(),
+        counts.received,
+        counts.sent
+    )
+}
+
+fn cons(zk: &Zk, to: &mut String) -> fmt::Result {
+    for connection in zk.hub.connections() {
+        write!(to, " {}", brief(&connection))?;
+        if let Some(session) = connection.session() {
+            let (counts, _) = connection.counts();
+            write!(
+                to,
+                ",sid=0x{:x},est={},to={},lcxid=0x{:x},lzxid=0x{:x},llat={},minlat={},avglat={:.0},maxlat={}",
+                session.0,
+                connection.opened_at().elapsed().as_millis(),
+                connection.timeout().as_millis(),
+                counts.last_xid,
+                counts.last_zxid,
+                counts.latency.last_ms(),
+                counts.latency.min_ms(),
+                counts.latency.mean_ms(),
+                counts.latency.max_ms(),
+            )?;
+        }
+        writeln!(to, ")")?;
+    }
+    writeln!(to)
+}
+
+async fn mntr(zk: &Zk, to: &mut String) -> fmt::Result {
+    let mode = mode(zk).await;
+    let counts = zk.hub.totals().counts();
+    let watches: usize = zk.hub.watch_counts().iter().map(|summary| summary.watches).sum();
+    let (zxid, nodes, bytes, ephemerals, sessions) = {
+        let applied = zk.service.replica.read();
+        let state = &applied.state;
+        let (_, bytes) = state.tree().size("/");
+        let ephemerals: usize = state.sessions().map(|(_, session)| session.ephemerals.len()).sum();
+        (state.zxid(), state.tree().len(), bytes, ephemerals, state.sessions().count())
+    };
+    let followers = zk.service.group.peers_that_answer().len();
+    let mut line = |name: &str, value: &dyn fmt::Display| writeln!(to, "zk_{name}\t{value}");
+    line("version", &VERSION)?;
+    line("server_state", &mode)?;
+    line("peer_state", &mode)?;
+    line("avg_latency", &format_args!("{:.4}", counts.latency.mean_ms()))?;
+    line("min_latency", &counts.latency.min_ms())?;
+    line("max_latency", &counts.latency.max_ms())?;
+    line("packets_received", &counts.received)?;
+    line("packets_sent", &counts.sent)?;
+    line("num_alive_connections", &zk.hub.len())?;
+    line("outstanding_requests", &zk.service.outbox.len())?;
+    line("last_processed_zxid", &zxid)?;
+    line("znode_count", &nodes)?;
+    line("watch_count", &watches)?;
+    line("ephemerals_count", &ephemerals)?;
+    line("approximate_data_size", &bytes)?;
+    line("global_sessions", &sessions)?;
+    line("open_file_descriptor_count", &std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count))?;
+    if mode == "leader" {
+        line("learners", &followers)?;
+        line("synced_followers", &followers)?;
+    }
+    Ok(())
+}
+
+fn dump(zk: &Zk, to: &mut String) -> fmt::Result {
+    let now = Instant::now();
+    writeln!(to, "SessionTracker dump:")?;
+    let deadlines = zk.service.liveness.deadlines();
+    writeln!(to, "Session Sets ({})/({}):", deadlines.len(), deadlines.len())?;
+    for (at, session) in deadlines {
+        let left = at.saturating_duration_since(now).as_millis();
+        writeln!(to, "1 expire in {left} ms:")?;
+        writeln!(to, "\t0x{:x}", session.0)?;
+    }
+    writeln!(to, "ephemeral nodes dump:")?;
+    let applied = zk.service.replica.read();
+    let owners = applied.state.sessions().filter(|(_, session)| !session.ephemerals.is_empty());
+    let owners: Vec<_> = owners.collect();
+    writeln!(to, "Sessions with Ephemerals ({}):", owners.len())?;
+    for (id, session) in owners {
+        writeln!(to, "0x{:x}:", id.0)?;
+        for path in &session.ephemerals {
+            writeln!(to, "\t{path}")?;
+        }
+    }
+    let mortal = |is: fn(NodeKind) -> bool| {
+        let tree = applied.state.tree();
+        let paths = applied.state.mortal().filter(|path| tree.get(path.as_str()).is_some_and(|n| is(n.kind)));
+        paths.map(ToString::to_string).collect::<Vec<_>>()
+    };
+    for (name, paths) in [
+        ("containers", mortal(|kind| kind == NodeKind::Container)),
+        ("ttl nodes", mortal(|kind| matches!(kind, NodeKind::Ttl(_)))),
+    ] {
+        writeln!(to, "{name} ({}):", paths.len())?;
+        paths.iter().try_for_each(|path| writeln!(to, "\t{path}"))?;
+    }
+    writeln!(to, "Connections dump:")?;
+    for connection in zk.hub.connections() {
+        writeln!(to, "{})", brief(&connection))?;
+    }
+    Ok(())
+}
+
+fn wchs(zk: &Zk, to: &mut String) -> fmt::Result {
+    let (watchers, paths, watches) = zk.hub.watches(|watches| {
+        let [data, children] = [Side::Data, Side::Children].map(|side| watches.summary(side));
+        (data.watchers.max(children.watchers), data.paths + children.paths, data.watches + children.watches)
+    });
+    writeln!(to, "{watchers} connections watching {paths} paths")?;
+    writeln!(to, "Total watches:{watches}")
+}
+
+fn wchc(zk: &Zk, to: &mut String) -> fmt::Result {
+    let mut by_session: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+    for connection in zk.hub.connections() {
+        let Some(session) = connection.session() else { continue };
+        let paths = zk.hub.watches(|watches| watches.paths_of(connection.watcher()));
+        if !paths.is_empty() {
+            by_session.insert(session.0, paths);
+        }
+    }
+    for (session, paths) in by_session {
+        writeln!(to, "0x{session:x}")?;
+        paths.iter().try_for_each(|path| writeln!(to, "\t{path}"))?;
+    }
+    writeln!(to)
+}
+
+fn wchp(zk: &Zk, to: &mut String) -> fmt::Result {
+    let mut by_path: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for connection in zk.hub.connections() {
+        let Some(session) = connection.session() else { continue };
+        for path in zk.hub.watches(|watches| watches.paths_of(connection.watcher())) {
+            by_path.entry(path).or_default().push(session.0);
+        }
+    }
+    for (path, sessions) in by_path {
+        writeln!(to, "{path}")?;
+        sessions.iter().try_for_each(|session| writeln!(to, "\t0x{session:x}"))?;
+    }
+    writeln!(to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_no_lengths() {
+        assert_eq!(word(b"ruok").as_deref(), Some("ruok"));
+        assert_eq!(word(&[0, 0, 0, 44]), None);
+        assert_eq!(word(b"ruo"), None);
+    }
+}

@@ -1,0 +1,190 @@
+//! What clients change, as the commands of the core, and what those bring about as
+//! ZooKeeper's answers. Source: ZooKeeper's `PrepRequestProcessor.java` and
+//! `FinalRequestProcessor.java`.
+
+use rota_core::state::{Actor, Command, CreateMode, Op, OpReply, Refusal, Reply};
+use rota_protocol::zk::{
+    Body, Create, CreateFlag, CreateTtl, ErrorCode, MultiOp, Part, PathVersion, Request,
+};
+
+use crate::outbox::Outcome;
+
+/// What the answer to a write looks like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// Nothing but a header.
+    Nothing,
+    /// The path of what was made.
+    Path,
+    /// Its path and Stat.
+    PathStat,
+    /// The Stat of what was changed or looked at.
+    Stat,
+    /// Several of these, one for each operation.
+    Multi(Vec<Shape>),
+    /// As `Nothing`; then the connection ends.
+    CloseSession,
+}
+
+/// What is done about a request.
+pub(super) enum Work {
+    /// The cluster does this, and the answer looks like that.
+    Write(Command, Shape),
+    /// It is no write.
+    Other(Request),
+}
+
+/// What a client asks for with `request`.
+pub(super) fn work(by: impl FnOnce() -> Actor, request: Request) -> Work {
+    let (op, shape) = match request {
+        Request::Create(create) => (make(create, plain_mode), Shape::Path),
+        Request::Create2(create) => (make(create, plain_mode), Shape::PathStat),
+        Request::CreateContainer(create) => (make(create, |_| CreateMode::Container), Shape::PathStat),
+        Request::CreateTtl(create) => (make_with_ttl(create), Shape::PathStat),
+        Request::Delete(PathVersion { path, version }) => {
+            (Op::Delete { path, version: wanted(version) }, Shape::Nothing)
+        }
+        Request::DeleteContainer(path) => (Op::Reap { path }, Shape::Nothing),
+        Request::SetData(r) => {
+            (Op::SetData { path: r.path, data: r.data, version: wanted(r.version) }, Shape::Stat)
+        }
+        Request::SetAcl(r) => {
+            (Op::SetAcl { path: r.path, acl: r.acl, version: wanted(r.version) }, Shape::Stat)
+        }
+        Request::Check(PathVersion { path, version }) => {
+            (Op::Check { path, version: wanted(version) }, Shape::Stat)
+        }
+        Request::Multi(ops) => {
+            let (ops, shapes) = ops.into_iter().map(part).unzip();
+            return Work::Write(Command::Multi { by: by(), ops }, Shape::Multi(shapes));
+        }
+        Request::CloseSession => {
+            let by = by();
+            let (Some(session), Some(connection)) = (by.session, by.connection) else {
+                return Work::Other(Request::CloseSession);
+            };
+            return Work::Write(Command::ExpireSession { session, connection }, Shape::CloseSession);
+        }
+        other => return Work::Other(other),
+    };
+    Work::Write(Command::Write { by: by(), op }, shape)
+}
+
+fn part(op: MultiOp) -> (Op, Shape) {
+    match op {
+        MultiOp::Create(create) => (make(create, plain_mode), Shape::Path),
+        MultiOp::Create2(create) => (make(create, plain_mode), Shape::PathStat),
+        MultiOp::CreateContainer(create) => (make(create, |_| CreateMode::Container), Shape::PathStat),
+        MultiOp::CreateTtl(create) => (make_with_ttl(create), Shape::PathStat),
+        MultiOp::Delete(PathVersion { path, version }) => {
+            (Op::Delete { path, version: wanted(version) }, Shape::Nothing)
+        }
+        MultiOp::SetData(r) => {
+            (Op::SetData { path: r.path, data: r.data, version: wanted(r.version) }, Shape::Stat)
+        }
+        MultiOp::Check(PathVersion { path, version }) => {
+            (Op::Check { path, version: wanted(version) }, Shape::Nothing)
+        }
+    }
+}
+
+fn make(create: Create, mode: impl FnOnce(i32) -> CreateMode) -> Op {
+    let Create { path, data, acl, flags } = create;
+    Op::Create { path, data, mode: mode(flags), acl: Some(acl) }
+}
+
+fn make_with_ttl(request: CreateTtl) -> Op {
+    let ttl_ms = u64::try_from(request.ttl_ms).unwrap_or(0);
+    make(request.create, |flags| match CreateFlag::from_number(flags) {
+        Some(CreateFlag::PersistentWithTtl) => CreateMode::PersistentWithTtl { ttl_ms },
+        Some(CreateFlag::PersistentSequentialWithTtl) => CreateMode::PersistentSequentialWithTtl { ttl_ms },
+        // A time belongs to these two; without one, the flag alone counts.
+        Some(_) if request.ttl_ms < 0 => plain_mode(flags),
+        _ => BAD_MODE,
+    })
+}
+
+/// A mode that is refused where the flags of a create are looked at.
+const BAD_MODE: CreateMode = CreateMode::PersistentWithTtl { ttl_ms: 0 };
+
+fn plain_mode(flags: i32) -> CreateMode {
+    match CreateFlag::from_number(flags) {
+        // A container is one by the operation, not by the flag: with another one the
+        // real server makes a node that stays.
+        Some(CreateFlag::Persistent | CreateFlag::Container) => CreateMode::Persistent,
+        Some(CreateFlag::Ephemeral) => CreateMode::Ephemeral,
+        Some(CreateFlag::PersistentSequential) => CreateMode::PersistentSequential,
+        Some(CreateFlag::EphemeralSequential) => CreateMode::EphemeralSequential,
+        Some(CreateFlag::PersistentWithTtl | CreateFlag::PersistentSequentialWithTtl) | None => BAD_MODE,
+    }
+}
+
+/// -1 stands for any version.
+fn wanted(version: i32) -> Option<i32> {
+    (version != -1).then_some(version)
+}
+
+/// What a client is answered.
+pub(super) fn answer(shape: &Shape, outcome: Outcome) -> Result<Body, ErrorCode> {
+    match (outcome, shape) {
+        (Ok(Reply::Op(reply)), shape) => Ok(body(shape, reply)),
+        (Ok(Reply::Multi(replies)), Shape::Multi(shapes)) => {
+            let parts = replies.into_iter().zip(shapes).map(|(reply, shape)| done(shape, reply));
+            Ok(Body::Parts(parts.collect()))
+        }
+        (Ok(_), _) => Ok(Body::Nothing),
+        (Err(Refusal::Multi { index, cause }), Shape::Multi(shapes)) => {
+            let code = |at: usize| match at.cmp(&index) {
+                std::cmp::Ordering::Less => ErrorCode::Ok,
+                std::cmp::Ordering::Equal => code(&cause),
+                std::cmp::Ordering::Greater => ErrorCode::RuntimeInconsistency,
+            };
+            Ok(Body::Parts((0..shapes.len()).map(|at| Part::Error(code(at).number())).collect()))
+        }
+        (Err(refusal), _) => Err(code(&refusal)),
+    }
+}
+
+fn body(shape: &Shape, reply: OpReply) -> Body {
+    match (shape, reply) {
+        (Shape::Path, OpReply::Created { path, .. }) => Body::Path(path),
+        (Shape::PathStat, OpReply::Created { path, stat }) => Body::PathStat(path, stat),
+        (Shape::Stat, OpReply::Set { stat } | OpReply::Checked { stat }) => Body::Stat(stat),
+        _ => Body::Nothing,
+    }
+}
+
+fn done(shape: &Shape, reply: OpReply) -> Part {
+    match (shape, reply) {
+        (Shape::Path, OpReply::Created { path, .. }) => Part::Create(path),
+        (_, OpReply::Created { path, stat }) => Part::Create2(path, stat),
+        (_, OpReply::Set { stat }) => Part::SetData(stat),
+        (_, OpReply::Deleted) => Part::Delete,
+        (_, OpReply::Checked { .. } | OpReply::Ensured) => Part::Check,
+    }
+}
+
+/// ZooKeeper's number for a refusal.
+pub(super) fn code(refusal: &Refusal) -> ErrorCode {
+    match refusal {
+        Refusal::NoNode { .. } => ErrorCode::NoNode,
+        Refusal::NodeExists { .. } => ErrorCode::NodeExists,
+        // A client that removes what is not due knows an older state of it.
+        Refusal::BadVersion { .. } | Refusal::StaleFence { .. } | Refusal::NotDue { .. } => {
+            ErrorCode::BadVersion
+        }
+        Refusal::NotEmpty { .. } => ErrorCode::NotEmpty,
+        Refusal::NoChildrenForEphemerals { .. } => ErrorCode::NoChildrenForEphemerals,
+        Refusal::SessionExpired { .. } | Refusal::BadPassword { .. } => ErrorCode::SessionExpired,
+        Refusal::SessionMoved { .. } => ErrorCode::SessionMoved,
+        Refusal::NoAuth { .. } | Refusal::Reserved { .. } => ErrorCode::NoAuth,
+        Refusal::InvalidAcl { .. } => ErrorCode::InvalidAcl,
+        Refusal::QuotaExceeded { .. } => ErrorCode::QuotaExceeded,
+        Refusal::BadTtl { .. }
+        | Refusal::BadContent { .. }
+        | Refusal::Permanent { .. }
+        | Refusal::BadPath { .. } => ErrorCode::BadArguments,
+        Refusal::SessionExists { .. } | Refusal::SessionNeeded => ErrorCode::SystemError,
+        Refusal::Multi { cause, .. } => code(cause),
+    }
+}

@@ -1,0 +1,193 @@
+//! What a client may write into Rota's own part of the tree: members, items,
+//! checkpoints, and the release of a bucket, each as the HTTP API would write it.
+//! Everything else below `/rota` is written by Rota alone.
+//!
+//! It is checked where it takes effect, so that it holds whatever face the write
+//! came through and whatever was written a moment before.
+
+use super::layout::{self, Place, check_name};
+use super::{Bucket, Item, Kind, Member, Row, Spec, from_json};
+use crate::path::is_at_or_below;
+use crate::state::{Actor, CreateMode, Op, Refusal, Standing, State};
+
+/// The top of Rota's own part of the tree.
+const ROTA: &str = "/rota";
+
+/// Refuses the first of `ops` that a client may not do, and says which one it is.
+pub(crate) fn check(state: &State, by: &Actor, ops: &[Op]) -> Result<(), (usize, Refusal)> {
+    if by.standing == Standing::Rota {
+        return Ok(());
+    }
+    let write = Write { state, by, ops };
+    ops.iter().enumerate().try_for_each(|(index, op)| write.check(op).map_err(|refusal| (index, refusal)))
+}
+
+struct Write<'a> {
+    state: &'a State,
+    by: &'a Actor,
+    ops: &'a [Op],
+}
+
+/// Why something may not be written.
+enum No {
+    /// Not in this way.
+    Reserved(String),
+    /// Not these bytes.
+    Content(String),
+}
+
+fn reserved(hint: impl Into<String>) -> No {
+    No::Reserved(hint.into())
+}
+
+fn content(fault: &impl ToString) -> No {
+    No::Content(fault.to_string())
+}
+
+impl Write<'_> {
+    fn check(&self, op: &Op) -> Result<(), Refusal> {
+        let path = match op {
+            Op::Create { path, .. }
+            | Op::Delete { path, .. }
+            | Op::SetData { path, .. }
+            | Op::SetAcl { path, .. }
+            | Op::Ensure { path, .. }
+            | Op::Reap { path } => path,
+            Op::Check { .. } | Op::CheckFence { .. } => return Ok(()),
+        };
+        if !is_at_or_below(path, ROTA) {
+            return Ok(());
+        }
+        self.allowed(op, path).map_err(|no| match no {
+            No::Reserved(hint) => Refusal::Reserved { path: path.clone(), hint },
+            No::Content(fault) => Refusal::BadContent { path: path.clone(), fault },
+        })
+    }
+
+    fn allowed(&self, op: &Op, path: &str) -> Result<(), No> {
+        match (op, layout::place(path)) {
+            (_, Some((_, Place::Member(name)))) => self.member(op, path, name),
+            (_, Some((pool, Place::Item(name)))) => self.item(op, path, pool, name),
+            (_, Some((pool, Place::Checkpoint(bucket)))) => self.checkpoint(op, pool, &bucket),
+            (Op::SetData { data, version, .. }, Some((pool, Place::Row(_)))) => {
+                self.release(path, pool, data.as_deref(), *version)
+            }
+            (_, Some(_)) => Err(reserved("change it through /v1/pools")),
+            (_, None) => Err(reserved("pools are made through /v1/pools")),
+        }
+    }
+
+    /// Members come and go with their session, and speak for themselves.
+    fn member(&self, op: &Op, path: &str, name: &str) -> Result<(), No> {
+        match op {
+            Op::Create { data, mode, acl: None, .. } => {
+                check_name(name).map_err(|fault| content(&fault))?;
+                if *mode != CreateMode::Ephemeral {
+                    return Err(content(&"a member is an ephemeral node with its name, not with a number"));
+                }
+                read_member(data.as_deref()).map(drop)
+            }
+            Op::SetData { data, .. } if self.keeps(path) => {
+                let before =
+                    self.state.tree().get(path).and_then(|node| from_json::<Member>(node.bytes()).ok());
+                let draining = before.is_some_and(|member| member.draining);
+                match read_member(data.as_deref())?.draining == draining {
+                    true => Ok(()),
+                    false => Err(content(&"\"draining\" is the operator's: `rota drain`")),
+                }
+            }
+            Op::Delete { .. } if self.keeps(path) => Ok(()),
+            Op::SetData { .. } | Op::Delete { .. } => {
+                Err(reserved("only the session that keeps a member changes it"))
+            }
+            _ => Err(reserved("a member is a node with the open access control list")),
+        }
+    }
+
+    /// Items are anybody's, as over HTTP; one that a session keeps is changed by it.
+    fn item(&self, op: &Op, path: &str, pool: &str, name: &str) -> Result<(), No> {
+        match op {
+            Op::Create { data, mode, acl: None, .. } => {
+                check_name(name).map_err(|fault| content(&fault))?;
+                if !matches!(mode, CreateMode::Ephemeral | CreateMode::Persistent) {
+                    return Err(content(&"an item is an ephemeral or persistent node with its name"));
+                }
+                let spec = self.state.tree().get(&layout::pool(pool));
+                let spec = spec.and_then(|node| from_json::<Spec>(node.bytes()).ok());
+                if spec.is_some_and(|spec| spec.kind != Kind::Named) {
+                    return Err(content(&"the pool is hashed: only a named pool has items"));
+                }
+                read_item(data.as_deref())
+            }
+            Op::SetData { data, .. } => {
+                let keeper = self.state.tree().get(path).and_then(|node| node.owner());
+                if keeper.is_some() && keeper != self.by.session {
+                    return Err(reserved("only the session that keeps an item changes it"));
+                }
+                read_item(data.as_deref())
+            }
+            Op::Delete { .. } => Ok(()),
+            _ => Err(reserved("an item is a node with the open access control list")),
+        }
+    }
+
+    /// A checkpoint is bytes of whoever owns the bucket: it is written together
+    /// with a check that the row is still the one that the writer knows.
+    fn checkpoint(&self, op: &Op, pool: &str, bucket: &Bucket) -> Result<(), No> {
+        let row = layout::row(pool, bucket.as_str());
+        let guards = |other: &Op| match other {
+            Op::CheckFence { path, .. } | Op::Check { path, version: Some(_) } => *path == row,
+            _ => false,
+        };
+        let is_kept = match op {
+            Op::Create { mode, acl, .. } => *mode == CreateMode::Persistent && acl.is_none(),
+            Op::SetData { .. } | Op::Delete { .. } => true,
+            _ => false,
+        };
+        match is_kept && self.ops.iter().any(guards) {
+            true => Ok(()),
+            false => Err(reserved(
+                "a checkpoint is a persistent node with the open access control list, written in a multi \
+                 with a check (of its version) or check_fence of the bucket's row",
+            )),
+        }
+    }
+
+    /// The owner lets go of a bucket: it empties the row, which is still the one
+    /// that it knows.
+    fn release(&self, path: &str, pool: &str, data: Option<&[u8]>, version: Option<i32>) -> Result<(), No> {
+        let row: Row = from_json(data.unwrap_or_default()).map_err(|fault| content(&fault))?;
+        let guarded = version.is_some()
+            || self
+                .ops
+                .iter()
+                .any(|op| matches!(op, Op::CheckFence { path: checked, .. } if checked == path));
+        if row != Row::vacant() || !guarded {
+            return Err(reserved("a row is only emptied, by its owner, with the version that it knows"));
+        }
+        let tree = self.state.tree();
+        let owner = tree.get(path).and_then(|node| from_json::<Row>(node.bytes()).ok());
+        let owner = owner.and_then(|row| row.primary().cloned());
+        match owner {
+            Some(owner) if self.keeps(&layout::member(pool, &owner.member)) => Ok(()),
+            _ => Err(reserved("the bucket belongs to another session's member, or to none")),
+        }
+    }
+
+    /// Whether the node at `path` is the session's own.
+    fn keeps(&self, path: &str) -> bool {
+        let keeper = self.state.tree().get(path).and_then(|node| node.owner());
+        keeper.is_some() && keeper == self.by.session
+    }
+}
+
+fn read_member(data: Option<&[u8]>) -> Result<Member, No> {
+    let member: Member = from_json(data.unwrap_or_default()).map_err(|fault| content(&fault))?;
+    member.check().map_err(|fault| content(&fault))?;
+    Ok(member)
+}
+
+fn read_item(data: Option<&[u8]>) -> Result<(), No> {
+    let item: Item = from_json(data.unwrap_or_default()).map_err(|fault| content(&fault))?;
+    item.check().map_err(|fault| content(&fault))
+}

@@ -1,0 +1,319 @@
+//! Access control: who a client is, what a node allows, and the comparison of
+//! the two. Rules: ZooKeeper's `PrepRequestProcessor.fixupACL`,
+//! `ZooKeeperServer.checkACL` and the authentication providers, of 3.9.
+
+use core::net::Ipv4Addr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// What a permission allows, as bits that are added up.
+pub mod perms {
+    /// Read the data, list the children.
+    pub const READ: i32 = 1;
+    /// Replace the data.
+    pub const WRITE: i32 = 2;
+    /// Create a child.
+    pub const CREATE: i32 = 4;
+    /// Delete a child.
+    pub const DELETE: i32 = 8;
+    /// Replace the list itself.
+    pub const ADMIN: i32 = 16;
+    /// Everything.
+    pub const ALL: i32 = 31;
+}
+
+/// Who somebody is, in one of the schemes `world`, `auth`, `digest`, `ip`,
+/// `x509` and `super`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Identity {
+    /// The scheme.
+    pub scheme: String,
+    /// Within the scheme: for `digest` the user and the digest of user and
+    /// password, for `ip` an address or a network.
+    pub id: String,
+}
+
+/// What one identity may do with a node.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AclEntry {
+    /// A sum of [`perms`].
+    pub perms: i32,
+    /// To whom it is given.
+    pub who: Identity,
+}
+
+/// A node's access control list: what is not allowed by an entry is refused. A
+/// clone costs O(1).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Acl(Option<Arc<[AclEntry]>>);
+
+/// A list that cannot stand on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BadAcl;
+
+impl Identity {
+    /// An identity.
+    #[must_use]
+    pub fn new(scheme: &str, id: &str) -> Self {
+        Self { scheme: scheme.to_owned(), id: id.to_owned() }
+    }
+
+    /// Everybody.
+    #[must_use]
+    pub fn anyone() -> Self {
+        Self::new("world", "anyone")
+    }
+
+    /// Who may do everything.
+    #[must_use]
+    pub fn superuser() -> Self {
+        Self::new("super", "")
+    }
+
+    fn is_anyone(&self) -> bool {
+        self.scheme == "world" && self.id == "anyone"
+    }
+
+    fn is_super(&self) -> bool {
+        self.scheme == "super"
+    }
+
+    /// Whether it can stand in a node's list.
+    fn is_valid(&self) -> bool {
+        match self.scheme.as_str() {
+            "world" => self.is_anyone(),
+            "digest" => is_pair(&self.id),
+            "ip" => Network::parse(&self.id).is_some(),
+            "x509" => is_distinguished_name(&self.id),
+            _ => false,
+        }
+    }
+
+    /// Whether a client that is `self` is meant by `entry`.
+    fn matches(&self, entry: &Identity) -> bool {
+        if self.scheme != entry.scheme {
+            return false;
+        }
+        match self.scheme.as_str() {
+            "ip" => Network::parse(&entry.id).zip(self.id.parse().ok()).is_some_and(|(n, a)| n.has(a)),
+            _ => self.id == entry.id,
+        }
+    }
+
+    /// Whether it says that somebody has proved who they are: an address does not.
+    fn is_proof(&self) -> bool {
+        matches!(self.scheme.as_str(), "digest" | "x509")
+    }
+}
+
+impl Acl {
+    /// The list that allows everybody everything.
+    #[must_use]
+    pub fn open() -> Self {
+        Self(None)
+    }
+
+    /// A list of these entries as they stand.
+    #[must_use]
+    pub fn new(entries: Vec<AclEntry>) -> Self {
+        match &entries[..] {
+            [only] if only.perms == perms::ALL && only.who.is_anyone() => Self::open(),
+            _ => Self(Some(entries.into())),
+        }
+    }
+
+    /// One that allows everybody `perms` and nobody anything else.
+    #[must_use]
+    pub fn for_anyone(perms: i32) -> Self {
+        Self::new(vec![AclEntry { perms, who: Identity::anyone() }])
+    }
+
+    /// Whether it allows everybody everything.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// The entries; none for the open list.
+    pub(super) fn restrictions(&self) -> &[AclEntry] {
+        self.0.as_deref().unwrap_or_default()
+    }
+
+    /// The entries.
+    #[must_use]
+    pub fn entries(&self) -> Vec<AclEntry> {
+        match &self.0 {
+            Some(entries) => entries.to_vec(),
+            None => vec![AclEntry { perms: perms::ALL, who: Identity::anyone() }],
+        }
+    }
+
+    /// Whether somebody who is all of `identities` may do one of `wanted`.
+    #[must_use]
+    pub fn allows(&self, wanted: i32, identities: &[Identity]) -> bool {
+        let Some(entries) = &self.0 else { return true };
+        // ZooKeeper takes a node without any entry for an open one.
+        entries.is_empty()
+            || identities.iter().any(Identity::is_super)
+            || entries.iter().filter(|entry| entry.perms & wanted != 0).any(|entry| {
+                entry.who.is_anyone() || identities.iter().any(|identity| identity.matches(&entry.who))
+            })
+    }
+
+    /// What somebody may see of it who may read the node and not replace the list:
+    /// no digests.
+    #[must_use]
+    pub fn masked(&self) -> Vec<AclEntry> {
+        let mut entries = self.entries();
+        for entry in entries.iter_mut().filter(|entry| entry.who.scheme == "digest") {
+            let user = entry.who.id.split(':').next().unwrap_or_default();
+            entry.who.id = format!("{user}:x");
+        }
+        entries
+    }
+
+    /// The list that a client who is all of `identities` means by `asked`: without
+    /// repetitions, and with `auth` standing for whoever the client has proved to be.
+    pub(super) fn meant(asked: &[AclEntry], identities: &[Identity]) -> Result<Self, BadAcl> {
+        if let [only] = asked
+            && only.perms == perms::ALL
+            && only.who.is_anyone()
+        {
+            return Ok(Self::open());
+        }
+        let mut entries: Vec<AclEntry> = Vec::with_capacity(asked.len());
+        for (at, entry) in asked.iter().enumerate() {
+            if asked[..at].contains(entry) {
+                continue;
+            }
+            if entry.who.scheme == "auth" {
+                let before = entries.len();
+                let own = identities.iter().filter(|identity| identity.is_proof());
+                entries.extend(own.map(|who| AclEntry { perms: entry.perms, who: who.clone() }));
+                if entries.len() == before {
+                    return Err(BadAcl);
+                }
+            } else if entry.who.is_valid() {
+                entries.push(entry.clone());
+            } else {
+                return Err(BadAcl);
+            }
+        }
+        if entries.is_empty() { Err(BadAcl) } else { Ok(Self::new(entries)) }
+    }
+}
+
+/// `user:digest`
+fn is_pair(id: &str) -> bool {
+    // Java's split drops empty parts at the end.
+    let parts: Vec<&str> = id.trim_end_matches(':').split(':').collect();
+    parts.len() == 2
+}
+
+/// `CN=somebody,O=somewhere`: every part has a name and a value.
+fn is_distinguished_name(id: &str) -> bool {
+    let mut escaped = false;
+    let parts = id.split(|c| {
+        let splits = matches!(c, ',' | '+' | ';') && !escaped;
+        escaped = c == '\\' && !escaped;
+        splits
+    });
+    parts.into_iter().all(|part| {
+        part.split_once('=').is_some_and(|(name, _)| {
+            let name = name.trim();
+            !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-'))
+        })
+    })
+}
+
+/// An address, or all addresses that begin alike. ZooKeeper knows only IPv4 here.
+struct Network {
+    address: u32,
+    bits: u32,
+}
+
+impl Network {
+    fn parse(text: &str) -> Option<Self> {
+        let (address, bits) = match text.split_once('/') {
+            Some((address, bits)) => (address, bits.parse().ok().filter(|bits| *bits <= 32)?),
+            None => (text, 32),
+        };
+        let address: Ipv4Addr = address.parse().ok()?;
+        Some(Self { address: address.to_bits(), bits })
+    }
+
+    fn has(&self, address: Ipv4Addr) -> bool {
+        let differing = self.address ^ address.to_bits();
+        differing.checked_shr(32 - self.bits).unwrap_or(0) == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(perms: i32, scheme: &str, id: &str) -> AclEntry {
+        AclEntry { perms, who: Identity::new(scheme, id) }
+    }
+
+    #[test]
+    fn what_no_entry_allows_is_refused() {
+        let acl = Acl::new(vec![
+            entry(perms::READ, "world", "anyone"),
+            entry(perms::WRITE, "digest", "u:d"),
+            entry(perms::CREATE, "ip", "10.1.0.0/16"),
+        ]);
+        let user = [Identity::new("digest", "u:d")];
+        assert!(acl.allows(perms::READ, &[]));
+        assert!(!acl.allows(perms::WRITE, &[Identity::new("digest", "u:e")]));
+        assert!(acl.allows(perms::WRITE, &user));
+        assert!(!acl.allows(perms::CREATE | perms::DELETE, &user));
+        assert!(acl.allows(perms::CREATE, &[Identity::new("ip", "10.1.2.3")]));
+        assert!(!acl.allows(perms::CREATE, &[Identity::new("ip", "10.2.2.3")]));
+        assert!(acl.allows(perms::ADMIN, &[Identity::superuser()]));
+        assert!(Acl::open().allows(perms::ADMIN, &[]));
+    }
+
+    #[test]
+    fn auth_stands_for_whoever_the_client_has_proved_to_be() {
+        let who = [Identity::new("ip", "1.2.3.4"), Identity::new("digest", "u:d")];
+        let meant = Acl::meant(&[entry(perms::ALL, "auth", "")], &who).unwrap();
+        assert_eq!(meant.entries(), [entry(perms::ALL, "digest", "u:d")]);
+        assert_eq!(Acl::meant(&[entry(perms::ALL, "auth", "")], &who[..1]), Err(BadAcl));
+    }
+
+    #[test]
+    fn lists_that_mean_nothing_are_refused() {
+        for (scheme, id) in [
+            ("world", "someone"),
+            ("digest", "user"),
+            ("digest", "a:b:c"),
+            ("ip", "300.1.1.1"),
+            ("ip", "1.1.1.1/33"),
+            ("x509", "nobody"),
+            ("sasl", "kerberos"),
+        ] {
+            assert_eq!(Acl::meant(&[entry(1, scheme, id)], &[]), Err(BadAcl), "{scheme}:{id}");
+        }
+        assert_eq!(Acl::meant(&[], &[]), Err(BadAcl));
+        assert!(Acl::meant(&[entry(1, "x509", "CN=a\\,b, O=c")], &[]).is_ok());
+        let twice = [entry(1, "world", "anyone"), entry(1, "world", "anyone")];
+        assert_eq!(Acl::meant(&twice, &[]).unwrap().entries().len(), 1);
+    }
+
+    #[test]
+    fn digests_are_not_shown_to_readers() {
+        let acl = Acl::new(vec![entry(perms::ALL, "digest", "u:secret")]);
+        assert_eq!(acl.masked(), [entry(perms::ALL, "digest", "u:x")]);
+    }
+
+    #[test]
+    fn networks() {
+        let has =
+            |network: &str, address: &str| Network::parse(network).unwrap().has(address.parse().unwrap());
+        assert!(has("0.0.0.0/0", "9.9.9.9"));
+        assert!(has("127.0.0.1", "127.0.0.1") && !has("127.0.0.1", "127.0.0.2"));
+        assert!(has("192.168.4.0/22", "192.168.7.255") && !has("192.168.4.0/22", "192.168.8.0"));
+    }
+}

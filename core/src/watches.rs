@@ -1,0 +1,303 @@
+//! Who watches which nodes: ZooKeeper's watches, which stand on the server that a
+//! client is connected to.
+//!
+//! A watch on a node's data hears of its creation, change and removal; one on its
+//! children, of their coming and going and of the node's own removal. A one-shot
+//! watch is gone once it has heard; persistent ones stay; a recursive one hears
+//! what happens to the data of the node and of all below it. Several watches of one
+//! watcher on one node hear of one event once. Source: `WatchManager.java` and
+//! `DataTree.java` of 3.9.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::state::EventKind;
+
+/// Who watches: a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Watcher(pub u64);
+
+/// What a watch hears of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// The node and its data.
+    Data,
+    /// Its children.
+    Children,
+}
+
+/// How long a watch stays, and how far it reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// Until it has heard of one event.
+    OneShot,
+    /// Until it is taken away.
+    Persistent,
+    /// Until it is taken away, and of all below the node too.
+    Recursive,
+}
+
+/// All watches.
+#[derive(Debug, Default)]
+pub struct Watches {
+    data: Table,
+    children: Table,
+}
+
+/// The watches of one side: each watcher has at most one of each reach on a path.
+#[derive(Debug, Default)]
+struct Table {
+    by_path: BTreeMap<String, BTreeMap<Watcher, BTreeSet<Reach>>>,
+    by_watcher: BTreeMap<Watcher, BTreeSet<String>>,
+    /// How many are recursive: without any, nobody above a node needs to be asked.
+    recursive: usize,
+}
+
+/// How many watches there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Watchers that have any.
+    pub watchers: usize,
+    /// Paths that are watched.
+    pub paths: usize,
+    /// Watches, one for each pair of the two.
+    pub watches: usize,
+}
+
+impl Watches {
+    /// Puts a watch.
+    pub fn add(&mut self, watcher: Watcher, path: &str, side: Side, reach: Reach) {
+        self.side_mut(side).add(watcher, path, reach);
+    }
+
+    /// Puts the watches that `addWatch` means: a persistent one hears of both sides.
+    pub fn add_lasting(&mut self, watcher: Watcher, path: &str, reach: Reach) {
+        self.data.add(watcher, path, reach);
+        if reach != Reach::Recursive {
+            self.children.add(watcher, path, reach);
+        }
+    }
+
+    /// Who hears of what happened to the node at `path`.
+    pub fn hear(&mut self, kind: EventKind, path: &str) -> BTreeSet<Watcher> {
+        let mut watchers = match kind {
+            EventKind::ChildrenChanged => return self.children.hear(path),
+            EventKind::Created | EventKind::DataChanged | EventKind::Deleted => self.data.hear(path),
+        };
+        if kind == EventKind::Deleted {
+            watchers.extend(self.children.hear(path));
+        }
+        watchers
+    }
+
+    /// Whether a watcher has a watch there; of any side and reach where it is not
+    /// said which.
+    #[must_use]
+    pub fn has(&self, watcher: Watcher, path: &str, side: Option<Side>, reach: Option<Reach>) -> bool {
+        let of = |table: &Table| table.has(watcher, path, reach);
+        match side {
+            Some(Side::Data) => of(&self.data),
+            Some(Side::Children) => of(&self.children),
+            None => of(&self.data) || of(&self.children),
+        }
+    }
+
+    /// Takes such watches away. False if there were none.
+    pub fn remove(&mut self, watcher: Watcher, path: &str, side: Option<Side>, reach: Option<Reach>) -> bool {
+        let mut removed = false;
+        if side != Some(Side::Data) {
+            removed |= self.children.remove(watcher, path, reach);
+        }
+        if side != Some(Side::Children) {
+            removed |= self.data.remove(watcher, path, reach);
+        }
+        removed
+    }
+
+    /// Takes away all watches of a watcher that is gone.
+    pub fn forget(&mut self, watcher: Watcher) {
+        self.data.forget(watcher);
+        self.children.forget(watcher);
+    }
+
+    /// How many watches of one side there are.
+    #[must_use]
+    pub fn summary(&self, side: Side) -> Summary {
+        let table = self.side(side);
+        Summary {
+            watchers: table.by_watcher.len(),
+            paths: table.by_path.len(),
+            watches: table.by_watcher.values().map(BTreeSet::len).sum(),
+        }
+    }
+
+    /// The paths that a watcher watches, of either side.
+    #[must_use]
+    pub fn paths_of(&self, watcher: Watcher) -> Vec<String> {
+        let of = |table: &Table| table.by_watcher.get(&watcher).cloned().unwrap_or_default();
+        let both: BTreeSet<String> = of(&self.data).union(&of(&self.children)).cloned().collect();
+        both.into_iter().collect()
+    }
+
+    fn side(&self, side: Side) -> &Table {
+        match side {
+            Side::Data => &self.data,
+            Side::Children => &self.children,
+        }
+    }
+
+    fn side_mut(&mut self, side: Side) -> &mut Table {
+        match side {
+            Side::Data => &mut self.data,
+            Side::Children => &mut self.children,
+        }
+    }
+}
+
+impl Table {
+    fn add(&mut self, watcher: Watcher, path: &str, reach: Reach) {
+        let reaches = self.by_path.entry(path.to_owned()).or_default().entry(watcher).or_default();
+        if reaches.insert(reach) {
+            self.recursive += usize::from(reach == Reach::Recursive);
+            self.by_watcher.entry(watcher).or_default().insert(path.to_owned());
+        }
+    }
+
+    fn hear(&mut self, path: &str) -> BTreeSet<Watcher> {
+        let mut heard: BTreeSet<Watcher> = BTreeSet::new();
+        if let Some(here) = self.by_path.get(path) {
+            heard.extend(here.keys());
+        }
+        for watcher in heard.clone() {
+            self.remove(watcher, path, Some(Reach::OneShot));
+        }
+        if self.recursive > 0 {
+            for above in ancestors(path) {
+                let there = self.by_path.get(above).into_iter().flatten();
+                heard
+                    .extend(there.filter(|(_, r)| r.contains(&Reach::Recursive)).map(|(watcher, _)| watcher));
+            }
+        }
+        heard
+    }
+
+    fn has(&self, watcher: Watcher, path: &str, reach: Option<Reach>) -> bool {
+        let reaches = self.by_path.get(path).and_then(|watchers| watchers.get(&watcher));
+        reaches.is_some_and(|reaches| reach.is_none_or(|reach| reaches.contains(&reach)))
+    }
+
+    fn remove(&mut self, watcher: Watcher, path: &str, reach: Option<Reach>) -> bool {
+        let Some(watchers) = self.by_path.get_mut(path) else { return false };
+        let Some(reaches) = watchers.get_mut(&watcher) else { return false };
+        let before = reaches.len();
+        let removed: Vec<Reach> =
+            reaches.iter().copied().filter(|r| reach.is_none_or(|one| one == *r)).collect();
+        for reach in removed {
+            reaches.remove(&reach);
+            self.recursive -= usize::from(reach == Reach::Recursive);
+        }
+        let changed = reaches.len() != before;
+        if reaches.is_empty() {
+            watchers.remove(&watcher);
+            if watchers.is_empty() {
+                self.by_path.remove(path);
+            }
+            if let Some(paths) = self.by_watcher.get_mut(&watcher) {
+                paths.remove(path);
+                if paths.is_empty() {
+                    self.by_watcher.remove(&watcher);
+                }
+            }
+        }
+        changed
+    }
+
+    fn forget(&mut self, watcher: Watcher) {
+        for path in self.by_watcher.get(&watcher).cloned().unwrap_or_default() {
+            self.remove(watcher, &path, None);
+        }
+    }
+}
+
+/// The paths above `path`, the nearest first.
+fn ancestors(path: &str) -> impl Iterator<Item = &str> {
+    fn above(path: &str) -> Option<&str> {
+        match path.rfind('/')? {
+            _ if path == "/" => None,
+            0 => Some("/"),
+            at => Some(&path[..at]),
+        }
+    }
+    std::iter::successors(above(path), |path| above(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Watcher = Watcher(1);
+    const B: Watcher = Watcher(2);
+
+    fn heard(watches: &mut Watches, kind: EventKind, path: &str) -> Vec<u64> {
+        watches.hear(kind, path).into_iter().map(|watcher| watcher.0).collect()
+    }
+
+    #[test]
+    fn a_one_shot_watch_hears_once_and_of_its_side() {
+        let mut watches = Watches::default();
+        watches.add(A, "/a", Side::Data, Reach::OneShot);
+        watches.add(B, "/a", Side::Children, Reach::OneShot);
+        assert_eq!(heard(&mut watches, EventKind::ChildrenChanged, "/a"), [2]);
+        assert_eq!(heard(&mut watches, EventKind::DataChanged, "/a"), [1]);
+        assert_eq!(heard(&mut watches, EventKind::Deleted, "/a"), [0u64; 0]);
+        assert_eq!(watches.summary(Side::Data), Summary::default());
+        assert_eq!(watches.summary(Side::Children), Summary::default());
+    }
+
+    #[test]
+    fn a_removal_is_heard_of_once_by_who_watches_both_sides() {
+        let mut watches = Watches::default();
+        watches.add(A, "/a", Side::Data, Reach::OneShot);
+        watches.add(A, "/a", Side::Children, Reach::OneShot);
+        assert_eq!(heard(&mut watches, EventKind::Deleted, "/a"), [1]);
+        assert!(!watches.has(A, "/a", None, None));
+    }
+
+    #[test]
+    fn persistent_watches_stay_beside_one_shot_ones() {
+        let mut watches = Watches::default();
+        watches.add_lasting(A, "/a", Reach::Persistent);
+        watches.add(A, "/a", Side::Data, Reach::OneShot);
+        for kind in
+            [EventKind::DataChanged, EventKind::ChildrenChanged, EventKind::Deleted, EventKind::Created]
+        {
+            assert_eq!(heard(&mut watches, kind, "/a"), [1], "{kind:?}");
+        }
+        assert_eq!(heard(&mut watches, EventKind::DataChanged, "/a/b"), [0u64; 0]);
+        assert!(!watches.has(A, "/a", Some(Side::Data), Some(Reach::OneShot)));
+        assert!(watches.remove(A, "/a", None, Some(Reach::Persistent)));
+        assert!(!watches.remove(A, "/a", None, None));
+    }
+
+    #[test]
+    fn recursive_watches_hear_of_nodes_below_and_not_of_their_children() {
+        let mut watches = Watches::default();
+        watches.add_lasting(A, "/a", Reach::Recursive);
+        watches.add_lasting(B, "/", Reach::Recursive);
+        assert_eq!(heard(&mut watches, EventKind::Created, "/a/b/c"), [1, 2]);
+        assert_eq!(heard(&mut watches, EventKind::ChildrenChanged, "/a/b"), [0u64; 0]);
+        assert_eq!(heard(&mut watches, EventKind::DataChanged, "/ab"), [2]);
+        assert_eq!(heard(&mut watches, EventKind::Deleted, "/"), [2]);
+        watches.forget(B);
+        assert_eq!(heard(&mut watches, EventKind::DataChanged, "/ab"), [0u64; 0]);
+        assert!(watches.remove(A, "/a", None, Some(Reach::Recursive)));
+        assert_eq!(watches.data.recursive, 0);
+    }
+
+    #[test]
+    fn ancestors_of_paths() {
+        let all = |path: &'static str| ancestors(path).collect::<Vec<_>>();
+        assert_eq!(all("/a/bc/d"), ["/a/bc", "/a", "/"]);
+        assert_eq!(all("/a"), ["/"]);
+        assert_eq!(all("/"), [""; 0]);
+    }
+}

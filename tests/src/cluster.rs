@@ -214,6 +214,19 @@ impl Cluster {
         self.server(id).http.clone()
     }
 
+    /// Where a server serves clients of ZooKeeper.
+    #[must_use]
+    pub fn zookeeper(&self, id: u64) -> String {
+        self.server(id).zookeeper.clone()
+    }
+
+    /// Where all servers serve clients of ZooKeeper, separated by commas.
+    #[must_use]
+    pub fn zookeeper_all(&self) -> String {
+        let all: Vec<String> = self.servers.values().map(|server| server.zookeeper.clone()).collect();
+        all.join(",")
+    }
+
     /// Where a server serves other servers.
     #[must_use]
     pub fn peer(&self, id: u64) -> String {

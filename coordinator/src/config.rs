@@ -50,6 +50,11 @@ pub struct Zookeeper {
     pub words: BTreeSet<String>,
     /// Whether a server without a leader goes on for clients that only read.
     pub read_only: bool,
+    /// How often containers and nodes with a time to live are looked at, in
+    /// milliseconds. Default 60,000.
+    pub reap_period_ms: u64,
+    /// How many of them are removed in a minute at most. Default 10,000.
+    pub reaped_per_minute_max: u32,
 }
 
 /// Raft's timing, in milliseconds.
@@ -102,6 +107,8 @@ impl Default for Zookeeper {
             connections_per_address_max: 4096,
             words: ["isro", "mntr", "ruok", "srvr"].map(str::to_owned).into(),
             read_only: false,
+            reap_period_ms: 60_000,
+            reaped_per_minute_max: 10_000,
         }
     }
 }
@@ -186,6 +193,8 @@ impl Config {
                 z.answer_bytes_max, z.packet_bytes_max
             ),
         );
+        check(z.reap_period_ms >= 10, format!("reap_period_ms ({}) must be at least 10", z.reap_period_ms));
+        check(z.reaped_per_minute_max > 0, "reaped_per_minute_max must be at least 1".to_owned());
         for word in &z.words {
             check(
                 ALL_WORDS.contains(&word.as_str()),

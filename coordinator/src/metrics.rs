@@ -21,6 +21,10 @@ pub(crate) const MOVES_PLANNED: &str = "rota_assignment_moves_planned_total";
 pub(crate) const PLAN_FAULTS: &str = "rota_assignment_plan_faults_total";
 pub(crate) const STEPS_REFUSED: &str = "rota_assignment_refused_total";
 pub(crate) const PEER_ANSWERS: &str = "rota_peer_answers";
+pub(crate) const REAPED: &str = "rota_reaped_nodes_total";
+pub(crate) const ZK_CONNECTIONS: &str = "rota_zookeeper_connections";
+pub(crate) const ZK_WATCHES: &str = "rota_zookeeper_watches";
+pub(crate) const ZK_PACKETS: &str = "rota_zookeeper_packets_total";
 pub(crate) const VACANT: &str = "rota_pool_vacant_buckets";
 
 /// What kind of number a metric is.
@@ -68,6 +72,20 @@ pub const ALL: &[(&str, Kind, &str, &str)] = &[
         Kind::Gauge,
         "peer",
         "on the leader: 1 if the other server answered its last heartbeats, else 0",
+    ),
+    (
+        REAPED,
+        Kind::Counter,
+        "",
+        "containers and nodes with a time to live that this server, as leader, has removed",
+    ),
+    (ZK_CONNECTIONS, Kind::Gauge, "", "connections of clients of ZooKeeper"),
+    (ZK_WATCHES, Kind::Gauge, "", "watches that they have left here"),
+    (
+        ZK_PACKETS,
+        Kind::Counter,
+        "direction",
+        "packets from clients of ZooKeeper (received), and answers and events to them (sent)",
     ),
     (VACANT, Kind::Gauge, "pool", "buckets that nobody owns"),
 ];

@@ -328,6 +328,11 @@ impl Applied {
         }
     }
 
+    /// Where in the log that was decided.
+    pub(crate) fn membership_index(&self) -> u64 {
+        self.membership_at.map_or(0, |at| at.index)
+    }
+
     /// Who belongs to the cluster.
     pub(crate) fn membership(&self) -> &Membership {
         &self.membership

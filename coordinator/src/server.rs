@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::Authority;
 use crate::config::Config;
-use crate::controllers::{self, Control};
+use crate::controllers::{self, Control, Reaping};
 use crate::desk::Desk;
 use crate::http;
 use crate::outbox::Outbox;
@@ -118,6 +118,10 @@ impl Server {
             liveness: Arc::clone(&liveness),
             clock: Arc::clone(&parts.clock),
             lease_grace: Duration::from_millis(config.timing.election_max_ms),
+            reaping: Reaping {
+                period: Duration::from_millis(config.zookeeper.reap_period_ms),
+                per_minute_max: config.zookeeper.reaped_per_minute_max,
+            },
         };
         let authority = Authority::new(config.super_digest.clone());
         let service = Arc::new(Service {
@@ -129,8 +133,9 @@ impl Server {
             entropy: Arc::clone(&parts.entropy),
             authority,
             liveness,
+            hub: Arc::clone(&hub),
         });
-        let zk = Arc::new(Zk::new(Arc::clone(&service), hub));
+        let zk = Arc::new(Zk::new(Arc::clone(&service), hub, tasks.clone()));
 
         tasks.spawn_lasting("peers", accept_peers(parts.peer_listener, peer_service));
         tasks.spawn_vital("raft", group.clone().run(leadership, peers));
@@ -144,6 +149,7 @@ impl Server {
         tasks.spawn_lasting("snapshots", snapshot_when_due(Arc::clone(&service)));
         tasks.spawn("faces", http::announce(Arc::clone(&service)));
         tasks.spawn_lasting("pulse", zk::run_pulse(Arc::clone(&zk)));
+        tasks.spawn_lasting("standing", zk::run_standing(Arc::clone(&zk)));
         tasks.spawn_lasting("syncs", zk::run_syncs(Arc::clone(&zk)));
         let serve = serve_http(parts.http_listener, Arc::clone(&service), clients.clone());
         let gone = Arc::new(clients_gone.clone().drop_guard());

@@ -19,6 +19,7 @@ use crate::parts::Entropy;
 use crate::raft::Group;
 use crate::replica::Replica;
 use crate::sessions::Liveness;
+use crate::zk::Hub;
 
 /// One server, as its faces see it.
 pub(crate) struct Service {
@@ -30,6 +31,7 @@ pub(crate) struct Service {
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) authority: Authority,
     pub(crate) liveness: Arc<Liveness>,
+    pub(crate) hub: Arc<Hub>,
 }
 
 /// Why something was not done.

@@ -88,6 +88,12 @@ pub(crate) struct CoordinatorArgs {
     #[arg(long, env = "ROTA_ZOOKEEPER_CONNECTIONS_MAX",
         default_value_t = Zookeeper::default().connections_per_address_max)]
     zookeeper_connections_max: usize,
+    /// Milliseconds between two looks at containers and nodes with a time to live.
+    #[arg(long, env = "ROTA_REAP_PERIOD_MS", default_value_t = Zookeeper::default().reap_period_ms)]
+    reap_period_ms: u64,
+    /// How many of them are removed in a minute at most.
+    #[arg(long, env = "ROTA_REAPED_PER_MINUTE_MAX", default_value_t = Zookeeper::default().reaped_per_minute_max)]
+    reaped_per_minute_max: u32,
     /// Four-letter words that are answered, separated by commas; `*` for all.
     #[arg(
         long,
@@ -171,6 +177,8 @@ pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
             connections_per_address_max: args.zookeeper_connections_max,
             words: words(&args.zookeeper_words),
             read_only: args.zookeeper_read_only,
+            reap_period_ms: args.reap_period_ms,
+            reaped_per_minute_max: args.reaped_per_minute_max,
         },
         super_digest: args.super_digest,
     };

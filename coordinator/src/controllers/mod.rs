@@ -4,14 +4,17 @@
 //! nothing that it could not find out again.
 
 mod assignment;
+mod config_node;
 mod expiry;
+mod reaper;
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rota_core::state::Command;
 use tokio::time::Instant;
+
+pub(crate) use reaper::Reaping;
 
 use crate::parts::Clock;
 use crate::raft::{Group, Leadership, ProposeError};
@@ -29,6 +32,7 @@ pub(crate) struct Control {
     /// keep-alives, when a server that voted for it was restarted and votes for
     /// another at once. A new leader waits so much longer.
     pub(crate) lease_grace: Duration,
+    pub(crate) reaping: Reaping,
 }
 
 /// One term of this server's leadership.
@@ -88,11 +92,12 @@ async fn lead(term: Term) {
     caught_up(&term).await;
     term.begin_counting(Instant::now() + term.control.lease_grace);
     tracing::info!(term = term.term, "this server leads");
-    both(expiry::run(term.clone()), assignment::run(term)).await;
-}
-
-async fn both(a: impl Future<Output = ()>, b: impl Future<Output = ()>) {
-    tokio::join!(a, b);
+    tokio::join!(
+        expiry::run(term.clone()),
+        assignment::run(term.clone()),
+        reaper::run(term.clone()),
+        config_node::run(term),
+    );
 }
 
 /// Waits until this server has applied an entry of its own term, and with it

@@ -73,6 +73,12 @@ async fn metrics(State(service): State<Shared>) -> Response {
     for (peer, answers) in service.group.peers_that_answer() {
         ::metrics::gauge!(names::PEER_ANSWERS, "peer" => peer.to_string()).set(f64::from(u8::from(answers)));
     }
+    gauge(names::ZK_CONNECTIONS, service.hub.len() as u64);
+    gauge(names::ZK_WATCHES, service.hub.watch_counts().iter().map(|side| side.watches as u64).sum());
+    let packets = service.hub.totals().counts();
+    for (direction, count) in [("received", packets.received), ("sent", packets.sent)] {
+        ::metrics::counter!(names::ZK_PACKETS, "direction" => direction).absolute(count);
+    }
     gauge(names::OUTBOX_UNITS, service.outbox.len() as u64);
     recorder().run_upkeep();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], recorder().render()).into_response()

@@ -54,6 +54,8 @@ pub(super) struct Granted {
     pub(super) session: SessionId,
     pub(super) number: u32,
     pub(super) timeout: Duration,
+    /// Whether it is there for reading alone, while there is no leader.
+    pub(super) read_only: bool,
 }
 
 struct Inner {
@@ -74,6 +76,8 @@ pub(super) enum Pending {
     Read { xid: i32, request: Request },
     /// The answer of a sync waits for this server to catch up.
     Sync { xid: i32, path: String, ready: bool },
+    /// Somebody works on an answer.
+    Later { xid: i32, ticket: u64, answer: Option<Result<Body, ErrorCode>> },
     /// An answer waits for those before it.
     Answer { xid: i32, answer: Result<Body, ErrorCode> },
 }
@@ -299,6 +303,38 @@ impl Connection {
         self.wake.notify_one();
     }
 
+    /// The answer that somebody worked on is there.
+    pub(super) fn complete(&self, state: &State, ticket: u64, answer: Result<Body, ErrorCode>) {
+        let mut inner = self.lock();
+        for (_, pending) in &mut inner.pending {
+            match pending {
+                Pending::Later { ticket: own, answer: slot, .. } if *own == ticket => {
+                    *slot = Some(answer);
+                    break;
+                }
+                _ => {}
+            }
+        }
+        self.drain(&mut inner, state);
+        drop(inner);
+        self.wake.notify_one();
+    }
+
+    /// Takes in its client for reading alone.
+    pub(super) fn grant_reading(&self, handshake: &Handshake) {
+        let timeout = Duration::from_millis(u64::from(handshake.timeout_ms));
+        let granted = Granted { session: handshake.session, number: 0, timeout, read_only: true };
+        greet(&mut self.lock().out, handshake, Some(granted));
+        // It is the only handshake of this connection.
+        let _ = self.granted.set(granted);
+        self.wake.notify_one();
+    }
+
+    /// Whether it is there for reading alone.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.granted.get().is_some_and(|granted| granted.read_only)
+    }
+
     /// Tells of an event, if the client may read the node.
     pub(super) fn happened(&self, event: &Event) {
         let mut inner = self.lock();
@@ -366,35 +402,42 @@ impl Connection {
                 Pending::Sync { xid, path, ready: true } => {
                     self.put(inner, xid, state.zxid(), &Ok(Body::Path(path)), Some(asked_at));
                 }
-                waiting @ (Pending::Sync { .. } | Pending::Write { .. } | Pending::Handshake(_)) => {
+                Pending::Later { xid, answer: Some(answer), .. } => {
+                    self.put(inner, xid, state.zxid(), &answer, Some(asked_at));
+                }
+                waiting @ (Pending::Sync { .. }
+                | Pending::Later { .. }
+                | Pending::Write { .. }
+                | Pending::Handshake(_)) => {
                     inner.pending.push_front((asked_at, waiting));
                     return;
                 }
             }
         }
     }
+}
 
-    /// Says which session the client has, or that it has none any more.
-    fn greet(&self, inner: &mut Inner, handshake: &Handshake, granted: Option<Granted>) {
-        let read_only = handshake.tells_read_only.then_some(false);
-        let response = match granted {
-            Some(granted) => ConnectResponse {
-                protocol_version: 0,
-                timeout_ms: i32::try_from(handshake.timeout_ms).unwrap_or(i32::MAX),
-                session: granted.session.0,
-                password: Some(Bytes::copy_from_slice(&handshake.password)),
-                read_only,
-            },
-            None => ConnectResponse {
-                protocol_version: 0,
-                timeout_ms: 0,
-                session: 0,
-                password: Some(Bytes::from_static(&[0; 16])),
-                read_only,
-            },
-        };
-        frame::put(&mut inner.out, |to| response.write(to));
-    }
+/// Says which session the client has, or that it has none any more.
+fn greet(out: &mut BytesMut, handshake: &Handshake, granted: Option<Granted>) {
+    let is_read_only = granted.is_some_and(|granted| granted.read_only);
+    let read_only = handshake.tells_read_only.then_some(is_read_only);
+    let response = match granted {
+        Some(granted) => ConnectResponse {
+            protocol_version: 0,
+            timeout_ms: i32::try_from(handshake.timeout_ms).unwrap_or(i32::MAX),
+            session: granted.session.0,
+            password: Some(Bytes::copy_from_slice(&handshake.password)),
+            read_only,
+        },
+        None => ConnectResponse {
+            protocol_version: 0,
+            timeout_ms: 0,
+            session: 0,
+            password: Some(Bytes::from_static(&[0; 16])),
+            read_only,
+        },
+    };
+    frame::put(out, |to| response.write(to));
 }
 
 impl Listens for Connection {
@@ -409,8 +452,8 @@ impl Listens for Connection {
                 };
                 let timeout = Duration::from_millis(u64::from(handshake.timeout_ms));
                 let session = handshake.session;
-                let granted = number.map(|number| Granted { session, number, timeout });
-                self.greet(&mut inner, &handshake, granted);
+                let granted = number.map(|number| Granted { session, number, timeout, read_only: false });
+                greet(&mut inner.out, &handshake, granted);
                 match granted {
                     Some(granted) => {
                         // It is the only handshake of this connection.

@@ -10,7 +10,7 @@ use super::Zk;
 use super::connection::{Connection, Handshake, Pending};
 use crate::outbox::Waiter;
 use crate::raft::Leadership;
-use crate::service::ServiceError;
+use crate::service::{Credentials, ServiceError};
 
 /// How long a client may be ahead of this server, and a server without a leader.
 /// After that the client is sent away: it tries the next server.
@@ -21,10 +21,44 @@ const PATIENCE: Duration = Duration::from_millis(1_000);
 pub(super) enum SentAway {
     #[error("it has seen write {seen}, and this server has only {here}")]
     Ahead { seen: u64, here: u64 },
-    #[error("there is no leader")]
+    #[error("there is no leader, and this server does not go on without one for such a client")]
     NoLeader,
     #[error(transparent)]
     Service(#[from] ServiceError),
+}
+
+/// Takes in a client for reading alone, if it agrees.
+fn begin_reading(zk: &Zk, connection: &Arc<Connection>, request: &ConnectRequest) -> Result<(), SentAway> {
+    if !zk.is_read_only() || request.read_only != Some(true) {
+        return Err(SentAway::NoLeader);
+    }
+    let own = own_credentials(request);
+    let applied = zk.service.replica.read();
+    let own = own.filter(|who| {
+        let session = applied.state.session(who.session);
+        session.is_some_and(|session| session.password == who.password)
+    });
+    // One that nobody else knows, if it has none: it ends with the connection.
+    let who = match own {
+        Some(who) => who,
+        None => zk.service.new_credentials()?,
+    };
+    let asked_ms = u32::try_from(request.timeout_ms).unwrap_or(0);
+    connection.grant_reading(&Handshake {
+        session: who.session,
+        password: who.password.0,
+        timeout_ms: zk.service.session_timeout(asked_ms),
+        tells_read_only: true,
+    });
+    Ok(())
+}
+
+/// The session that a client says is its own.
+fn own_credentials(request: &ConnectRequest) -> Option<Credentials> {
+    // A password of another length is none that was given out.
+    let shown = request.password.as_deref().and_then(|bytes| bytes.try_into().ok());
+    let password = Password(shown.unwrap_or_default());
+    (request.session != 0).then_some(Credentials { session: SessionId(request.session), password })
 }
 
 /// Asks for the session; the answer comes when that is applied here.
@@ -34,6 +68,9 @@ pub(super) async fn begin(
     request: ConnectRequest,
 ) -> Result<(), SentAway> {
     let service = &zk.service;
+    if zk.standing.is_cut_off() {
+        return begin_reading(zk, connection, &request);
+    }
     let reached = tokio::time::timeout(PATIENCE, service.replica.reached(request.last_zxid_seen)).await;
     if reached.is_err() {
         let here = service.replica.read().state.zxid();
@@ -46,17 +83,12 @@ pub(super) async fn begin(
         return Err(SentAway::NoLeader);
     }
     let timeout_ms = service.session_timeout(u32::try_from(request.timeout_ms).unwrap_or(0));
-    let (command, session, password) = match request.session {
-        0 => {
-            let who = service.new_credentials()?;
-            let (session, password) = (who.session, who.password);
+    let (command, session, password) = match own_credentials(&request) {
+        None => {
+            let Credentials { session, password } = service.new_credentials()?;
             (Command::OpenSession { session, password, timeout_ms }, session, password)
         }
-        id => {
-            let session = SessionId(id);
-            // One of another length is none that was given out.
-            let shown = request.password.as_deref().and_then(|bytes| bytes.try_into().ok());
-            let password = Password(shown.unwrap_or_default());
+        Some(Credentials { session, password }) => {
             (Command::ResumeSession { session, password, timeout_ms }, session, password)
         }
     };

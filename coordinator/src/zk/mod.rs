@@ -15,25 +15,32 @@
 mod connection;
 mod handshake;
 mod hub;
+mod members;
 mod pulse;
 mod reads;
 mod serve;
+mod standing;
 mod stats;
 mod syncs;
 mod words;
 mod writes;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(crate) use hub::Hub;
+pub(crate) use members::correction;
 use pulse::Pulse;
 pub(crate) use pulse::run as run_pulse;
 pub(crate) use serve::accept;
+use standing::Standing;
+pub(crate) use standing::run as run_standing;
 use syncs::Syncs;
 pub(crate) use syncs::run as run_syncs;
 pub(crate) use words::ALL as ALL_WORDS;
 
 use crate::service::Service;
+use crate::tasks::Tasks;
 
 /// What connections work with.
 pub(crate) struct Zk {
@@ -41,15 +48,31 @@ pub(crate) struct Zk {
     hub: Arc<Hub>,
     pulse: Pulse,
     syncs: Syncs,
+    standing: Standing,
+    tasks: Tasks,
+    tickets: AtomicU64,
 }
 
 impl Zk {
-    /// Whether this server serves only those who read.
-    fn is_read_only(&self) -> bool {
-        false
+    /// A number for an answer that somebody works on.
+    fn next_ticket(&self) -> u64 {
+        self.tickets.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(crate) fn new(service: Arc<Service>, hub: Arc<Hub>) -> Self {
-        Self { service, hub, pulse: Pulse::default(), syncs: Syncs::default() }
+    /// Whether this server serves only those who read.
+    fn is_read_only(&self) -> bool {
+        self.service.config.zookeeper.read_only && self.standing.is_cut_off()
+    }
+
+    pub(crate) fn new(service: Arc<Service>, hub: Arc<Hub>, tasks: Tasks) -> Self {
+        Self {
+            service,
+            hub,
+            pulse: Pulse::default(),
+            syncs: Syncs::default(),
+            standing: Standing::default(),
+            tasks,
+            tickets: AtomicU64::new(0),
+        }
     }
 }

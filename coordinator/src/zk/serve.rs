@@ -15,8 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, Pending};
-use super::writes::{self, Work};
-use super::{Zk, handshake, words};
+use super::writes::{self, Shape, Work};
+use super::{Zk, handshake, members, words};
 use crate::outbox::Waiter;
 use crate::parts::{Accept, BoxWire};
 use crate::tasks::Tasks;
@@ -94,7 +94,7 @@ impl Drop for Leaves<'_> {
 
 /// One connection and its socket.
 struct Talk<'a> {
-    zk: &'a Zk,
+    zk: &'a Arc<Zk>,
     connection: &'a Arc<Connection>,
     wire: BoxWire,
     buffer: BytesMut,
@@ -217,11 +217,16 @@ fn bad(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
 }
 
 /// Takes one request, and says which operation it is.
-fn take(zk: &Zk, connection: &Arc<Connection>, mut packet: Bytes) -> io::Result<i32> {
+fn take(zk: &Arc<Zk>, connection: &Arc<Connection>, mut packet: Bytes) -> io::Result<i32> {
     let RequestHeader { xid, op } = RequestHeader::read(&mut packet).map_err(bad)?;
     connection.count_received();
-    if let Some(session) = connection.session() {
-        zk.pulse.note(session, connection, op == OpCode::Ping.number());
+    let is_ping = op == OpCode::Ping.number();
+    match connection.session() {
+        Some(_) if connection.is_read_only() && is_ping => {
+            connection.answer_pings(1, zk.service.replica.read().state.zxid());
+        }
+        Some(session) if !connection.is_read_only() => zk.pulse.note(session, connection, is_ping),
+        _ => {}
     }
     let request = match OpCode::from_number(op) {
         Some(OpCode::Ping) => return Ok(op),
@@ -231,11 +236,31 @@ fn take(zk: &Zk, connection: &Arc<Connection>, mut packet: Bytes) -> io::Result<
     match request {
         Err(code) => answer(zk, connection, xid, Err(code)),
         Ok(Request::Auth(auth)) => authenticate(zk, connection, xid, &auth),
+        // One that only reads has nobody to whom this could be passed.
+        Ok(Request::Sync(_) | Request::Reconfig(_)) if connection.is_read_only() => {
+            answer(zk, connection, xid, Err(ErrorCode::NotReadOnly));
+        }
+        Ok(Request::Reconfig(request)) => {
+            let ticket = zk.next_ticket();
+            let waiting = Pending::Later { xid, ticket, answer: None };
+            let asked = (Arc::clone(zk), Arc::clone(connection));
+            connection.expect(waiting, || {
+                zk.tasks.spawn("reconfig", async move {
+                    let (zk, connection) = asked;
+                    let answer = members::reconfig(&zk.service, request, &connection.identities()).await;
+                    connection.complete(&zk.service.replica.read().state, ticket, answer);
+                });
+            });
+        }
         Ok(Request::Sync(path)) => {
             let waiting = Pending::Sync { xid, path, ready: false };
             connection.expect(waiting, || zk.syncs.add(connection));
         }
         Ok(request) => match writes::work(|| connection.actor(), request) {
+            Work::Write(_, Shape::CloseSession) if connection.is_read_only() => connection.close(),
+            Work::Write(..) if connection.is_read_only() => {
+                answer(zk, connection, xid, Err(ErrorCode::NotReadOnly));
+            }
             Work::Write(command, shape) => connection.expect(Pending::Write { xid, shape }, || {
                 zk.service.submit(&command, Waiter::Each(Arc::clone(connection) as _));
             }),

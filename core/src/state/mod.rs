@@ -272,6 +272,14 @@ impl State {
         self.mortal.iter()
     }
 
+    /// The nodes that are to be reaped at `time_ms`.
+    pub fn due(&self, time_ms: u64) -> impl Iterator<Item = &NodePath> {
+        self.mortal.iter().filter(move |path| {
+            let node = self.tree.get(path.as_str());
+            node.is_some_and(|node| node.child_count == 0 && node.is_due(time_ms))
+        })
+    }
+
     /// The last unit that `server` submitted and that was applied.
     #[must_use]
     pub fn submitted(&self, server: u64) -> Option<Submitted> {

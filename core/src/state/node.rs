@@ -146,6 +146,17 @@ impl Node {
         }
     }
 
+    /// Whether it is to be reaped at `time_ms`, if it has no children: a container
+    /// that has had one, a node that was not changed for its time to live.
+    #[must_use]
+    pub fn is_due(&self, time_ms: u64) -> bool {
+        match self.kind {
+            NodeKind::Container => self.child_creations > 0,
+            NodeKind::Ttl(ttl_ms) => time_ms.saturating_sub(self.mtime_ms) > ttl_ms,
+            NodeKind::Persistent | NodeKind::Ephemeral(_) => false,
+        }
+    }
+
     /// The node's data; none is empty.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {

@@ -178,12 +178,7 @@ impl<'a> Change<'a> {
 
     fn reap(&mut self, path: &str) -> Result<OpReply, Refusal> {
         let node = self.state.tree.get(path).ok_or_else(|| no_node(path))?;
-        let due = match node.kind {
-            NodeKind::Container => node.child_creations > 0,
-            NodeKind::Ttl(ttl_ms) => self.time_ms.saturating_sub(node.mtime_ms) > ttl_ms,
-            NodeKind::Persistent | NodeKind::Ephemeral(_) => false,
-        };
-        if node.child_count == 0 && !due {
+        if node.child_count == 0 && !node.is_due(self.time_ms) {
             return Err(Refusal::NotDue { path: path.to_owned() });
         }
         self.remove_empty(path)

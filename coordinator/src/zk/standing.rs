@@ -1,0 +1,57 @@
+//! Whether this server serves everybody, or, cut off from every leader, at most those
+//! who read. When that changes, its clients are sent away: they find another server,
+//! or come back for what there is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Zk;
+
+/// How often it is asked whether a leader is there.
+const PERIOD: Duration = Duration::from_millis(200);
+/// How long a leader may be missed: longer than an election.
+const PATIENCE: Duration = Duration::from_millis(2_000);
+
+/// What this server can do for clients now.
+#[derive(Debug, Default)]
+pub(crate) struct Standing {
+    cut_off: AtomicBool,
+}
+
+impl Standing {
+    /// Whether no leader is there, and has not been for long.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Acquire)
+    }
+}
+
+/// Watches for the leader until the server stops.
+pub(crate) async fn run(zk: Arc<Zk>) {
+    let mut heard_at = Instant::now();
+    loop {
+        tokio::time::sleep(PERIOD).await;
+        let now = Instant::now();
+        let is_led = zk.service.group.living_leader().await.is_some();
+        if is_led {
+            heard_at = now;
+        }
+        let cut_off = now - heard_at > PATIENCE;
+        if zk.standing.cut_off.swap(cut_off, Ordering::AcqRel) == cut_off {
+            continue;
+        }
+        let connections = zk.hub.len();
+        if cut_off {
+            let goes_on = zk.service.config.zookeeper.read_only;
+            tracing::warn!(connections, goes_on, "no leader is there: clients of ZooKeeper are sent away");
+        } else {
+            tracing::info!(
+                connections,
+                "a leader is there: clients that only read are sent away, to come back"
+            );
+        }
+        zk.hub.close_all();
+    }
+}

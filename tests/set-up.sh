@@ -2,18 +2,33 @@
 # Installs what the tests need beyond the Rust toolchain, when it is missing.
 set -eu
 
-missing=""
-for pair in curl:curl; do
-    command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair##*:}"
-done
-[ -z "$missing" ] && exit 0
+# Installs the Debian packages in $missing.
+install_missing() {
+    if ! command -v apt-get >/dev/null 2>&1; then
+        echo "the tests need:$missing; install them by hand, this is no Debian machine" >&2
+        exit 1
+    fi
+    run=""
+    [ "$(id -u)" -eq 0 ] || run="sudo"
+    $run apt-get update -qq
+    # shellcheck disable=SC2086
+    DEBIAN_FRONTEND=noninteractive $run apt-get install -y -qq --no-install-recommends $missing
+}
 
-if ! command -v apt-get >/dev/null 2>&1; then
-    echo "the tests need:$missing; install them by hand, this is no Debian machine" >&2
-    exit 1
+missing=""
+# What tells that a package is there, a command or one of its files, and the package.
+for pair in curl:curl cc:gcc javac:default-jdk-headless \
+    /usr/share/zookeeper/bin/zkCli.sh:zookeeper \
+    /usr/share/java/curator-recipes.jar:libcurator-recipes-java \
+    /usr/share/java/slf4j-nop.jar:libslf4j-java \
+    /usr/include/zookeeper/zookeeper.h:libzookeeper-mt-dev; do
+    sign="${pair%%:*}"
+    [ -e "$sign" ] || command -v "$sign" >/dev/null 2>&1 || missing="$missing ${pair##*:}"
+done
+# Debian's python3 comes without what makes virtual environments.
+python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing="$missing python3-venv"
+
+if [ -n "$missing" ]; then
+    install_missing
 fi
-run=""
-[ "$(id -u)" -eq 0 ] || run="sudo"
-$run apt-get update -qq
-# shellcheck disable=SC2086
-DEBIAN_FRONTEND=noninteractive $run apt-get install -y -qq --no-install-recommends $missing
+sh "$(dirname "$0")/clients/kazoo/set-up.sh"

@@ -16,9 +16,11 @@ mod load;
 mod patience;
 mod ports;
 mod process;
+mod python;
 mod turn;
 mod views;
 mod workers;
+pub mod zk;
 
 pub use binary::rota;
 pub use call::{Answer, Call, EventStream, Http, NoAnswer, Outcome, raw};
@@ -30,5 +32,6 @@ pub use load::{Load, Mark, Record};
 pub use patience::eventually;
 pub use ports::free_port;
 pub use process::Process;
+pub use python::{kazoo_sources, python};
 pub use turn::Turn;
 pub use workers::{ExecWorker, Hold, Pool};

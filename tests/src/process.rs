@@ -13,7 +13,7 @@ use rota_worker::monotonic_ns;
 
 use crate::patience::eventually;
 
-/// A running `rota`. What it says is appended to its log file.
+/// A running program, mostly `rota`. What it says is appended to its log file.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -28,9 +28,19 @@ impl Process {
     /// When it cannot be started.
     #[must_use]
     pub fn start<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>, log: &Path) -> Self {
+        let mut command = Command::new(crate::rota());
+        command.args(args);
+        Self::spawn(command, log)
+    }
+
+    /// Starts another program.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn spawn(mut command: Command, log: &Path) -> Self {
         let file = OpenOptions::new().create(true).append(true).open(log).expect("the log can be written");
-        let child = Command::new(crate::rota())
-            .args(args)
+        let child = command
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("a file can be cloned"))
             .stderr(file)

@@ -21,7 +21,9 @@ pub(super) async fn run(term: Term) {
     loop {
         let now = Instant::now();
         if now - looked_at > ASLEEP {
-            tracing::warn!("this server did not run for a while: every session gets its full timeout again");
+            tracing::warn!(
+                "this server did not run, or had no majority, for a while: every session gets its full timeout again"
+            );
             term.begin_counting(now);
         }
         looked_at = now;
@@ -47,8 +49,12 @@ async fn close(term: &Term, sessions: &[(SessionId, u32)]) {
         .collect();
     tracing::info!(sessions = sessions.len(), "sessions expire");
     metrics::counter!(crate::metrics::SESSIONS_EXPIRED).increment(sessions.len() as u64);
+    let mut told = false;
     while let Err(error) = term.propose(&commands).await {
-        tracing::warn!(%error, "could not end sessions");
+        if !told {
+            tracing::warn!(%error, "could not end sessions: tried until it can");
+            told = true;
+        }
         tokio::time::sleep(PERIOD).await;
     }
 }

@@ -133,24 +133,33 @@ struct Wanted {
     specs: BTreeMap<u64, Spec>,
 }
 
+const BAD: ErrorCode = ErrorCode::BadArguments;
+
 /// What a request means, given who belongs to the cluster.
-fn wanted(request: &Reconfig, membership: &Membership) -> Option<Wanted> {
+fn wanted(request: &Reconfig, membership: &Membership) -> Result<Wanted, ErrorCode> {
     let is_member = |id: &u64| membership.servers.contains_key(id);
-    let (joining, leaving): (BTreeMap<u64, Spec>, Vec<u64>) = if request.new_members.is_empty() {
-        let leaving = request.leaving.split(',').map(str::trim).filter(|id| !id.is_empty());
-        (parse(&request.joining)?, leaving.map(|id| id.parse().ok()).collect::<Option<_>>()?)
-    } else {
-        let all = parse(&request.new_members)?;
-        let gone = membership.servers.keys().filter(|id| !all.contains_key(id)).copied().collect();
-        (all, gone)
+    let (joining, leaving): (BTreeMap<u64, Spec>, Vec<u64>) = match &request.new_members {
+        None => {
+            let leaving = request.leaving.as_deref().unwrap_or_default();
+            let leaving = leaving.split(',').map(str::trim).filter(|id| !id.is_empty());
+            let leaving: Option<Vec<u64>> = leaving.map(|id| id.parse().ok()).collect();
+            let joining = parse(request.joining.as_deref().unwrap_or_default());
+            // As ZooKeeper, where a number that is none is an error of its own.
+            (joining.ok_or(BAD)?, leaving.ok_or(ErrorCode::MarshallingError)?)
+        }
+        Some(all) => {
+            let all = parse(all).filter(|all| !all.is_empty()).ok_or(BAD)?;
+            let gone = membership.servers.keys().filter(|id| !all.contains_key(id)).copied().collect();
+            (all, gone)
+        }
     };
     let mut changes = Vec::new();
     for (server, spec) in &joining {
-        spec.client.as_ref()?;
+        spec.client.as_ref().ok_or(BAD)?;
         let votes = membership.configs.iter().any(|config| config.contains(server));
         match membership.servers.get(server) {
             // A server's address and its loss of a vote are a removal and an addition.
-            Some(address) if *address != spec.peer_address() || votes && !spec.votes => return None,
+            Some(address) if *address != spec.peer_address() || votes && !spec.votes => return Err(BAD),
             Some(_) if votes => continue,
             Some(_) => {}
             None => {
@@ -165,7 +174,7 @@ fn wanted(request: &Reconfig, membership: &Membership) -> Option<Wanted> {
         }
     }
     changes.extend(leaving.into_iter().filter(is_member).map(MembershipChange::Remove));
-    Some(Wanted { changes, specs: joining })
+    Ok(Wanted { changes, specs: joining })
 }
 
 /// Does what `reconfig` asks for, and says what the configuration is then.
@@ -180,7 +189,7 @@ pub(super) async fn reconfig(
         if request.current != -1 && !said(&applied.state).ends_with(&current) {
             return Err(ErrorCode::BadVersion);
         }
-        let wanted = wanted(&request, applied.membership()).ok_or(ErrorCode::BadArguments)?;
+        let wanted = wanted(&request, applied.membership())?;
         let node = applied.state.tree().get(CONFIG).ok_or(ErrorCode::NoNode)?;
         if !node.acl.allows(perms::WRITE, identities) {
             return Err(ErrorCode::NoAuth);
@@ -239,7 +248,8 @@ mod tests {
             servers: [(1, "a:1"), (2, "b:1"), (3, "c:1")].map(|(id, at)| (id, at.to_owned())).into(),
         };
         let ask = |joining: &str, leaving: &str, new_members: &str| {
-            let [joining, leaving, new_members] = [joining, leaving, new_members].map(str::to_owned);
+            let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+            let [joining, leaving, new_members] = [joining, leaving, new_members].map(given);
             wanted(&Reconfig { joining, leaving, new_members, current: -1 }, &membership).map(|w| w.changes)
         };
         let learner = MembershipChange::AddLearner { server: 4, peer_address: "d:1".into() };
@@ -252,9 +262,9 @@ mod tests {
         assert_eq!(ask("server.3=c:1:2;3", "", "").unwrap(), [MembershipChange::Promote(3)]);
         let all = "server.1=a:1:2;3,server.2=b:1:2;3";
         assert_eq!(ask("", "", all).unwrap(), [MembershipChange::Remove(3)]);
-        assert_eq!(ask("server.1=elsewhere:1:2;3", "", ""), None);
-        assert_eq!(ask("server.1=a:1:2:observer;3", "", ""), None);
-        assert_eq!(ask("server.4=d:1:2", "", ""), None, "without an address for clients");
-        assert_eq!(ask("", "one", ""), None);
+        assert_eq!(ask("server.1=elsewhere:1:2;3", "", ""), Err(BAD));
+        assert_eq!(ask("server.1=a:1:2:observer;3", "", ""), Err(BAD));
+        assert_eq!(ask("server.4=d:1:2", "", ""), Err(BAD), "without an address for clients");
+        assert_eq!(ask("", "one", ""), Err(ErrorCode::MarshallingError));
     }
 }

@@ -88,6 +88,8 @@ impl Reader<'_> {
     }
 
     fn node(&self, path: &str) -> Result<&Node, ErrorCode> {
+        // ZooKeeper's root has two names.
+        let path = if path.is_empty() { "/" } else { path };
         self.tree().get(path).ok_or(ErrorCode::NoNode)
     }
 
@@ -118,7 +120,8 @@ impl Reader<'_> {
     fn children(&self, asked: &PathWatch) -> Result<(Vec<String>, &Node), ErrorCode> {
         let node = self.readable(&asked.path)?;
         self.watch(asked, Side::Children);
-        let names = self.tree().children(&asked.path).map(|(child, _)| child.name().to_owned());
+        let path = if asked.path.is_empty() { "/" } else { asked.path.as_str() };
+        let names = self.tree().children(path).map(|(child, _)| child.name().to_owned());
         Ok((names.collect(), node))
     }
 

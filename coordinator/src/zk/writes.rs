@@ -39,7 +39,7 @@ pub(super) fn work(by: impl FnOnce() -> Actor, request: Request) -> Work {
     let (op, shape) = match request {
         Request::Create(create) => (make(create, plain_mode), Shape::Path),
         Request::Create2(create) => (make(create, plain_mode), Shape::PathStat),
-        Request::CreateContainer(create) => (make(create, |_| CreateMode::Container), Shape::PathStat),
+        Request::CreateContainer(create) => (make(create, container_mode), Shape::PathStat),
         Request::CreateTtl(create) => (make_with_ttl(create), Shape::PathStat),
         Request::Delete(PathVersion { path, version }) => {
             (Op::Delete { path, version: wanted(version) }, Shape::Nothing)
@@ -72,9 +72,9 @@ pub(super) fn work(by: impl FnOnce() -> Actor, request: Request) -> Work {
 
 fn part(op: MultiOp) -> (Op, Shape) {
     match op {
-        MultiOp::Create(create) => (make(create, plain_mode), Shape::Path),
-        MultiOp::Create2(create) => (make(create, plain_mode), Shape::PathStat),
-        MultiOp::CreateContainer(create) => (make(create, |_| CreateMode::Container), Shape::PathStat),
+        MultiOp::Create(create) | MultiOp::Create2(create) | MultiOp::CreateContainer(create) => {
+            make_by_flags(create)
+        }
         MultiOp::CreateTtl(create) => (make_with_ttl(create), Shape::PathStat),
         MultiOp::Delete(PathVersion { path, version }) => {
             (Op::Delete { path, version: wanted(version) }, Shape::Nothing)
@@ -93,13 +93,21 @@ fn make(create: Create, mode: impl FnOnce(i32) -> CreateMode) -> Op {
     Op::Create { path, data, mode: mode(flags), acl: Some(acl) }
 }
 
+/// In a multi the flags alone say what is made, whatever the operation's name
+/// (`MultiOperationRecord.java`).
+fn make_by_flags(create: Create) -> (Op, Shape) {
+    match CreateFlag::from_number(create.flags) {
+        Some(CreateFlag::Container) => (make(create, container_mode), Shape::PathStat),
+        _ => (make(create, plain_mode), Shape::Path),
+    }
+}
+
 fn make_with_ttl(request: CreateTtl) -> Op {
     let ttl_ms = u64::try_from(request.ttl_ms).unwrap_or(0);
     make(request.create, |flags| match CreateFlag::from_number(flags) {
         Some(CreateFlag::PersistentWithTtl) => CreateMode::PersistentWithTtl { ttl_ms },
         Some(CreateFlag::PersistentSequentialWithTtl) => CreateMode::PersistentSequentialWithTtl { ttl_ms },
-        // A time belongs to these two; without one, the flag alone counts.
-        Some(_) if request.ttl_ms < 0 => plain_mode(flags),
+        // Without a time, another flag brings the real servers down.
         _ => BAD_MODE,
     })
 }
@@ -116,6 +124,15 @@ fn plain_mode(flags: i32) -> CreateMode {
         Some(CreateFlag::PersistentSequential) => CreateMode::PersistentSequential,
         Some(CreateFlag::EphemeralSequential) => CreateMode::EphemeralSequential,
         Some(CreateFlag::PersistentWithTtl | CreateFlag::PersistentSequentialWithTtl) | None => BAD_MODE,
+    }
+}
+
+/// It is a container whatever else the flag says, if it is one; but there are no
+/// containers with a number in their name.
+fn container_mode(flags: i32) -> CreateMode {
+    match CreateFlag::from_number(flags) {
+        Some(CreateFlag::Persistent | CreateFlag::Ephemeral | CreateFlag::Container) => CreateMode::Container,
+        _ => BAD_MODE,
     }
 }
 
@@ -169,10 +186,7 @@ pub(super) fn code(refusal: &Refusal) -> ErrorCode {
     match refusal {
         Refusal::NoNode { .. } => ErrorCode::NoNode,
         Refusal::NodeExists { .. } => ErrorCode::NodeExists,
-        // A client that removes what is not due knows an older state of it.
-        Refusal::BadVersion { .. } | Refusal::StaleFence { .. } | Refusal::NotDue { .. } => {
-            ErrorCode::BadVersion
-        }
+        Refusal::BadVersion { .. } | Refusal::StaleFence { .. } => ErrorCode::BadVersion,
         Refusal::NotEmpty { .. } => ErrorCode::NotEmpty,
         Refusal::NoChildrenForEphemerals { .. } => ErrorCode::NoChildrenForEphemerals,
         Refusal::SessionExpired { .. } | Refusal::BadPassword { .. } => ErrorCode::SessionExpired,
@@ -181,6 +195,7 @@ pub(super) fn code(refusal: &Refusal) -> ErrorCode {
         Refusal::InvalidAcl { .. } => ErrorCode::InvalidAcl,
         Refusal::QuotaExceeded { .. } => ErrorCode::QuotaExceeded,
         Refusal::BadTtl { .. }
+        | Refusal::NotDue { .. }
         | Refusal::BadContent { .. }
         | Refusal::Permanent { .. }
         | Refusal::BadPath { .. } => ErrorCode::BadArguments,

@@ -8,7 +8,7 @@
 use super::layout::{self, Place, check_name};
 use super::{Bucket, Item, Kind, Member, Row, Spec, from_json};
 use crate::path::is_at_or_below;
-use crate::state::{Actor, CreateMode, Op, Refusal, Standing, State};
+use crate::state::{Acl, AclEntry, Actor, CreateMode, Op, Refusal, Standing, State};
 
 /// The top of Rota's own part of the tree.
 const ROTA: &str = "/rota";
@@ -20,6 +20,12 @@ pub(crate) fn check(state: &State, by: &Actor, ops: &[Op]) -> Result<(), (usize,
     }
     let write = Write { state, by, ops };
     ops.iter().enumerate().try_for_each(|(index, op)| write.check(op).map_err(|refusal| (index, refusal)))
+}
+
+/// Whether a bucket's row stands at `path`. Rows come and go, and clients of
+/// ZooKeeper can check nothing but a version.
+pub(crate) fn is_row(path: &str) -> bool {
+    matches!(layout::place(path), Some((_, Place::Row(_))))
 }
 
 struct Write<'a> {
@@ -80,7 +86,7 @@ impl Write<'_> {
     /// Members come and go with their session, and speak for themselves.
     fn member(&self, op: &Op, path: &str, name: &str) -> Result<(), No> {
         match op {
-            Op::Create { data, mode, acl: None, .. } => {
+            Op::Create { data, mode, acl, .. } if is_open(acl.as_deref()) => {
                 check_name(name).map_err(|fault| content(&fault))?;
                 if *mode != CreateMode::Ephemeral {
                     return Err(content(&"a member is an ephemeral node with its name, not with a number"));
@@ -107,7 +113,7 @@ impl Write<'_> {
     /// Items are anybody's, as over HTTP; one that a session keeps is changed by it.
     fn item(&self, op: &Op, path: &str, pool: &str, name: &str) -> Result<(), No> {
         match op {
-            Op::Create { data, mode, acl: None, .. } => {
+            Op::Create { data, mode, acl, .. } if is_open(acl.as_deref()) => {
                 check_name(name).map_err(|fault| content(&fault))?;
                 if !matches!(mode, CreateMode::Ephemeral | CreateMode::Persistent) {
                     return Err(content(&"an item is an ephemeral or persistent node with its name"));
@@ -140,7 +146,7 @@ impl Write<'_> {
             _ => false,
         };
         let is_kept = match op {
-            Op::Create { mode, acl, .. } => *mode == CreateMode::Persistent && acl.is_none(),
+            Op::Create { mode, acl, .. } => *mode == CreateMode::Persistent && is_open(acl.as_deref()),
             Op::SetData { .. } | Op::Delete { .. } => true,
             _ => false,
         };
@@ -179,6 +185,11 @@ impl Write<'_> {
         let keeper = self.state.tree().get(path).and_then(|node| node.owner());
         keeper.is_some() && keeper == self.by.session
     }
+}
+
+/// Whether that is the list that allows everybody everything, named or left out.
+fn is_open(acl: Option<&[AclEntry]>) -> bool {
+    acl.is_none_or(|entries| Acl::new(entries.to_vec()).is_open())
 }
 
 fn read_member(data: Option<&[u8]>) -> Result<Member, No> {

@@ -31,7 +31,7 @@ pub enum NodeKind {
 }
 
 impl NodeKind {
-    /// The number that stands for it in ZooKeeper's Stat.
+    /// The number that stands for it where ZooKeeper stores a node.
     #[must_use]
     pub fn ephemeral_owner(self) -> u64 {
         match self {
@@ -108,8 +108,7 @@ pub struct Stat {
     pub cversion: i32,
     /// Changes of the access control list.
     pub aversion: i32,
-    /// The session that owns an ephemeral node; 0 for a persistent one; what
-    /// [`NodeKind::ephemeral_owner`] says for others.
+    /// The session that owns an ephemeral node; 0 for every other one.
     pub ephemeral_owner: u64,
     /// Bytes of data.
     pub data_length: u32,
@@ -176,7 +175,9 @@ impl Node {
             version: self.version,
             cversion: self.child_creations.wrapping_mul(2).wrapping_sub_unsigned(self.child_count),
             aversion: self.aversion,
-            ephemeral_owner: self.kind.ephemeral_owner(),
+            // ZooKeeper, too, does not show containers and times to live
+            // (`DataNode.getClientEphemeralOwner`).
+            ephemeral_owner: self.owner().map_or(0, |session| session.0),
             data_length: u32::try_from(self.bytes().len()).unwrap_or(u32::MAX),
             num_children: self.child_count,
         }

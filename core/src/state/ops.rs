@@ -18,6 +18,7 @@ use super::session::SessionId;
 use super::{PERMANENT, State};
 use crate::Zxid;
 use crate::path::{NodePath, PathError};
+use crate::pool::guard;
 
 /// One command at work on the state.
 pub(super) struct Change<'a> {
@@ -120,7 +121,10 @@ impl<'a> Change<'a> {
 
         // Children mostly have their parent's list: they share it then.
         let acl = if acl == parent_node.acl { parent_node.acl.clone() } else { acl };
-        let node = Node::new(data.cloned(), kind, acl.clone(), self.zxid, self.time_ms);
+        let mut node = Node::new(data.cloned(), kind, acl.clone(), self.zxid, self.time_ms);
+        if guard::is_row(path.as_str()) {
+            node.version = first_version(self.zxid);
+        }
         let stat = node.stat();
         self.replace(&path, Some(Arc::new(node)));
         let parent = path.parent().unwrap_or_else(NodePath::root);
@@ -339,6 +343,12 @@ pub(super) fn no_node(path: &str) -> Refusal {
 
 fn signed_len(data: Option<&Bytes>) -> i64 {
     i64::try_from(data.map_or(0, Bytes::len)).unwrap_or(i64::MAX)
+}
+
+/// The version of a row that is made: one that no row there has had. It grows by one
+/// with each change, and the number of writes by at least as much.
+fn first_version(zxid: Zxid) -> i32 {
+    i32::try_from(zxid & 0x7fff_ffff).unwrap_or(0)
 }
 
 /// Never -1, by which clients ask for any version (ZOOKEEPER-4743).

@@ -122,6 +122,23 @@ impl Record for String {
     }
 }
 
+/// A text that may be none.
+impl Record for Option<String> {
+    const LEN_MIN: usize = 4;
+
+    fn read(from: &mut Bytes) -> Result<Self, DecodeError> {
+        let bytes = Option::<Bytes>::read(from)?;
+        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    fn write(&self, to: &mut BytesMut) {
+        match self {
+            Some(text) => text.write(to),
+            None => to.put_i32(-1),
+        }
+    }
+}
+
 /// A buffer, which may be none. Shares the memory of what it was read from.
 impl Record for Option<Bytes> {
     const LEN_MIN: usize = 4;

@@ -173,11 +173,11 @@ records! {
     /// `reconfig`.
     Reconfig {
         /// Servers to be added or changed, separated by commas.
-        joining: String,
+        joining: Option<String>,
         /// Numbers of servers to be taken out, separated by commas.
-        leaving: String,
+        leaving: Option<String>,
         /// All servers, separated by commas, instead of the two above.
-        new_members: String,
+        new_members: Option<String>,
         /// The configuration that this one is to follow, or -1.
         current: i64,
     }

@@ -1,0 +1,91 @@
+//! Servers of the real ZooKeeper, as Debian packages it.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Context;
+use tempfile::TempDir;
+
+use super::client::Raw;
+use crate::patience::eventually;
+use crate::ports::free_port;
+use crate::process::Process;
+
+/// A JVM starts in seconds, on a busy machine.
+const START: Duration = Duration::from_secs(60);
+
+/// Three servers of ZooKeeper, killed when this is dropped.
+#[derive(Debug)]
+pub struct ZooKeeper {
+    servers: Vec<Process>,
+    addresses: Vec<String>,
+    _dir: TempDir,
+}
+
+impl ZooKeeper {
+    /// Starts them, and waits until each has a session for a client.
+    ///
+    /// # Panics
+    /// When they cannot be started: `make test-setup` installs them.
+    pub async fn start() -> Self {
+        let dir = TempDir::with_prefix("rota-zookeeper-").expect("there is room for temporary files");
+        let ports: Vec<[u16; 3]> = (0..3).map(|_| [free_port(), free_port(), free_port()]).collect();
+        let members: String = ports
+            .iter()
+            .enumerate()
+            .map(|(at, [client, peer, election])| {
+                format!("server.{}=127.0.0.1:{peer}:{election};127.0.0.1:{client}\n", at + 1)
+            })
+            .collect();
+        let mut servers = Vec::new();
+        for at in 0..ports.len() {
+            let data = dir.path().join(format!("{}", at + 1));
+            fs::create_dir(&data).expect("the directory can be made");
+            fs::write(data.join("myid"), format!("{}\n", at + 1)).expect("the file can be written");
+            let config = data.join("zoo.cfg");
+            let text = format!(
+                "tickTime=500\ninitLimit=20\nsyncLimit=10\nminSessionTimeout=1000\nmaxSessionTimeout=60000\n\
+                 dataDir={}\nadmin.enableServer=false\n\
+                 4lw.commands.whitelist=*\nreconfigEnabled=true\nenforceQuota=true\nmaxClientCnxns=0\n{members}",
+                data.display()
+            );
+            fs::write(&config, text).expect("the file can be written");
+            servers.push(Process::spawn(java(&config), &data.join("log")));
+        }
+        let addresses: Vec<String> = ports.iter().map(|[client, ..]| format!("127.0.0.1:{client}")).collect();
+        for address in &addresses {
+            eventually("a server of ZooKeeper has a session", START, async || {
+                let raw = Raw::connect(address, None, 10_000, 0).await?;
+                (raw.greeting.session != 0).then_some(()).context("no session")
+            })
+            .await;
+        }
+        Self { servers, addresses, _dir: dir }
+    }
+
+    /// Where they serve clients.
+    #[must_use]
+    pub fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// One of them, from 0.
+    pub fn process(&mut self, at: usize) -> &mut Process {
+        &mut self.servers[at]
+    }
+}
+
+fn java(config: &PathBuf) -> Command {
+    let mut command = Command::new("java");
+    command
+        .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
+        .args(["-cp", "/usr/share/java/zookeeper.jar"])
+        // What is compared is what is answered, not what survives.
+        .args(["-Dzookeeper.forceSync=no", "-Dzookeeper.extendedTypesEnabled=true"])
+        .arg("-Dzookeeper.DigestAuthenticationProvider.superDigest=super:D/InIHSb7yEEbrWz8b9l71RjZJU=")
+        .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
+        .arg(config);
+    command
+}

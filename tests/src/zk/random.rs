@@ -1,0 +1,110 @@
+//! Scripts by chance: several sessions at work on few nodes, so that they meet.
+
+use super::script::Scenario;
+use crate::chance::Chance;
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+const SESSIONS: [&str; 4] = ["a", "b", "c", "d"];
+const ACLS: [&str; 4] =
+    ["world:anyone:rwcda", "world:anyone:rcda", "digest:u:x:rwcda,world:anyone:r", "world:anyone:rwcd"];
+
+/// A script of so many steps.
+pub fn random_script(chance: &mut Chance, steps: usize) -> Scenario {
+    let mut script = Scenario { name: format!("{steps} random steps"), steps: Vec::new() };
+    while script.steps.len() < steps {
+        let step = step(chance);
+        script.steps.push(step);
+    }
+    script
+}
+
+fn pick<'a>(chance: &mut Chance, from: &[&'a str]) -> &'a str {
+    from[usize::try_from(chance.below(from.len() as u64)).unwrap_or(0)]
+}
+
+/// A path of up to three names.
+fn path(chance: &mut Chance) -> String {
+    let depth = 1 + chance.below(3);
+    (0..depth).map(|_| format!("/{}", pick(chance, &NAMES))).collect()
+}
+
+fn version(chance: &mut Chance) -> String {
+    match chance.below(4) {
+        0 => format!(" v={}", chance.below(4)),
+        _ => String::new(),
+    }
+}
+
+fn data(chance: &mut Chance) -> String {
+    match chance.below(8) {
+        0 => " none".to_owned(),
+        1 => " data=".to_owned(),
+        _ => format!(" data={}", chance.below(1000)),
+    }
+}
+
+fn create(chance: &mut Chance) -> String {
+    let op = pick(chance, &["create", "create2", "create", "create2", "container", "ttl"]);
+    let flags = match op {
+        "container" => String::new(),
+        "ttl" => format!(" flags={} ttl={}", 5 + chance.below(2), 1_000_000 + chance.below(10)),
+        _ => format!(" flags={}", [0, 0, 0, 1, 2, 3, 7][usize::try_from(chance.below(7)).unwrap_or(0)]),
+    };
+    let acl = match chance.below(8) {
+        0 => format!(" acl={}", pick(chance, &ACLS)),
+        _ => String::new(),
+    };
+    format!("{op} {}{}{flags}{acl}", path(chance), data(chance))
+}
+
+fn change(chance: &mut Chance) -> String {
+    match chance.below(4) {
+        0 => create(chance),
+        1 => format!("delete {}{}", path(chance), version(chance)),
+        2 => format!("set {}{}{}", path(chance), data(chance), version(chance)),
+        _ => format!("check {}{}", path(chance), version(chance)),
+    }
+}
+
+fn step(chance: &mut Chance) -> String {
+    let who = pick(chance, &SESSIONS);
+    // Before 3.9 a session's persistent watches and its others on one path replace
+    // each other: a session has either these or those, and of one kind.
+    let lasting = match who {
+        "c" => Some(0),
+        "d" => Some(1),
+        _ => None,
+    };
+    let watch = |chance: &mut Chance| match lasting {
+        None if chance.below(3) == 0 => " watch",
+        _ => "",
+    };
+    let what = match chance.below(100) {
+        0..30 => create(chance),
+        30..42 => format!("delete {}{}", path(chance), version(chance)),
+        42..54 => format!("set {}{}{}", path(chance), data(chance), version(chance)),
+        54..62 => format!("get {}{}", path(chance), watch(chance)),
+        62..70 => format!("exists {}{}", path(chance), watch(chance)),
+        70..76 => format!("ls2 {}{}", path(chance), watch(chance)),
+        76..78 => format!("ls {}{}", path(chance), watch(chance)),
+        78..86 => {
+            let count = 1 + chance.below(4);
+            let ops: Vec<String> = (0..count).map(|_| change(chance)).collect();
+            format!("multi {}", ops.join(" ; "))
+        }
+        86..88 => format!("mread get {} ; ls {}", path(chance), path(chance)),
+        88..90 => format!("getacl {}", path(chance)),
+        90..92 => format!("setacl {} acl={}{}", path(chance), pick(chance, &ACLS), version(chance)),
+        92..95 => match lasting {
+            Some(mode) => format!("addwatch {} mode={mode}", path(chance)),
+            None => format!("removewatch {} type={}", path(chance), 1 + chance.below(3)),
+        },
+        95..96 => "ephemerals /".to_owned(),
+        96..97 => format!("count {}", path(chance)),
+        97..98 => format!("resume server={}", chance.below(3)),
+        // Not `checkwatch`: before 3.9 it finds other sessions' watches.
+        98..99 => format!("count {}", path(chance)),
+        _ => "sync /".to_owned(),
+    };
+    format!("{who} {what}")
+}

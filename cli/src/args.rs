@@ -59,7 +59,7 @@ pub(crate) enum Format {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Coordinator(commands::coordinator::CoordinatorArgs),
+    Coordinator(Box<commands::coordinator::CoordinatorArgs>),
     Worker(commands::worker::WorkerArgs),
     Agent(commands::agent::AgentArgs),
     Collector(commands::collector::CollectorArgs),

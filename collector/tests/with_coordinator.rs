@@ -44,12 +44,15 @@ async fn coordinator(dir: &Path) -> (Server, Client) {
         zookeeper: Zookeeper::default(),
         zookeeper_address: None,
         zookeeper_tls_address: None,
+        zookeeper_tls: None,
         super_digest: None,
+        super_x509: None,
     };
     let parts = Parts {
         peer_listener: Box::new(peer_listener),
         http_listener: Box::new(http_listener),
         zookeeper_listener: None,
+        zookeeper_tls_listener: None,
         dialer: Arc::new(TcpDialer),
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy),

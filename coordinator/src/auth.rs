@@ -11,11 +11,19 @@ use sha1::{Digest, Sha1};
 pub(crate) struct Authority {
     /// `USER:DIGEST` of the super user, if there is one.
     super_digest: Option<String>,
+    /// The name in its certificate, if it has one.
+    super_x509: Option<String>,
 }
 
 impl Authority {
-    pub(crate) fn new(super_digest: Option<String>) -> Self {
-        Self { super_digest }
+    pub(crate) fn new(super_digest: Option<String>, super_x509: Option<String>) -> Self {
+        Self { super_digest, super_x509 }
+    }
+
+    /// Who somebody is whose certificate says that.
+    pub(crate) fn of_certificate(&self, own: Identity) -> Vec<Identity> {
+        let is_super = self.super_x509.as_ref() == Some(&own.id);
+        is_super.then(Identity::superuser).into_iter().chain([own]).collect()
     }
 
     /// Who somebody is that shows `user:password`.
@@ -45,7 +53,7 @@ mod tests {
     fn the_digest_is_zookeepers() {
         // Of ZooKeeper's own documentation of `superDigest`, and of its tests.
         assert_eq!(digest(b"super:test"), "super:D/InIHSb7yEEbrWz8b9l71RjZJU=");
-        let authority = Authority::new(Some("super:D/InIHSb7yEEbrWz8b9l71RjZJU=".to_owned()));
+        let authority = Authority::new(Some("super:D/InIHSb7yEEbrWz8b9l71RjZJU=".to_owned()), None);
         assert_eq!(authority.of_password(b"super:test").len(), 2);
         assert_eq!(authority.of_password(b"super:text").len(), 1);
     }

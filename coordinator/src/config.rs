@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rota_core::state::Faces;
 use serde::{Deserialize, Serialize};
 
-use crate::zk::ALL_WORDS;
+use crate::zk::{ALL_WORDS, Tls};
 
 /// Configuration of one server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,8 @@ pub struct Config {
     pub zookeeper_address: Option<String>,
     /// The same over TLS.
     pub zookeeper_tls_address: Option<String>,
+    /// With what, if so.
+    pub zookeeper_tls: Option<Tls>,
     /// Raft's timing.
     pub timing: Timing,
     /// Limits of what clients may ask.
@@ -33,6 +35,8 @@ pub struct Config {
     /// `USER:DIGEST` of the super user, whom no access control list stops. See
     /// [`digest`](crate::digest).
     pub super_digest: Option<String>,
+    /// The name in the super user's certificate.
+    pub super_x509: Option<String>,
 }
 
 /// What clients of ZooKeeper's protocol meet.
@@ -202,6 +206,10 @@ impl Config {
             );
         }
         check(
+            self.zookeeper_tls_address.is_some() == self.zookeeper_tls.is_some(),
+            "TLS for clients of ZooKeeper needs an address, a certificate and a key".to_owned(),
+        );
+        check(
             self.super_digest.as_ref().is_none_or(|digest| digest.contains(':')),
             "the super user's digest must be USER:DIGEST, as `rota digest USER:PASSWORD` prints it"
                 .to_owned(),
@@ -223,10 +231,12 @@ mod tests {
             http_address: "a:2".into(),
             zookeeper_address: None,
             zookeeper_tls_address: None,
+            zookeeper_tls: None,
             timing: Timing::default(),
             limits: Limits::default(),
             zookeeper: Zookeeper::default(),
             super_digest: None,
+            super_x509: None,
         };
         assert_eq!(sound.faults(), Vec::<String>::new());
         let unsound = Config {

@@ -30,3 +30,4 @@ mod zk;
 pub use auth::digest;
 pub use http::openapi;
 pub use store::StoreError;
+pub use zk::{Tls, TlsError};

@@ -55,6 +55,8 @@ pub struct Parts {
     pub http_listener: Box<dyn Accept>,
     /// Takes in clients of ZooKeeper's protocol, if any.
     pub zookeeper_listener: Option<Box<dyn Accept>>,
+    /// The same over TLS.
+    pub zookeeper_tls_listener: Option<Box<dyn Accept>>,
     /// Reaches other servers.
     pub dialer: Arc<dyn Dial>,
     /// Tells the time.

@@ -24,7 +24,7 @@ use crate::service::Service;
 use crate::sessions::Liveness;
 use crate::store::{Identity, LogStore, SnapshotStore, StoreError};
 use crate::tasks::Tasks;
-use crate::zk::{self, Hub, Zk};
+use crate::zk::{self, Hub, Tls, TlsError, Zk};
 
 /// How often it is looked whether the log has grown enough for a snapshot.
 const SNAPSHOT_CHECK_PERIOD: Duration = Duration::from_secs(1);
@@ -44,6 +44,9 @@ pub enum ServerError {
     /// The data directory cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// TLS cannot be spoken.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Replication cannot go on.
     #[error(transparent)]
     Group(#[from] GroupError),
@@ -78,6 +81,7 @@ impl Server {
         if !faults.is_empty() {
             return Err(ServerError::Config(faults));
         }
+        let tls = config.zookeeper_tls.as_ref().map(Tls::acceptor).transpose()?;
         http::install_recorder();
         let identity = Identity::claim(&parts.directory, &config.cluster, config.server)?;
         let log = LogStore::open(&parts.directory.join("log")).await?;
@@ -123,7 +127,7 @@ impl Server {
                 per_minute_max: config.zookeeper.reaped_per_minute_max,
             },
         };
-        let authority = Authority::new(config.super_digest.clone());
+        let authority = Authority::new(config.super_digest.clone(), config.super_x509.clone());
         let service = Arc::new(Service {
             config,
             replica,
@@ -153,8 +157,11 @@ impl Server {
         tasks.spawn_lasting("syncs", zk::run_syncs(Arc::clone(&zk)));
         let serve = serve_http(parts.http_listener, Arc::clone(&service), clients.clone());
         let gone = Arc::new(clients_gone.clone().drop_guard());
-        if let Some(listener) = parts.zookeeper_listener {
-            let (serve, gone) = (zk::accept(zk, listener, clients.clone()), Arc::clone(&gone));
+        let faces = [(parts.zookeeper_listener, None), (parts.zookeeper_tls_listener, tls)];
+        for (listener, tls) in faces {
+            let Some(listener) = listener else { continue };
+            let serve = zk::accept(Arc::clone(&zk), listener, tls, clients.clone());
+            let gone = Arc::clone(&gone);
             tasks.spawn_lasting("zookeeper", async move {
                 let _gone = gone;
                 serve.await;

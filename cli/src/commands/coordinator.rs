@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use clap::Args;
+use rota_coordinator::Tls;
 use rota_coordinator::config::{Config, Limits, Timing, Zookeeper};
 use rota_coordinator::parts::{Accept, Parts, SystemClock, SystemEntropy, TcpDialer};
 use rota_coordinator::server::Server;
@@ -46,6 +47,21 @@ pub(crate) struct CoordinatorArgs {
     /// How they reach this server, if not at the address it listens on.
     #[arg(long, env = "ROTA_ZOOKEEPER_ADVERTISE", value_name = "HOST:PORT")]
     zookeeper_advertise: Option<String>,
+    /// Where to listen for clients of ZooKeeper over TLS.
+    #[arg(long, env = "ROTA_ZOOKEEPER_TLS", value_name = "HOST:PORT", requires_all = ["zookeeper_tls_certificate", "zookeeper_tls_key"])]
+    zookeeper_tls: Option<String>,
+    /// The server's certificate for them, in PEM, with those between it and an authority.
+    #[arg(long, env = "ROTA_ZOOKEEPER_TLS_CERTIFICATE", value_name = "FILE")]
+    zookeeper_tls_certificate: Option<PathBuf>,
+    /// Its key, in PEM.
+    #[arg(long, env = "ROTA_ZOOKEEPER_TLS_KEY", value_name = "FILE")]
+    zookeeper_tls_key: Option<PathBuf>,
+    /// The authorities of clients' certificates, in PEM. With it, clients must show one.
+    #[arg(long, env = "ROTA_ZOOKEEPER_TLS_AUTHORITIES", value_name = "FILE")]
+    zookeeper_tls_authorities: Option<PathBuf>,
+    /// Let clients in that show no certificate, too.
+    #[arg(long, env = "ROTA_ZOOKEEPER_TLS_OPTIONAL", requires = "zookeeper_tls_authorities")]
+    zookeeper_tls_optional: bool,
     /// Where to listen for other servers.
     #[arg(long, env = "ROTA_PEER", default_value = "127.0.0.1:7720", value_name = "HOST:PORT")]
     peer: String,
@@ -110,6 +126,9 @@ pub(crate) struct CoordinatorArgs {
     /// `rota digest USER:PASSWORD` prints it.
     #[arg(long, env = "ROTA_SUPER_DIGEST", value_name = "USER:DIGEST")]
     super_digest: Option<String>,
+    /// The name in the super user's certificate, such as "CN=admin,O=Example".
+    #[arg(long, env = "ROTA_SUPER_X509", value_name = "NAME")]
+    super_x509: Option<String>,
     /// Bytes in the log between two snapshots.
     #[arg(long, env = "ROTA_SNAPSHOT_LOG_BYTES", default_value_t = Limits::default().snapshot_log_bytes)]
     snapshot_log_bytes: u64,
@@ -144,6 +163,22 @@ pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
             bail!("--peers names server {id} twice");
         }
     }
+    let mut zookeeper_tls_listener: Option<Box<dyn Accept>> = None;
+    let mut zookeeper_tls_address = None;
+    if let Some(address) = &args.zookeeper_tls {
+        let (listener, address) = listen(address, "--zookeeper-tls").await?;
+        zookeeper_tls_listener = Some(Box::new(listener));
+        zookeeper_tls_address = Some(address.to_string());
+    }
+    let zookeeper_tls = match (args.zookeeper_tls_certificate, args.zookeeper_tls_key) {
+        (Some(certificate), Some(key)) if zookeeper_tls_address.is_some() => Some(Tls {
+            certificate,
+            key,
+            authorities: args.zookeeper_tls_authorities,
+            client_certificate_optional: args.zookeeper_tls_optional,
+        }),
+        _ => None,
+    };
     if args.join && !founders.is_empty() {
         bail!(
             "--join founds no cluster, and --peers does: give one of the two (one may be in the configuration file)"
@@ -158,7 +193,8 @@ pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
         founders,
         http_address: reachable_at(http, args.advertise, "--advertise")?,
         zookeeper_address: zookeeper_address.clone(),
-        zookeeper_tls_address: None,
+        zookeeper_tls_address,
+        zookeeper_tls,
         timing: Timing {
             heartbeat_ms: args.heartbeat_ms,
             election_min_ms: args.election_min_ms,
@@ -181,11 +217,13 @@ pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
             reaped_per_minute_max: args.reaped_per_minute_max,
         },
         super_digest: args.super_digest,
+        super_x509: args.super_x509,
     };
     let parts = Parts {
         peer_listener: Box::new(peer_listener),
         http_listener: Box::new(http_listener),
         zookeeper_listener,
+        zookeeper_tls_listener,
         dialer: Arc::new(TcpDialer),
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy),

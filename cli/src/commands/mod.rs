@@ -33,7 +33,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let global = cli.global;
     let operator = || Operator::new(&global);
     match cli.command {
-        Command::Coordinator(args) => coordinator::run(args).await,
+        Command::Coordinator(args) => coordinator::run(*args).await,
         Command::Worker(args) => worker::run(&global, args).await,
         Command::Agent(args) => agent::run(&global, args).await,
         Command::Collector(args) => collector::run(&global, args).await,

@@ -62,6 +62,8 @@ struct Inner {
     identities: Vec<Identity>,
     /// With the time at which each came.
     pending: VecDeque<(Instant, Pending)>,
+    /// How many of them are a sync, or work of somebody's, that is not done.
+    unready: usize,
     out: BytesMut,
     counts: Counts,
 }
@@ -70,8 +72,8 @@ struct Inner {
 pub(super) enum Pending {
     /// The session itself.
     Handshake(Handshake),
-    /// A write is under way.
-    Write { xid: i32, shape: Shape },
+    /// A write is under way, or done and waits for what was asked before it.
+    Write { xid: i32, shape: Shape, done: Option<Done> },
     /// A read waits for what was asked before it.
     Read { xid: i32, request: Request },
     /// The answer of a sync waits for this server to catch up.
@@ -80,6 +82,14 @@ pub(super) enum Pending {
     Later { xid: i32, ticket: u64, answer: Option<Result<Body, ErrorCode>> },
     /// An answer waits for those before it.
     Answer { xid: i32, answer: Result<Body, ErrorCode> },
+}
+
+/// What a write brought about.
+pub(super) struct Done {
+    zxid: Zxid,
+    answer: Result<Body, ErrorCode>,
+    /// Whether nothing can follow.
+    is_last: bool,
 }
 
 /// What is said when the session is open.
@@ -99,8 +109,13 @@ impl Connection {
         identities: Vec<Identity>,
         answer_bytes_max: usize,
     ) -> Self {
-        let inner =
-            Inner { identities, pending: VecDeque::new(), out: BytesMut::new(), counts: Counts::default() };
+        let inner = Inner {
+            identities,
+            pending: VecDeque::new(),
+            unready: 0,
+            out: BytesMut::new(),
+            counts: Counts::default(),
+        };
         Self {
             watcher,
             address,
@@ -216,6 +231,12 @@ impl Connection {
         self.hub.totals().change(|totals| totals.received += 1);
     }
 
+    /// Whether a write must wait until something that was asked before it is done: what
+    /// is asked between the two would see the write already.
+    pub(super) fn holds_writes(&self) -> bool {
+        self.lock().unready > 0
+    }
+
     /// Who its client is.
     pub(crate) fn identities(&self) -> Vec<Identity> {
         self.lock().identities.clone()
@@ -244,6 +265,7 @@ impl Connection {
     /// else can be put there.
     pub(super) fn expect(&self, pending: Pending, submit: impl FnOnce()) {
         let mut inner = self.lock();
+        inner.unready += usize::from(matches!(pending, Pending::Sync { .. } | Pending::Later { .. }));
         inner.pending.push_back((Instant::now(), pending));
         submit();
     }
@@ -297,6 +319,7 @@ impl Connection {
         });
         if let Some(ready) = waiting {
             *ready = true;
+            inner.unready -= 1;
         }
         self.drain(&mut inner, state);
         drop(inner);
@@ -306,14 +329,13 @@ impl Connection {
     /// The answer that somebody worked on is there.
     pub(super) fn complete(&self, state: &State, ticket: u64, answer: Result<Body, ErrorCode>) {
         let mut inner = self.lock();
-        for (_, pending) in &mut inner.pending {
-            match pending {
-                Pending::Later { ticket: own, answer: slot, .. } if *own == ticket => {
-                    *slot = Some(answer);
-                    break;
-                }
-                _ => {}
-            }
+        let waiting = inner.pending.iter_mut().find_map(|(_, pending)| match pending {
+            Pending::Later { ticket: own, answer, .. } if *own == ticket => Some(answer),
+            _ => None,
+        });
+        if let Some(waiting) = waiting {
+            *waiting = Some(answer);
+            inner.unready -= 1;
         }
         self.drain(&mut inner, state);
         drop(inner);
@@ -405,6 +427,12 @@ impl Connection {
                 Pending::Later { xid, answer: Some(answer), .. } => {
                     self.put(inner, xid, state.zxid(), &answer, Some(asked_at));
                 }
+                Pending::Write { xid, done: Some(done), .. } => {
+                    self.put(inner, xid, done.zxid, &done.answer, Some(asked_at));
+                    if done.is_last {
+                        return self.close();
+                    }
+                }
                 waiting @ (Pending::Sync { .. }
                 | Pending::Later { .. }
                 | Pending::Write { .. }
@@ -440,47 +468,59 @@ fn greet(out: &mut BytesMut, handshake: &Handshake, granted: Option<Granted>) {
     frame::put(out, |to| response.write(to));
 }
 
+impl Connection {
+    /// The session is open, or it is not there.
+    fn greeted(self: Arc<Self>, state: &State, handshake: &Handshake, outcome: &Outcome) {
+        let number = match outcome {
+            Ok(Reply::SessionOpened { .. }) => Some(0),
+            Ok(Reply::SessionResumed { connection, .. }) => Some(*connection),
+            _ => None,
+        };
+        let timeout = Duration::from_millis(u64::from(handshake.timeout_ms));
+        let session = handshake.session;
+        let granted = number.map(|number| Granted { session, number, timeout, read_only: false });
+        let mut inner = self.lock();
+        greet(&mut inner.out, handshake, granted);
+        let Some(granted) = granted else {
+            drop(inner);
+            return self.close();
+        };
+        // It is the only handshake of this connection.
+        let _ = self.granted.set(granted);
+        self.drain(&mut inner, state);
+        drop(inner);
+        self.wake.notify_one();
+        self.hub.bind(session, Arc::clone(&self));
+    }
+}
+
 impl Listens for Connection {
     fn resolved(self: Arc<Self>, state: &State, outcome: Outcome) {
         let mut inner = self.lock();
-        match inner.pending.pop_front() {
-            Some((_, Pending::Handshake(handshake))) => {
-                let number = match &outcome {
-                    Ok(Reply::SessionOpened { .. }) => Some(0),
-                    Ok(Reply::SessionResumed { connection, .. }) => Some(*connection),
-                    _ => None,
-                };
-                let timeout = Duration::from_millis(u64::from(handshake.timeout_ms));
-                let session = handshake.session;
-                let granted = number.map(|number| Granted { session, number, timeout, read_only: false });
-                greet(&mut inner.out, &handshake, granted);
-                match granted {
-                    Some(granted) => {
-                        // It is the only handshake of this connection.
-                        let _ = self.granted.set(granted);
-                        self.drain(&mut inner, state);
-                        drop(inner);
-                        self.hub.bind(session, Arc::clone(&self));
-                    }
-                    None => self.close(),
-                }
+        if let Some((_, Pending::Handshake(_))) = inner.pending.front() {
+            let front = inner.pending.pop_front();
+            drop(inner);
+            if let Some((_, Pending::Handshake(handshake))) = front {
+                self.greeted(state, &handshake, &outcome);
             }
-            Some((asked_at, Pending::Write { xid, shape })) => {
-                let is_over = matches!(
-                    outcome.as_ref().map_err(Refusal::cause),
-                    Err(Refusal::SessionMoved { .. } | Refusal::SessionExpired { .. })
-                ) || shape == Shape::CloseSession;
-                let answer = writes::answer(&shape, outcome);
-                self.put(&mut inner, xid, state.zxid(), &answer, Some(asked_at));
-                if is_over {
-                    self.close();
-                } else {
-                    self.drain(&mut inner, state);
-                }
-            }
-            // Only these are submitted.
-            _ => self.close(),
+            return;
         }
+        // What was asked before it may still wait, a sync for instance.
+        let next = inner.pending.iter_mut().find_map(|(_, pending)| match pending {
+            Pending::Write { shape, done, .. } if done.is_none() => Some((shape, done)),
+            _ => None,
+        });
+        let Some((shape, done)) = next else {
+            // Only writes are submitted.
+            drop(inner);
+            return self.close();
+        };
+        let refused = outcome.as_ref().err().map(Refusal::cause);
+        let is_last = *shape == Shape::CloseSession
+            || matches!(refused, Some(Refusal::SessionMoved { .. } | Refusal::SessionExpired { .. }));
+        *done = Some(Done { zxid: state.zxid(), answer: writes::answer(shape, outcome), is_last });
+        self.drain(&mut inner, state);
+        drop(inner);
         self.wake.notify_one();
     }
 

@@ -22,6 +22,7 @@ mod serve;
 mod standing;
 mod stats;
 mod syncs;
+mod tls;
 mod words;
 mod writes;
 
@@ -37,6 +38,7 @@ use standing::Standing;
 pub(crate) use standing::run as run_standing;
 use syncs::Syncs;
 pub(crate) use syncs::run as run_syncs;
+pub use tls::{Tls, TlsError};
 pub(crate) use words::ALL as ALL_WORDS;
 
 use crate::service::Service;
@@ -54,7 +56,7 @@ pub(crate) struct Zk {
 }
 
 impl Zk {
-    /// A number for an answer that somebody works on.
+    /// A number that nothing else has here.
     fn next_ticket(&self) -> u64 {
         self.tickets.fetch_add(1, Ordering::Relaxed)
     }

@@ -3,7 +3,6 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -12,11 +11,12 @@ use rota_core::watches::Watcher;
 use rota_protocol::zk::jute::Record;
 use rota_protocol::zk::{Auth, Body, ConnectRequest, ErrorCode, OpCode, Request, RequestHeader, frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, Pending};
 use super::writes::{self, Shape, Work};
-use super::{Zk, handshake, members, words};
+use super::{Zk, handshake, members, tls, words};
 use crate::outbox::Waiter;
 use crate::parts::{Accept, BoxWire};
 use crate::tasks::Tasks;
@@ -31,9 +31,13 @@ const READ_BYTES_MAX: usize = 64 * 1024;
 
 /// Takes in connections until it is told to stop; returns when the last one has
 /// ended.
-pub(crate) async fn accept(zk: Arc<Zk>, mut listener: Box<dyn Accept>, stop: CancellationToken) {
+pub(crate) async fn accept(
+    zk: Arc<Zk>,
+    mut listener: Box<dyn Accept>,
+    tls: Option<TlsAcceptor>,
+    stop: CancellationToken,
+) {
     let tasks = Tasks::new(stop.child_token());
-    let next = AtomicU64::new(1);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -42,8 +46,7 @@ pub(crate) async fn accept(zk: Arc<Zk>, mut listener: Box<dyn Accept>, stop: Can
         match accepted {
             Ok((wire, address)) => {
                 let address = address.parse().unwrap_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0));
-                let watcher = Watcher(next.fetch_add(1, Ordering::Relaxed));
-                tasks.spawn("zookeeper client", serve(Arc::clone(&zk), wire, address, watcher));
+                tasks.spawn("zookeeper client", welcome(Arc::clone(&zk), wire, address, tls.clone()));
             }
             Err(error) => {
                 // Out of descriptors, say: going on at once would spin.
@@ -55,8 +58,24 @@ pub(crate) async fn accept(zk: Arc<Zk>, mut listener: Box<dyn Accept>, stop: Can
     tasks.ended().await;
 }
 
-async fn serve(zk: Arc<Zk>, wire: BoxWire, address: SocketAddr, watcher: Watcher) {
-    let identities = vec![Identity::new("ip", &plain(address.ip()).to_string())];
+async fn welcome(zk: Arc<Zk>, wire: BoxWire, address: SocketAddr, tls: Option<TlsAcceptor>) {
+    let mut identities = vec![Identity::new("ip", &plain(address.ip()).to_string())];
+    let Some(tls) = tls else { return serve(zk, wire, address, identities).await };
+    let stream = match tokio::time::timeout(HELLO_TIMEOUT, tls.accept(wire)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::info!(%address, %error, "no TLS with a client of ZooKeeper"),
+        Err(_) => return,
+    };
+    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    if let Some(own) = certificate.and_then(tls::identity) {
+        identities.extend(zk.service.authority.of_certificate(own));
+    }
+    // Boxed: most connections are without, and need not be as large.
+    Box::pin(serve(zk, Box::new(stream), address, identities)).await;
+}
+
+async fn serve(zk: Arc<Zk>, wire: BoxWire, address: SocketAddr, identities: Vec<Identity>) {
+    let watcher = Watcher(zk.next_ticket());
     let settings = &zk.service.config.zookeeper;
     let hub = Arc::clone(&zk.hub);
     let connection = Arc::new(Connection::new(watcher, address, hub, identities, settings.answer_bytes_max));
@@ -65,8 +84,14 @@ async fn serve(zk: Arc<Zk>, wire: BoxWire, address: SocketAddr, watcher: Watcher
         return;
     }
     let left = Leaves { zk: &zk, connection: &connection };
-    let mut talk =
-        Talk { zk: &zk, connection: &connection, wire, buffer: BytesMut::new(), read_bytes: READ_BYTES_MIN };
+    let mut talk = Talk {
+        zk: &zk,
+        connection: &connection,
+        wire,
+        buffer: BytesMut::new(),
+        read_bytes: READ_BYTES_MIN,
+        held: None,
+    };
     if let Err(error) = talk.run().await {
         tracing::debug!(%address, %error, "a client's connection ended");
     }
@@ -99,6 +124,8 @@ struct Talk<'a> {
     wire: BoxWire,
     buffer: BytesMut,
     read_bytes: usize,
+    /// A write that must wait.
+    held: Option<Bytes>,
 }
 
 impl Talk<'_> {
@@ -123,11 +150,11 @@ impl Talk<'_> {
             }
             let outbox = &self.zk.service.outbox;
             let has_room = self.connection.has_room();
-            let is_full = outbox.is_full();
+            let (is_full, is_held) = (outbox.is_full(), self.held.is_some());
             let connection = self.connection;
             self.buffer.reserve(self.read_bytes);
             tokio::select! {
-                read = self.wire.read_buf(&mut self.buffer), if has_room && !is_full => {
+                read = self.wire.read_buf(&mut self.buffer), if has_room && !is_full && !is_held => {
                     let read = read?;
                     if read == 0 {
                         return Ok(());
@@ -171,7 +198,14 @@ impl Talk<'_> {
             && connection.has_room()
             && !self.zk.service.outbox.is_full()
         {
-            let Some(packet) = self.packet()? else { break };
+            let Some(packet) = self.held.take().map_or_else(|| self.packet(), |packet| Ok(Some(packet)))?
+            else {
+                break;
+            };
+            if is_write(&packet) && connection.holds_writes() {
+                self.held = Some(packet);
+                break;
+            }
             if take(self.zk, connection, packet)? == OpCode::Ping.number() && self.buffer.is_empty() {
                 self.shrink();
             }
@@ -214,6 +248,29 @@ impl Talk<'_> {
 
 fn bad(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// Whether a packet asks for something that changes the state.
+fn is_write(packet: &Bytes) -> bool {
+    let header = RequestHeader::read(&mut packet.clone());
+    let op = header.ok().and_then(|header| OpCode::from_number(header.op));
+    matches!(
+        op,
+        Some(
+            OpCode::Create
+                | OpCode::Create2
+                | OpCode::CreateContainer
+                | OpCode::CreateTtl
+                | OpCode::Delete
+                | OpCode::DeleteContainer
+                | OpCode::SetData
+                | OpCode::SetAcl
+                | OpCode::Check
+                | OpCode::Multi
+                | OpCode::Reconfig
+                | OpCode::CloseSession
+        )
+    )
 }
 
 /// Takes one request, and says which operation it is.
@@ -261,9 +318,11 @@ fn take(zk: &Arc<Zk>, connection: &Arc<Connection>, mut packet: Bytes) -> io::Re
             Work::Write(..) if connection.is_read_only() => {
                 answer(zk, connection, xid, Err(ErrorCode::NotReadOnly));
             }
-            Work::Write(command, shape) => connection.expect(Pending::Write { xid, shape }, || {
-                zk.service.submit(&command, Waiter::Each(Arc::clone(connection) as _));
-            }),
+            Work::Write(command, shape) => {
+                connection.expect(Pending::Write { xid, shape, done: None }, || {
+                    zk.service.submit(&command, Waiter::Each(Arc::clone(connection) as _));
+                });
+            }
             Work::Other(request) => connection.read(&zk.service.replica.read().state, xid, request),
         },
     }

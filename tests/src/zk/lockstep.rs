@@ -69,7 +69,7 @@ async fn play(target: &Target, number: usize, scenario: &Scenario) -> anyhow::Re
         transcript: Transcript::new(&root),
     };
     let mut founder = Raw::connect_patiently(&target.addresses[0], None, 10_000).await;
-    let Act::Ask(make) = act("create /", &root, |_| 0)? else { bail!("no request") };
+    let Act::Ask(make) = act("create /", &root, &|_| 0)? else { bail!("no request") };
     let xid = founder.send(&make).await?;
     let (header, _) = founder.answer(xid).await?.context("the connection ended")?;
     if header.error != 0 {
@@ -106,7 +106,7 @@ impl Play<'_> {
             "max" => i64::MAX.cast_unsigned(),
             name => self.marks.get(name).copied().unwrap_or_else(|| panic!("no mark {name}")),
         };
-        match act(rest, &self.root, zxid)? {
+        match act(rest, &self.root, &zxid)? {
             Act::Connect { timeout_ms, server } => self.connect(who, timeout_ms, server).await,
             Act::Resume { server, password } => self.resume(who, server, password).await,
             Act::Mark(name) => {
@@ -118,6 +118,19 @@ impl Play<'_> {
                 let client = self.sessions.get_mut(who).context("no session")?;
                 let xid = client.raw.send(&request).await?;
                 self.hear(who, step, xid, request.op(), is_write(&request)).await
+            }
+            Act::Pipe(requests) => {
+                self.ensure(who).await?;
+                let client = self.sessions.get_mut(who).context("no session")?;
+                let mut asked = Vec::new();
+                for (text, request) in requests {
+                    let xid = client.raw.send(&request).await?;
+                    asked.push((format!("{who} piped {text}"), xid, request.op(), is_write(&request)));
+                }
+                for (text, xid, op, writes) in asked {
+                    self.hear(who, &text, xid, op, writes).await?;
+                }
+                Ok(())
             }
             Act::AskRaw(op, body) => {
                 self.ensure(who).await?;

@@ -59,10 +59,29 @@ fn create(chance: &mut Chance) -> String {
 
 fn change(chance: &mut Chance) -> String {
     match chance.below(4) {
+        0 => format!("check {}{}", path(chance), version(chance)),
+        _ => change_alone(chance),
+    }
+}
+
+/// Several at once: their answers come in order, each as if it came alone.
+fn pipe(chance: &mut Chance) -> String {
+    let ask = |chance: &mut Chance| match chance.below(6) {
+        0 => "sync /".to_owned(),
+        1 => format!("get {}", path(chance)),
+        2 => format!("ls2 {}", path(chance)),
+        _ => change_alone(chance),
+    };
+    let count = 2 + chance.below(5);
+    let asked: Vec<String> = (0..count).map(|_| ask(chance)).collect();
+    format!("pipe {}", asked.join(" ; "))
+}
+
+fn change_alone(chance: &mut Chance) -> String {
+    match chance.below(3) {
         0 => create(chance),
         1 => format!("delete {}{}", path(chance), version(chance)),
-        2 => format!("set {}{}{}", path(chance), data(chance), version(chance)),
-        _ => format!("check {}{}", path(chance), version(chance)),
+        _ => format!("set {}{}{}", path(chance), data(chance), version(chance)),
     }
 }
 
@@ -80,7 +99,8 @@ fn step(chance: &mut Chance) -> String {
         _ => "",
     };
     let what = match chance.below(100) {
-        0..30 => create(chance),
+        0..8 => pipe(chance),
+        8..30 => create(chance),
         30..42 => format!("delete {}{}", path(chance), version(chance)),
         42..54 => format!("set {}{}{}", path(chance), data(chance), version(chance)),
         54..62 => format!("get {}{}", path(chance), watch(chance)),

@@ -5,6 +5,7 @@
 //! a create /x data=hello acl=world:anyone:r
 //! b get /x watch
 //! a multi set /x data=1 v=0 ; create /x/y ; delete /none
+//! a pipe sync / ; create /z ; get /z
 //! ```
 //!
 //! Every scenario has a part of the tree for itself, in which its paths lie; a path
@@ -46,6 +47,8 @@ pub fn scenarios(text: &str) -> Vec<Scenario> {
 pub(super) enum Act {
     /// Says this.
     Ask(Request),
+    /// Says all of these at once.
+    Pipe(Vec<(String, Request)>),
     /// Says bytes of an operation with this number.
     AskRaw(i32, Bytes),
     /// Opens a session with this timeout, on that server.
@@ -58,7 +61,7 @@ pub(super) enum Act {
 
 /// Reads a step's operation. `root` is the scenario's part of the tree, `zxid` says
 /// which write a name remembers.
-pub(super) fn act(line: &str, root: &str, zxid: impl Fn(&str) -> u64) -> anyhow::Result<Act> {
+pub(super) fn act(line: &str, root: &str, zxid: &dyn Fn(&str) -> u64) -> anyhow::Result<Act> {
     let (op, rest) = line.split_once(' ').unwrap_or((line, ""));
     let args = Args::parse(rest, root);
     let request = match op {
@@ -70,6 +73,13 @@ pub(super) fn act(line: &str, root: &str, zxid: impl Fn(&str) -> u64) -> anyhow:
         "resume" => {
             let password = args.value("password").map(|text| Bytes::copy_from_slice(text.as_bytes()));
             return Ok(Act::Resume { server: args.number("server").unwrap_or(0), password });
+        }
+        "pipe" => {
+            let ask = |part: &str| match act(part, root, zxid)? {
+                Act::Ask(request) => Ok((part.to_owned(), request)),
+                _ => bail!("{part:?} cannot be one of several"),
+            };
+            return Ok(Act::Pipe(parts(rest).map(ask).collect::<anyhow::Result<_>>()?));
         }
         "mark" => return Ok(Act::Mark(args.word(0)?.to_owned())),
         "raw" => {
@@ -110,9 +120,9 @@ pub(super) fn act(line: &str, root: &str, zxid: impl Fn(&str) -> u64) -> anyhow:
         "addwatch" => Request::AddWatch(args.path_number("mode")?),
         "checkwatch" => Request::CheckWatches(args.path_number("type")?),
         "removewatch" => Request::RemoveWatches(args.path_number("type")?),
-        "setwatches" => Request::SetWatches(args.set_watches(&zxid)),
+        "setwatches" => Request::SetWatches(args.set_watches(zxid)),
         "setwatches2" => Request::SetWatches2(SetWatches2 {
-            one_shot: args.set_watches(&zxid),
+            one_shot: args.set_watches(zxid),
             persistent: args.paths("persistent"),
             recursive: args.paths("recursive"),
         }),

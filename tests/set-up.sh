@@ -17,7 +17,7 @@ install_missing() {
 
 missing=""
 # What tells that a package is there, a command or one of its files, and the package.
-for pair in curl:curl cc:gcc javac:default-jdk-headless \
+for pair in curl:curl openssl:openssl cc:gcc javac:default-jdk-headless \
     /usr/share/zookeeper/bin/zkCli.sh:zookeeper \
     /usr/share/java/curator-recipes.jar:libcurator-recipes-java \
     /usr/share/java/slf4j-nop.jar:libslf4j-java \

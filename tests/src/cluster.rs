@@ -8,6 +8,7 @@ use rota_client::Client;
 use tempfile::TempDir;
 
 use crate::call::{Answer, Call, Http, NoAnswer};
+use crate::certificates::Certificates;
 use crate::command::{Ran, command};
 use crate::ports::free_port;
 use crate::process::Process;
@@ -29,6 +30,8 @@ pub struct Settings {
     pub flags: Vec<String>,
     /// Whether nobody else may run meanwhile: for whoever measures time.
     pub alone: bool,
+    /// Whether the servers serve clients of ZooKeeper over TLS, too.
+    pub tls: bool,
 }
 
 /// Servers that were started together. Servers are called by their numbers, from
@@ -42,6 +45,7 @@ pub struct Cluster {
     dir: TempDir,
     name: String,
     flags: Vec<String>,
+    certificates: Option<Certificates>,
     turn: Option<Turn>,
 }
 
@@ -51,6 +55,7 @@ struct Server {
     http: String,
     peer: String,
     zookeeper: String,
+    zookeeper_tls: String,
     /// `--peers …` or `--join`.
     role: Vec<String>,
 }
@@ -90,10 +95,22 @@ impl Cluster {
         let peers: Vec<String> = addresses.iter().map(|(id, (_, peer))| format!("{id}={peer}")).collect();
         let role = vec!["--peers".to_owned(), peers.join(",")];
         let server = |(id, (http, peer))| {
-            (id, Server { process: None, http, peer, zookeeper: loopback(), role: role.clone() })
+            (
+                id,
+                Server {
+                    process: None,
+                    http,
+                    peer,
+                    zookeeper: loopback(),
+                    zookeeper_tls: loopback(),
+                    role: role.clone(),
+                },
+            )
         };
         let servers = addresses.into_iter().map(server).collect();
-        Self { servers, http: Http::default(), dir, name, flags: settings.flags, turn: None }
+        let certificates = settings.tls.then(|| Certificates::make(&dir.path().join("certificates")));
+        let flags = settings.flags;
+        Self { servers, http: Http::default(), dir, name, flags, certificates, turn: None }
     }
 
     /// Starts a server more, which waits to be added.
@@ -101,7 +118,14 @@ impl Cluster {
         let role = vec!["--join".to_owned()];
         self.servers.insert(
             id,
-            Server { process: None, http: loopback(), peer: loopback(), zookeeper: loopback(), role },
+            Server {
+                process: None,
+                http: loopback(),
+                peer: loopback(),
+                zookeeper: loopback(),
+                zookeeper_tls: loopback(),
+                role,
+            },
         );
         self.restart(id);
     }
@@ -113,8 +137,17 @@ impl Cluster {
         let others = others.iter().map(|(id, address)| format!("{id}={address}"));
         let peers: Vec<String> = others.chain([format!("{id}={peer}")]).collect();
         let role = vec!["--peers".to_owned(), peers.join(",")];
-        self.servers
-            .insert(id, Server { process: None, http: loopback(), peer, zookeeper: loopback(), role });
+        self.servers.insert(
+            id,
+            Server {
+                process: None,
+                http: loopback(),
+                peer,
+                zookeeper: loopback(),
+                zookeeper_tls: loopback(),
+                role,
+            },
+        );
         self.restart(id);
     }
 
@@ -128,6 +161,16 @@ impl Cluster {
         args.extend([text("--data"), self.data(id).display().to_string()]);
         args.extend([text("--http"), server.http.clone(), text("--peer"), server.peer.clone()]);
         args.extend([text("--zookeeper"), server.zookeeper.clone()]);
+        if let Some(files) = &self.certificates {
+            args.extend([text("--zookeeper-tls"), server.zookeeper_tls.clone()]);
+            for (flag, file) in [
+                ("certificate", &files.server),
+                ("key", &files.server_key),
+                ("authorities", &files.authority),
+            ] {
+                args.extend([format!("--zookeeper-tls-{flag}"), file.display().to_string()]);
+            }
+        }
         args.extend(server.role.iter().cloned());
         args.extend(self.flags.iter().cloned());
         args
@@ -225,6 +268,19 @@ impl Cluster {
     pub fn zookeeper_all(&self) -> String {
         let all: Vec<String> = self.servers.values().map(|server| server.zookeeper.clone()).collect();
         all.join(",")
+    }
+
+    /// Where all servers serve clients of ZooKeeper over TLS, separated by commas.
+    #[must_use]
+    pub fn zookeeper_tls_all(&self) -> String {
+        let all: Vec<String> = self.servers.values().map(|server| server.zookeeper_tls.clone()).collect();
+        all.join(",")
+    }
+
+    /// The certificates, if there is TLS.
+    #[must_use]
+    pub fn certificates(&self) -> Option<&Certificates> {
+        self.certificates.as_ref()
     }
 
     /// Where a server serves other servers.

@@ -8,6 +8,7 @@
 
 mod binary;
 mod call;
+mod certificates;
 mod chance;
 mod cluster;
 mod command;
@@ -24,6 +25,7 @@ pub mod zk;
 
 pub use binary::rota;
 pub use call::{Answer, Call, EventStream, Http, NoAnswer, Outcome, raw};
+pub use certificates::Certificates;
 pub use chance::Chance;
 pub use cluster::{Cluster, LIVENESS, Settings};
 pub use command::{Ran, command, run};

@@ -38,7 +38,7 @@ const SUITE_TIMEOUT: Duration = Duration::from_secs(240);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_passes_on_zookeeper_passes_here() {
-    let settings = || Settings { flags: FLAGS.map(str::to_owned).to_vec(), ..Settings::default() };
+    let settings = || Settings { flags: FLAGS.map(str::to_owned).to_vec(), tls: true, ..Settings::default() };
     let mut stopped = Cluster::start_with(3, settings()).await;
     let mut shared = Cluster::beside(3, settings());
     for id in shared.ids() {
@@ -94,6 +94,11 @@ impl Part {
         command.current_dir(kazoo_sources()).env("PYTHONPATH", plugin);
         command.env("ZOOKEEPER_VERSION", VERSION).env_remove("CI");
         command.env("SUITE_SERVERS", cluster.zookeeper_all()).env("SUITE_REPORT", &report);
+        if let Some(files) = cluster.certificates() {
+            command.env("SUITE_SECURE_SERVERS", cluster.zookeeper_tls_all());
+            command.env("SUITE_CLIENT_KEY", &files.client_key).env("SUITE_CLIENT_CERT", &files.client);
+            command.env("SUITE_CA_CERT", &files.authority);
+        }
         if let Some(control) = control {
             command.env("SUITE_CONTROL", control);
         }

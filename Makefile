@@ -4,7 +4,7 @@
 CARGO ?= cargo
 ROTA_BIN := $(CURDIR)/target/release/rota
 
-.PHONY: demo test verify fix build test-setup
+.PHONY: demo test verify fix fuzz build test-setup
 
 demo: build
 	$(ROTA_BIN) demo
@@ -17,6 +17,11 @@ verify:
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
 	$(CARGO) test --locked -p rota-tests --test tidy
+
+# Tries the decoders on bytes of every kind, so many seconds each.
+FUZZ_SECONDS ?= 60
+fuzz:
+	ROTA_FUZZ_SECONDS=$(FUZZ_SECONDS) $(CARGO) test --release --locked -p rota-protocol --test zk_fuzz -- --nocapture
 
 fix:
 	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged

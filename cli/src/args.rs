@@ -85,6 +85,8 @@ pub(crate) enum Command {
     Session(commands::session::SessionCommand),
     #[command(subcommand)]
     Cluster(commands::cluster::ClusterCommand),
+    #[command(subcommand)]
+    Import(commands::import::ImportCommand),
     Digest(commands::digest::DigestArgs),
     Completions(commands::completions::CompletionsArgs),
 }

@@ -49,6 +49,12 @@ impl Process {
         Self { child, log: log.to_owned(), ended: false }
     }
 
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     fn signal(&self, signal: Signal) {
         assert!(!self.ended, "the process has ended: its number may be another's now");
         let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid fits"));

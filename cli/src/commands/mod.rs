@@ -9,6 +9,7 @@ pub(crate) mod coordinator;
 pub(crate) mod demo;
 pub(crate) mod digest;
 pub(crate) mod drain;
+pub(crate) mod import;
 pub(crate) mod item;
 pub(crate) mod member;
 pub(crate) mod node;
@@ -50,6 +51,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Watch(args) => watch::run(&operator()?, args).await,
         Command::Session(command) => session::run(&operator()?, command).await,
         Command::Cluster(command) => cluster::run(&operator()?, command).await,
+        Command::Import(command) => import::run(&operator()?, command).await,
         Command::Digest(args) => digest::run(&args),
         Command::Completions(args) => completions::run(&args),
     }

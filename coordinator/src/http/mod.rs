@@ -7,6 +7,7 @@ mod checkpoints;
 mod cluster;
 mod error;
 mod extract;
+mod import;
 mod members;
 mod nodes;
 mod operations;
@@ -101,6 +102,7 @@ fn described() -> OpenApiRouter<Shared> {
         .merge(members::router())
         .merge(table::router())
         .merge(checkpoints::router())
+        .merge(import::router())
 }
 
 /// The OpenAPI document of the HTTP API.

@@ -16,7 +16,7 @@ use super::Zk;
 use super::connection::Connection;
 
 /// Between two rounds: what arrives meanwhile goes together.
-const PAUSE: Duration = Duration::from_millis(25);
+const PAUSE: Duration = Duration::from_millis(100);
 /// Sessions in one message.
 const SESSIONS_MAX: usize = 16_384;
 

@@ -192,6 +192,9 @@ pub(super) fn code(refusal: &Refusal) -> ErrorCode {
         Refusal::SessionExpired { .. } | Refusal::BadPassword { .. } => ErrorCode::SessionExpired,
         Refusal::SessionMoved { .. } => ErrorCode::SessionMoved,
         Refusal::NoAuth { .. } | Refusal::Reserved { .. } => ErrorCode::NoAuth,
+        Refusal::Importing | Refusal::NotImporting | Refusal::NotEmptyCluster { .. } => {
+            ErrorCode::ThrottledOp
+        }
         Refusal::InvalidAcl { .. } => ErrorCode::InvalidAcl,
         Refusal::QuotaExceeded { .. } => ErrorCode::QuotaExceeded,
         Refusal::BadTtl { .. }

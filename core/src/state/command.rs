@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::acl::{Acl, AclEntry, Identity};
+use super::import::Import;
 use super::node::Stat;
 use super::session::{Password, SessionId};
 use crate::Zxid;
@@ -68,6 +69,8 @@ pub enum Command {
         /// The connection that was not heard of.
         connection: u32,
     },
+    /// A part of what another cluster held.
+    Import(Import),
 }
 
 /// How clients reach a server.
@@ -275,6 +278,8 @@ pub enum Reply {
     },
     /// Everybody knows how that server is reached.
     Announced,
+    /// The part is there.
+    Imported,
     /// A single operation's answer.
     Op(OpReply),
     /// One answer for each operation of a multi.
@@ -433,6 +438,18 @@ pub enum Refusal {
     Permanent {
         /// Which it is.
         path: String,
+    },
+    /// The cluster is being filled with what another one held.
+    #[error("an import is under way: nobody else can write until it ends, or is begun again and ends")]
+    Importing,
+    /// A part of an import came that nobody has begun.
+    #[error("no import has begun")]
+    NotImporting,
+    /// Only an empty cluster can be filled with what another one held.
+    #[error("the cluster is not empty: it has {nodes} nodes besides the first ones")]
+    NotEmptyCluster {
+        /// Nodes that nobody may lose.
+        nodes: u64,
     },
     /// The path breaks a rule.
     #[error("{path:?} is not a path: {cause}")]

@@ -10,6 +10,7 @@
 mod acl;
 pub mod check;
 mod command;
+mod import;
 mod node;
 mod ops;
 mod quota;
@@ -26,6 +27,7 @@ pub use acl::{Acl, AclEntry, Identity, perms};
 pub use command::{
     Actor, Applied, Command, CreateMode, Event, EventKind, Faces, Op, OpReply, Refusal, Reply, Standing,
 };
+pub use import::{Import, ImportedNode, ImportedSession};
 pub use node::{Node, NodeKind, Stat, TTL_MS_MAX};
 pub use session::{HexError, Password, Session, SessionId};
 pub use tree::Tree;
@@ -53,6 +55,8 @@ pub struct State {
     faces: OrdMap<u64, Faces>,
     zxid: Zxid,
     time_ms: u64,
+    /// Whether it is being filled with what another cluster held.
+    importing: bool,
 }
 
 /// The last unit of commands that a server submitted and that was applied, so
@@ -91,6 +95,7 @@ impl State {
             faces: OrdMap::new(),
             zxid: 0,
             time_ms: 0,
+            importing: false,
         }
     }
 
@@ -151,6 +156,12 @@ impl State {
             Command::Announce { server, faces } => {
                 self.faces.insert(*server, faces.clone());
                 Ok((Reply::Announced, Vec::new()))
+            }
+            Command::Import(part) => Ok((self.import(part)?, Vec::new())),
+            Command::Write { by, .. } | Command::Multi { by, .. }
+                if self.importing && by.standing != Standing::Rota =>
+            {
+                Err(Refusal::Importing)
             }
             Command::CloseSession { session } => self.close(*session),
             Command::ExpireSession { session, connection } => {

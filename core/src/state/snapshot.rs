@@ -64,6 +64,7 @@ enum Record<'a> {
     Faces { server: u64, http: &'a str, zookeeper: Option<&'a str> },
     Node(#[serde(borrow)] NodeRecord<'a>),
     End { sessions: u64, nodes: u64, digest: u64 },
+    Importing,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -144,7 +145,9 @@ fn records(state: &State) -> impl Iterator<Item = Record<'_>> {
         nodes: state.tree.len() as u64,
         digest: state.tree.digest(),
     };
+    let importing = state.importing.then_some(Record::Importing);
     std::iter::once(head)
+        .chain(importing)
         .chain(sessions)
         .chain(submitted)
         .chain(faces)
@@ -247,6 +250,7 @@ impl Decoder {
                 self.state.faces.insert(server, faces);
             }
             Record::Node(node) => self.take_node(&node)?,
+            Record::Importing => self.state.importing = true,
             Record::End { sessions, nodes, digest } => {
                 let state = &self.state;
                 let whole = sessions == state.sessions.len() as u64

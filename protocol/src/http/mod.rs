@@ -3,12 +3,14 @@
 
 mod cluster;
 mod error;
+mod import;
 mod node;
 mod pool;
 mod session;
 
 pub use cluster::{AddServer, Cluster, Role, Server, SnapshotTaken, TransferLeader};
 pub use error::{Code, ErrorBody};
+pub use import::{ImportNode, ImportPart, ImportSession};
 pub use node::{AclBody, Children, EventBody, EventKindBody, NodeRead};
 pub use node::{
     Data, Encoding, Missed, Mode, MultiOp, MultiReply, MultiRequest, NodeBody, NodeCreate, NodeSet, NodeStat,

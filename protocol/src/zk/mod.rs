@@ -7,6 +7,7 @@
 
 mod code;
 mod connect;
+pub mod disk;
 pub mod frame;
 pub mod jute;
 mod records;

@@ -1,6 +1,6 @@
 //! Plays a script to two clusters and compares what they answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, bail};
 use rota_protocol::zk::{Body, EventType, OpCode, Request};
@@ -56,6 +56,18 @@ pub async fn compare(
             line(&b)
         )
     }))
+}
+
+/// Plays a scenario to one cluster only, and closes its sessions.
+///
+/// # Errors
+/// When the script is wrong or a server does not answer at all.
+pub async fn play_alone(target: &Target, number: usize, scenario: &Scenario) -> anyhow::Result<()> {
+    let mut closing = scenario.clone();
+    let names: BTreeSet<&str> = scenario.steps.iter().filter_map(|step| step.split(' ').next()).collect();
+    // So that none of them expires when somebody looks at what they left.
+    closing.steps.extend(names.iter().map(|name| format!("{name} close")));
+    play(target, number, &closing).await.map(drop)
 }
 
 async fn play(target: &Target, number: usize, scenario: &Scenario) -> anyhow::Result<Vec<String>> {

@@ -21,7 +21,7 @@ const START: Duration = Duration::from_secs(60);
 pub struct ZooKeeper {
     servers: Vec<Process>,
     addresses: Vec<String>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl ZooKeeper {
@@ -62,13 +62,19 @@ impl ZooKeeper {
             })
             .await;
         }
-        Self { servers, addresses, _dir: dir }
+        Self { servers, addresses, dir }
     }
 
     /// Where they serve clients.
     #[must_use]
     pub fn addresses(&self) -> &[String] {
         &self.addresses
+    }
+
+    /// Where one of them, from 0, keeps what it has.
+    #[must_use]
+    pub fn data(&self, at: usize) -> PathBuf {
+        self.dir.path().join(format!("{}", at + 1))
     }
 
     /// One of them, from 0.

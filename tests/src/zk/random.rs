@@ -6,7 +6,7 @@ use crate::chance::Chance;
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const SESSIONS: [&str; 4] = ["a", "b", "c", "d"];
 const ACLS: [&str; 4] =
-    ["world:anyone:rwcda", "world:anyone:rcda", "digest:u:x:rwcda,world:anyone:r", "world:anyone:rwcd"];
+    ["world:anyone:rwcda", "world:anyone:rcda", "digest:u:hash:rwcda,world:anyone:r", "world:anyone:rwcd"];
 
 /// A script of so many steps.
 pub fn random_script(chance: &mut Chance, steps: usize) -> Scenario {

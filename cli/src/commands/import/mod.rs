@@ -1,0 +1,139 @@
+//! `rota import`: taking over what another system held.
+
+mod live;
+mod stored;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use http::Method;
+use rota_client::Repeat;
+use rota_core::state::{Acl, AclEntry};
+use rota_protocol::http::{AclBody, ImportNode, ImportPart, ImportSession};
+use serde_json::Value;
+
+use crate::operator::Operator;
+use crate::output::say;
+use stored::{Held, Node};
+
+/// Bytes of data in one part.
+const PART_BYTES_MAX: usize = 512 * 1024;
+/// Nodes in one part.
+const PART_NODES_MAX: usize = 2_000;
+
+/// Take over what another system held, into an empty cluster.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImportCommand {
+    /// From ZooKeeper: nodes with their Stats and access control lists, and the number
+    /// of the last write.
+    #[command(after_help = "Examples:
+  The files of a server that was stopped, sessions and their nodes included:
+    rota import zookeeper --from /var/lib/zookeeper
+  A living cluster, as its super user sees it, without what sessions own:
+    rota import zookeeper --connect zk1:2181 --auth digest:super:secret")]
+    Zookeeper(ZookeeperArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ZookeeperArgs {
+    /// The dataDir of a server that is stopped; of the one with the newest log.
+    #[arg(long, value_name = "DIR", conflicts_with = "connect", required_unless_present = "connect")]
+    from: Option<PathBuf>,
+    /// Its dataLogDir, if that is another one.
+    #[arg(long, value_name = "DIR", requires = "from")]
+    logs: Option<PathBuf>,
+    /// A living server.
+    #[arg(long, value_name = "HOST:PORT")]
+    connect: Option<String>,
+    /// As whom to read from it: SCHEME:PROOF.
+    #[arg(
+        long,
+        value_name = "SCHEME:PROOF",
+        requires = "connect",
+        env = "ROTA_IMPORT_AUTH",
+        hide_env_values = true
+    )]
+    auth: Option<String>,
+}
+
+pub(crate) async fn run(operator: &Operator, command: ImportCommand) -> anyhow::Result<ExitCode> {
+    let ImportCommand::Zookeeper(args) = command;
+    let held = match (args.from, args.connect) {
+        (Some(from), _) => stored::read(&from, args.logs.as_ref().unwrap_or(&from))?,
+        (None, Some(address)) => live::read(&address, args.auth.as_deref()).await?,
+        (None, None) => anyhow::bail!("say where from: --from DIR or --connect HOST:PORT"),
+    };
+    let (nodes, sessions, zxid) = (held.nodes.len(), held.sessions.len(), held.zxid);
+    send(operator, &ImportPart::Begin).await?;
+    for part in parts(held) {
+        send(operator, &part).await?;
+    }
+    send(operator, &ImportPart::End { zxid }).await?;
+    say(&format!("took over {nodes} nodes and {sessions} sessions, up to write 0x{zxid:x}"));
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn send(operator: &Operator, part: &ImportPart) -> anyhow::Result<()> {
+    let body = operator.ask(Method::POST, "/v1/import", Some(part), Repeat::Unsafe).await?;
+    body.parse::<Value>()?;
+    Ok(())
+}
+
+/// In portions, sessions first, parents before children.
+fn parts(held: Held) -> Vec<ImportPart> {
+    let sessions = held.sessions.iter().map(|(id, timeout_ms)| ImportSession {
+        session: format!("{id:016x}"),
+        password: password(*id),
+        timeout_ms: u32::try_from(*timeout_ms).unwrap_or(0).max(1),
+    });
+    let mut parts = vec![ImportPart::More { sessions: sessions.collect(), nodes: Vec::new() }];
+    let (mut nodes, mut bytes) = (Vec::new(), 0);
+    for (path, node) in held.nodes {
+        bytes += path.len() + node.data.as_ref().map_or(0, bytes::Bytes::len);
+        nodes.push(import(path, node));
+        if bytes >= PART_BYTES_MAX || nodes.len() >= PART_NODES_MAX {
+            parts.push(ImportPart::More { sessions: Vec::new(), nodes: std::mem::take(&mut nodes) });
+            bytes = 0;
+        }
+    }
+    parts.push(ImportPart::More { sessions: Vec::new(), nodes });
+    parts
+}
+
+fn import(path: String, node: Node) -> ImportNode {
+    let is_open = Acl::new(node.acl.clone()).is_open();
+    ImportNode {
+        path,
+        data: node.data.map(|data| data.iter().map(|byte| format!("{byte:02x}")).collect()),
+        owner: node.owner,
+        acl: (!is_open).then(|| node.acl.into_iter().map(acl).collect()),
+        czxid: node.czxid,
+        mzxid: node.mzxid,
+        pzxid: node.pzxid,
+        ctime_ms: node.ctime_ms,
+        mtime_ms: node.mtime_ms,
+        version: node.version,
+        aversion: node.aversion,
+        child_creations: node.child_creations,
+    }
+}
+
+fn acl(entry: AclEntry) -> AclBody {
+    AclBody { scheme: entry.who.scheme, id: entry.who.id, perms: entry.perms }
+}
+
+/// The password that ZooKeeper gives a session follows from its id: so its client can
+/// go on with it here (`ZooKeeperServer.generatePasswd`, `java.util.Random`).
+fn password(session: u64) -> String {
+    const MULTIPLIER: u64 = 0x5_DEEC_E66D;
+    const MASK: u64 = (1 << 48) - 1;
+    let mut seed = (session ^ 0xB341_5C00 ^ MULTIPLIER) & MASK;
+    let mut bytes = Vec::with_capacity(16);
+    while bytes.len() < 16 {
+        seed = seed.wrapping_mul(MULTIPLIER).wrapping_add(0xB) & MASK;
+        let number = u32::try_from(seed >> 16).unwrap_or(0);
+        bytes.extend(number.to_le_bytes());
+    }
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,175 @@
+//! What a server of ZooKeeper has on disk: its newest snapshot, and what its logs
+//! have beyond that. Source: `FileTxnSnapLog.java`, `DataTree.processTxn`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use rota_core::state::AclEntry;
+use rota_protocol::zk::disk::{Snapshot, Txn, TxnHeader, read_log};
+
+/// A node, whose children are not counted.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    pub(super) data: Option<Bytes>,
+    pub(super) acl: Vec<AclEntry>,
+    pub(super) owner: u64,
+    pub(super) czxid: u64,
+    pub(super) mzxid: u64,
+    pub(super) pzxid: u64,
+    pub(super) ctime_ms: u64,
+    pub(super) mtime_ms: u64,
+    pub(super) version: i32,
+    pub(super) aversion: i32,
+    pub(super) child_creations: i32,
+}
+
+/// All that was held.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    pub(super) nodes: BTreeMap<String, Node>,
+    /// With their timeouts in milliseconds.
+    pub(super) sessions: BTreeMap<u64, i32>,
+    pub(super) zxid: u64,
+}
+
+/// Reads a server's folders: that of its snapshots, and that of its logs.
+///
+/// # Errors
+/// When there is no snapshot, or one of the files is damaged.
+pub(super) fn read(snapshots: &Path, logs: &Path) -> anyhow::Result<Held> {
+    let found = files(snapshots, "snapshot.")?;
+    let Some((zxid, path)) = found.last() else {
+        bail!(
+            "{} holds no file snapshot.…: it should be the dataDir of a server of ZooKeeper",
+            snapshots.display()
+        );
+    };
+    let name = path.display();
+    let bytes = fs::read(path).with_context(|| format!("cannot read {name}"))?;
+    let snapshot = Snapshot::read(bytes.into()).with_context(|| {
+        format!("{name}: one that is compressed must be unpacked first (gunzip), under its name without the ending")
+    })?;
+    let mut held = Held { zxid: *zxid, ..Held::default() };
+    for session in snapshot.sessions {
+        held.sessions.insert(session.session, session.timeout_ms);
+    }
+    for (path, node, acl) in snapshot.nodes {
+        let node = Node {
+            data: node.data,
+            acl,
+            owner: node.owner,
+            czxid: node.czxid,
+            mzxid: node.mzxid,
+            pzxid: node.pzxid,
+            ctime_ms: node.ctime_ms,
+            mtime_ms: node.mtime_ms,
+            version: node.version,
+            aversion: node.aversion,
+            child_creations: node.child_creations,
+        };
+        held.nodes.insert(path, node);
+    }
+    for (_, path) in files(logs, "log.")? {
+        let name = path.display();
+        let bytes = fs::read(&path).with_context(|| format!("cannot read {name}"))?;
+        let txns = read_log(bytes.into()).with_context(|| name.to_string())?;
+        for (header, txn) in txns {
+            if header.zxid > held.zxid {
+                held.zxid = header.zxid;
+                held.apply(&header, txn);
+            }
+        }
+    }
+    Ok(held)
+}
+
+/// The files of a kind, by the write that their names say.
+fn files(folder: &Path, prefix: &str) -> anyhow::Result<Vec<(u64, PathBuf)>> {
+    let inner = folder.join("version-2");
+    let folder = if inner.is_dir() { inner } else { folder.to_owned() };
+    let entries = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if let Some(zxid) = name.strip_prefix(prefix).and_then(|hex| u64::from_str_radix(hex, 16).ok()) {
+            files.push((zxid, path));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+impl Held {
+    /// A snapshot was written while writes went on: it may have what a transaction
+    /// does already, or more.
+    fn apply(&mut self, header: &TxnHeader, txn: Txn) {
+        match txn {
+            Txn::Create { path, data, acl, owner, parent_creations } => {
+                if let Some(parent) = self.nodes.get_mut(parent(&path))
+                    && parent_creations > parent.child_creations
+                {
+                    parent.child_creations = parent_creations;
+                    parent.pzxid = header.zxid;
+                }
+                let owner = owner.unwrap_or(header.session);
+                self.nodes.entry(path).or_insert(Node {
+                    data,
+                    acl,
+                    owner,
+                    czxid: header.zxid,
+                    mzxid: header.zxid,
+                    pzxid: header.zxid,
+                    ctime_ms: header.time_ms,
+                    mtime_ms: header.time_ms,
+                    version: 0,
+                    aversion: 0,
+                    child_creations: 0,
+                });
+            }
+            Txn::Delete { path } => self.delete(&path, header.zxid),
+            Txn::SetData { path, data, version } => {
+                if let Some(node) = self.nodes.get_mut(&path) {
+                    node.data = data;
+                    node.version = version;
+                    node.mzxid = header.zxid;
+                    node.mtime_ms = header.time_ms;
+                }
+            }
+            Txn::SetAcl { path, acl, version } => {
+                if let Some(node) = self.nodes.get_mut(&path) {
+                    node.acl = acl;
+                    node.aversion = version;
+                }
+            }
+            Txn::OpenSession { timeout_ms } => {
+                self.sessions.insert(header.session, timeout_ms);
+            }
+            Txn::CloseSession => {
+                self.sessions.remove(&header.session);
+                let own = self.nodes.iter().filter(|(_, node)| node.owner == header.session);
+                let own: Vec<String> = own.map(|(path, _)| path.clone()).collect();
+                own.iter().for_each(|path| self.delete(path, header.zxid));
+            }
+            Txn::Multi(txns) => txns.into_iter().for_each(|txn| self.apply(header, txn)),
+            Txn::Nothing => {}
+        }
+    }
+
+    fn delete(&mut self, path: &str, zxid: u64) {
+        self.nodes.remove(path);
+        if let Some(parent) = self.nodes.get_mut(parent(path)) {
+            parent.pzxid = parent.pzxid.max(zxid);
+        }
+    }
+}
+
+fn parent(path: &str) -> &str {
+    match path.rfind('/') {
+        Some(0) | None => "/",
+        Some(at) => &path[..at],
+    }
+}

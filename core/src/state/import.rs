@@ -1,0 +1,174 @@
+//! Filling an empty cluster with what another one held: nodes with their whole
+//! Stats, sessions, and the number of the last write, so that those who knew the
+//! other cluster find the same things here.
+//!
+//! An import comes in parts, parents before children. Until its last part, nobody
+//! else can write; one that broke off is begun again, from nothing.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use imbl::{OrdMap, OrdSet};
+use serde::{Deserialize, Serialize};
+
+use super::acl::{Acl, AclEntry};
+use super::command::{Refusal, Reply};
+use super::node::{Node, NodeKind};
+use super::ops::no_node;
+use super::session::{Password, Session, SessionId};
+use super::tree::Tree;
+use super::{CONFIG, PERMANENT, State};
+use crate::Zxid;
+use crate::path::{NodePath, is_at_or_below};
+
+/// A part of an import.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Import {
+    /// It begins. The cluster must be empty, or full of an import that broke off.
+    Begin,
+    /// More of it.
+    More {
+        /// Sessions; each before its nodes.
+        sessions: Vec<ImportedSession>,
+        /// Nodes; parents before children.
+        nodes: Vec<ImportedNode>,
+    },
+    /// That was all.
+    End {
+        /// The last write of the other cluster.
+        zxid: Zxid,
+    },
+}
+
+/// A session of the other cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportedSession {
+    /// Its id.
+    pub session: SessionId,
+    /// Its password, so that its client can go on with it.
+    pub password: Password,
+    /// Its timeout.
+    pub timeout_ms: u32,
+}
+
+/// A node of the other cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportedNode {
+    /// Where it stands.
+    pub path: String,
+    /// Its data.
+    pub data: Option<Bytes>,
+    /// How long it lives.
+    pub kind: NodeKind,
+    /// Who may do what with it; everybody everything, if `None`.
+    pub acl: Option<Vec<AclEntry>>,
+    /// The write that created it.
+    pub czxid: Zxid,
+    /// The last change of its data.
+    pub mzxid: Zxid,
+    /// The last creation or removal of a child.
+    pub pzxid: Zxid,
+    /// Creation, in milliseconds since 1970.
+    pub ctime_ms: u64,
+    /// Last change of the data, in milliseconds since 1970.
+    pub mtime_ms: u64,
+    /// Changes of the data.
+    pub version: i32,
+    /// Changes of the access control list.
+    pub aversion: i32,
+    /// Creations of children.
+    pub child_creations: i32,
+}
+
+impl State {
+    pub(super) fn import(&mut self, part: &Import) -> Result<Reply, Refusal> {
+        match part {
+            Import::Begin => self.begin_import()?,
+            _ if !self.importing => return Err(Refusal::NotImporting),
+            Import::More { sessions, nodes } => {
+                for session in sessions {
+                    self.import_session(session);
+                }
+                nodes.iter().try_for_each(|node| self.import_node(node))?;
+            }
+            Import::End { zxid } => {
+                self.zxid = self.zxid.max(*zxid);
+                self.importing = false;
+            }
+        }
+        Ok(Reply::Imported)
+    }
+
+    fn begin_import(&mut self) -> Result<(), Refusal> {
+        if !self.importing && self.tree.len() > PERMANENT.len() {
+            return Err(Refusal::NotEmptyCluster { nodes: (self.tree.len() - PERMANENT.len()) as u64 });
+        }
+        let config = self.tree.get(CONFIG).cloned();
+        self.tree = Tree::default();
+        self.mortal = OrdSet::new();
+        self.sessions = OrdMap::new();
+        for path in PERMANENT {
+            self.plant(path);
+        }
+        if let (Some(config), Ok(path)) = (config, NodePath::parse(CONFIG)) {
+            self.tree.replace(&path, Some(Arc::new(config)));
+        }
+        self.importing = true;
+        Ok(())
+    }
+
+    fn import_session(&mut self, session: &ImportedSession) {
+        let ImportedSession { session: id, password, timeout_ms } = *session;
+        let ephemerals = OrdSet::new();
+        let session = Session { password, timeout_ms, opened: self.zxid, connection: 0, ephemerals };
+        self.sessions.insert(id, Arc::new(session));
+    }
+
+    fn import_node(&mut self, imported: &ImportedNode) -> Result<(), Refusal> {
+        let path = NodePath::parse(&imported.path)
+            .map_err(|cause| Refusal::BadPath { path: imported.path.clone(), cause })?;
+        if is_at_or_below(path.as_str(), "/rota") {
+            let hint = "a part of the tree that another cluster calls so cannot be taken over".to_owned();
+            return Err(Refusal::Reserved { path: path.to_string(), hint });
+        }
+        if path.as_str() == CONFIG {
+            // It tells of this cluster.
+            return Ok(());
+        }
+        if let NodeKind::Ephemeral(session) = imported.kind
+            && !self.sessions.contains_key(&session)
+        {
+            return Err(Refusal::SessionExpired { session });
+        }
+        let before = self.tree.get(path.as_str());
+        let is_permanent = PERMANENT.contains(&path.as_str());
+        if before.is_some() && !is_permanent {
+            return Err(Refusal::NodeExists { path: path.to_string() });
+        }
+        let node = Node {
+            data: imported.data.clone(),
+            kind: imported.kind,
+            acl: imported.acl.clone().map_or_else(Acl::open, Acl::new),
+            czxid: imported.czxid,
+            mzxid: imported.mzxid.max(imported.czxid),
+            pzxid: imported.pzxid.max(imported.czxid),
+            ctime_ms: imported.ctime_ms,
+            mtime_ms: imported.mtime_ms,
+            version: imported.version,
+            aversion: imported.aversion,
+            child_creations: imported.child_creations,
+            child_count: before.map_or(0, |node| node.child_count),
+        };
+        if !is_permanent && let Some(parent) = path.parent() {
+            let counted = self.tree.update(&parent, |node| node.child_count += 1);
+            counted.ok_or_else(|| no_node(parent.as_str()))?;
+        }
+        self.zxid = self.zxid.max(node.mzxid).max(node.pzxid);
+        self.time_ms = self.time_ms.max(node.ctime_ms).max(node.mtime_ms);
+        if let NodeKind::Ephemeral(session) = node.kind {
+            self.own(session, &path);
+        }
+        self.replace(&path, Some(Arc::new(node)));
+        Ok(())
+    }
+}

@@ -236,12 +236,20 @@ impl Desk {
     async fn answer_touch(&self, sessions: &[SessionId], seen: Zxid) -> Result<Answer, CallError> {
         let received_at = Instant::now();
         let term = self.liveness.term().ok_or(CallError::NotLeader)?;
+        if !self.group.holds_lease().await || self.liveness.term() != Some(term) {
+            return Err(CallError::NotLeader);
+        }
+        let unknown = self.liveness.touch(sessions, received_at);
+        if unknown.is_empty() {
+            return Ok(Answer::Touched { gone: unknown });
+        }
+        // Some may have been opened a moment ago.
         let caught_up = tokio::time::timeout(CATCH_UP_TIMEOUT, self.replica.reached(seen)).await;
         caught_up.map_err(|_| CallError::NotLeader)?;
         if !self.group.holds_lease().await || self.liveness.term() != Some(term) {
             return Err(CallError::NotLeader);
         }
-        Ok(Answer::Touched { gone: self.liveness.touch(sessions, received_at) })
+        Ok(Answer::Touched { gone: self.liveness.touch(&unknown, received_at) })
     }
 
     async fn answer_transfer(&self, server: u64) -> Result<Answer, CallError> {

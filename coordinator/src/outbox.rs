@@ -179,16 +179,20 @@ impl Outbox {
         let seq = origin.unit.seq;
         match fate {
             Fate::Applied(_, applied) => {
-                let (lost, waiter) = {
+                let (lost, waiter, is_freed) = {
                     let mut inner = self.lock();
-                    (inner.forget_below(seq), inner.resolve_next(seq))
+                    let was_full = inner.is_full();
+                    let (lost, waiter) = (inner.forget_below(seq), inner.resolve_next(seq));
+                    (lost, waiter, was_full && !inner.is_full())
                 };
                 // Not under the lock: they may submit.
                 lost.into_iter().for_each(Waiter::lost);
                 if let Some(waiter) = waiter {
                     waiter.resolved(state, applied.reply);
                 }
-                self.room.notify_waiters();
+                if is_freed {
+                    self.room.notify_waiters();
+                }
             }
             Fate::Skipped => {
                 let mut inner = self.lock();

@@ -190,10 +190,11 @@ impl Replica {
         inner.digests.clear();
         names.extend(inner.pools.iter().map(|p| p.name.clone()));
         let submitted = inner.state.submitted(self.outbox.server());
+        // Nobody here saw the events that led to this state: no client may hear of it
+        // before it has come back and said what it has seen.
+        self.hub.close_all();
         drop(inner);
         self.outbox.restored(submitted);
-        // Nobody here saw the events that led to this state.
-        self.hub.close_all();
         self.note_dirty(names);
         *self.lock_log_bytes() = 0;
     }

@@ -49,11 +49,15 @@ impl Page {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_metric_is_there_with_its_kind_and_meaning() {
-    let cluster = Cluster::start(3).await;
-    // Something of everything: writes, a session that ends, grants, moves.
+    let flags = ["--reap-period-ms", "100"].map(str::to_owned).to_vec();
+    let cluster = Cluster::start_with(3, Settings { flags, ..Settings::default() }).await;
+    // Something of everything: writes, a session that ends, a node that is reaped,
+    // grants, moves.
     let leader = cluster.leader().await;
     let made = cluster.ask(leader, Call::post("/v1/nodes/n", &NodeCreate::default())).await;
     let _: NodeBody = made.ok().unwrap();
+    let short = NodeCreate { ttl_ms: Some(1), ..NodeCreate::default() };
+    let _: NodeBody = cluster.ask(leader, Call::post("/v1/nodes/short", &short)).await.ok().unwrap();
     let body = OpenSession { timeout_ms: Some(1_000) };
     let _: SessionOpened = cluster.ask(leader, Call::post("/v1/sessions", &body)).await.ok().unwrap();
     let pool = Pool::hashed(&cluster, "work", 8, Duration::from_secs(10)).await;
@@ -61,9 +65,11 @@ async fn every_metric_is_there_with_its_kind_and_meaning() {
     pool.is_shared_by(&["w1"], 8).await;
     let _second = pool.join("w2").await;
     pool.is_shared_by(&["w1", "w2"], 8).await;
-    let page = eventually("the session ends", LIVENESS, async || {
+    let page = eventually("the session ends and the node is reaped", LIVENESS, async || {
         let page = Page::of(&cluster, leader).await;
-        ensure!(page.values.contains_key("rota_sessions_expired_total"), "not yet");
+        for name in ["rota_sessions_expired_total", "rota_reaped_nodes_total"] {
+            ensure!(page.values.contains_key(name), "{name}: not yet");
+        }
         Ok(page)
     })
     .await;

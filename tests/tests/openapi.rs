@@ -15,6 +15,7 @@ const ROUTES: &[(&str, &[&str])] = &[
     ("/v1/cluster/servers/{server}/promote", &["post"]),
     ("/v1/cluster/leader", &["post"]),
     ("/v1/cluster/snapshot", &["post"]),
+    ("/v1/import", &["post"]),
     ("/v1/sessions", &["get", "post"]),
     ("/v1/sessions/{session}", &["delete", "get"]),
     ("/v1/sessions/{session}/keep-alive", &["post"]),

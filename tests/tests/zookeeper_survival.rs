@@ -88,7 +88,8 @@ async fn follow(
             *last.borrow()
         );
         must_read = !client.events(Duration::from_millis(200)).await.is_empty();
-        if !must_read {
+        // One that has lost its connection must watch again at the next one.
+        if !must_read && client.is_connected() {
             // A sign of life.
             client.ask(&Request::Exists(PathWatch { path: "/".into(), watch: false }), deadline).await?;
         }

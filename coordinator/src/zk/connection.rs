@@ -29,6 +29,8 @@ use crate::outbox::{Listens, Outcome};
 
 /// Requests that may wait for their answers; then no more are read.
 const PENDING_MAX: usize = 1_000;
+/// Reads among them.
+const READS_BEHIND_MAX: usize = 32;
 /// Bytes that may wait to leave; a client that takes so little is cut off.
 const OUT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// What is kept of an output that was written.
@@ -64,6 +66,8 @@ struct Inner {
     pending: VecDeque<(Instant, Pending)>,
     /// How many of them are a sync, or work of somebody's, that is not done.
     unready: usize,
+    /// How many of them are reads.
+    reads_behind: usize,
     out: BytesMut,
     counts: Counts,
 }
@@ -113,6 +117,7 @@ impl Connection {
             identities,
             pending: VecDeque::new(),
             unready: 0,
+            reads_behind: 0,
             out: BytesMut::new(),
             counts: Counts::default(),
         };
@@ -222,7 +227,9 @@ impl Connection {
     /// Whether it takes another request.
     pub(super) fn has_room(&self) -> bool {
         let inner = self.lock();
-        inner.pending.len() < PENDING_MAX && inner.out.len() < OUT_BYTES_MAX
+        // Reads behind a write are answered all at once.
+        let reads = inner.reads_behind < READS_BEHIND_MAX;
+        inner.pending.len() < PENDING_MAX && inner.out.len() < OUT_BYTES_MAX && reads
     }
 
     /// Counts a packet that came.
@@ -283,6 +290,7 @@ impl Connection {
     fn push(&self, state: &State, pending: Pending) {
         let mut inner = self.lock();
         let at_once = inner.pending.is_empty();
+        inner.reads_behind += usize::from(matches!(pending, Pending::Read { .. }));
         inner.pending.push_back((Instant::now(), pending));
         if at_once {
             self.drain(&mut inner, state);
@@ -360,7 +368,7 @@ impl Connection {
     /// Tells of an event, if the client may read the node.
     pub(super) fn happened(&self, event: &Event) {
         let mut inner = self.lock();
-        if !event.acl.allows(perms::READ, &inner.identities) {
+        if self.is_closing() || !event.acl.allows(perms::READ, &inner.identities) {
             return;
         }
         let event_type = match event.kind {
@@ -400,16 +408,21 @@ impl Connection {
 
     /// Answers what can be answered, from the front.
     fn drain(&self, inner: &mut Inner, state: &State) {
-        while let Some((asked_at, front)) = inner.pending.pop_front() {
+        // One that ends hears no more, so that it knows what it has not heard.
+        while !self.is_closing()
+            && let Some((asked_at, front)) = inner.pending.pop_front()
+        {
             match front {
                 Pending::Answer { xid, answer } => {
                     self.put(inner, xid, state.zxid(), &answer, Some(asked_at));
                 }
                 Pending::Read { xid, request } => {
+                    inner.reads_behind = inner.reads_behind.saturating_sub(1);
                     let mut told = Vec::new();
                     let reader = Reader {
                         state,
                         hub: &self.hub,
+                        answer_bytes_max: self.answer_bytes_max,
                         watcher: self.watcher,
                         session: self.session(),
                         identities: &inner.identities,
@@ -525,7 +538,12 @@ impl Listens for Connection {
     }
 
     fn lost(self: Arc<Self>) {
-        // The client finds out by itself what took effect.
+        // Nothing can be answered any more: the client finds out by itself what took
+        // effect.
+        let mut inner = self.lock();
+        inner.pending.clear();
+        inner.unready = 0;
+        drop(inner);
         self.close();
     }
 }

@@ -87,7 +87,17 @@ impl Hub {
         }
     }
 
-    /// Changes or asks about watches.
+    /// Changes or asks about the watches of one who is here. One who has left has none
+    /// and gets none: nobody would take them away.
+    pub(super) fn watches_of<T: Default>(&self, watcher: Watcher, look: impl FnOnce(&mut Watches) -> T) -> T {
+        let mut inner = self.lock();
+        match inner.connections.contains_key(&watcher) {
+            true => look(&mut inner.watches),
+            false => T::default(),
+        }
+    }
+
+    /// Looks at all watches.
     pub(super) fn watches<T>(&self, look: impl FnOnce(&mut Watches) -> T) -> T {
         look(&mut self.lock().watches)
     }

@@ -4,7 +4,7 @@
 //! So a client that hears from its server knows that its session lives, and one
 //! whose server is cut off finds out in time and looks for another.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -41,6 +41,10 @@ impl Pulse {
 
     /// A session gave a sign of life.
     pub(super) fn note(&self, session: SessionId, connection: &Arc<Connection>, is_ping: bool) {
+        // What comes late of a connection before the session's last one is no sign of it.
+        if connection.is_closing() {
+            return;
+        }
         let pings = u32::from(is_ping);
         let mut waiting = self.lock();
         match waiting.get_mut(&session) {
@@ -95,6 +99,7 @@ pub(crate) async fn run(zk: Arc<Zk>) {
         let sessions: Vec<SessionId> = signs.keys().copied().collect();
         match zk.service.desk.touch(sessions).await {
             Ok(gone) => {
+                let gone: BTreeSet<SessionId> = gone.into_iter().collect();
                 let zxid = zk.service.replica.read().state.zxid();
                 for (session, sign) in signs {
                     // One that is gone hears of it when that is applied here.

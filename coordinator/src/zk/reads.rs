@@ -14,6 +14,8 @@ use super::hub::Hub;
 pub(super) struct Reader<'a> {
     pub(super) state: &'a State,
     pub(super) hub: &'a Hub,
+    /// Longest answer, in bytes.
+    pub(super) answer_bytes_max: usize,
     pub(super) watcher: Watcher,
     pub(super) session: Option<SessionId>,
     pub(super) identities: &'a [Identity],
@@ -44,19 +46,7 @@ pub(super) fn answer(
             let (at_and_below, _) = reader.tree().size(&path);
             Ok(Body::Number(i32::try_from(at_and_below - 1).unwrap_or(i32::MAX)))
         }
-        Request::MultiRead(ops) => {
-            let part = |op| match op {
-                ReadOp::GetData(asked) => reader.readable(&asked.path).map(|node| {
-                    reader.watch(&asked, Side::Data);
-                    Part::GetData(node.data.clone(), node.stat())
-                }),
-                ReadOp::GetChildren(asked) => {
-                    reader.children(&asked).map(|(names, _)| Part::GetChildren(names))
-                }
-            };
-            let parts = ops.into_iter().map(|op| part(op).unwrap_or_else(|code| Part::Error(code.number())));
-            Ok(Body::Parts(parts.collect()))
-        }
+        Request::MultiRead(ops) => reader.parts(ops),
         Request::WhoAmI => Ok(Body::Clients(reader.identities.iter().map(info).collect())),
         Request::AddWatch(asked) => reader.add_watch(&asked),
         Request::CheckWatches(asked) => reader.find_watch(&asked, false),
@@ -67,7 +57,7 @@ pub(super) fn answer(
         }
         Request::SetWatches2(before) => {
             reader.watch_again(before.one_shot, told);
-            reader.hub.watches(|watches| {
+            reader.hub.watches_of(reader.watcher, |watches| {
                 for path in &before.persistent {
                     watches.add_lasting(reader.watcher, path, Reach::Persistent);
                 }
@@ -104,8 +94,34 @@ impl Reader<'_> {
 
     fn watch(&self, asked: &PathWatch, side: Side) {
         if asked.watch {
-            self.hub.watches(|watches| watches.add(self.watcher, &asked.path, side, Reach::OneShot));
+            self.hub.watches_of(self.watcher, |watches| {
+                watches.add(self.watcher, &asked.path, side, Reach::OneShot);
+            });
         }
+    }
+
+    fn parts(&self, ops: Vec<ReadOp>) -> Result<Body, ErrorCode> {
+        let mut parts = Vec::with_capacity(ops.len());
+        let mut bytes = 0;
+        for op in ops {
+            let part = match op {
+                ReadOp::GetData(asked) => self.readable(&asked.path).map(|node| {
+                    self.watch(&asked, Side::Data);
+                    bytes += node.bytes().len();
+                    Part::GetData(node.data.clone(), node.stat())
+                }),
+                ReadOp::GetChildren(asked) => self.children(&asked).map(|(names, _)| {
+                    bytes += names.iter().map(String::len).sum::<usize>();
+                    Part::GetChildren(names)
+                }),
+            };
+            // The same node can be asked for many times: it is not copied as often.
+            if bytes > self.answer_bytes_max {
+                return Err(ErrorCode::MarshallingError);
+            }
+            parts.push(part.unwrap_or_else(|code| Part::Error(code.number())));
+        }
+        Ok(Body::Parts(parts))
     }
 
     fn exists(&self, asked: &PathWatch) -> Result<Body, ErrorCode> {
@@ -148,7 +164,7 @@ impl Reader<'_> {
             Some(AddWatchMode::PersistentRecursive) => Reach::Recursive,
             None => return Err(ErrorCode::MarshallingError),
         };
-        self.hub.watches(|watches| watches.add_lasting(self.watcher, &asked.path, reach));
+        self.hub.watches_of(self.watcher, |watches| watches.add_lasting(self.watcher, &asked.path, reach));
         Ok(Body::Number(0))
     }
 
@@ -161,7 +177,7 @@ impl Reader<'_> {
             Some(WatcherType::Any) => (None, None),
             None => return Err(ErrorCode::MarshallingError),
         };
-        let found = self.hub.watches(|watches| match remove {
+        let found = self.hub.watches_of(self.watcher, |watches| match remove {
             true => watches.remove(self.watcher, &asked.path, side, reach),
             false => watches.has(self.watcher, &asked.path, side, reach),
         });

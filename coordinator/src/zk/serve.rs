@@ -10,7 +10,7 @@ use rota_core::state::Identity;
 use rota_core::watches::Watcher;
 use rota_protocol::zk::jute::Record;
 use rota_protocol::zk::{Auth, Body, ConnectRequest, ErrorCode, OpCode, Request, RequestHeader, frame};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +28,8 @@ const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes that are read at once: at first, and from a client that sends much.
 const READ_BYTES_MIN: usize = 512;
 const READ_BYTES_MAX: usize = 64 * 1024;
+/// Bytes that are read although nothing can be taken.
+const READ_AHEAD_BYTES: usize = 16 * 1024;
 
 /// Takes in connections until it is told to stop; returns when the last one has
 /// ended.
@@ -84,10 +86,12 @@ async fn serve(zk: Arc<Zk>, wire: BoxWire, address: SocketAddr, identities: Vec<
         return;
     }
     let left = Leaves { zk: &zk, connection: &connection };
+    let (reader, writer) = tokio::io::split(wire);
     let mut talk = Talk {
         zk: &zk,
         connection: &connection,
-        wire,
+        reader,
+        writer,
         buffer: BytesMut::new(),
         read_bytes: READ_BYTES_MIN,
         held: None,
@@ -121,7 +125,8 @@ impl Drop for Leaves<'_> {
 struct Talk<'a> {
     zk: &'a Arc<Zk>,
     connection: &'a Arc<Connection>,
-    wire: BoxWire,
+    reader: ReadHalf<BoxWire>,
+    writer: WriteHalf<BoxWire>,
     buffer: BytesMut,
     read_bytes: usize,
     /// A write that must wait.
@@ -135,8 +140,8 @@ impl Talk<'_> {
         };
         if let Some(word) = words::word(&first) {
             let answer = words::answer(self.zk, &word).await;
-            self.wire.write_all(answer.as_bytes()).await?;
-            return self.wire.shutdown().await;
+            self.writer.write_all(answer.as_bytes()).await?;
+            return self.writer.shutdown().await;
         }
         let hello = ConnectRequest::read(&mut first.clone()).map_err(bad)?;
         handshake::begin(self.zk, self.connection, hello).await.map_err(io::Error::other)?;
@@ -146,26 +151,27 @@ impl Talk<'_> {
                 continue;
             }
             if self.connection.is_closing() {
-                return self.wire.shutdown().await;
+                return self.writer.shutdown().await;
             }
-            let outbox = &self.zk.service.outbox;
-            let has_room = self.connection.has_room();
-            let (is_full, is_held) = (outbox.is_full(), self.held.is_some());
-            let connection = self.connection;
+            let (outbox, connection) = (&self.zk.service.outbox, self.connection);
+            let is_held = self.held.is_some();
+            // Some is read in any case: whoever says something lives.
+            let can_take = connection.session().is_some() && connection.has_room() && !is_held;
+            let reads = can_take || self.buffer.len() < READ_AHEAD_BYTES;
             self.buffer.reserve(self.read_bytes);
             tokio::select! {
-                read = self.wire.read_buf(&mut self.buffer), if has_room && !is_full && !is_held => {
+                read = self.reader.read_buf(&mut self.buffer), if reads => {
                     let read = read?;
                     if read == 0 {
                         return Ok(());
                     }
-                    self.read_bytes = match read {
-                        much if much >= self.read_bytes => (self.read_bytes * 4).min(READ_BYTES_MAX),
-                        _ => self.read_bytes,
-                    };
+                    note_life(self.zk, connection);
+                    if read >= self.read_bytes {
+                        self.read_bytes = (self.read_bytes * 4).min(READ_BYTES_MAX);
+                    }
                 }
                 () = connection.woken() => {}
-                () = outbox.room(), if is_full => {}
+                () = outbox.room(), if is_held && !connection.holds_writes() => {}
             }
         }
     }
@@ -178,7 +184,7 @@ impl Talk<'_> {
             if let Some(packet) = self.packet()? {
                 return Ok(Some(packet));
             }
-            if self.wire.read_buf(&mut self.buffer).await? == 0 {
+            if self.reader.read_buf(&mut self.buffer).await? == 0 {
                 return Ok(None);
             }
         }
@@ -193,16 +199,12 @@ impl Talk<'_> {
     fn take_packets(&mut self) -> io::Result<()> {
         let connection = self.connection;
         // Nothing can be asked before there is a session.
-        while connection.session().is_some()
-            && !connection.is_closing()
-            && connection.has_room()
-            && !self.zk.service.outbox.is_full()
-        {
+        while connection.session().is_some() && !connection.is_closing() && connection.has_room() {
             let Some(packet) = self.held.take().map_or_else(|| self.packet(), |packet| Ok(Some(packet)))?
             else {
                 break;
             };
-            if is_write(&packet) && connection.holds_writes() {
+            if is_write(&packet) && (connection.holds_writes() || self.zk.service.outbox.is_full()) {
                 self.held = Some(packet);
                 break;
             }
@@ -227,9 +229,25 @@ impl Talk<'_> {
             }
             tokio::time::sleep(LAST_WORDS_TIMEOUT).await;
         };
-        tokio::select! {
-            written = self.wire.write_all(&out) => written?,
-            () = over => return Err(io::ErrorKind::ConnectionAborted.into()),
+        let write = async {
+            self.writer.write_all(&out).await?;
+            // With TLS, what was written may still wait to be sent.
+            self.writer.flush().await
+        };
+        tokio::pin!(write, over);
+        let mut ended = false;
+        loop {
+            let reads = !ended && self.buffer.len() < READ_AHEAD_BYTES;
+            self.buffer.reserve(READ_BYTES_MIN);
+            tokio::select! {
+                written = &mut write => break written?,
+                () = &mut over => return Err(io::ErrorKind::ConnectionAborted.into()),
+                // A client that takes its answers slowly lives as long as it says so.
+                read = self.reader.read_buf(&mut self.buffer), if reads => match read? {
+                    0 => ended = true,
+                    _ => note_life(self.zk, self.connection),
+                },
+            }
         }
         out.clear();
         self.connection.give_back(out);
@@ -243,6 +261,15 @@ impl Talk<'_> {
             self.read_bytes = READ_BYTES_MIN;
         }
         self.connection.shrink();
+    }
+}
+
+/// Whoever says something lives.
+fn note_life(zk: &Zk, connection: &Arc<Connection>) {
+    if let Some(session) = connection.session()
+        && !connection.is_read_only()
+    {
+        zk.pulse.note(session, connection, false);
     }
 }
 
@@ -282,7 +309,7 @@ fn take(zk: &Arc<Zk>, connection: &Arc<Connection>, mut packet: Bytes) -> io::Re
         Some(_) if connection.is_read_only() && is_ping => {
             connection.answer_pings(1, zk.service.replica.read().state.zxid());
         }
-        Some(session) if !connection.is_read_only() => zk.pulse.note(session, connection, is_ping),
+        Some(session) if is_ping => zk.pulse.note(session, connection, true),
         _ => {}
     }
     let request = match OpCode::from_number(op) {

@@ -44,6 +44,10 @@ impl<'a> Change<'a> {
         Self { state, zxid, time_ms, by, events: Vec::new(), journal: None }
     }
 
+    pub(super) fn is_rota(&self) -> bool {
+        self.by.standing == Standing::Rota
+    }
+
     pub(super) fn into_events(self) -> Vec<Event> {
         self.events
     }

@@ -58,6 +58,12 @@ impl Lasting {
         self.session.as_ref().map(|session| session.id)
     }
 
+    /// Whether it has a connection, as far as it knows.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.raw.is_some()
+    }
+
     /// The last write that it has seen.
     #[must_use]
     pub fn last_zxid(&self) -> u64 {

@@ -17,8 +17,6 @@ const BUCKETS: usize = 8;
 const TIMEOUT: Duration = Duration::from_secs(6);
 /// What a worker lets go of is granted at once, and not when a session has timed out.
 const AT_ONCE: Duration = Duration::from_secs(3);
-/// Pause between two looks at the counts: shorter than a step of the work.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 /// The same work as the example's, as a command.
 const COUNT: &str = "n=${ROTA_CHECKPOINT:-0}; echo took $ROTA_BUCKET at $n; \
     while :; do n=$((n + 1)); echo checkpoint $n; sleep 0.1; done";
@@ -182,18 +180,21 @@ async fn advance(client: &Client, pool: &str) {
     .await;
 }
 
-/// Looks at the counts until it is told to stop: none may go back. Returns how
-/// often it looked.
+/// Looks at the counts whenever one of them changes, until it is told to stop: none
+/// may go back. Returns how often it looked.
 async fn watch(client: Client, pool: String, stop: CancellationToken) -> usize {
+    let mut changes = client.watch(&format!("/rota/pools/{pool}/checkpoints"), true, None);
     let (mut last, mut looks) = (Counts::new(), 0);
-    while !stop.is_cancelled() {
+    loop {
         let now = counts(&client, &pool).await.unwrap();
         for (bucket, count) in &now {
             let before = last.get(bucket).copied().unwrap_or_default();
             assert!(before <= *count, "bucket {bucket} went back from {before} to {count}");
         }
         (last, looks) = (now, looks + 1);
-        tokio::time::sleep(BETWEEN_LOOKS).await;
+        tokio::select! {
+            () = stop.cancelled() => return looks,
+            change = changes.next() => drop(change.unwrap()),
+        }
     }
-    looks
 }

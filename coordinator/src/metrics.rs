@@ -15,7 +15,7 @@ pub(crate) const LEADS: &str = "rota_raft_leads";
 pub(crate) const NODES: &str = "rota_nodes";
 pub(crate) const SESSIONS: &str = "rota_sessions";
 pub(crate) const SESSIONS_EXPIRED: &str = "rota_sessions_expired_total";
-pub(crate) const OUTBOX_UNITS: &str = "rota_outbox_units";
+pub(crate) const OUTBOX_COMMANDS: &str = "rota_outbox_commands";
 pub(crate) const GRANTS: &str = "rota_assignment_grants_total";
 pub(crate) const MOVES_PLANNED: &str = "rota_assignment_moves_planned_total";
 pub(crate) const PLAN_FAULTS: &str = "rota_assignment_plan_faults_total";
@@ -57,7 +57,12 @@ pub const ALL: &[(&str, Kind, &str, &str)] = &[
         "",
         "sessions that this server, as leader, ended for want of a sign of life",
     ),
-    (OUTBOX_UNITS, Kind::Gauge, "", "units of commands that wait for the leader"),
+    (
+        OUTBOX_COMMANDS,
+        Kind::Gauge,
+        "",
+        "commands submitted through this server that are not applied here yet",
+    ),
     (GRANTS, Kind::Counter, "", "buckets that this server, as leader, granted"),
     (MOVES_PLANNED, Kind::Counter, "", "moves that this server, as leader, put in a plan"),
     (PLAN_FAULTS, Kind::Counter, "", "planner's answers that failed their independent check: a bug"),

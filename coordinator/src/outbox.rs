@@ -17,7 +17,8 @@ use rota_core::state::{Command, Refusal, Reply, State, Submitted};
 use tokio::sync::{Notify, oneshot};
 
 /// Commands that may be unresolved at once. At the bound, whoever submits waits or
-/// is told to try again after a pause.
+/// is told to try again after a pause. Those who have waited may pass it, by one command
+/// each.
 const COMMANDS_MAX: usize = 65_536;
 /// Bytes of units that may be unresolved at once.
 const BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -17,20 +17,23 @@ const CLOSED_MAX: usize = 256;
 
 pub(super) async fn run(term: Term) {
     let control = &term.control;
-    let mut looked_at = Instant::now();
+    let mut slept_from = Instant::now();
+    let mut was_cut_off = false;
     loop {
         let now = Instant::now();
-        if now - looked_at > ASLEEP {
+        // Slow commits are no reason: signs of life are taken while they last.
+        if now - slept_from > ASLEEP || was_cut_off {
             tracing::warn!(
                 "this server did not run, or had no majority, for a while: every session gets its full timeout again"
             );
             term.begin_counting(now);
         }
-        looked_at = now;
+        was_cut_off = false;
         let over = control.liveness.take_expired(now);
         for some in over.chunks(CLOSED_MAX) {
-            close(&term, some).await;
+            was_cut_off |= !close(&term, some).await;
         }
+        slept_from = Instant::now();
         let due = control.liveness.next_deadline().map_or(now + PERIOD, |at| at.min(now + PERIOD));
         tokio::select! {
             () = tokio::time::sleep_until(due) => {}
@@ -41,8 +44,9 @@ pub(super) async fn run(term: Term) {
 
 /// Proposes the end of sessions. If it is not known whether that will be
 /// committed, they stay as they are here, neither kept alive nor closed, until
-/// it is: by this leader's next attempt or by its successor.
-async fn close(term: &Term, sessions: &[(SessionId, u32)]) {
+/// it is: by this leader's next attempt or by its successor. False if the first
+/// attempt failed, since nobody's signs of life could be taken then either.
+async fn close(term: &Term, sessions: &[(SessionId, u32)]) -> bool {
     let commands: Vec<Command> = sessions
         .iter()
         .map(|(session, connection)| Command::ExpireSession { session: *session, connection: *connection })
@@ -57,4 +61,5 @@ async fn close(term: &Term, sessions: &[(SessionId, u32)]) {
         }
         tokio::time::sleep(PERIOD).await;
     }
+    !told
 }

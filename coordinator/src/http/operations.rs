@@ -79,7 +79,7 @@ async fn metrics(State(service): State<Shared>) -> Response {
     for (direction, count) in [("received", packets.received), ("sent", packets.sent)] {
         ::metrics::counter!(names::ZK_PACKETS, "direction" => direction).absolute(count);
     }
-    gauge(names::OUTBOX_UNITS, service.outbox.len() as u64);
+    gauge(names::OUTBOX_COMMANDS, service.outbox.len() as u64);
     recorder().run_upkeep();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], recorder().render()).into_response()
 }

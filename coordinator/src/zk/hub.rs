@@ -1,7 +1,8 @@
 //! What the connections of this server have in common: who there is, who watches
 //! what, and which session is on which connection.
 //!
-//! Locks are taken in this order: the replica's, a connection's, the hub's.
+//! Locks are taken in this order: the replica's, a connection's, then one of the hub's,
+//! the outbox's, the pulse's or the syncs', none of which is held while another is taken.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

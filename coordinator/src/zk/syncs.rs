@@ -36,8 +36,8 @@ pub(crate) async fn run(zk: Arc<Zk>) {
             zk.syncs.more.notified().await;
             continue;
         }
-        // Those that wait for a leader end with their connections, which the pulse
-        // ends when there is none for long.
+        // Those that wait for a leader end with their connections, which end when none is
+        // there for long (`standing`).
         let mut caught_up = zk.service.desk.catch_up().await;
         while caught_up.is_err() && !waiting.iter().all(|connection| connection.is_closing()) {
             caught_up = zk.service.desk.catch_up().await;

@@ -3,6 +3,7 @@
 //! `ZooKeeperServer.checkACL` and the authentication providers, of 3.9.
 
 use core::net::Ipv4Addr;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,9 @@ pub struct AclEntry {
 /// clone costs O(1).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Acl(Option<Arc<[AclEntry]>>);
+
+/// Entries of one list: each is looked at whenever somebody wants something.
+const ENTRIES_MAX: usize = 1024;
 
 /// A list that cannot stand on a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,9 +186,13 @@ impl Acl {
         {
             return Ok(Self::open());
         }
+        if asked.len() > ENTRIES_MAX {
+            return Err(BadAcl);
+        }
         let mut entries: Vec<AclEntry> = Vec::with_capacity(asked.len());
-        for (at, entry) in asked.iter().enumerate() {
-            if asked[..at].contains(entry) {
+        let mut seen = BTreeSet::new();
+        for entry in asked {
+            if !seen.insert(entry) {
                 continue;
             }
             if entry.who.scheme == "auth" {
@@ -297,6 +305,9 @@ mod tests {
             assert_eq!(Acl::meant(&[entry(1, scheme, id)], &[]), Err(BadAcl), "{scheme}:{id}");
         }
         assert_eq!(Acl::meant(&[], &[]), Err(BadAcl));
+        let many = |n| (0..n).map(|n| entry(1, "digest", &format!("u{n}:d"))).collect::<Vec<_>>();
+        assert!(Acl::meant(&many(ENTRIES_MAX), &[]).is_ok());
+        assert_eq!(Acl::meant(&many(ENTRIES_MAX + 1), &[]), Err(BadAcl));
         assert!(Acl::meant(&[entry(1, "x509", "CN=a\\,b, O=c")], &[]).is_ok());
         let twice = [entry(1, "world", "anyone"), entry(1, "world", "anyone")];
         assert_eq!(Acl::meant(&twice, &[]).unwrap().entries().len(), 1);

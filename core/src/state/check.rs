@@ -17,6 +17,9 @@ pub fn check(state: &State) -> Vec<String> {
 
     for (path, node) in state.tree().iter() {
         digest = digest.wrapping_add(node.digest(path.as_str()));
+        if node.content != node.content_hash() {
+            faults.push(format!("{path}: the hash of its data and list is another one's"));
+        }
         if let Some(parent) = path.parent_ref() {
             *children.entry(parent).or_default() += 1;
         }

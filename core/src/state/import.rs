@@ -158,7 +158,9 @@ impl State {
             aversion: imported.aversion,
             child_creations: imported.child_creations,
             child_count: before.map_or(0, |node| node.child_count),
-        };
+            content: 0,
+        }
+        .sealed();
         if !is_permanent && let Some(parent) = path.parent() {
             let counted = self.tree.update(&parent, |node| node.child_count += 1);
             counted.ok_or_else(|| no_node(parent.as_str()))?;

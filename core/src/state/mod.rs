@@ -104,7 +104,7 @@ impl State {
         let Ok(path) = NodePath::parse(path) else { return };
         let mut node = Node::new(Some(Bytes::new()), NodeKind::Persistent, Acl::open(), 0, 0);
         if path.as_str() == CONFIG {
-            node.acl = Acl::for_anyone(perms::READ);
+            node.set_acl(Acl::for_anyone(perms::READ));
             // As ZooKeeper's `DataTree.addConfigNode` leaves it.
             node.aversion = -1;
         }

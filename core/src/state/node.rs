@@ -87,6 +87,9 @@ pub struct Node {
     pub child_creations: i32,
     /// How many children there are now.
     pub child_count: u32,
+    /// The hash of its data and list, so that a change of its counts does not cost what
+    /// they are long.
+    pub(super) content: u64,
 }
 
 /// ZooKeeper's Stat.
@@ -133,7 +136,42 @@ impl Node {
             aversion: 0,
             child_creations: 0,
             child_count: 0,
+            content: 0,
         }
+        .sealed()
+    }
+
+    /// The node with the hash of its data and list as they are now.
+    #[must_use]
+    pub(super) fn sealed(mut self) -> Self {
+        self.content = self.content_hash();
+        self
+    }
+
+    pub(super) fn set_data(&mut self, data: Option<Bytes>) {
+        self.data = data;
+        self.content = self.content_hash();
+    }
+
+    pub(super) fn set_acl(&mut self, acl: Acl) {
+        self.acl = acl;
+        self.content = self.content_hash();
+    }
+
+    /// What [`Node::content`] must be.
+    pub(super) fn content_hash(&self) -> u64 {
+        let mut hash = Xxh3::new();
+        hash.update(&(self.acl.restrictions().len() as u64).to_le_bytes());
+        hash.update(&[u8::from(self.data.is_some())]);
+        for entry in self.acl.restrictions() {
+            hash.update(&entry.perms.to_le_bytes());
+            hash.update(entry.who.scheme.as_bytes());
+            hash.update(&[0]);
+            hash.update(entry.who.id.as_bytes());
+            hash.update(&[0]);
+        }
+        hash.update(self.bytes());
+        hash.digest()
     }
 
     /// The owning session of an ephemeral node.
@@ -200,19 +238,10 @@ impl Node {
             u64::from(self.child_creations.cast_unsigned()),
             u64::from(self.child_count),
             self.kind.ephemeral_owner(),
-            self.acl.restrictions().len() as u64,
-            u64::from(self.data.is_some()),
+            self.content,
         ] {
             hash.update(&number.to_le_bytes());
         }
-        for entry in self.acl.restrictions() {
-            hash.update(&entry.perms.to_le_bytes());
-            hash.update(entry.who.scheme.as_bytes());
-            hash.update(&[0]);
-            hash.update(entry.who.id.as_bytes());
-            hash.update(&[0]);
-        }
-        hash.update(self.bytes());
         hash.digest()
     }
 }

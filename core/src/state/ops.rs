@@ -216,7 +216,7 @@ impl<'a> Change<'a> {
         let (path, acl) = (path.clone(), node.acl.clone());
         let (zxid, time_ms) = (self.zxid, self.time_ms);
         let stat = self.update(&path, |node| {
-            node.data = data.cloned();
+            node.set_data(data.cloned());
             node.version = next_version(node.version);
             node.mzxid = zxid;
             node.mtime_ms = time_ms;
@@ -235,7 +235,7 @@ impl<'a> Change<'a> {
         check_version(path.as_str(), node.aversion, version)?;
         let path = path.clone();
         let stat = self.update(&path, |node| {
-            node.acl = acl;
+            node.set_acl(acl);
             node.aversion = next_version(node.aversion);
         });
         let stat = stat.ok_or_else(|| no_node(path.as_str()))?;

@@ -124,7 +124,7 @@ impl Change<'_> {
 
     fn put_stats(&mut self, path: &str, held: Track) {
         let Some((path, _)) = self.state.tree.entry(path) else { return };
-        self.update(&path.clone(), |node| node.data = Some(held.text()));
+        self.update(&path.clone(), |node| node.set_data(Some(held.text())));
     }
 }
 

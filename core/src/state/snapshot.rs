@@ -21,7 +21,7 @@ use crate::Zxid;
 use crate::path::NodePath;
 
 const MAGIC: &[u8; 8] = b"ROTASNAP";
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// A block is closed when it has grown to this many bytes.
 const BLOCK_BYTES: usize = 256 * 1024;
 /// The largest block that is read: one node of the largest size in a block that
@@ -285,7 +285,9 @@ impl Decoder {
             aversion: record.aversion,
             child_creations: record.child_creations,
             child_count: record.child_count,
-        };
+            content: 0,
+        }
+        .sealed();
         if let Some(session) = node.owner() {
             self.state.own(session, &path);
         }

@@ -5,6 +5,8 @@
 //! It is checked where it takes effect, so that it holds whatever face the write
 //! came through and whatever was written a moment before.
 
+use std::collections::BTreeSet;
+
 use super::layout::{self, Place, check_name};
 use super::{Bucket, Item, Kind, Member, Row, Spec, from_json};
 use crate::path::is_at_or_below;
@@ -18,7 +20,15 @@ pub(crate) fn check(state: &State, by: &Actor, ops: &[Op]) -> Result<(), (usize,
     if by.standing == Standing::Rota {
         return Ok(());
     }
-    let write = Write { state, by, ops };
+    let (mut versioned, mut fenced) = (BTreeSet::new(), BTreeSet::new());
+    for op in ops {
+        match op {
+            Op::Check { path, version: Some(_) } => drop(versioned.insert(path.as_str())),
+            Op::CheckFence { path, .. } => drop(fenced.insert(path.as_str())),
+            _ => {}
+        }
+    }
+    let write = Write { state, by, versioned, fenced };
     ops.iter().enumerate().try_for_each(|(index, op)| write.check(op).map_err(|refusal| (index, refusal)))
 }
 
@@ -31,7 +41,10 @@ pub(crate) fn is_row(path: &str) -> bool {
 struct Write<'a> {
     state: &'a State,
     by: &'a Actor,
-    ops: &'a [Op],
+    /// What the same multi checks the version of.
+    versioned: BTreeSet<&'a str>,
+    /// What it checks the fence of.
+    fenced: BTreeSet<&'a str>,
 }
 
 /// Why something may not be written.
@@ -141,16 +154,13 @@ impl Write<'_> {
     /// with a check that the row is still the one that the writer knows.
     fn checkpoint(&self, op: &Op, pool: &str, bucket: &Bucket) -> Result<(), No> {
         let row = layout::row(pool, bucket.as_str());
-        let guards = |other: &Op| match other {
-            Op::CheckFence { path, .. } | Op::Check { path, version: Some(_) } => *path == row,
-            _ => false,
-        };
+        let is_guarded = self.versioned.contains(row.as_str()) || self.fenced.contains(row.as_str());
         let is_kept = match op {
             Op::Create { mode, acl, .. } => *mode == CreateMode::Persistent && is_open(acl.as_deref()),
             Op::SetData { .. } | Op::Delete { .. } => true,
             _ => false,
         };
-        match is_kept && self.ops.iter().any(guards) {
+        match is_kept && is_guarded {
             true => Ok(()),
             false => Err(reserved(
                 "a checkpoint is a persistent node with the open access control list, written in a multi \
@@ -163,11 +173,7 @@ impl Write<'_> {
     /// that it knows.
     fn release(&self, path: &str, pool: &str, data: Option<&[u8]>, version: Option<i32>) -> Result<(), No> {
         let row: Row = from_json(data.unwrap_or_default()).map_err(|fault| content(&fault))?;
-        let guarded = version.is_some()
-            || self
-                .ops
-                .iter()
-                .any(|op| matches!(op, Op::CheckFence { path: checked, .. } if checked == path));
+        let guarded = version.is_some() || self.fenced.contains(path);
         if row != Row::vacant() || !guarded {
             return Err(reserved("a row is only emptied, by its owner, with the version that it knows"));
         }

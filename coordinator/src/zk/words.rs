@@ -183,7 +183,7 @@ async fn mntr(zk: &Zk, to: &mut String) -> fmt::Result {
     let (zxid, nodes, bytes, ephemerals, sessions) = {
         let applied = zk.service.replica.read();
         let state = &applied.state;
-        let (_, bytes) = state.tree().size("/");
+        let bytes = state.tree().bytes();
         let ephemerals: usize = state.sessions().map(|(_, session)| session.ephemerals.len()).sum();
         (state.zxid(), state.tree().len(), bytes, ephemerals, state.sessions().count())
     };

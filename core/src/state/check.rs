@@ -13,10 +13,11 @@ pub fn check(state: &State) -> Vec<String> {
     let mut faults = Vec::new();
     let mut children: BTreeMap<&str, u32> = BTreeMap::new();
     let mut owned: BTreeMap<SessionId, BTreeSet<&str>> = BTreeMap::new();
-    let mut digest = 0u64;
+    let (mut digest, mut bytes) = (0u64, 0);
 
     for (path, node) in state.tree().iter() {
         digest = digest.wrapping_add(node.digest(path.as_str()));
+        bytes += node.bytes().len() as u64;
         if node.content != node.content_hash() {
             faults.push(format!("{path}: the hash of its data and list is another one's"));
         }
@@ -52,6 +53,9 @@ pub fn check(state: &State) -> Vec<String> {
     faults.extend(children.keys().map(|parent| format!("{parent} is missing above its children")));
     if state.tree().get("/").is_none() {
         faults.push("there is no root".to_owned());
+    }
+    if bytes != state.tree().bytes() {
+        faults.push("the bytes of data are not the sum of the nodes'".to_owned());
     }
     if digest != state.tree().digest() {
         faults.push("the digest is not the sum of the nodes' digests".to_owned());

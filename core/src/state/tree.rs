@@ -4,8 +4,8 @@
 //! everything, so a snapshot's view is taken between two writes and written out
 //! while writes go on. Children of a node are a range of the map.
 //!
-//! The tree keeps no rules but one: its digest is the sum of its nodes'
-//! digests. Which changes are allowed is decided in [`super::ops`].
+//! The tree keeps no rules but two: its digest is the sum of its nodes' digests, and
+//! it knows how many bytes of data they have. Which changes are allowed is decided in [`super::ops`].
 
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ use crate::path::{NodePath, PathRef};
 pub struct Tree {
     nodes: OrdMap<NodePath, Arc<Node>>,
     digest: u64,
+    bytes: u64,
 }
 
 impl Tree {
@@ -32,6 +33,12 @@ impl Tree {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
+    }
+
+    /// Bytes of data in all nodes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// The sum (wrapping) of all nodes' digests.
@@ -64,6 +71,7 @@ impl Tree {
     pub(super) fn replace(&mut self, path: &NodePath, node: Option<Arc<Node>>) -> Option<Arc<Node>> {
         if let Some(node) = &node {
             self.digest = self.digest.wrapping_add(node.digest(path.as_str()));
+            self.bytes += node.bytes().len() as u64;
         }
         let before = match node {
             Some(node) => self.nodes.insert(path.clone(), node),
@@ -71,6 +79,7 @@ impl Tree {
         };
         if let Some(before) = &before {
             self.digest = self.digest.wrapping_sub(before.digest(path.as_str()));
+            self.bytes -= before.bytes().len() as u64;
         }
         before
     }
@@ -79,8 +88,10 @@ impl Tree {
     pub(super) fn update(&mut self, path: &NodePath, change: impl FnOnce(&mut Node)) -> Option<Stat> {
         let node = self.nodes.get_mut(&path.as_ref())?;
         let before = node.digest(path.as_str());
+        self.bytes -= node.bytes().len() as u64;
         let node = Arc::make_mut(node);
         change(node);
+        self.bytes += node.bytes().len() as u64;
         let after = node.digest(path.as_str());
         self.digest = self.digest.wrapping_sub(before).wrapping_add(after);
         Some(node.stat())

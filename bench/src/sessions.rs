@@ -34,6 +34,8 @@ pub async fn run(args: &Sessions) -> anyhow::Result<()> {
     let ids = cluster.ids();
     let addresses: Vec<String> = ids.iter().map(|id| cluster.zookeeper(*id)).collect();
     let pids: Vec<u32> = ids.iter().map(|id| cluster.process(*id).id()).collect();
+    // What the servers cost without any session.
+    let alone = share(&pids, Duration::from_secs(args.seconds) / 2).await?;
     let memory_before: u64 = sum(&pids, resident)?;
     let began = Instant::now();
     let timeout_ms = i32::try_from(args.timeout * 1000)?;
@@ -67,10 +69,8 @@ pub async fn run(args: &Sessions) -> anyhow::Result<()> {
     }
     // Half a period, so that what opening left behind is over.
     interval_at(Instant::now() + period / 2, period).tick().await;
-    let (cpu_before, at) = (sum_time(&pids)?, Instant::now());
-    let left = end.saturating_duration_since(Instant::now());
-    interval_at(Instant::now() + left / 2, period).tick().await;
-    let (used, took) = (sum_time(&pids)? - cpu_before, at.elapsed());
+    let measured = end.saturating_duration_since(Instant::now()) / 2;
+    let held = share(&pids, measured).await?;
     let memory = sum(&pids, resident)?.saturating_sub(memory_before);
     let (mut lost, mut again) = (0, 0);
     while let Some(held) = holding.join_next().await {
@@ -92,9 +92,10 @@ pub async fn run(args: &Sessions) -> anyhow::Result<()> {
         memory as f64 / args.count as f64 / 1000.0
     );
     println!(
-        "processor time of all three     {:>10.1} % of one core, for {:.1} s",
-        used.as_secs_f64() / took.as_secs_f64() * 100.0,
-        took.as_secs_f64()
+        "processor time of all three     {:>10.1} % of one core, for {:.1} s; {:.1} % before there were sessions",
+        held * 100.0,
+        measured.as_secs_f64(),
+        alone * 100.0
     );
     Ok(())
 }
@@ -117,6 +118,13 @@ async fn hold(
 
 fn sum(pids: &[u32], of: impl Fn(u32) -> anyhow::Result<u64>) -> anyhow::Result<u64> {
     pids.iter().map(|pid| of(*pid)).sum()
+}
+
+/// The share of one core that these processes use in all, over so long.
+async fn share(pids: &[u32], period: Duration) -> anyhow::Result<f64> {
+    let (before, began) = (sum_time(pids)?, Instant::now());
+    interval_at(began + period, period).tick().await;
+    Ok((sum_time(pids)? - before).as_secs_f64() / began.elapsed().as_secs_f64())
 }
 
 fn sum_time(pids: &[u32]) -> anyhow::Result<Duration> {

@@ -37,7 +37,7 @@ async fn read(
     match applied.state.tree().get(&layout::checkpoint(&pool, &bucket)) {
         Some(node) => {
             let Data { data, encoding } = Data::from(node.bytes());
-            Ok(Json(CheckpointBody { bucket, data, encoding, zxid: node.mzxid }))
+            Ok(Json(CheckpointBody { bucket, data, encoding, zxid: node.stamps.mzxid }))
         }
         None => Err(no_checkpoint(&pool, &bucket)),
     }
@@ -103,7 +103,7 @@ async fn delete(
         }
     })?;
     let path = layout::checkpoint(&pool, &bucket);
-    let version = service.replica.read().state.tree().get(&path).map(|node| node.version);
+    let version = service.replica.read().state.tree().get(&path).map(|node| node.stamps.version);
     // The bucket may get an owner meanwhile, and that one may write.
     let guard = fence.map(|fence| Op::CheckFence { path: layout::row(&pool, &bucket), fence });
     let ops = guard.into_iter().chain([Op::Delete { path, version }]).collect();
@@ -137,7 +137,7 @@ struct Place {
 impl Place {
     fn found(&self, service: &Service) -> Option<(Zxid, i32)> {
         let applied = service.replica.read();
-        applied.state.tree().get(&self.path).map(|node| (node.mzxid, node.version))
+        applied.state.tree().get(&self.path).map(|node| (node.stamps.mzxid, node.stamps.version))
     }
 
     fn create(&self) -> Op {

@@ -70,6 +70,8 @@ struct Inner {
     reads_behind: usize,
     out: BytesMut,
     counts: Counts,
+    /// When its last packet came.
+    heard_at: Instant,
 }
 
 /// Something that was asked and not answered yet.
@@ -120,6 +122,7 @@ impl Connection {
             reads_behind: 0,
             out: BytesMut::new(),
             counts: Counts::default(),
+            heard_at: Instant::now(),
         };
         Self {
             watcher,
@@ -234,8 +237,17 @@ impl Connection {
 
     /// Counts a packet that came.
     pub(super) fn count_received(&self) {
-        self.lock().counts.received += 1;
+        let mut inner = self.lock();
+        inner.counts.received += 1;
+        inner.heard_at = Instant::now();
+        drop(inner);
         self.hub.totals().change(|totals| totals.received += 1);
+    }
+
+    /// Whether it is there for reading alone, and has said nothing for as long as its
+    /// session may.
+    pub(super) fn is_forsaken(&self) -> bool {
+        self.is_read_only() && self.lock().heard_at.elapsed() > self.timeout()
     }
 
     /// Whether a write must wait until something that was asked before it is done: what

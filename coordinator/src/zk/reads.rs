@@ -191,7 +191,9 @@ impl Reader<'_> {
         for path in before.data {
             match tree.get(&path) {
                 None => told.push((EventType::NodeDeleted, path)),
-                Some(node) if node.mzxid > before.seen => told.push((EventType::NodeDataChanged, path)),
+                Some(node) if node.stamps.mzxid > before.seen => {
+                    told.push((EventType::NodeDataChanged, path));
+                }
                 Some(_) => self.watch(&PathWatch { path, watch: true }, Side::Data),
             }
         }
@@ -204,7 +206,9 @@ impl Reader<'_> {
         for path in before.children {
             match tree.get(&path) {
                 None => told.push((EventType::NodeDeleted, path)),
-                Some(node) if node.pzxid > before.seen => told.push((EventType::NodeChildrenChanged, path)),
+                Some(node) if node.stamps.pzxid > before.seen => {
+                    told.push((EventType::NodeChildrenChanged, path));
+                }
                 Some(_) => self.watch(&PathWatch { path, watch: true }, Side::Children),
             }
         }

@@ -23,6 +23,8 @@ use crate::tasks::Tasks;
 
 /// How long a client may take to say who it is.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long that may be, in bytes: many times what any client sends.
+const HELLO_BYTES_MAX: usize = 1024;
 /// How long a client may take to take what it is told last.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes that are read at once: at first, and from a client that sends much.
@@ -61,8 +63,16 @@ pub(crate) async fn accept(
 }
 
 async fn welcome(zk: Arc<Zk>, wire: BoxWire, address: SocketAddr, tls: Option<TlsAcceptor>) {
-    let mut identities = vec![Identity::new("ip", &plain(address.ip()).to_string())];
-    let Some(tls) = tls else { return serve(zk, wire, address, identities).await };
+    let identities = vec![Identity::new("ip", &plain(address.ip()).to_string())];
+    let settings = &zk.service.config.zookeeper;
+    let (watcher, hub) = (Watcher(zk.next_ticket()), Arc::clone(&zk.hub));
+    let connection = Arc::new(Connection::new(watcher, address, hub, identities, settings.answer_bytes_max));
+    if !zk.hub.enter(&connection, settings.connections_per_address_max) {
+        tracing::warn!(%address, max = settings.connections_per_address_max, "too many connections from one address");
+        return;
+    }
+    let _left = Leaves { zk: &zk, connection: &connection };
+    let Some(tls) = tls else { return serve(&zk, &connection, wire).await };
     let stream = match tokio::time::timeout(HELLO_TIMEOUT, tls.accept(wire)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::info!(%address, %error, "no TLS with a client of ZooKeeper"),
@@ -70,26 +80,17 @@ async fn welcome(zk: Arc<Zk>, wire: BoxWire, address: SocketAddr, tls: Option<Tl
     };
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     if let Some(own) = certificate.and_then(tls::identity) {
-        identities.extend(zk.service.authority.of_certificate(own));
+        connection.add_identities(zk.service.authority.of_certificate(own));
     }
     // Boxed: most connections are without, and need not be as large.
-    Box::pin(serve(zk, Box::new(stream), address, identities)).await;
+    Box::pin(serve(&zk, &connection, Box::new(stream))).await;
 }
 
-async fn serve(zk: Arc<Zk>, wire: BoxWire, address: SocketAddr, identities: Vec<Identity>) {
-    let watcher = Watcher(zk.next_ticket());
-    let settings = &zk.service.config.zookeeper;
-    let hub = Arc::clone(&zk.hub);
-    let connection = Arc::new(Connection::new(watcher, address, hub, identities, settings.answer_bytes_max));
-    if !zk.hub.enter(&connection, settings.connections_per_address_max) {
-        tracing::warn!(%address, max = settings.connections_per_address_max, "too many connections from one address");
-        return;
-    }
-    let left = Leaves { zk: &zk, connection: &connection };
+async fn serve(zk: &Arc<Zk>, connection: &Arc<Connection>, wire: BoxWire) {
     let (reader, writer) = tokio::io::split(wire);
     let mut talk = Talk {
-        zk: &zk,
-        connection: &connection,
+        zk,
+        connection,
         reader,
         writer,
         buffer: BytesMut::new(),
@@ -97,9 +98,8 @@ async fn serve(zk: Arc<Zk>, wire: BoxWire, address: SocketAddr, identities: Vec<
         held: None,
     };
     if let Err(error) = talk.run().await {
-        tracing::debug!(%address, %error, "a client's connection ended");
+        tracing::debug!(address = %connection.address(), %error, "a client's connection ended");
     }
-    drop(left);
 }
 
 /// Addresses of version 4 as such, also where they come through a socket of
@@ -181,7 +181,7 @@ impl Talk<'_> {
             if words::word(&self.buffer).is_some() {
                 return Ok(Some(self.buffer.split().freeze()));
             }
-            if let Some(packet) = self.packet()? {
+            if let Some(packet) = frame::take(&mut self.buffer, HELLO_BYTES_MAX).map_err(bad)? {
                 return Ok(Some(packet));
             }
             if self.reader.read_buf(&mut self.buffer).await? == 0 {
@@ -341,7 +341,10 @@ fn take(zk: &Arc<Zk>, connection: &Arc<Connection>, mut packet: Bytes) -> io::Re
             connection.expect(waiting, || zk.syncs.add(connection));
         }
         Ok(request) => match writes::work(|| connection.actor(), request) {
-            Work::Write(_, Shape::CloseSession) if connection.is_read_only() => connection.close(),
+            Work::Write(_, Shape::CloseSession) if connection.is_read_only() => {
+                answer(zk, connection, xid, Ok(Body::Nothing));
+                connection.close();
+            }
             Work::Write(..) if connection.is_read_only() => {
                 answer(zk, connection, xid, Err(ErrorCode::NotReadOnly));
             }

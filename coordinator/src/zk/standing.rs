@@ -40,6 +40,10 @@ pub(crate) async fn run(zk: Arc<Zk>) {
         }
         let cut_off = now - heard_at > PATIENCE;
         if zk.standing.cut_off.swap(cut_off, Ordering::AcqRel) == cut_off {
+            if cut_off {
+                // Nobody else keeps the time of sessions now.
+                zk.hub.connections().iter().filter(|c| c.is_forsaken()).for_each(|c| c.close());
+            }
             continue;
         }
         let connections = zk.hub.len();

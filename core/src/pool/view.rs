@@ -141,7 +141,7 @@ impl PoolView {
         let mut view = Self {
             name: name.to_owned(),
             spec: spec_of(spec_node)?,
-            spec_version: spec_node.version,
+            spec_version: spec_node.stamps.version,
             members: BTreeMap::new(),
             items: OrdMap::new(),
             rows: OrdMap::new(),
@@ -150,8 +150,8 @@ impl PoolView {
             changed: state.zxid(),
             table: TableIndex::default(),
         };
-        let version = tree.children(&buckets).map(|(_, n)| n.mzxid).max().unwrap_or(0);
-        let removed = tree.get(&buckets).map_or(0, |node| node.pzxid);
+        let version = tree.children(&buckets).map(|(_, n)| n.stamps.mzxid).max().unwrap_or(0);
+        let removed = tree.get(&buckets).map_or(0, |node| node.stamps.pzxid);
         view.table = TableIndex::starting_at(version.max(removed));
         for (path, node) in tree.children(&format!("{path}/members")) {
             view.put_member(path.name(), Some(node));
@@ -160,7 +160,7 @@ impl PoolView {
             view.put_item(path.name(), Some(node));
         }
         for (path, node) in tree.children(&buckets) {
-            view.put_row(Bucket::new(path.name()), Some(node), node.mzxid);
+            view.put_row(Bucket::new(path.name()), Some(node), node.stamps.mzxid);
         }
         view.put_plan(tree.get(&layout::plan(name)));
         Some(view)
@@ -172,14 +172,14 @@ impl PoolView {
             Place::Spec => {
                 if let Some((node, spec)) = node.and_then(|n| Some((n, spec_of(n)?))) {
                     self.spec = spec;
-                    self.spec_version = node.version;
+                    self.spec_version = node.stamps.version;
                 }
             }
             Place::Member(name) => self.put_member(name, node),
             Place::Item(name) => self.put_item(name, node),
             Place::Row(bucket) => self.put_row(bucket.clone(), node, event.zxid),
             Place::Plan => self.put_plan(node),
-            Place::Buckets => self.table.advance(node.map_or(0, |n| n.pzxid)),
+            Place::Buckets => self.table.advance(node.map_or(0, |n| n.stamps.pzxid)),
             Place::Checkpoint(_) | Place::Other => {}
         }
     }
@@ -187,8 +187,12 @@ impl PoolView {
     fn put_member(&mut self, name: &str, node: Option<&Node>) {
         match node.and_then(|n| Some((n, from_json(n.bytes()).ok()?))) {
             Some((node, member)) => {
-                let entry =
-                    MemberEntry { member, joined: node.czxid, version: node.version, session: node.owner() };
+                let entry = MemberEntry {
+                    member,
+                    joined: node.stamps.czxid,
+                    version: node.stamps.version,
+                    session: node.owner(),
+                };
                 self.members.insert(name.to_owned(), entry);
             }
             None => drop(self.members.remove(name)),
@@ -205,11 +209,11 @@ impl PoolView {
     fn put_row(&mut self, bucket: Bucket, node: Option<&Node>, zxid: Zxid) {
         match node {
             Some(node) => {
-                self.table.row_changed(&bucket, node.mzxid);
+                self.table.row_changed(&bucket, node.stamps.mzxid);
                 // Only the controller writes rows. One that does not decode is
                 // owned by nobody that could be named, so it is granted anew.
                 let row = from_json(node.bytes()).unwrap_or_default();
-                let entry = RowEntry { row, fence: node.mzxid, version: node.version };
+                let entry = RowEntry { row, fence: node.stamps.mzxid, version: node.stamps.version };
                 self.rows.insert(bucket, entry);
             }
             None => {
@@ -220,7 +224,7 @@ impl PoolView {
     }
 
     fn put_plan(&mut self, node: Option<&Node>) {
-        self.plan_version = node.map(|n| n.version);
+        self.plan_version = node.map(|n| n.stamps.version);
         self.plan = Arc::new(node.and_then(|n| from_json(n.bytes()).ok()).unwrap_or_default());
     }
 

@@ -30,13 +30,15 @@ pub fn check(state: &State) -> Vec<String> {
                 faults.push(format!("ephemeral node {path} has children"));
             }
         }
-        for (name, zxid) in [("czxid", node.czxid), ("mzxid", node.mzxid), ("pzxid", node.pzxid)] {
-            if zxid > state.zxid() || zxid < node.czxid {
+        for (name, zxid) in
+            [("czxid", node.stamps.czxid), ("mzxid", node.stamps.mzxid), ("pzxid", node.stamps.pzxid)]
+        {
+            if zxid > state.zxid() || zxid < node.stamps.czxid {
                 faults.push(format!("{path}: {name} {zxid} is out of order"));
             }
         }
         // Among themselves they may be out of order where another cluster's clocks were.
-        if node.mtime_ms > state.time_ms() || node.ctime_ms > state.time_ms() {
+        if node.stamps.mtime_ms > state.time_ms() || node.stamps.ctime_ms > state.time_ms() {
             faults.push(format!("{path}: times are out of order"));
         }
         if node.kind.is_mortal() != state.mortal.contains(path) {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::acl::{Acl, AclEntry};
 use super::command::{Refusal, Reply};
-use super::node::{Node, NodeKind};
+use super::node::{Node, NodeKind, Stamps};
 use super::ops::no_node;
 use super::session::{Password, Session, SessionId};
 use super::tree::Tree;
@@ -62,22 +62,8 @@ pub struct ImportedNode {
     pub kind: NodeKind,
     /// Who may do what with it; everybody everything, if `None`.
     pub acl: Option<Vec<AclEntry>>,
-    /// The write that created it.
-    pub czxid: Zxid,
-    /// The last change of its data.
-    pub mzxid: Zxid,
-    /// The last creation or removal of a child.
-    pub pzxid: Zxid,
-    /// Creation, in milliseconds since 1970.
-    pub ctime_ms: u64,
-    /// Last change of the data, in milliseconds since 1970.
-    pub mtime_ms: u64,
-    /// Changes of the data.
-    pub version: i32,
-    /// Changes of the access control list.
-    pub aversion: i32,
-    /// Creations of children.
-    pub child_creations: i32,
+    /// Its changes.
+    pub stamps: Stamps,
 }
 
 impl State {
@@ -145,18 +131,14 @@ impl State {
         if before.is_some() && !is_permanent {
             return Err(Refusal::NodeExists { path: path.to_string() });
         }
+        let mut stamps = imported.stamps;
+        stamps.mzxid = stamps.mzxid.max(stamps.czxid);
+        stamps.pzxid = stamps.pzxid.max(stamps.czxid);
         let node = Node {
             data: imported.data.clone(),
             kind: imported.kind,
             acl: imported.acl.clone().map_or_else(Acl::open, Acl::new),
-            czxid: imported.czxid,
-            mzxid: imported.mzxid.max(imported.czxid),
-            pzxid: imported.pzxid.max(imported.czxid),
-            ctime_ms: imported.ctime_ms,
-            mtime_ms: imported.mtime_ms,
-            version: imported.version,
-            aversion: imported.aversion,
-            child_creations: imported.child_creations,
+            stamps,
             child_count: before.map_or(0, |node| node.child_count),
             content: 0,
         }
@@ -165,8 +147,8 @@ impl State {
             let counted = self.tree.update(&parent, |node| node.child_count += 1);
             counted.ok_or_else(|| no_node(parent.as_str()))?;
         }
-        self.zxid = self.zxid.max(node.mzxid).max(node.pzxid);
-        self.time_ms = self.time_ms.max(node.ctime_ms).max(node.mtime_ms);
+        self.zxid = self.zxid.max(stamps.mzxid).max(stamps.pzxid);
+        self.time_ms = self.time_ms.max(stamps.ctime_ms).max(stamps.mtime_ms);
         if let NodeKind::Ephemeral(session) = node.kind {
             self.own(session, &path);
         }

@@ -28,7 +28,7 @@ pub use command::{
     Actor, Applied, Command, CreateMode, Event, EventKind, Faces, Op, OpReply, Refusal, Reply, Standing,
 };
 pub use import::{Import, ImportedNode, ImportedSession};
-pub use node::{Node, NodeKind, Stat, TTL_MS_MAX};
+pub use node::{Node, NodeKind, Stamps, Stat, TTL_MS_MAX};
 pub use session::{HexError, Password, Session, SessionId};
 pub use tree::Tree;
 
@@ -106,7 +106,7 @@ impl State {
         if path.as_str() == CONFIG {
             node.set_acl(Acl::for_anyone(perms::READ));
             // As ZooKeeper's `DataTree.addConfigNode` leaves it.
-            node.aversion = -1;
+            node.stamps.aversion = -1;
         }
         self.tree.replace(&path, Some(Arc::new(node)));
         if let Some(parent) = path.parent() {

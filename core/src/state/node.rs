@@ -60,15 +60,9 @@ impl NodeKind {
     }
 }
 
-/// A node: its data, its kind, and what its Stat is made of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
-    /// The node's data. ZooKeeper tells none from empty.
-    pub data: Option<Bytes>,
-    /// How long it lives.
-    pub kind: NodeKind,
-    /// Who may do what with it.
-    pub acl: Acl,
+/// When a node was changed, and how often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamps {
     /// zxid of the write that created it.
     pub czxid: Zxid,
     /// zxid of the last change of its data.
@@ -85,6 +79,36 @@ pub struct Node {
     pub aversion: i32,
     /// How many children have been created. Sequential names count on it.
     pub child_creations: i32,
+}
+
+impl Stamps {
+    /// Those of a node that is created at (`zxid`, `time_ms`).
+    #[must_use]
+    pub fn new(zxid: Zxid, time_ms: u64) -> Self {
+        Self {
+            czxid: zxid,
+            mzxid: zxid,
+            pzxid: zxid,
+            ctime_ms: time_ms,
+            mtime_ms: time_ms,
+            version: 0,
+            aversion: 0,
+            child_creations: 0,
+        }
+    }
+}
+
+/// A node: its data, its kind, and what its Stat is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// The node's data. ZooKeeper tells none from empty.
+    pub data: Option<Bytes>,
+    /// How long it lives.
+    pub kind: NodeKind,
+    /// Who may do what with it.
+    pub acl: Acl,
+    /// Its changes.
+    pub stamps: Stamps,
     /// How many children there are now.
     pub child_count: u32,
     /// The hash of its data and list, so that a change of its counts does not cost what
@@ -123,22 +147,7 @@ impl Node {
     /// A new node with no children, created at (`zxid`, `time_ms`).
     #[must_use]
     pub fn new(data: Option<Bytes>, kind: NodeKind, acl: Acl, zxid: Zxid, time_ms: u64) -> Self {
-        Self {
-            data,
-            kind,
-            acl,
-            czxid: zxid,
-            mzxid: zxid,
-            pzxid: zxid,
-            ctime_ms: time_ms,
-            mtime_ms: time_ms,
-            version: 0,
-            aversion: 0,
-            child_creations: 0,
-            child_count: 0,
-            content: 0,
-        }
-        .sealed()
+        Self { data, kind, acl, stamps: Stamps::new(zxid, time_ms), child_count: 0, content: 0 }.sealed()
     }
 
     /// The node with the hash of its data and list as they are now.
@@ -188,8 +197,8 @@ impl Node {
     #[must_use]
     pub fn is_due(&self, time_ms: u64) -> bool {
         match self.kind {
-            NodeKind::Container => self.child_creations > 0,
-            NodeKind::Ttl(ttl_ms) => time_ms.saturating_sub(self.mtime_ms) > ttl_ms,
+            NodeKind::Container => self.stamps.child_creations > 0,
+            NodeKind::Ttl(ttl_ms) => time_ms.saturating_sub(self.stamps.mtime_ms) > ttl_ms,
             NodeKind::Persistent | NodeKind::Ephemeral(_) => false,
         }
     }
@@ -205,14 +214,14 @@ impl Node {
     #[must_use]
     pub fn stat(&self) -> Stat {
         Stat {
-            czxid: self.czxid,
-            mzxid: self.mzxid,
-            pzxid: self.pzxid,
-            ctime_ms: self.ctime_ms,
-            mtime_ms: self.mtime_ms,
-            version: self.version,
-            cversion: self.child_creations.wrapping_mul(2).wrapping_sub_unsigned(self.child_count),
-            aversion: self.aversion,
+            czxid: self.stamps.czxid,
+            mzxid: self.stamps.mzxid,
+            pzxid: self.stamps.pzxid,
+            ctime_ms: self.stamps.ctime_ms,
+            mtime_ms: self.stamps.mtime_ms,
+            version: self.stamps.version,
+            cversion: self.stamps.child_creations.wrapping_mul(2).wrapping_sub_unsigned(self.child_count),
+            aversion: self.stamps.aversion,
             // ZooKeeper, too, does not show containers and times to live
             // (`DataNode.getClientEphemeralOwner`).
             ephemeral_owner: self.owner().map_or(0, |session| session.0),
@@ -228,14 +237,14 @@ impl Node {
         hash.update(path.as_bytes());
         hash.update(&[0]);
         for number in [
-            self.czxid,
-            self.mzxid,
-            self.pzxid,
-            self.ctime_ms,
-            self.mtime_ms,
-            u64::from(self.version.cast_unsigned()),
-            u64::from(self.aversion.cast_unsigned()),
-            u64::from(self.child_creations.cast_unsigned()),
+            self.stamps.czxid,
+            self.stamps.mzxid,
+            self.stamps.pzxid,
+            self.stamps.ctime_ms,
+            self.stamps.mtime_ms,
+            u64::from(self.stamps.version.cast_unsigned()),
+            u64::from(self.stamps.aversion.cast_unsigned()),
+            u64::from(self.stamps.child_creations.cast_unsigned()),
             u64::from(self.child_count),
             self.kind.ephemeral_owner(),
             self.content,

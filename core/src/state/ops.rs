@@ -93,7 +93,7 @@ impl<'a> Change<'a> {
             let zxid = self.zxid;
             self.update(&parent, |node| {
                 node.child_count -= 1;
-                node.pzxid = zxid;
+                node.stamps.pzxid = zxid;
             });
             self.children_event(parent);
         }
@@ -112,7 +112,8 @@ impl<'a> Change<'a> {
         let acl = self.meant(path, acl)?;
         let parent_node = self.state.tree.get(parent).ok_or_else(|| no_node(parent))?;
         self.allowed(parent, parent_node, perms::CREATE)?;
-        let number = mode.is_sequential().then(|| format!("{path}{:010}", parent_node.child_creations));
+        let number =
+            mode.is_sequential().then(|| format!("{path}{:010}", parent_node.stamps.child_creations));
         let path = NodePath::parse(number.as_deref().unwrap_or(path))
             .map_err(|cause| Refusal::BadPath { path: path.to_owned(), cause })?;
         if self.state.tree.get(path.as_str()).is_some() {
@@ -127,7 +128,7 @@ impl<'a> Change<'a> {
         let acl = if acl == parent_node.acl { parent_node.acl.clone() } else { acl };
         let mut node = Node::new(data.cloned(), kind, acl.clone(), self.zxid, self.time_ms);
         if guard::is_row(path.as_str()) {
-            node.version = first_version(self.zxid);
+            node.stamps.version = first_version(self.zxid);
         }
         let stat = node.stat();
         self.replace(&path, Some(Arc::new(node)));
@@ -135,8 +136,8 @@ impl<'a> Change<'a> {
         let zxid = self.zxid;
         self.update(&parent, |node| {
             node.child_count += 1;
-            node.child_creations = node.child_creations.wrapping_add(1);
-            node.pzxid = zxid;
+            node.stamps.child_creations = node.stamps.child_creations.wrapping_add(1);
+            node.stamps.pzxid = zxid;
         });
         if let NodeKind::Ephemeral(session) = kind {
             self.state.own(session, &path);
@@ -180,7 +181,7 @@ impl<'a> Change<'a> {
         let parent_node = self.state.tree.get(parent).ok_or_else(|| no_node(parent))?;
         self.allowed(parent, parent_node, perms::DELETE)?;
         let node = self.state.tree.get(path).ok_or_else(|| no_node(path))?;
-        check_version(path, node.version, version)?;
+        check_version(path, node.stamps.version, version)?;
         self.remove_empty(path)
     }
 
@@ -212,14 +213,14 @@ impl<'a> Change<'a> {
         self.allowed(path.as_str(), node, perms::WRITE)?;
         let bytes = signed_len(data) - signed_len(node.data.as_ref());
         self.check_quota(path, 0, bytes)?;
-        check_version(path.as_str(), node.version, version)?;
+        check_version(path.as_str(), node.stamps.version, version)?;
         let (path, acl) = (path.clone(), node.acl.clone());
         let (zxid, time_ms) = (self.zxid, self.time_ms);
         let stat = self.update(&path, |node| {
             node.set_data(data.cloned());
-            node.version = next_version(node.version);
-            node.mzxid = zxid;
-            node.mtime_ms = time_ms;
+            node.stamps.version = next_version(node.stamps.version);
+            node.stamps.mzxid = zxid;
+            node.stamps.mtime_ms = time_ms;
         });
         let stat = stat.ok_or_else(|| no_node(path.as_str()))?;
         self.count_quota(&path, 0, bytes);
@@ -232,11 +233,11 @@ impl<'a> Change<'a> {
         let acl = self.meant(path, Some(acl))?;
         let (path, node) = self.existing(path)?;
         self.allowed(path.as_str(), node, perms::ADMIN)?;
-        check_version(path.as_str(), node.aversion, version)?;
+        check_version(path.as_str(), node.stamps.aversion, version)?;
         let path = path.clone();
         let stat = self.update(&path, |node| {
             node.set_acl(acl);
-            node.aversion = next_version(node.aversion);
+            node.stamps.aversion = next_version(node.stamps.aversion);
         });
         let stat = stat.ok_or_else(|| no_node(path.as_str()))?;
         Ok(OpReply::Set { stat })
@@ -245,15 +246,15 @@ impl<'a> Change<'a> {
     fn check(&self, path: &str, version: Option<i32>) -> Result<OpReply, Refusal> {
         let (path, node) = self.existing(path)?;
         self.allowed(path.as_str(), node, perms::READ)?;
-        check_version(path.as_str(), node.version, version)?;
+        check_version(path.as_str(), node.stamps.version, version)?;
         Ok(OpReply::Checked { stat: node.stat() })
     }
 
     fn check_fence(&self, path: &str, fence: Zxid) -> Result<OpReply, Refusal> {
         match self.state.tree.get(path) {
-            Some(node) if node.mzxid == fence => Ok(OpReply::Checked { stat: node.stat() }),
+            Some(node) if node.stamps.mzxid == fence => Ok(OpReply::Checked { stat: node.stat() }),
             other => {
-                let current = other.map_or(0, |node| node.mzxid);
+                let current = other.map_or(0, |node| node.stamps.mzxid);
                 Err(Refusal::StaleFence { path: path.to_owned(), given: fence, current })
             }
         }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::acl::{Acl, AclEntry};
 use super::check::check;
-use super::node::{Node, NodeKind};
+use super::node::{Node, NodeKind, Stamps};
 use super::session::{Password, Session, SessionId};
 use super::{Faces, State, Submitted};
 use crate::Zxid;
@@ -74,14 +74,7 @@ struct NodeRecord<'a> {
     kind: NodeKind,
     /// None for the open list.
     acl: Option<Vec<AclEntry>>,
-    czxid: Zxid,
-    mzxid: Zxid,
-    pzxid: Zxid,
-    ctime_ms: u64,
-    mtime_ms: u64,
-    version: i32,
-    aversion: i32,
-    child_creations: i32,
+    stamps: Stamps,
     child_count: u32,
 }
 
@@ -129,14 +122,7 @@ fn records(state: &State) -> impl Iterator<Item = Record<'_>> {
             data: node.data.as_deref(),
             kind: node.kind,
             acl: (!node.acl.is_open()).then(|| node.acl.entries()),
-            czxid: node.czxid,
-            mzxid: node.mzxid,
-            pzxid: node.pzxid,
-            ctime_ms: node.ctime_ms,
-            mtime_ms: node.mtime_ms,
-            version: node.version,
-            aversion: node.aversion,
-            child_creations: node.child_creations,
+            stamps: node.stamps,
             child_count: node.child_count,
         })
     });
@@ -276,14 +262,7 @@ impl Decoder {
             data: record.data.map(Bytes::copy_from_slice),
             kind: record.kind,
             acl,
-            czxid: record.czxid,
-            mzxid: record.mzxid,
-            pzxid: record.pzxid,
-            ctime_ms: record.ctime_ms,
-            mtime_ms: record.mtime_ms,
-            version: record.version,
-            aversion: record.aversion,
-            child_creations: record.child_creations,
+            stamps: record.stamps,
             child_count: record.child_count,
             content: 0,
         }

@@ -153,7 +153,7 @@ impl OpIntent {
         let data = Bytes::from(vec![self.data; usize::from(self.data % 4)]);
         let path = self.path(state);
         let node = state.tree().get(&path);
-        let version = node.map_or(0, |node| node.version) + i32::from(self.blind);
+        let version = node.map_or(0, |node| node.stamps.version) + i32::from(self.blind);
         let version = self.guarded.then_some(version);
         match self.verb {
             Verb::Create(mode) => Op::create(path, data, mode),
@@ -161,7 +161,7 @@ impl OpIntent {
             Verb::Set => Op::set(path, data, version),
             Verb::Check => Op::Check { path, version },
             Verb::CheckFence => {
-                let fence = node.map_or(1, |node| node.mzxid) + u64::from(self.blind);
+                let fence = node.map_or(1, |node| node.stamps.mzxid) + u64::from(self.blind);
                 Op::CheckFence { path, fence }
             }
         }

@@ -113,8 +113,8 @@ proptest! {
                 // A parent that was made anew counts anew. One that is gone again
                 // by the end of its multi cannot be told from that.
                 let Some(parent) = entry.after.tree().get(parent.unwrap()) else { continue };
-                let parent_made_within = entry.multi().is_some() && parent.czxid == entry.after.zxid();
-                prop_assert!(parent_made_within || given.insert((parent.czxid, path.clone())), "{} again", path);
+                let parent_made_within = entry.multi().is_some() && parent.stamps.czxid == entry.after.zxid();
+                prop_assert!(parent_made_within || given.insert((parent.stamps.czxid, path.clone())), "{} again", path);
             }
         }
     }
@@ -136,7 +136,7 @@ proptest! {
                 }
             }
             let tree = entry.after.tree().iter();
-            prop_assert_eq!(tree.map(|(p, n)| (p.to_string(), n.mzxid)).collect::<BTreeMap<_, _>>(), known.clone());
+            prop_assert_eq!(tree.map(|(p, n)| (p.to_string(), n.stamps.mzxid)).collect::<BTreeMap<_, _>>(), known.clone());
         }
     }
 }
@@ -155,8 +155,8 @@ fn content(state: &State) -> BTreeMap<String, Content> {
     let of = |node: &rota_core::state::Node| Content {
         data: node.bytes().to_vec(),
         owner: node.owner(),
-        version: node.version,
-        child_creations: node.child_creations,
+        version: node.stamps.version,
+        child_creations: node.stamps.child_creations,
         children: node.child_count,
     };
     state.tree().iter().map(|(path, node)| (path.to_string(), of(node))).collect()

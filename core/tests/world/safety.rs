@@ -25,9 +25,9 @@ pub fn assert_rows_pass_on_safely(before: &State, after: &State, by: By) {
 /// fences: also when the row is removed and made anew.
 pub fn assert_fences_grow(state: &State, last: &mut BTreeMap<String, Zxid>) {
     for (_, path, node) in rows(state) {
-        let before = last.insert(path.to_owned(), node.mzxid).unwrap_or(0);
-        assert!(node.mzxid >= before, "{path}: fence {} after {before}", node.mzxid);
-        assert!(node.mzxid == before || node.mzxid == state.zxid());
+        let before = last.insert(path.to_owned(), node.stamps.mzxid).unwrap_or(0);
+        assert!(node.stamps.mzxid >= before, "{path}: fence {} after {before}", node.stamps.mzxid);
+        assert!(node.stamps.mzxid == before || node.stamps.mzxid == state.zxid());
     }
 }
 
@@ -60,5 +60,5 @@ fn owner(node: &Node) -> Option<Owner> {
 
 fn is_member(state: &State, pool: &str, owner: &Owner) -> bool {
     let node = state.tree().get(&layout::member(pool, &owner.member));
-    node.is_some_and(|node| node.czxid == owner.joined)
+    node.is_some_and(|node| node.stamps.czxid == owner.joined)
 }

@@ -1,7 +1,7 @@
 //! Filling an empty cluster over HTTP.
 
 use bytes::Bytes;
-use rota_core::state::{Import, ImportedNode, ImportedSession, NodeKind, Password, SessionId};
+use rota_core::state::{Import, ImportedNode, ImportedSession, NodeKind, Password, SessionId, Stamps};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -55,22 +55,11 @@ pub struct ImportNode {
     /// Its access control list; left out for the open one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acl: Option<Vec<AclBody>>,
-    /// As in its Stat.
-    pub czxid: u64,
-    /// As in its Stat.
-    pub mzxid: u64,
-    /// As in its Stat.
-    pub pzxid: u64,
-    /// As in its Stat.
-    pub ctime_ms: u64,
-    /// As in its Stat.
-    pub mtime_ms: u64,
-    /// As in its Stat.
-    pub version: i32,
-    /// As in its Stat.
-    pub aversion: i32,
-    /// How many children were ever created.
-    pub child_creations: i32,
+    /// Its changes: `czxid`, `mzxid`, `pzxid`, `ctime_ms`, `mtime_ms`, `version` and
+    /// `aversion` as in its Stat, and `child_creations`: how many children were ever
+    /// created.
+    #[schema(value_type = Object)]
+    pub stamps: Stamps,
 }
 
 /// A part that means nothing.
@@ -122,13 +111,6 @@ fn node(node: ImportNode) -> Result<ImportedNode, ImportError> {
         data: data.map(Bytes::from),
         kind: NodeKind::of_ephemeral_owner(node.owner),
         acl: node.acl.map(|acl| acl.into_iter().map(Into::into).collect()),
-        czxid: node.czxid,
-        mzxid: node.mzxid,
-        pzxid: node.pzxid,
-        ctime_ms: node.ctime_ms,
-        mtime_ms: node.mtime_ms,
-        version: node.version,
-        aversion: node.aversion,
-        child_creations: node.child_creations,
+        stamps: node.stamps,
     })
 }

@@ -5,7 +5,7 @@
 //! `zookeeper.jute`.
 
 use bytes::{Buf, Bytes};
-use rota_core::state::AclEntry;
+use rota_core::state::{AclEntry, Stamps};
 
 use super::jute::{DecodeError, Record, records};
 
@@ -92,8 +92,37 @@ records! {
 pub struct Snapshot {
     /// The sessions.
     pub sessions: Vec<StoredSession>,
-    /// The nodes with their paths and lists; the root's path is "/".
-    pub nodes: Vec<(String, StoredNode, Vec<AclEntry>)>,
+    /// The nodes with their paths; the root's path is "/".
+    pub nodes: Vec<(String, Node)>,
+}
+
+/// A node of a server of ZooKeeper.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Its data.
+    pub data: Option<Bytes>,
+    /// Who may do what with it.
+    pub acl: Vec<AclEntry>,
+    /// The session that owns it, or what stands for another kind.
+    pub owner: u64,
+    /// Its changes.
+    pub stamps: Stamps,
+}
+
+impl StoredNode {
+    fn with(self, acl: Vec<AclEntry>) -> Node {
+        let stamps = Stamps {
+            czxid: self.czxid,
+            mzxid: self.mzxid,
+            pzxid: self.pzxid,
+            ctime_ms: self.ctime_ms,
+            mtime_ms: self.mtime_ms,
+            version: self.version,
+            aversion: self.aversion,
+            child_creations: self.child_creations,
+        };
+        Node { data: self.data, acl, owner: self.owner, stamps }
+    }
 }
 
 impl Snapshot {
@@ -123,7 +152,7 @@ impl Snapshot {
                 number => acls.get(&number).cloned().ok_or(DiskError::NoAcl(number))?,
             };
             let path = if path.is_empty() { "/".to_owned() } else { path };
-            nodes.push((path, node, acl));
+            nodes.push((path, node.with(acl)));
         }
         let checked = whole.len() - from.len();
         // What may follow the checksum, a digest of the tree, is not needed.

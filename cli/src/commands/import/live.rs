@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::{Bytes, BytesMut};
-use rota_core::state::{Acl, Stat};
+use rota_core::state::{Acl, Stamps, Stat};
 use rota_protocol::zk::jute::Record;
 use rota_protocol::zk::{
     Auth, Body, ConnectRequest, ConnectResponse, ErrorCode, OpCode, PathWatch, ReplyHeader, Request,
@@ -13,7 +13,9 @@ use rota_protocol::zk::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::stored::{Held, Node};
+use rota_protocol::zk::disk::Node;
+
+use super::stored::Held;
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// What helps against what is hidden.
@@ -68,10 +70,7 @@ fn data(path: &str) -> Request {
 
 fn node(data: Option<Bytes>, acl: Vec<rota_core::state::AclEntry>, stat: &Stat) -> Node {
     let children = i32::try_from(stat.num_children).unwrap_or(i32::MAX);
-    Node {
-        data,
-        acl,
-        owner: 0,
+    let stamps = Stamps {
         czxid: stat.czxid,
         mzxid: stat.mzxid,
         pzxid: stat.pzxid,
@@ -81,7 +80,8 @@ fn node(data: Option<Bytes>, acl: Vec<rota_core::state::AclEntry>, stat: &Stat) 
         aversion: stat.aversion,
         // cversion = 2 * creations - children
         child_creations: stat.cversion.saturating_add(children) / 2,
-    }
+    };
+    Node { data, acl, owner: 0, stamps }
 }
 
 struct Client {

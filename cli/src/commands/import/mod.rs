@@ -11,11 +11,12 @@ use http::Method;
 use rota_client::Repeat;
 use rota_core::state::{Acl, AclEntry};
 use rota_protocol::http::{AclBody, ImportNode, ImportPart, ImportSession};
+use rota_protocol::zk::disk::Node;
 use serde_json::Value;
 
 use crate::operator::Operator;
 use crate::output::say;
-use stored::{Held, Node};
+use stored::Held;
 
 /// Bytes of data in one part.
 const PART_BYTES_MAX: usize = 512 * 1024;
@@ -108,14 +109,7 @@ fn import(path: String, node: Node) -> ImportNode {
         data: node.data.map(|data| data.iter().map(|byte| format!("{byte:02x}")).collect()),
         owner: node.owner,
         acl: (!is_open).then(|| node.acl.into_iter().map(acl).collect()),
-        czxid: node.czxid,
-        mzxid: node.mzxid,
-        pzxid: node.pzxid,
-        ctime_ms: node.ctime_ms,
-        mtime_ms: node.mtime_ms,
-        version: node.version,
-        aversion: node.aversion,
-        child_creations: node.child_creations,
+        stamps: node.stamps,
     }
 }
 

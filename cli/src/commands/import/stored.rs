@@ -6,25 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use bytes::Bytes;
-use rota_core::state::AclEntry;
-use rota_protocol::zk::disk::{Snapshot, Txn, TxnHeader, read_log};
-
-/// A node, whose children are not counted.
-#[derive(Debug, Clone)]
-pub(super) struct Node {
-    pub(super) data: Option<Bytes>,
-    pub(super) acl: Vec<AclEntry>,
-    pub(super) owner: u64,
-    pub(super) czxid: u64,
-    pub(super) mzxid: u64,
-    pub(super) pzxid: u64,
-    pub(super) ctime_ms: u64,
-    pub(super) mtime_ms: u64,
-    pub(super) version: i32,
-    pub(super) aversion: i32,
-    pub(super) child_creations: i32,
-}
+use rota_core::state::Stamps;
+use rota_protocol::zk::disk::{Node, Snapshot, Txn, TxnHeader, read_log};
 
 /// All that was held.
 #[derive(Debug, Default)]
@@ -56,22 +39,7 @@ pub(super) fn read(snapshots: &Path, logs: &Path) -> anyhow::Result<Held> {
     for session in snapshot.sessions {
         held.sessions.insert(session.session, session.timeout_ms);
     }
-    for (path, node, acl) in snapshot.nodes {
-        let node = Node {
-            data: node.data,
-            acl,
-            owner: node.owner,
-            czxid: node.czxid,
-            mzxid: node.mzxid,
-            pzxid: node.pzxid,
-            ctime_ms: node.ctime_ms,
-            mtime_ms: node.mtime_ms,
-            version: node.version,
-            aversion: node.aversion,
-            child_creations: node.child_creations,
-        };
-        held.nodes.insert(path, node);
-    }
+    held.nodes.extend(snapshot.nodes);
     for (_, path) in files(logs, "log.")? {
         let name = path.display();
         let bytes = fs::read(&path).with_context(|| format!("cannot read {name}"))?;
@@ -110,39 +78,28 @@ impl Held {
         match txn {
             Txn::Create { path, data, acl, owner, parent_creations } => {
                 if let Some(parent) = self.nodes.get_mut(parent(&path))
-                    && parent_creations > parent.child_creations
+                    && parent_creations > parent.stamps.child_creations
                 {
-                    parent.child_creations = parent_creations;
-                    parent.pzxid = header.zxid;
+                    parent.stamps.child_creations = parent_creations;
+                    parent.stamps.pzxid = header.zxid;
                 }
                 let owner = owner.unwrap_or(header.session);
-                self.nodes.entry(path).or_insert(Node {
-                    data,
-                    acl,
-                    owner,
-                    czxid: header.zxid,
-                    mzxid: header.zxid,
-                    pzxid: header.zxid,
-                    ctime_ms: header.time_ms,
-                    mtime_ms: header.time_ms,
-                    version: 0,
-                    aversion: 0,
-                    child_creations: 0,
-                });
+                let stamps = Stamps::new(header.zxid, header.time_ms);
+                self.nodes.entry(path).or_insert(Node { data, acl, owner, stamps });
             }
             Txn::Delete { path } => self.delete(&path, header.zxid),
             Txn::SetData { path, data, version } => {
                 if let Some(node) = self.nodes.get_mut(&path) {
                     node.data = data;
-                    node.version = version;
-                    node.mzxid = header.zxid;
-                    node.mtime_ms = header.time_ms;
+                    node.stamps.version = version;
+                    node.stamps.mzxid = header.zxid;
+                    node.stamps.mtime_ms = header.time_ms;
                 }
             }
             Txn::SetAcl { path, acl, version } => {
                 if let Some(node) = self.nodes.get_mut(&path) {
                     node.acl = acl;
-                    node.aversion = version;
+                    node.stamps.aversion = version;
                 }
             }
             Txn::OpenSession { timeout_ms } => {
@@ -162,7 +119,7 @@ impl Held {
     fn delete(&mut self, path: &str, zxid: u64) {
         self.nodes.remove(path);
         if let Some(parent) = self.nodes.get_mut(parent(path)) {
-            parent.pzxid = parent.pzxid.max(zxid);
+            parent.stamps.pzxid = parent.stamps.pzxid.max(zxid);
         }
     }
 }

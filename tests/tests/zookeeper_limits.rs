@@ -1,0 +1,136 @@
+//! Clients of ZooKeeper's protocol that ask for too much, take too little, or leave in
+//! the middle: they are told or let go, and nobody else notices.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::ensure;
+use rota_protocol::zk::{ErrorCode, PathWatch, ReadOp, Request};
+use rota_tests::zk::{Raw, create, get, set};
+use rota_tests::{Cluster, Process, Settings, eventually, python};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Longer than everything takes that a test waits for.
+const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT_MS: i32 = 6_000;
+
+async fn connect(cluster: &Cluster, id: u64) -> Raw {
+    Raw::connect_patiently(&cluster.zookeeper(id), None, TIMEOUT_MS).await
+}
+
+/// What a request is answered with.
+async fn error(client: &mut Raw, request: Request) -> ErrorCode {
+    let xid = client.send(&request).await.unwrap();
+    let (header, _) = client.answer(xid).await.unwrap().expect("the connection lives");
+    ErrorCode::from_number(header.error).unwrap()
+}
+
+fn watch(path: String) -> Request {
+    Request::Exists(PathWatch { path, watch: true })
+}
+
+/// A number that `mntr` tells.
+async fn told(address: &str, name: &str) -> anyhow::Result<u64> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(b"mntr").await?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    Ok(line.ok_or_else(|| anyhow::anyhow!("no {name} in {text}"))?.trim().parse()?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_reader_that_pings_keeps_its_session() {
+    let settings = Settings { tls: true, ..Settings::default() };
+    let cluster = Cluster::start_with(3, settings).await;
+    connect(&cluster, 2).await;
+    let files = cluster.certificates().unwrap();
+    let with = [&files.authority, &files.client, &files.client_key].map(PathBuf::clone);
+    let secure = cluster.zookeeper_tls_all().split(',').nth(1).unwrap().to_owned();
+    for (name, address, with) in [("plain", cluster.zookeeper(2), &with[..0]), ("tls", secure, &with[..])] {
+        let mut command = python();
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/slow_reader.py"));
+        command.arg(&address).args(with);
+        let mut client = Process::spawn(command, &cluster.dir().join(format!("slow_reader_{name}.log")));
+        let status = client.ended(PATIENCE).await;
+        let said = client.said();
+        assert!(status.success() && said.matches("ok ").count() == 2, "{name}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_leave_with_reads_behind_a_write_watch_nothing() {
+    let cluster = Cluster::start(3).await;
+    let mut keeper = connect(&cluster, 2).await;
+    assert_eq!(error(&mut keeper, create("/n", "", 0)).await, ErrorCode::Ok);
+    assert_eq!(error(&mut keeper, watch("/n".to_owned())).await, ErrorCode::Ok);
+    for round in 0..40 {
+        let mut client = connect(&cluster, 2).await;
+        client.send(&set("/n", "x")).await.unwrap();
+        for node in 0..20 {
+            client.send(&watch(format!("/none-{round}-{node}"))).await.unwrap();
+        }
+        // It leaves without having taken any answer.
+    }
+    // One whose write is applied after it left would watch from then on: a later write
+    // of somebody's is applied after all of those.
+    assert_eq!(error(&mut keeper, create("/last", "", 0)).await, ErrorCode::Ok);
+    eventually("only the one that stayed watches", PATIENCE, async || {
+        let connections = told(&cluster.zookeeper(2), "zk_num_alive_connections").await?;
+        ensure!(connections == 2, "{connections} connections, the asking one among them");
+        let watches = told(&cluster.zookeeper(2), "zk_watch_count").await?;
+        // That of `/n` has been heard of the first of the writes.
+        ensure!(watches == 0, "{watches} watches");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_too_long_is_told_as_such() {
+    let cluster = Cluster::start(3).await;
+    let mut client = connect(&cluster, 1).await;
+    assert_eq!(error(&mut client, create("/n", &"x".repeat(1_000_000), 0)).await, ErrorCode::Ok);
+    let read = || ReadOp::GetData(PathWatch { path: "/n".to_owned(), watch: false });
+    let many = |count: usize| Request::MultiRead((0..count).map(|_| read()).collect());
+    assert_eq!(error(&mut client, many(16)).await, ErrorCode::Ok);
+    assert_eq!(error(&mut client, many(17)).await, ErrorCode::MarshallingError);
+    // A million parts of a node that is there once.
+    assert_eq!(error(&mut client, many(50_000)).await, ErrorCode::MarshallingError);
+    assert_eq!(error(&mut client, get("/n", false)).await, ErrorCode::Ok);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_say_who_it_is_gets_no_memory() {
+    let cluster = Cluster::start(3).await;
+    let mut wire = TcpStream::connect(cluster.zookeeper(1)).await.unwrap();
+    // The length alone shows that this is no handshake.
+    wire.write_all(&100_000u32.to_be_bytes()).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(5), wire.read_u8()).await;
+    ended.expect("closed at once, not when the time for a handshake is over").unwrap_err();
+    assert_eq!(error(&mut connect(&cluster, 1).await, get("/", false)).await, ErrorCode::Ok);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_of_one_address_have_a_bound() {
+    let flags = ["--zookeeper-connections-max", "2"].map(str::to_owned).to_vec();
+    let cluster = Cluster::start_with(3, Settings { flags, ..Settings::default() }).await;
+    let (first, _second) = (connect(&cluster, 1).await, connect(&cluster, 1).await);
+    Raw::connect(&cluster.zookeeper(1), None, TIMEOUT_MS, 0).await.unwrap_err();
+    drop(first);
+    connect(&cluster, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quotas_of_clients_do_not_bind_the_coordinator() {
+    let cluster = Cluster::start(3).await;
+    let mut client = connect(&cluster, 1).await;
+    for path in ["/zookeeper/quota/rota", "/zookeeper/quota/rota/zookeeper_limits"] {
+        let data =
+            if path.ends_with("limits") { "count=-1,bytes=-1=;byteHardLimit=1;countHardLimit=1" } else { "" };
+        assert_eq!(error(&mut client, create(path, data, 0)).await, ErrorCode::Ok, "{path}");
+    }
+    let made = cluster.operate(&["pool", "create", "mail", "--buckets", "4"]).await;
+    assert_eq!(made.code, Some(0), "{made:?}");
+}

@@ -1,23 +1,30 @@
 //! Benchmarks: numbers about the built binary, from outside. `ROTA_BIN` names it.
 
+mod compare;
+mod load;
 mod scheduler;
 mod sessions;
+mod systems;
 
 use clap::Parser;
 
 /// Measure Rota.
 #[derive(Debug, Parser)]
 enum Bench {
+    Compare(compare::Compare),
+    Load(load::Load),
     /// What sessions cost that are held by clients which only ping.
     Sessions(sessions::Sessions),
 }
 
 fn main() -> anyhow::Result<()> {
-    let bench = Bench::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        match bench {
-            Bench::Sessions(args) => sessions::run(&args).await,
-        }
-    })
+    match Bench::parse() {
+        Bench::Compare(args) => runtime()?.block_on(compare::run(&args)),
+        Bench::Load(args) => load::run(&args),
+        Bench::Sessions(args) => runtime()?.block_on(sessions::run(&args)),
+    }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }

@@ -180,19 +180,17 @@ async fn a_storm_of_reconnections_loses_no_session() {
     let mut servers = addresses(&cluster);
     // Everybody is connected to the leader.
     servers.swap(0, usize::try_from(leader - 1).unwrap());
-    let mut clients = Vec::new();
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut keepers = JoinSet::new();
+    let mut before = BTreeSet::new();
     for _ in 0..STORM {
         let mut client = Lasting::new(servers.clone(), 0, STORM_TIMEOUT_MS);
         client.ensure(Instant::now() + PATIENCE).await.unwrap();
-        clients.push(client);
-    }
-    let before: BTreeSet<u64> = clients.iter().filter_map(Lasting::session).collect();
-    assert_eq!(before.len(), STORM);
-    let stop = Arc::new(AtomicBool::new(false));
-    let mut keepers = JoinSet::new();
-    for client in clients {
+        before.extend(client.session());
+        // From now on: to open all of them may take longer than one may be silent.
         keepers.spawn(keep(client, Arc::clone(&stop)));
     }
+    assert_eq!(before.len(), STORM);
     cluster.kill9(leader);
     // A session that nobody keeps since then is over before this returns: so would be
     // every one that did not get through.

@@ -17,6 +17,9 @@ use super::nodes::bytes;
 use super::pools::{with_pool, with_pool_now};
 use crate::service::{Service, ServiceError};
 
+/// How often a bucket is looked at that changes between the look and the write.
+const LOOKS_MAX: u32 = 8;
+
 pub(super) fn router() -> OpenApiRouter<Shared> {
     OpenApiRouter::new().routes(routes!(read, write, delete))
 }
@@ -94,26 +97,30 @@ async fn delete(
     Names((pool, bucket)): Names<(String, String)>,
 ) -> ApiResult<StatusCode> {
     check_name(&bucket)?;
-    service.catch_up().await?;
-    let fence = with_pool(&service, &pool, |view| {
-        let entry = view.rows.get(&Bucket::new(&bucket));
-        match entry.and_then(|entry| entry.row.primary()).filter(|owner| view.is_living(owner)) {
-            Some(owner) => Err(owned(&pool, &bucket, &owner.member)),
-            None => Ok(entry.map(|entry| entry.fence)),
-        }
-    })?;
     let path = layout::checkpoint(&pool, &bucket);
-    let version = service.replica.read().state.tree().get(&path).map(|node| node.stamps.version);
-    // The bucket may get an owner meanwhile, and that one may write.
-    let guard = fence.map(|fence| Op::CheckFence { path: layout::row(&pool, &bucket), fence });
-    let ops = guard.into_iter().chain([Op::Delete { path, version }]).collect();
-    match service.multi(Actor::rota(None), ops).await {
-        outcome if refused_with(&outcome, |r| matches!(r, Refusal::NoNode { .. })) => {
-            Err(no_checkpoint(&pool, &bucket))
+    for _ in 0..LOOKS_MAX {
+        service.catch_up().await?;
+        let fence = with_pool(&service, &pool, |view| {
+            let entry = view.rows.get(&Bucket::new(&bucket));
+            match entry.and_then(|entry| entry.row.primary()).filter(|owner| view.is_living(owner)) {
+                Some(owner) => Err(owned(&pool, &bucket, &owner.member)),
+                None => Ok(entry.map(|entry| entry.fence)),
+            }
+        })?;
+        let version = service.replica.read().state.tree().get(&path).map(|node| node.stamps.version);
+        // The bucket may get an owner meanwhile, and that one may write.
+        let guard = fence.map(|fence| Op::CheckFence { path: layout::row(&pool, &bucket), fence });
+        let delete = Op::Delete { path: path.clone(), version };
+        match service.multi(Actor::rota(None), guard.into_iter().chain([delete]).collect()).await {
+            outcome if refused_with(&outcome, |r| matches!(r, Refusal::NoNode { .. })) => {
+                return Err(no_checkpoint(&pool, &bucket));
+            }
+            // The row or the checkpoint has changed or gone: look again.
+            outcome if refused_with(&outcome, |_| true) => {}
+            outcome => return outcome.map(|_| StatusCode::NO_CONTENT).map_err(ApiError::from),
         }
-        outcome if refused_with(&outcome, |_| true) => Err(owned(&pool, &bucket, "somebody")),
-        outcome => outcome.map(|_| StatusCode::NO_CONTENT).map_err(ApiError::from),
     }
+    Err(owned(&pool, &bucket, "somebody"))
 }
 
 fn owned(pool: &str, bucket: &str, member: &str) -> ApiError {

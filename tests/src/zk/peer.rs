@@ -16,6 +16,27 @@ use crate::process::Process;
 /// A JVM starts in seconds, on a busy machine.
 const START: Duration = Duration::from_secs(60);
 
+/// What servers are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tuning {
+    /// To see what they answer: they start fast, are small, and need not survive.
+    ForAnswers,
+    /// To see how fast they are: as they would run, every write on disk before it is
+    /// acknowledged.
+    ForSpeed,
+}
+
+impl Tuning {
+    fn flags(self) -> &'static [&'static str] {
+        match self {
+            Self::ForAnswers => {
+                &["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dzookeeper.forceSync=no"]
+            }
+            Self::ForSpeed => &["-Xmx2g"],
+        }
+    }
+}
+
 /// Three servers of ZooKeeper, killed when this is dropped.
 #[derive(Debug)]
 pub struct ZooKeeper {
@@ -30,6 +51,14 @@ impl ZooKeeper {
     /// # Panics
     /// When they cannot be started: `make test-setup` installs them.
     pub async fn start() -> Self {
+        Self::start_with(Tuning::ForAnswers).await
+    }
+
+    /// The same, tuned for something else.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub async fn start_with(tuning: Tuning) -> Self {
         let dir = TempDir::with_prefix("rota-zookeeper-").expect("there is room for temporary files");
         let ports: Vec<[u16; 3]> = (0..3).map(|_| [free_port(), free_port(), free_port()]).collect();
         let members: String = ports
@@ -52,7 +81,7 @@ impl ZooKeeper {
                 data.display()
             );
             fs::write(&config, text).expect("the file can be written");
-            servers.push(Process::spawn(java(&config), &data.join("log")));
+            servers.push(Process::spawn(java(&config, tuning), &data.join("log")));
         }
         let addresses: Vec<String> = ports.iter().map(|[client, ..]| format!("127.0.0.1:{client}")).collect();
         for address in &addresses {
@@ -83,13 +112,11 @@ impl ZooKeeper {
     }
 }
 
-fn java(config: &PathBuf) -> Command {
+fn java(config: &PathBuf, tuning: Tuning) -> Command {
     let mut command = Command::new("java");
     command
-        .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
-        .args(["-cp", "/usr/share/java/zookeeper.jar"])
-        // What is compared is what is answered, not what survives.
-        .args(["-Dzookeeper.forceSync=no", "-Dzookeeper.extendedTypesEnabled=true"])
+        .args(tuning.flags())
+        .args(["-cp", "/usr/share/java/zookeeper.jar", "-Dzookeeper.extendedTypesEnabled=true"])
         .arg("-Dzookeeper.DigestAuthenticationProvider.superDigest=super:D/InIHSb7yEEbrWz8b9l71RjZJU=")
         .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
         .arg(config);

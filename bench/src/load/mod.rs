@@ -1,0 +1,173 @@
+//! Load, from a process of its own: few threads, raw frames, answers counted as they
+//! come. What this costs is measured and told with the rest.
+
+mod codec;
+mod connection;
+mod etcd;
+mod http;
+mod record;
+mod zookeeper;
+
+use std::io::Write;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::scheduler::cpu;
+use codec::Codec;
+use connection::Script;
+use record::Record;
+pub use record::Report;
+
+/// What a system speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// ZooKeeper's.
+    Zookeeper,
+    /// gRPC, as etcd's.
+    Etcd,
+    /// Rota's HTTP API.
+    Http,
+}
+
+impl Protocol {
+    /// As it is written on a command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Zookeeper => "zookeeper",
+            Self::Etcd => "etcd",
+            Self::Http => "http",
+        }
+    }
+}
+
+/// What is asked over and over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    /// New data for a key that is there.
+    Set,
+    /// A new key.
+    Create,
+    /// The data of a key.
+    Get,
+    /// Nine gets, then a set.
+    Mix,
+    /// New data for ten keys at once.
+    Multi,
+}
+
+impl Operation {
+    /// As it is written on a command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Set => "set",
+            Self::Create => "create",
+            Self::Get => "get",
+            Self::Mix => "mix",
+            Self::Multi => "multi",
+        }
+    }
+}
+
+/// Keys that one multi changes.
+const MULTI: u64 = 10;
+
+/// Drive load at servers that run. Prints `ready`, `begin` and then the report as JSON.
+#[derive(Debug, Clone, Args)]
+pub struct Load {
+    /// What the servers speak.
+    #[arg(long, value_enum)]
+    pub protocol: Protocol,
+    /// Where they serve: HOST:PORT, separated by commas. Connections are spread over them.
+    #[arg(long, value_delimiter = ',', required = true)]
+    pub servers: Vec<String>,
+    /// What is asked.
+    #[arg(long, value_enum)]
+    pub operation: Operation,
+    /// Connections in all.
+    #[arg(long, default_value_t = 20)]
+    pub connections: u64,
+    /// Requests of one connection that wait for their answers.
+    #[arg(long, default_value_t = 16)]
+    pub outstanding: usize,
+    /// Bytes of a value.
+    #[arg(long, default_value_t = 256)]
+    pub value_bytes: usize,
+    /// Keys that are there before it begins.
+    #[arg(long, default_value_t = 10_000)]
+    pub keys: u64,
+    /// How long it is measured, e.g. 5s.
+    #[arg(long, default_value = "5s", value_parser = duration)]
+    pub time: Duration,
+    /// How long it runs before that.
+    #[arg(long, default_value = "1s", value_parser = duration)]
+    pub warm_up: Duration,
+    /// Distinguishes the keys of one run from those of another.
+    #[arg(long, default_value_t = 0)]
+    pub run: u64,
+}
+
+/// Seconds or milliseconds: `5s`, `500ms`.
+pub fn duration(text: &str) -> anyhow::Result<Duration> {
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let number = u64::from_str(digits).with_context(|| format!("{text:?} has no number"))?;
+    match unit {
+        "s" => Ok(Duration::from_secs(number)),
+        "ms" => Ok(Duration::from_millis(number)),
+        _ => bail!("{text:?}: write seconds or milliseconds, as in 5s or 500ms"),
+    }
+}
+
+/// Runs it in this process, on one thread.
+pub fn run(load: &Load) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async {
+        match load.protocol {
+            Protocol::Zookeeper => drive::<zookeeper::Frames>(load).await,
+            Protocol::Etcd => drive::<etcd::Frames>(load).await,
+            Protocol::Http => drive::<http::Requests>(load).await,
+        }
+    })
+}
+
+async fn drive<C: Codec + 'static>(load: &Load) -> anyhow::Result<()> {
+    connection::fill::<C>(load).await.context("filling the servers")?;
+    say("ready")?;
+    let record = std::rc::Rc::new(Record::default());
+    let mut connections = tokio::task::JoinSet::new();
+    for number in 0..load.connections {
+        let script = Script::new(load, number);
+        connections.spawn_local(connection::run::<C>(
+            load.servers.clone(),
+            script,
+            std::rc::Rc::clone(&record),
+        ));
+    }
+    tokio::time::sleep(load.warm_up).await;
+    let own = std::process::id();
+    let cpu_before = cpu(own)?;
+    record.begin();
+    say("begin")?;
+    let began = Instant::now();
+    tokio::select! {
+        () = tokio::time::sleep(load.time) => {}
+        Some(ended) = connections.join_next() => bail!("a connection ended: {ended:?}"),
+    }
+    let took = began.elapsed();
+    let report = record.report(took, cpu(own)?.saturating_sub(cpu_before))?;
+    say(&serde_json::to_string(&report)?)
+}
+
+/// For the process that started this one.
+fn say(line: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}

@@ -24,6 +24,7 @@ import time
 
 from kazoo.client import KazooClient, KazooState
 from kazoo.exceptions import BadVersionError, KazooException, NodeExistsError, NoNodeError
+from kazoo.handlers.threading import KazooTimeoutError
 
 PACE_S = 0.1
 
@@ -121,7 +122,10 @@ def main(servers, pool, name, timeout_s="10"):
     def told_to_stop(*_):
         worker.ended = 0
 
-    zk.start()
+    try:
+        zk.start()
+    except KazooTimeoutError:
+        return f"nobody serves at {servers}"
     zk.add_listener(saw_state)
     signal.signal(signal.SIGTERM, told_to_stop)
     try:
@@ -135,6 +139,8 @@ def main(servers, pool, name, timeout_s="10"):
                 worker.counts.clear()
             time.sleep(PACE_S)
         return worker.ended
+    except NoNodeError:
+        return f"there is no pool {pool}: rota pool create {pool} --buckets 8"
     except NodeExistsError:
         return f"{name} is a member already; one that was killed stays for as long as its session"
     finally:
@@ -142,4 +148,6 @@ def main(servers, pool, name, timeout_s="10"):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (4, 5):
+        sys.exit(f"usage: {sys.argv[0]} HOST:PORT[,...] POOL NAME [TIMEOUT_S]")
     sys.exit(main(*sys.argv[1:]))

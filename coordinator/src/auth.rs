@@ -45,6 +45,13 @@ pub fn digest(user_password: &[u8]) -> String {
     format!("{user}:{}", STANDARD.encode(Sha1::digest(text.as_bytes())))
 }
 
+/// Whether that can be what [`digest`] gives.
+#[must_use]
+pub fn is_digest(text: &str) -> bool {
+    let hash = text.split_once(':').map(|(_, hash)| STANDARD.decode(hash));
+    hash.is_some_and(|hash| hash.is_ok_and(|hash| hash.len() == Sha1::output_size()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,5 +63,7 @@ mod tests {
         let authority = Authority::new(Some("super:D/InIHSb7yEEbrWz8b9l71RjZJU=".to_owned()), None);
         assert_eq!(authority.of_password(b"super:test").len(), 2);
         assert_eq!(authority.of_password(b"super:text").len(), 1);
+        assert!(is_digest("super:D/InIHSb7yEEbrWz8b9l71RjZJU="));
+        assert!(!is_digest("super:secret") && !is_digest("D/InIHSb7yEEbrWz8b9l71RjZJU="));
     }
 }

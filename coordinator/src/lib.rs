@@ -27,7 +27,7 @@ mod store;
 mod tasks;
 mod zk;
 
-pub use auth::digest;
+pub use auth::{digest, is_digest};
 pub use http::openapi;
 pub use store::StoreError;
 pub use zk::{Tls, TlsError};

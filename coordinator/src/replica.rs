@@ -136,7 +136,7 @@ impl Replica {
         let mut inner = self.write();
         inner.compare_digests(decoded.header.checkpoint)?;
         let mut events: Vec<Event> = Vec::new();
-        let mut refused = 0;
+        let (mut refused, mut anew) = (0, false);
         let inner = &mut *inner;
         let applied = batch::apply(&mut inner.state, decoded, |state, origin, fate| {
             if let Fate::Applied(_, applied) = &fate {
@@ -145,7 +145,12 @@ impl Replica {
                 self.hub.happened(&applied.events);
             }
             let changed = session_change(&fate);
+            let is_anew = matches!(&fate, Fate::Applied(_, applied) if applied.reply == Ok(Reply::Imported { anew: true }));
             self.outbox.resolve(state, origin, fate);
+            if is_anew {
+                anew = true;
+                self.begin_anew(state);
+            }
             // Whoever asked for it has been answered.
             if let Some(changed) = changed {
                 self.note_session(changed);
@@ -153,12 +158,28 @@ impl Replica {
         });
         applied.map_err(io::Error::other)?;
         inner.last = Some(at);
-        let touched = inner.pools.follow(&inner.state, &events);
-        inner.events.push(inner.state.zxid(), events);
+        let touched = if anew {
+            // Nobody can be told what changed: whoever watches looks anew.
+            inner.events = EventLog::new(inner.state.zxid(), EVENTS_MAX);
+            inner.reload_pools()
+        } else {
+            let touched = inner.pools.follow(&inner.state, &events);
+            inner.events.push(inner.state.zxid(), events);
+            touched
+        };
         inner.remember_digest();
         self.note_dirty(touched);
         *self.lock_log_bytes() += len;
         Ok(refused)
+    }
+
+    /// The state is another one: clients come back and say what they have seen, and the
+    /// sessions that there are get their full timeouts.
+    fn begin_anew(&self, state: &State) {
+        self.hub.close_all();
+        if let Some(term) = self.liveness.term() {
+            self.liveness.begin(term, live_sessions(state), Instant::now());
+        }
     }
 
     fn note_session(&self, changed: SessionChange) {
@@ -179,16 +200,13 @@ impl Replica {
     /// Takes over a state from a snapshot.
     pub(crate) fn restore(&self, state: State, head: SnapshotHead) {
         let mut inner = self.write();
-        // Those that follow a pool which the snapshot has not are told as well.
-        let mut names: Vec<String> = inner.pools.iter().map(|p| p.name.clone()).collect();
-        inner.pools = Pools::load(&state);
         inner.events = EventLog::new(state.zxid(), EVENTS_MAX);
         inner.state = state;
+        let names = inner.reload_pools();
         inner.last = head.last;
         inner.membership_at = head.membership_at;
         inner.membership = head.membership;
         inner.digests.clear();
-        names.extend(inner.pools.iter().map(|p| p.name.clone()));
         let submitted = inner.state.submitted(self.outbox.server());
         // Nobody here saw the events that led to this state: no client may hear of it
         // before it has come back and said what it has seen.
@@ -294,7 +312,25 @@ fn session_change(fate: &Fate) -> Option<SessionChange> {
     }
 }
 
+/// The sessions of a state, for whoever counts their time.
+pub(crate) fn live_sessions(state: &State) -> impl Iterator<Item = LiveSession> + '_ {
+    state.sessions().map(|(id, session)| LiveSession {
+        session: id,
+        timeout_ms: session.timeout_ms,
+        connection: session.connection,
+    })
+}
+
 impl Applied {
+    /// Derives the pools from the state, and says which there were and are: those that
+    /// follow a pool which is not there any more are told as well.
+    fn reload_pools(&mut self) -> Vec<String> {
+        let mut names: Vec<String> = self.pools.iter().map(|p| p.name.clone()).collect();
+        self.pools = Pools::load(&self.state);
+        names.extend(self.pools.iter().map(|p| p.name.clone()));
+        names
+    }
+
     fn head(&self) -> SnapshotHead {
         SnapshotHead {
             vote: Vote { term: 0, leader: 0, committed: false },

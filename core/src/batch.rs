@@ -13,7 +13,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use crate::Zxid;
 use crate::state::{Applied, Command, State, Submitted};
 
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 const HEADER_BYTES: usize = 1 + 8 + 8 + 8;
 const UNIT_HEADER_BYTES: usize = 8 + 8 + 8 + 4;
 

@@ -13,8 +13,8 @@ use golden::Command as Line;
 use kernel_text as text;
 use rota_core::batch::{self, Batch, Fate, Header, Origin};
 use rota_core::state::{
-    AclEntry, Actor, Command, CreateMode, Identity, Op, OpReply, Password, Reply, SessionId, Standing, State,
-    Submitted, check::check, perms, snapshot,
+    AclEntry, Actor, Command, CreateMode, Identity, Import, ImportedNode, ImportedSession, NodeKind, Op,
+    OpReply, Password, Reply, SessionId, Stamps, Standing, State, Submitted, check::check, perms, snapshot,
 };
 
 scenarios! { "kernel", run:
@@ -45,6 +45,9 @@ scenarios! { "kernel", run:
     ephemeral_needs_a_session
     events_in_order
     first_nodes
+    import_changes_everything_or_nothing
+    import_keeps_to_what_there_can_be
+    multi_begins_few_quotas
     multi_checks_permission_on_what_it_has_made
     multi_creates_and_deletes_one_node
     multi_names_the_refused_operation
@@ -176,6 +179,9 @@ impl Kernel {
 /// · an operation · `multi`, its operations indented below it. The last two take
 /// `session=SESSION`, `connection=N`, and `as=WHO` for a client who is `anyone`, or
 /// all of `SCHEME:ID,...` besides; without it they are Rota's own.
+/// · `import begin` · `import session SESSION [timeout=MS]`
+/// · `import node PATH [DATA] [owner=SESSION] [zxid=ZXID] [ctime=MS]` · `import end ZXID`
+/// · `import abandon`
 fn command(line: &mut Line) -> Command {
     match line.name.as_str() {
         "open" => {
@@ -194,8 +200,32 @@ fn command(line: &mut Line) -> Command {
             let session = session(&line.word());
             Command::ExpireSession { session, connection: line.option("connection").unwrap_or(0) }
         }
+        "import" => Command::Import(import(line)),
         "multi" => Command::Multi { by: actor(line), ops: line.body.iter_mut().map(op).collect() },
         _ => Command::Write { by: actor(line), op: op(line) },
+    }
+}
+
+fn import(line: &mut Line) -> Import {
+    match line.word().as_str() {
+        "begin" => Import::Begin,
+        "abandon" => Import::Abandon,
+        "end" => Import::End { zxid: line.word().parse().expect("a zxid") },
+        "session" => {
+            let timeout_ms = line.option("timeout").unwrap_or(10_000);
+            let session = session(&line.word());
+            let sessions = vec![ImportedSession { session, password: Password([0; 16]), timeout_ms }];
+            Import::More { sessions, nodes: Vec::new() }
+        }
+        "node" => {
+            let owner = line.option("owner").map(|name: String| session(&name));
+            let stamps = Stamps::new(line.option("zxid").unwrap_or(1), line.option("ctime").unwrap_or(0));
+            let kind = owner.map_or(NodeKind::Persistent, NodeKind::Ephemeral);
+            let (path, data) = (line.word(), Some(data(line)));
+            let nodes = vec![ImportedNode { path, data, kind, acl: None, stamps }];
+            Import::More { sessions: Vec::new(), nodes }
+        }
+        other => panic!("no import {other}"),
     }
 }
 

@@ -333,7 +333,9 @@ fn files_of_any_bytes() {
     };
     let logs = [log(5, set), log(2, |to| path().write(to)), log(-10, |to| 1000i32.write(to)), log(14, multi)];
     for log in &logs {
-        assert_eq!(disk::read_log(log.clone()).unwrap().len(), 1);
+        let whole = disk::read_log(log.clone()).unwrap();
+        assert_eq!((whole.txns.len(), whole.is_torn), (1, false));
+        assert!(disk::read_log(log.slice(..log.len() - 1)).unwrap().is_torn);
     }
     let corpus: Vec<Bytes> = logs.into_iter().chain([snapshot()]).collect();
     try_out("files", &corpus, |chance, bytes| {

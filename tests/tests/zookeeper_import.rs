@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rota_core::state::{AclEntry, Stat};
 use rota_protocol::zk::{Auth, Body, PathWatch, Request};
 use rota_tests::zk::{Raw, Session, Target, ZooKeeper, create, play_alone, random_script};
-use rota_tests::{Chance, Cluster, Ran, Settings};
+use rota_tests::{Call, Chance, Cluster, LIVENESS, Ran, Settings, eventually};
 
 type Tree = BTreeMap<String, (Option<Bytes>, Vec<AclEntry>, Stat)>;
 
@@ -140,4 +140,100 @@ async fn as_super_of(cluster: &Cluster) -> Raw {
 
 async fn as_super_of_server(cluster: &Cluster, id: u64) -> Raw {
     as_super(&cluster.zookeeper(id)).await
+}
+
+fn part(nodes: &[(&str, u64)], sessions: &[(u64, u32)]) -> serde_json::Value {
+    let stamps = serde_json::json!({"czxid": 5, "mzxid": 5, "pzxid": 5, "ctime_ms": 1, "mtime_ms": 1,
+        "version": 0, "aversion": 0, "child_creations": 0});
+    let node =
+        |(path, owner): &(&str, u64)| serde_json::json!({"path": path, "owner": owner, "stamps": stamps});
+    let session = |(id, timeout_ms): &(u64, u32)| serde_json::json!({"session": format!("{id:016x}"), "password": "00".repeat(16), "timeout_ms": timeout_ms});
+    let nodes: Vec<_> = nodes.iter().map(node).collect();
+    let sessions: Vec<_> = sessions.iter().map(session).collect();
+    serde_json::json!({"step": "more", "sessions": sessions, "nodes": nodes})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_is_a_new_beginning_for_everybody() {
+    let cluster = Cluster::start(3).await;
+    let send = async |part: serde_json::Value| cluster.ask(1, Call::post("/v1/import", &part)).await.status;
+    // One who watches what is not there yet.
+    let mut watcher = Raw::connect_patiently(&cluster.zookeeper(2), None, 10_000).await;
+    let exists = Request::Exists(PathWatch { path: "/a".into(), watch: true });
+    assert!(ask(&mut watcher, exists).await.is_none());
+
+    assert_eq!(send(serde_json::json!({"step": "begin"})).await, 200);
+    // Its session is gone, and it is told so at once: no ping is answered any more.
+    assert!(watcher.receive().await.unwrap().is_none(), "the connection ends");
+    let again = Raw::connect_patiently(&cluster.zookeeper(2), Some(&watcher.session()), 10_000).await;
+    assert_eq!(again.greeting.session, 0, "the session is gone");
+    let mut other = Raw::connect_patiently(&cluster.zookeeper(3), None, 10_000).await;
+
+    // Nobody writes, over any face.
+    let made = cluster.operate(&["pool", "create", "mail", "--buckets", "4"]).await;
+    assert!(made.code != Some(0) && made.err.contains("import"), "{made:?}");
+    assert!(ask(&mut other, create("/mine", "", 0)).await.is_none());
+
+    // A session that nobody goes on with ends when its time is over, with what it owns.
+    assert_eq!(send(part(&[("/a", 0), ("/a/mine", 7)], &[(7, 1_000)])).await, 200);
+    assert_eq!(send(serde_json::json!({"step": "end", "zxid": 100})).await, 200);
+    assert!(other.receive().await.unwrap().is_none(), "everybody comes back and looks");
+    let mut other = Raw::connect_patiently(&cluster.zookeeper(3), Some(&other.session()), 10_000).await;
+    let there = Request::Exists(PathWatch { path: "/a".into(), watch: false });
+    assert!(ask(&mut other, there).await.is_some());
+    eventually("the session is over, and its node gone", LIVENESS, async || {
+        let mine = Request::Exists(PathWatch { path: "/a/mine".into(), watch: false });
+        anyhow::ensure!(ask(&mut other, mine).await.is_none(), "it is there");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_not_whole_is_not_taken() {
+    let mut zookeeper = ZooKeeper::start().await;
+    let mut raw = Raw::connect_patiently(&zookeeper.addresses()[0], None, 20_000).await;
+    for node in 0..20 {
+        assert!(ask(&mut raw, create(&format!("/n{node}"), "x", 0)).await.is_some());
+    }
+    for at in 0..3 {
+        zookeeper.process(at).kill9();
+    }
+    let cluster = Cluster::start(1).await;
+    let refused = async |args: &[&str], hint: &str| {
+        let ran = cluster.operate(&[&["import", "zookeeper"], args].concat()).await;
+        assert!(ran.code != Some(0) && ran.err.contains(hint), "{args:?}: {ran:?}");
+    };
+    let folder = zookeeper.data(0);
+    let inner = folder.join("version-2");
+    let files = |prefix: &str| -> Vec<std::path::PathBuf> {
+        let entries = std::fs::read_dir(&inner).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(prefix)).collect()
+    };
+    let from = folder.display().to_string();
+    let away = folder.join("away");
+    std::fs::create_dir(&away).unwrap();
+    refused(&["--from", &from, "--logs", &away.display().to_string()], "--without-logs").await;
+    refused(&["--from", &away.display().to_string()], "dataDir").await;
+    refused(&["--connect", "nowhere"], "HOST:PORT").await;
+    let http = cluster.http(1);
+    refused(&["--connect", &http], "no server of ZooKeeper").await;
+    // A newer one that is packed must not be overlooked.
+    let packed = inner.join("snapshot.fffffffff.gz");
+    std::fs::write(&packed, "").unwrap();
+    refused(&["--from", &from], "unpack").await;
+    std::fs::remove_file(&packed).unwrap();
+    // One that was being written when its server died is passed over.
+    std::fs::write(inner.join("snapshot.fffffffff"), "ZKSN").unwrap();
+    // The last log ends within a record.
+    let log = files("log.").pop().unwrap();
+    let bytes = std::fs::read(&log).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    std::fs::write(&log, &bytes[..end]).unwrap();
+    let taken = cluster.operate(&["--output", "json", "import", "zookeeper", "--from", &from]).await;
+    succeeded(&taken);
+    assert!(taken.err.contains("passed over") && taken.err.contains("within a record"), "{}", taken.err);
+    let told: serde_json::Value = serde_json::from_str(&taken.out).unwrap();
+    // The nodes that every server has, and all but the last.
+    assert_eq!(told["nodes"], 4 + 19, "{told}");
 }

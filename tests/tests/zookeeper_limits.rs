@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::ensure;
-use rota_protocol::zk::{ErrorCode, PathWatch, ReadOp, Request};
+use rota_protocol::zk::{Auth, ErrorCode, PathWatch, ReadOp, Request};
 use rota_tests::zk::{Raw, create, get, set};
 use rota_tests::{Cluster, Process, Settings, eventually, python};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -99,6 +99,85 @@ async fn an_answer_that_is_too_long_is_told_as_such() {
     // A million parts of a node that is there once.
     assert_eq!(error(&mut client, many(50_000)).await, ErrorCode::MarshallingError);
     assert_eq!(error(&mut client, get("/n", false)).await, ErrorCode::Ok);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_reads_behind_a_write_end_the_connection_and_not_the_server() {
+    let mut cluster = Cluster::start(3).await;
+    let mut client = connect(&cluster, 1).await;
+    assert_eq!(error(&mut client, create("/n", &"x".repeat(1_000_000), 0)).await, ErrorCode::Ok);
+    let read = || ReadOp::GetData(PathWatch { path: "/n".to_owned(), watch: false });
+    let many = || Request::MultiRead((0..16).map(|_| read()).collect());
+    let mut greedy = Vec::new();
+    for _ in 0..4 {
+        let mut client = connect(&cluster, 1).await;
+        client.send(&set("/n", &"x".repeat(1_000_000))).await.unwrap();
+        for _ in 0..32 {
+            client.send(&many()).await.unwrap();
+        }
+        greedy.push(client);
+    }
+    for client in &mut greedy {
+        // Some answers may come before the end.
+        while client.receive().await.unwrap().is_some() {}
+    }
+    assert_eq!(error(&mut client, get("/n", false)).await, ErrorCode::Ok);
+    let peak = resident_peak(cluster.process(1).id());
+    // Four times 512 MB was asked for.
+    assert!(peak < 700_000_000, "{peak} bytes");
+}
+
+/// The most memory that a process has had, in bytes.
+fn resident_peak(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_leader_has_a_bound_in_bytes() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let here = 1 + leader % 3;
+    let mut client = connect(&cluster, here).await;
+    let path = format!("/{}", "x".repeat(1_000_000));
+    cluster.pause(leader);
+    // As much as it takes, which is not all: the rest stays with the client.
+    let sent = async {
+        for _ in 0..1_000 {
+            client.send(&Request::Sync(path.clone())).await.unwrap();
+        }
+    };
+    drop(tokio::time::timeout(Duration::from_secs(1), sent).await);
+    let peak = resident_peak(cluster.process(here).id());
+    cluster.resume(leader);
+    assert!(peak < 200_000_000, "{peak} bytes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_has_only_so_many_names() {
+    let cluster = Cluster::start(1).await;
+    let mut client = connect(&cluster, 1).await;
+    let mut shown = 0;
+    while let Some(answer) = {
+        let auth = format!("u{shown}:p");
+        let auth = Auth { auth_type: 0, scheme: "digest".into(), auth: Some(auth.into()) };
+        let xid = client.send(&Request::Auth(auth)).await.unwrap();
+        client.answer(xid).await.unwrap()
+    } {
+        shown += 1;
+        if answer.0.error != 0 {
+            assert_eq!(answer.0.error, ErrorCode::AuthFailed.number());
+        }
+        assert!(shown < 1_000, "names without a bound");
+    }
+    assert!(shown > 50, "only {shown}");
+    // Somebody with as long a name is nobody.
+    let mut client = connect(&cluster, 1).await;
+    let auth = format!("{}:p", "u".repeat(900_000));
+    let auth = Auth { auth_type: 0, scheme: "digest".into(), auth: Some(auth.into()) };
+    assert_eq!(error(&mut client, Request::Auth(auth)).await, ErrorCode::AuthFailed);
+    assert_eq!(error(&mut connect(&cluster, 1).await, create("/after", "", 0)).await, ErrorCode::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread")]

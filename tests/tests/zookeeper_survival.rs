@@ -270,6 +270,28 @@ async fn an_old_connection_ends_when_its_session_goes_on_elsewhere() {
     assert_eq!(late.code(), Some(Code::NoNode));
 }
 
+/// Without a majority, no sign of life can be taken: nobody's silence meanwhile counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_was_alone_for_long_ends_no_session() {
+    let mut cluster = Cluster::start(3).await;
+    let mut clock = Cluster::beside(1, Settings::default());
+    clock.restart(1);
+    clock.leader().await;
+    let timeout = Duration::from_millis(2_000);
+    for _ in 0..3 {
+        let leader = cluster.leader().await;
+        let address = cluster.zookeeper(leader);
+        let raw = Raw::connect_patiently(&address, None, 2_000).await;
+        let session = raw.session();
+        let others: Vec<u64> = cluster.ids().into_iter().filter(|id| *id != leader).collect();
+        others.iter().for_each(|id| cluster.pause(*id));
+        clock.outlasts(timeout * 2).await;
+        others.iter().for_each(|id| cluster.resume(*id));
+        let again = Raw::connect_patiently(&address, Some(&session), 2_000).await;
+        assert_eq!(again.greeting.session, session.id, "the session was ended");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_is_over_is_told_so() {
     let cluster = Cluster::start(3).await;

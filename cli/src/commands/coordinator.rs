@@ -21,7 +21,8 @@ use super::services::{listen, reachable_at, told_to_stop};
     rota coordinator --id 1 --data /var/lib/rota
   One of three; the same --peers on each:
     rota coordinator --id 1 --data /var/lib/rota --http 0.0.0.0:7710 --peer 0.0.0.0:7720 \\
-      --advertise 10.0.0.1:7710 --peers 1=10.0.0.1:7720,2=10.0.0.2:7720,3=10.0.0.3:7720
+      --advertise 10.0.0.1:7710 --peers 1=10.0.0.1:7720,2=10.0.0.2:7720,3=10.0.0.3:7720 \\
+      --zookeeper 0.0.0.0:2181 --zookeeper-advertise 10.0.0.1:2181
   A fourth, to be added with `rota cluster add 4 10.0.0.4:7720`:
     rota coordinator --id 4 --data /var/lib/rota --http 0.0.0.0:7710 --peer 0.0.0.0:7720 \\
       --advertise 10.0.0.4:7710 --join")]
@@ -51,13 +52,13 @@ pub(crate) struct CoordinatorArgs {
     #[arg(long, env = "ROTA_ZOOKEEPER_TLS", value_name = "HOST:PORT", requires_all = ["zookeeper_tls_certificate", "zookeeper_tls_key"])]
     zookeeper_tls: Option<String>,
     /// The server's certificate for them, in PEM, with those between it and an authority.
-    #[arg(long, env = "ROTA_ZOOKEEPER_TLS_CERTIFICATE", value_name = "FILE")]
+    #[arg(long, env = "ROTA_ZOOKEEPER_TLS_CERTIFICATE", value_name = "FILE", requires = "zookeeper_tls")]
     zookeeper_tls_certificate: Option<PathBuf>,
     /// Its key, in PEM.
-    #[arg(long, env = "ROTA_ZOOKEEPER_TLS_KEY", value_name = "FILE")]
+    #[arg(long, env = "ROTA_ZOOKEEPER_TLS_KEY", value_name = "FILE", requires = "zookeeper_tls")]
     zookeeper_tls_key: Option<PathBuf>,
     /// The authorities of clients' certificates, in PEM. With it, clients must show one.
-    #[arg(long, env = "ROTA_ZOOKEEPER_TLS_AUTHORITIES", value_name = "FILE")]
+    #[arg(long, env = "ROTA_ZOOKEEPER_TLS_AUTHORITIES", value_name = "FILE", requires = "zookeeper_tls")]
     zookeeper_tls_authorities: Option<PathBuf>,
     /// Let clients in that show no certificate, too.
     #[arg(long, env = "ROTA_ZOOKEEPER_TLS_OPTIONAL", requires = "zookeeper_tls_authorities")]
@@ -124,14 +125,28 @@ pub(crate) struct CoordinatorArgs {
     zookeeper_read_only: bool,
     /// The super user, whom no access control list stops: USER:DIGEST, as
     /// `rota digest USER:PASSWORD` prints it.
-    #[arg(long, env = "ROTA_SUPER_DIGEST", value_name = "USER:DIGEST")]
+    #[arg(long, env = "ROTA_SUPER_DIGEST", value_name = "USER:DIGEST", value_parser = super_digest)]
     super_digest: Option<String>,
     /// The name in the super user's certificate, such as "CN=admin,O=Example".
-    #[arg(long, env = "ROTA_SUPER_X509", value_name = "NAME")]
+    #[arg(long, env = "ROTA_SUPER_X509", value_name = "NAME", value_parser = super_x509)]
     super_x509: Option<String>,
     /// Bytes in the log between two snapshots.
     #[arg(long, env = "ROTA_SNAPSHOT_LOG_BYTES", default_value_t = Limits::default().snapshot_log_bytes)]
     snapshot_log_bytes: u64,
+}
+
+fn super_digest(text: &str) -> Result<String, String> {
+    match rota_coordinator::is_digest(text) {
+        true => Ok(text.to_owned()),
+        false => Err("expected USER:DIGEST, as `rota digest USER:PASSWORD` prints it".to_owned()),
+    }
+}
+
+fn super_x509(text: &str) -> Result<String, String> {
+    match text.split(',').all(|part| part.contains('=')) {
+        true => Ok(text.to_owned()),
+        false => Err("expected a name as in \"CN=admin,O=Example\"".to_owned()),
+    }
 }
 
 fn founder(text: &str) -> Result<(u64, String), String> {
@@ -193,7 +208,7 @@ pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
         founders,
         http_address: reachable_at(http, args.advertise, "--advertise")?,
         zookeeper_address: zookeeper_address.clone(),
-        zookeeper_tls_address,
+        zookeeper_tls_address: zookeeper_tls_address.clone(),
         zookeeper_tls,
         timing: Timing {
             heartbeat_ms: args.heartbeat_ms,
@@ -231,7 +246,8 @@ pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
     };
     let server = Server::start(config, parts).await?;
     let zookeeper = zookeeper_address.as_deref().unwrap_or("off");
-    tracing::info!(id = args.id, %http, %peer, zookeeper, "serving");
+    let zookeeper_tls = zookeeper_tls_address.as_deref().unwrap_or("off");
+    tracing::info!(id = args.id, %http, %peer, zookeeper, zookeeper_tls, "serving");
     if args.join && !server.is_member() {
         tracing::info!(
             "this server waits to be added: `rota cluster add {} HOST:PORT` with its --peer address",

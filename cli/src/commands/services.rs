@@ -1,5 +1,6 @@
 //! What the commands have in common that run until they are told to stop.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 use anyhow::{Context, bail};
@@ -10,8 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 /// Listens on `address`.
 pub(crate) async fn listen(address: &str, flag: &str) -> anyhow::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind(address).await.with_context(|| {
-        format!("cannot listen on {address} ({flag}): is another process there? Port 0 picks a free one")
+    let listener = TcpListener::bind(address).await.map_err(|error| {
+        let hint = match error.kind() {
+            ErrorKind::AddrInUse => "another process is there; port 0 picks a free one",
+            ErrorKind::AddrNotAvailable => "that is no address of this machine",
+            ErrorKind::PermissionDenied => "ports below 1024 are for the superuser",
+            _ => "expected HOST:PORT, with a host that is this machine",
+        };
+        anyhow::Error::new(error).context(format!("cannot listen on {address} ({flag}): {hint}"))
     })?;
     let local = listener.local_addr().context("cannot tell the port")?;
     Ok((listener, local))

@@ -20,6 +20,12 @@ pub(super) async fn run(term: Term) {
     let mut slept_from = Instant::now();
     let mut was_cut_off = false;
     loop {
+        // Without a majority, nobody's sign of life could be taken (`Desk::touch`).
+        if !control.group.holds_lease().await {
+            was_cut_off = true;
+            tokio::time::sleep(PERIOD).await;
+            continue;
+        }
         let now = Instant::now();
         // Slow commits are no reason: signs of life are taken while they last.
         if now - slept_from > ASLEEP || was_cut_off {

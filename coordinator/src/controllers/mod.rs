@@ -18,8 +18,8 @@ pub(crate) use reaper::Reaping;
 
 use crate::parts::Clock;
 use crate::raft::{Group, Leadership, ProposeError};
-use crate::replica::Replica;
-use crate::sessions::{LiveSession, Liveness};
+use crate::replica::{Replica, live_sessions};
+use crate::sessions::Liveness;
 
 /// What controllers work with.
 #[derive(Clone)]
@@ -47,12 +47,7 @@ impl Term {
     fn begin_counting(&self, now: Instant) {
         // While this is held, no session comes or goes.
         let applied = self.control.replica.read();
-        let sessions = applied.state.sessions().map(|(id, session)| LiveSession {
-            session: id,
-            timeout_ms: session.timeout_ms,
-            connection: session.connection,
-        });
-        self.control.liveness.begin(self.term, sessions, now);
+        self.control.liveness.begin(self.term, live_sessions(&applied.state), now);
     }
 
     /// Proposes commands in the name of this term and waits until they are

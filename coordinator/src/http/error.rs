@@ -120,6 +120,7 @@ fn describe(refusal: &Refusal) -> (Code, serde_json::Value) {
         Refusal::Permanent { path } => (Code::Reserved, json!({"path": path})),
         Refusal::BadPath { path, .. } => (Code::BadPath, json!({"path": path})),
         Refusal::Importing | Refusal::NotImporting => (Code::Conflict, json!({})),
+        Refusal::BadZxid { .. } => (Code::BadRequest, json!({})),
         Refusal::NotEmptyCluster { nodes } => (Code::Conflict, json!({"nodes": nodes})),
         Refusal::Multi { cause, .. } => describe(cause),
     }

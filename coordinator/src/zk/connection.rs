@@ -29,10 +29,15 @@ use crate::outbox::{Listens, Outcome};
 
 /// Requests that may wait for their answers; then no more are read.
 const PENDING_MAX: usize = 1_000;
+/// Bytes of requests that may wait.
+const PENDING_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Reads among them.
 const READS_BEHIND_MAX: usize = 32;
 /// Bytes that may wait to leave; a client that takes so little is cut off.
 const OUT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Names that one client may go by, and their bytes.
+const IDENTITIES_MAX: usize = 64;
+const IDENTITY_BYTES_MAX: usize = 16 * 1024;
 /// What is kept of an output that was written.
 const OUT_BYTES_KEPT: usize = 16 * 1024;
 
@@ -62,8 +67,9 @@ pub(super) struct Granted {
 
 struct Inner {
     identities: Vec<Identity>,
-    /// With the time at which each came.
-    pending: VecDeque<(Instant, Pending)>,
+    pending: VecDeque<Asked>,
+    /// Of what they were asked with.
+    pending_bytes: usize,
     /// How many of them are a sync, or work of somebody's, that is not done.
     unready: usize,
     /// How many of them are reads.
@@ -72,6 +78,13 @@ struct Inner {
     counts: Counts,
     /// When its last packet came.
     heard_at: Instant,
+}
+
+/// Something that was asked, when, and in how many bytes.
+struct Asked {
+    at: Instant,
+    bytes: usize,
+    pending: Pending,
 }
 
 /// Something that was asked and not answered yet.
@@ -118,6 +131,7 @@ impl Connection {
         let inner = Inner {
             identities,
             pending: VecDeque::new(),
+            pending_bytes: 0,
             unready: 0,
             reads_behind: 0,
             out: BytesMut::new(),
@@ -232,7 +246,8 @@ impl Connection {
         let inner = self.lock();
         // Reads behind a write are answered all at once.
         let reads = inner.reads_behind < READS_BEHIND_MAX;
-        inner.pending.len() < PENDING_MAX && inner.out.len() < OUT_BYTES_MAX && reads
+        let waiting = inner.pending.len() < PENDING_MAX && inner.pending_bytes < PENDING_BYTES_MAX;
+        waiting && inner.out.len() < OUT_BYTES_MAX && reads
     }
 
     /// Counts a packet that came.
@@ -261,14 +276,17 @@ impl Connection {
         self.lock().identities.clone()
     }
 
-    /// Its client has proved to be these, too.
-    pub(super) fn add_identities(&self, identities: Vec<Identity>) {
+    /// Its client has proved to be these, too. False if it would be too many: they go
+    /// with each of its writes.
+    pub(super) fn add_identities(&self, identities: Vec<Identity>) -> bool {
         let mut inner = self.lock();
         for identity in identities {
             if !inner.identities.contains(&identity) {
                 inner.identities.push(identity);
             }
         }
+        let bytes: usize = inner.identities.iter().map(|identity| identity.id.len()).sum();
+        inner.identities.len() <= IDENTITIES_MAX && bytes <= IDENTITY_BYTES_MAX
     }
 
     /// In whose name it writes.
@@ -282,28 +300,28 @@ impl Connection {
 
     /// Puts what it asked at the end of the line, and does `submit` before anything
     /// else can be put there.
-    pub(super) fn expect(&self, pending: Pending, submit: impl FnOnce()) {
+    pub(super) fn expect(&self, bytes: usize, pending: Pending, submit: impl FnOnce()) {
         let mut inner = self.lock();
         inner.unready += usize::from(matches!(pending, Pending::Sync { .. } | Pending::Later { .. }));
-        inner.pending.push_back((Instant::now(), pending));
+        inner.put_pending(bytes, pending);
         submit();
     }
 
     /// Puts an answer at the end of the line.
     pub(super) fn answer(&self, state: &State, xid: i32, answer: Result<Body, ErrorCode>) {
-        self.push(state, Pending::Answer { xid, answer });
+        self.push(state, 0, Pending::Answer { xid, answer });
     }
 
     /// Answers a read now, or when what was asked before it is answered.
-    pub(super) fn read(&self, state: &State, xid: i32, request: Request) {
-        self.push(state, Pending::Read { xid, request });
+    pub(super) fn read(&self, state: &State, bytes: usize, xid: i32, request: Request) {
+        self.push(state, bytes, Pending::Read { xid, request });
     }
 
-    fn push(&self, state: &State, pending: Pending) {
+    fn push(&self, state: &State, bytes: usize, pending: Pending) {
         let mut inner = self.lock();
         let at_once = inner.pending.is_empty();
         inner.reads_behind += usize::from(matches!(pending, Pending::Read { .. }));
-        inner.pending.push_back((Instant::now(), pending));
+        inner.put_pending(bytes, pending);
         if at_once {
             self.drain(&mut inner, state);
         }
@@ -333,8 +351,8 @@ impl Connection {
     /// This server has caught up for the first sync that waits.
     pub(super) fn synced(&self, state: &State) {
         let mut inner = self.lock();
-        let waiting = inner.pending.iter_mut().find_map(|pending| match pending {
-            (_, Pending::Sync { ready, .. }) if !*ready => Some(ready),
+        let waiting = inner.pending.iter_mut().find_map(|asked| match &mut asked.pending {
+            Pending::Sync { ready, .. } if !*ready => Some(ready),
             _ => None,
         });
         if let Some(ready) = waiting {
@@ -349,7 +367,7 @@ impl Connection {
     /// The answer that somebody worked on is there.
     pub(super) fn complete(&self, state: &State, ticket: u64, answer: Result<Body, ErrorCode>) {
         let mut inner = self.lock();
-        let waiting = inner.pending.iter_mut().find_map(|(_, pending)| match pending {
+        let waiting = inner.pending.iter_mut().find_map(|asked| match &mut asked.pending {
             Pending::Later { ticket: own, answer, .. } if *own == ticket => Some(answer),
             _ => None,
         });
@@ -393,10 +411,15 @@ impl Connection {
         let is_stuck = inner.out.len() > OUT_BYTES_MAX;
         drop(inner);
         if is_stuck {
-            tracing::warn!(address = %self.address, "a client does not take its events: cut off");
-            self.close();
+            self.cut_off();
         }
         self.wake.notify_one();
+    }
+
+    /// Ends it, since too much waits to leave.
+    fn cut_off(&self) {
+        tracing::warn!(address = %self.address, "a client asks for more than it takes: cut off");
+        self.close();
     }
 
     fn put(
@@ -422,9 +445,14 @@ impl Connection {
     fn drain(&self, inner: &mut Inner, state: &State) {
         // One that ends hears no more, so that it knows what it has not heard.
         while !self.is_closing()
-            && let Some((asked_at, front)) = inner.pending.pop_front()
+            && let Some(Asked { at: asked_at, bytes, pending }) = inner.pending.pop_front()
         {
-            match front {
+            inner.pending_bytes -= bytes;
+            if inner.out.len() > OUT_BYTES_MAX {
+                // Reads behind a write, each of them large.
+                return self.cut_off();
+            }
+            match pending {
                 Pending::Answer { xid, answer } => {
                     self.put(inner, xid, state.zxid(), &answer, Some(asked_at));
                 }
@@ -462,7 +490,8 @@ impl Connection {
                 | Pending::Later { .. }
                 | Pending::Write { .. }
                 | Pending::Handshake(_)) => {
-                    inner.pending.push_front((asked_at, waiting));
+                    inner.pending_bytes += bytes;
+                    inner.pending.push_front(Asked { at: asked_at, bytes, pending: waiting });
                     return;
                 }
             }
@@ -522,16 +551,16 @@ impl Connection {
 impl Listens for Connection {
     fn resolved(self: Arc<Self>, state: &State, outcome: Outcome) {
         let mut inner = self.lock();
-        if let Some((_, Pending::Handshake(_))) = inner.pending.front() {
+        if let Some(Asked { pending: Pending::Handshake(_), .. }) = inner.pending.front() {
             let front = inner.pending.pop_front();
             drop(inner);
-            if let Some((_, Pending::Handshake(handshake))) = front {
+            if let Some(Asked { pending: Pending::Handshake(handshake), .. }) = front {
                 self.greeted(state, &handshake, &outcome);
             }
             return;
         }
         // What was asked before it may still wait, a sync for instance.
-        let next = inner.pending.iter_mut().find_map(|(_, pending)| match pending {
+        let next = inner.pending.iter_mut().find_map(|asked| match &mut asked.pending {
             Pending::Write { shape, done, .. } if done.is_none() => Some((shape, done)),
             _ => None,
         });
@@ -561,6 +590,11 @@ impl Listens for Connection {
 }
 
 impl Inner {
+    fn put_pending(&mut self, bytes: usize, pending: Pending) {
+        self.pending_bytes += bytes;
+        self.pending.push_back(Asked { at: Instant::now(), bytes, pending });
+    }
+
     fn put_answer(&mut self, xid: i32, zxid: Zxid, answer: &Result<Body, ErrorCode>) {
         frame::put(&mut self.out, |to| {
             let error = answer.as_ref().err().map_or(0, |code| code.number());

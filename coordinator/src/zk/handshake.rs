@@ -94,7 +94,7 @@ pub(super) async fn begin(
     };
     let handshake =
         Handshake { session, password: password.0, timeout_ms, tells_read_only: request.read_only.is_some() };
-    connection.expect(Pending::Handshake(handshake), || {
+    connection.expect(0, Pending::Handshake(handshake), || {
         service.submit(&command, Waiter::Each(Arc::clone(connection) as _));
     });
     Ok(())

@@ -194,11 +194,17 @@ pub(super) async fn reconfig(
         if !node.acl.allows(perms::WRITE, identities) {
             return Err(ErrorCode::NoAuth);
         }
+        let came_back = wanted.changes.iter().find_map(|change| match change {
+            MembershipChange::AddLearner { server, .. } => applied.state.faces(*server).map(|_| *server),
+            _ => None,
+        });
+        if let Some(server) = came_back {
+            tracing::warn!(server, "the cluster has had this server before: a number is never used again");
+            return Err(BAD);
+        }
         wanted
     };
-    for change in changes {
-        service.change_membership(change).await.map_err(|error| code(&error))?;
-    }
+    change_all(service, changes).await.map_err(|error| code(&error))?;
     service.catch_up().await.map_err(|error| code(&error))?;
     let text = {
         let applied = service.replica.read();
@@ -211,6 +217,28 @@ pub(super) async fn reconfig(
         Reply::Op(OpReply::Set { stat }) => Ok(Body::DataStat(Some(text.into()), stat)),
         _ => Err(ErrorCode::SystemError),
     }
+}
+
+/// Does all of it, or as good as nothing: of servers that were added, none stays if
+/// something after it is not done.
+async fn change_all(service: &Service, changes: Vec<MembershipChange>) -> Result<(), ServiceError> {
+    let mut added = Vec::new();
+    for change in changes {
+        let adds = match &change {
+            MembershipChange::AddLearner { server, .. } => Some(*server),
+            _ => None,
+        };
+        if let Err(error) = service.change_membership(change).await {
+            for server in added {
+                if let Err(error) = service.change_membership(MembershipChange::Remove(server)).await {
+                    tracing::warn!(server, %error, "a server that was added for nothing stays as an observer");
+                }
+            }
+            return Err(error);
+        }
+        added.extend(adds);
+    }
+    Ok(())
 }
 
 fn code(error: &ServiceError) -> ErrorCode {

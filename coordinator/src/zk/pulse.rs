@@ -34,6 +34,16 @@ struct Sign {
     pings: u32,
 }
 
+impl Sign {
+    /// Ends the connection of a client that no leader has heard of for half its timeout:
+    /// it looks elsewhere before its session ends.
+    fn close_if_late(&self) {
+        if self.since.elapsed() > self.connection.timeout() / 2 {
+            self.connection.close();
+        }
+    }
+}
+
 impl Pulse {
     fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Sign>> {
         self.waiting.lock().expect("no code panics while it holds this")
@@ -70,10 +80,8 @@ impl Pulse {
     fn put_back(&self, signs: HashMap<SessionId, Sign>) {
         let mut waiting = self.lock();
         for (session, sign) in signs {
-            // A client that heard nothing for so long has begun to look elsewhere.
-            if sign.since.elapsed() > sign.connection.timeout() / 2 {
-                sign.connection.close();
-            } else if !sign.connection.is_closing() {
+            sign.close_if_late();
+            if !sign.connection.is_closing() {
                 let entry = waiting.entry(session).or_insert(Sign {
                     connection: Arc::clone(&sign.connection),
                     since: sign.since,
@@ -97,7 +105,18 @@ pub(crate) async fn run(zk: Arc<Zk>) {
             continue;
         }
         let sessions: Vec<SessionId> = signs.keys().copied().collect();
-        match zk.service.desk.touch(sessions).await {
+        let touched = zk.service.desk.touch(sessions);
+        tokio::pin!(touched);
+        let touched = loop {
+            tokio::select! {
+                touched = &mut touched => break touched,
+                () = tokio::time::sleep(PAUSE) => {
+                    signs.values().for_each(Sign::close_if_late);
+                    zk.pulse.lock().values().for_each(Sign::close_if_late);
+                }
+            }
+        };
+        match touched {
             Ok(gone) => {
                 let gone: BTreeSet<SessionId> = gone.into_iter().collect();
                 let zxid = zk.service.replica.read().state.zxid();

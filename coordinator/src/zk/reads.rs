@@ -111,7 +111,7 @@ impl Reader<'_> {
                     Part::GetData(node.data.clone(), node.stat())
                 }),
                 ReadOp::GetChildren(asked) => self.children(&asked).map(|(names, _)| {
-                    bytes += names.iter().map(String::len).sum::<usize>();
+                    bytes += names.iter().map(|name| name.len() + size_of::<String>()).sum::<usize>();
                     Part::GetChildren(names)
                 }),
             };

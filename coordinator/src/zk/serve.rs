@@ -79,8 +79,10 @@ async fn welcome(zk: Arc<Zk>, wire: BoxWire, address: SocketAddr, tls: Option<Tl
         Err(_) => return,
     };
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    if let Some(own) = certificate.and_then(tls::identity) {
-        connection.add_identities(zk.service.authority.of_certificate(own));
+    if let Some(own) = certificate.and_then(tls::identity)
+        && !connection.add_identities(zk.service.authority.of_certificate(own))
+    {
+        return tracing::warn!(%address, "the name in a client's certificate is too long");
     }
     // Boxed: most connections are without, and need not be as large.
     Box::pin(serve(&zk, &connection, Box::new(stream))).await;
@@ -140,8 +142,11 @@ impl Talk<'_> {
         };
         if let Some(word) = words::word(&first) {
             let answer = words::answer(self.zk, &word).await;
-            self.writer.write_all(answer.as_bytes()).await?;
-            return self.writer.shutdown().await;
+            let said = async {
+                self.writer.write_all(answer.as_bytes()).await?;
+                self.writer.shutdown().await
+            };
+            return tokio::time::timeout(HELLO_TIMEOUT, said).await?;
         }
         let hello = ConnectRequest::read(&mut first.clone()).map_err(bad)?;
         handshake::begin(self.zk, self.connection, hello).await.map_err(io::Error::other)?;
@@ -151,7 +156,7 @@ impl Talk<'_> {
                 continue;
             }
             if self.connection.is_closing() {
-                return self.writer.shutdown().await;
+                return tokio::time::timeout(LAST_WORDS_TIMEOUT, self.writer.shutdown()).await?;
             }
             let (outbox, connection) = (&self.zk.service.outbox, self.connection);
             let is_held = self.held.is_some();
@@ -302,6 +307,7 @@ fn is_write(packet: &Bytes) -> bool {
 
 /// Takes one request, and says which operation it is.
 fn take(zk: &Arc<Zk>, connection: &Arc<Connection>, mut packet: Bytes) -> io::Result<i32> {
+    let bytes = packet.len();
     let RequestHeader { xid, op } = RequestHeader::read(&mut packet).map_err(bad)?;
     connection.count_received();
     let is_ping = op == OpCode::Ping.number();
@@ -328,7 +334,7 @@ fn take(zk: &Arc<Zk>, connection: &Arc<Connection>, mut packet: Bytes) -> io::Re
             let ticket = zk.next_ticket();
             let waiting = Pending::Later { xid, ticket, answer: None };
             let asked = (Arc::clone(zk), Arc::clone(connection));
-            connection.expect(waiting, || {
+            connection.expect(bytes, waiting, || {
                 zk.tasks.spawn("reconfig", async move {
                     let (zk, connection) = asked;
                     let answer = members::reconfig(&zk.service, request, &connection.identities()).await;
@@ -338,7 +344,7 @@ fn take(zk: &Arc<Zk>, connection: &Arc<Connection>, mut packet: Bytes) -> io::Re
         }
         Ok(Request::Sync(path)) => {
             let waiting = Pending::Sync { xid, path, ready: false };
-            connection.expect(waiting, || zk.syncs.add(connection));
+            connection.expect(bytes, waiting, || zk.syncs.add(connection));
         }
         Ok(request) => match writes::work(|| connection.actor(), request) {
             Work::Write(_, Shape::CloseSession) if connection.is_read_only() => {
@@ -349,11 +355,11 @@ fn take(zk: &Arc<Zk>, connection: &Arc<Connection>, mut packet: Bytes) -> io::Re
                 answer(zk, connection, xid, Err(ErrorCode::NotReadOnly));
             }
             Work::Write(command, shape) => {
-                connection.expect(Pending::Write { xid, shape, done: None }, || {
+                connection.expect(bytes, Pending::Write { xid, shape, done: None }, || {
                     zk.service.submit(&command, Waiter::Each(Arc::clone(connection) as _));
                 });
             }
-            Work::Other(request) => connection.read(&zk.service.replica.read().state, xid, request),
+            Work::Other(request) => connection.read(&zk.service.replica.read().state, bytes, xid, request),
         },
     }
     Ok(op)
@@ -373,12 +379,9 @@ fn authenticate(zk: &Zk, connection: &Arc<Connection>, xid: i32, auth: &Auth) {
         "x509" => connection.identities().iter().any(|identity| identity.scheme == "x509").then(Vec::new),
         _ => None,
     };
-    match proved {
-        Some(identities) => {
-            connection.add_identities(identities);
-            answer(zk, connection, xid, Ok(Body::Nothing));
-        }
-        None => {
+    match proved.map(|identities| connection.add_identities(identities)) {
+        Some(true) => answer(zk, connection, xid, Ok(Body::Nothing)),
+        Some(false) | None => {
             let zxid = zk.service.replica.read().state.zxid();
             connection.answer_now(xid, zxid, &Err(ErrorCode::AuthFailed));
             connection.close();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rota_core::state::Identity;
 use serde::{Deserialize, Serialize};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::{NoClientAuth, WebPkiClientVerifier};
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
@@ -48,7 +48,14 @@ impl Tls {
     /// When one cannot be read, or they do not belong together.
     pub(crate) fn acceptor(&self) -> Result<TlsAcceptor, TlsError> {
         let certificates = certificates(&self.certificate)?;
-        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|e| TlsError::of(&self.key)(&e))?;
+        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| match error {
+            pem::Error::NoItemsFound => {
+                let fault =
+                    "it holds no key that can be read; `openssl pkey -in FILE -out FILE` decrypts one";
+                TlsError::of(&self.key)(&fault)
+            }
+            error => TlsError::of(&self.key)(&error),
+        })?;
         let verifier = match &self.authorities {
             None => Arc::new(NoClientAuth) as Arc<_>,
             Some(path) => {
@@ -65,8 +72,10 @@ impl Tls {
             }
         };
         let config = ServerConfig::builder().with_client_cert_verifier(verifier);
-        let config =
-            config.with_single_cert(certificates, key).map_err(|e| TlsError::of(&self.certificate)(&e))?;
+        let config = config.with_single_cert(certificates, key).map_err(|error| {
+            let fault = format!("it does not go with the key in {}: {error}", self.key.display());
+            TlsError::of(&self.certificate)(&fault)
+        })?;
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
 }

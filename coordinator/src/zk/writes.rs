@@ -192,9 +192,10 @@ pub(super) fn code(refusal: &Refusal) -> ErrorCode {
         Refusal::SessionExpired { .. } | Refusal::BadPassword { .. } => ErrorCode::SessionExpired,
         Refusal::SessionMoved { .. } => ErrorCode::SessionMoved,
         Refusal::NoAuth { .. } | Refusal::Reserved { .. } => ErrorCode::NoAuth,
-        Refusal::Importing | Refusal::NotImporting | Refusal::NotEmptyCluster { .. } => {
-            ErrorCode::ThrottledOp
-        }
+        Refusal::Importing
+        | Refusal::NotImporting
+        | Refusal::BadZxid { .. }
+        | Refusal::NotEmptyCluster { .. } => ErrorCode::ThrottledOp,
         Refusal::InvalidAcl { .. } => ErrorCode::InvalidAcl,
         Refusal::QuotaExceeded { .. } => ErrorCode::QuotaExceeded,
         Refusal::BadTtl { .. }

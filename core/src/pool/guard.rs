@@ -29,7 +29,19 @@ pub(crate) fn check(state: &State, by: &Actor, ops: &[Op]) -> Result<(), (usize,
         }
     }
     let write = Write { state, by, versioned, fenced };
-    ops.iter().enumerate().try_for_each(|(index, op)| write.check(op).map_err(|refusal| (index, refusal)))
+    let mut rows = BTreeSet::new();
+    ops.iter().enumerate().try_for_each(|(index, op)| {
+        write.check(op).map_err(|refusal| (index, refusal))?;
+        match op {
+            // A row's version must not grow faster than the numbers of writes: a later row
+            // there begins with one of those (`first_version`).
+            Op::SetData { path, .. } if is_row(path) && !rows.insert(path.as_str()) => {
+                let hint = "a bucket is released once".to_owned();
+                Err((index, Refusal::Reserved { path: path.clone(), hint }))
+            }
+            _ => Ok(()),
+        }
+    })
 }
 
 /// Whether a bucket's row stands at `path`. Rows come and go, and clients of

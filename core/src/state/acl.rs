@@ -51,6 +51,8 @@ pub struct Acl(Option<Arc<[AclEntry]>>);
 
 /// Entries of one list: each is looked at whenever somebody wants something.
 const ENTRIES_MAX: usize = 1024;
+/// Bytes of all of its entries' ids.
+const BYTES_MAX: usize = 256 * 1024;
 
 /// A list that cannot stand on a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,14 +191,15 @@ impl Acl {
         if asked.len() > ENTRIES_MAX {
             return Err(BadAcl);
         }
+        let mut bytes = 0;
         let mut entries: Vec<AclEntry> = Vec::with_capacity(asked.len());
         let mut seen = BTreeSet::new();
         for entry in asked {
             if !seen.insert(entry) {
                 continue;
             }
+            let before = entries.len();
             if entry.who.scheme == "auth" {
-                let before = entries.len();
                 let own = identities.iter().filter(|identity| identity.is_proof());
                 entries.extend(own.map(|who| AclEntry { perms: entry.perms, who: who.clone() }));
                 if entries.len() == before {
@@ -205,6 +208,11 @@ impl Acl {
             } else if entry.who.is_valid() {
                 entries.push(entry.clone());
             } else {
+                return Err(BadAcl);
+            }
+            // One that stands for the client may stand for many.
+            bytes += entries[before..].iter().map(|entry| entry.who.id.len()).sum::<usize>();
+            if entries.len() > ENTRIES_MAX || bytes > BYTES_MAX {
                 return Err(BadAcl);
             }
         }
@@ -289,6 +297,17 @@ mod tests {
         let meant = Acl::meant(&[entry(perms::ALL, "auth", "")], &who).unwrap();
         assert_eq!(meant.entries(), [entry(perms::ALL, "digest", "u:d")]);
         assert_eq!(Acl::meant(&[entry(perms::ALL, "auth", "")], &who[..1]), Err(BadAcl));
+    }
+
+    #[test]
+    fn what_stands_for_the_client_counts_as_often_as_it_stands_there() {
+        let asked: Vec<AclEntry> = (0..100).map(|n| entry(1, "auth", &n.to_string())).collect();
+        let names = |n: usize, len: usize| -> Vec<Identity> {
+            (0..n).map(|n| Identity::new("digest", &format!("{n}{}:d", "u".repeat(len)))).collect()
+        };
+        assert!(Acl::meant(&asked, &names(10, 10)).is_ok());
+        assert_eq!(Acl::meant(&asked, &names(11, 10)), Err(BadAcl), "1,100 entries");
+        assert_eq!(Acl::meant(&asked, &names(1, BYTES_MAX / 100)), Err(BadAcl));
     }
 
     #[test]

@@ -279,7 +279,10 @@ pub enum Reply {
     /// Everybody knows how that server is reached.
     Announced,
     /// The part is there.
-    Imported,
+    Imported {
+        /// Whether nothing is as it was: sessions, nodes and what was watched.
+        anew: bool,
+    },
     /// A single operation's answer.
     Op(OpReply),
     /// One answer for each operation of a multi.
@@ -440,11 +443,19 @@ pub enum Refusal {
         path: String,
     },
     /// The cluster is being filled with what another one held.
-    #[error("an import is under way: nobody else can write until it ends, or is begun again and ends")]
+    #[error(
+        "an import is under way: nobody else can write until it ends or is given up (`rota import abandon`)"
+    )]
     Importing,
     /// A part of an import came that nobody has begun.
     #[error("no import has begun")]
     NotImporting,
+    /// A number of a write in an import is beyond all that there can be.
+    #[error("zxid {zxid} is no write's: the source is damaged")]
+    BadZxid {
+        /// It.
+        zxid: Zxid,
+    },
     /// Only an empty cluster can be filled with what another one held.
     #[error("the cluster is not empty: it has {nodes} nodes besides the first ones")]
     NotEmptyCluster {

@@ -38,6 +38,8 @@ pub enum Import {
         /// The last write of the other cluster.
         zxid: Zxid,
     },
+    /// It is given up: the cluster is empty again, and everybody can write.
+    Abandon,
 }
 
 /// A session of the other cluster.
@@ -66,6 +68,14 @@ pub struct ImportedNode {
     pub stamps: Stamps,
 }
 
+/// The largest number that the last write of another cluster may have: this one goes on
+/// from there.
+const ZXID_MAX: Zxid = 1 << 62;
+
+fn check_zxid(zxid: Zxid) -> Result<(), Refusal> {
+    if zxid > ZXID_MAX { Err(Refusal::BadZxid { zxid }) } else { Ok(()) }
+}
+
 impl State {
     pub(super) fn import(&mut self, part: &Import) -> Result<Reply, Refusal> {
         match part {
@@ -78,11 +88,18 @@ impl State {
                 nodes.iter().try_for_each(|node| self.import_node(node))?;
             }
             Import::End { zxid } => {
+                check_zxid(*zxid)?;
                 self.zxid = self.zxid.max(*zxid);
+                self.importing = false;
+                // On disk, ZooKeeper keeps limits and not what there is.
+                self.recount_quotas();
+            }
+            Import::Abandon => {
+                self.begin_import()?;
                 self.importing = false;
             }
         }
-        Ok(Reply::Imported)
+        Ok(Reply::Imported { anew: !matches!(part, Import::More { .. }) })
     }
 
     fn begin_import(&mut self) -> Result<(), Refusal> {
@@ -134,6 +151,10 @@ impl State {
         let mut stamps = imported.stamps;
         stamps.mzxid = stamps.mzxid.max(stamps.czxid);
         stamps.pzxid = stamps.pzxid.max(stamps.czxid);
+        check_zxid(stamps.mzxid.max(stamps.pzxid))?;
+        // No clock of another cluster's puts this one's forward.
+        stamps.ctime_ms = stamps.ctime_ms.min(self.time_ms);
+        stamps.mtime_ms = stamps.mtime_ms.min(self.time_ms);
         let node = Node {
             data: imported.data.clone(),
             kind: imported.kind,
@@ -144,11 +165,14 @@ impl State {
         }
         .sealed();
         if !is_permanent && let Some(parent) = path.parent() {
+            let above = self.tree.get(parent.as_str()).ok_or_else(|| no_node(parent.as_str()))?;
+            if above.owner().is_some() {
+                return Err(Refusal::NoChildrenForEphemerals { path: parent.to_string() });
+            }
             let counted = self.tree.update(&parent, |node| node.child_count += 1);
             counted.ok_or_else(|| no_node(parent.as_str()))?;
         }
         self.zxid = self.zxid.max(stamps.mzxid).max(stamps.pzxid);
-        self.time_ms = self.time_ms.max(stamps.ctime_ms).max(stamps.mtime_ms);
         if let NodeKind::Ephemeral(session) = node.kind {
             self.own(session, &path);
         }

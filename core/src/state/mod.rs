@@ -59,6 +59,11 @@ pub struct State {
     importing: bool,
 }
 
+/// Whether it is what says which servers there are, and no more.
+fn sets_config(op: &Op) -> bool {
+    matches!(op, Op::SetData { path, .. } if path == CONFIG)
+}
+
 /// The last unit of commands that a server submitted and that was applied, so
 /// that one which is sent again after a change of leader is not done twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -158,11 +163,12 @@ impl State {
                 Ok((Reply::Announced, Vec::new()))
             }
             Command::Import(part) => Ok((self.import(part)?, Vec::new())),
-            Command::Write { by, .. } | Command::Multi { by, .. }
-                if self.importing && by.standing != Standing::Rota =>
+            Command::Write { by, op }
+                if self.importing && (by.standing != Standing::Rota || !sets_config(op)) =>
             {
                 Err(Refusal::Importing)
             }
+            Command::Multi { .. } if self.importing => Err(Refusal::Importing),
             Command::CloseSession { session } => self.close(*session),
             Command::ExpireSession { session, connection } => {
                 self.check_session(Some(*session), Some(*connection))?;

@@ -27,6 +27,8 @@ pub(super) struct Change<'a> {
     time_ms: u64,
     by: &'a Actor,
     events: Vec<Event>,
+    /// Quotas that it began: each costs what is below it.
+    pub(super) counted: u32,
     /// `Some` while a multi is at work.
     journal: Option<Vec<Undo>>,
 }
@@ -41,7 +43,7 @@ enum Undo {
 impl<'a> Change<'a> {
     pub(super) fn new(state: &'a mut State, by: &'a Actor) -> Self {
         let (zxid, time_ms) = (state.zxid, state.time_ms);
-        Self { state, zxid, time_ms, by, events: Vec::new(), journal: None }
+        Self { state, zxid, time_ms, by, events: Vec::new(), counted: 0, journal: None }
     }
 
     pub(super) fn is_rota(&self) -> bool {
@@ -145,7 +147,7 @@ impl<'a> Change<'a> {
         }
         self.event(EventKind::Created, path.clone(), acl);
         self.children_event(parent);
-        self.begin_quota(&path);
+        self.begin_quota(&path)?;
         self.count_quota(&path, 1, signed_len(data));
         Ok(OpReply::Created { path: path.to_string(), stat })
     }

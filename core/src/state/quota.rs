@@ -9,6 +9,7 @@
 
 use bytes::Bytes;
 
+use super::State;
 use super::command::Refusal;
 use super::ops::Change;
 use super::tree::Tree;
@@ -16,6 +17,8 @@ use crate::path::NodePath;
 
 const QUOTAS: &str = "/zookeeper/quota";
 const LIMITS: &str = "zookeeper_limits";
+/// Quotas that one multi may begin: for each, all that is below it is counted.
+const BEGUN_MAX: u32 = 4;
 const STATS: &str = "zookeeper_stats";
 
 /// Two numbers of nodes and bytes, as limits or as what there is, with -1 for
@@ -78,6 +81,28 @@ fn governing<'a>(tree: &Tree, path: &'a str) -> Option<&'a str> {
     None
 }
 
+impl State {
+    /// Counts for every quota what there is.
+    pub(super) fn recount_quotas(&mut self) {
+        let counted: Vec<(NodePath, Track)> = self
+            .tree
+            .iter()
+            .filter_map(|(path, _)| {
+                let (count, bytes) = self.tree.size(counted_by(path.as_str())?);
+                Some((path.clone(), Track { count, bytes, count_hard: -1, bytes_hard: -1 }))
+            })
+            .collect();
+        for (path, held) in counted {
+            self.tree.update(&path, |node| node.set_data(Some(held.text())));
+        }
+    }
+}
+
+/// What the node at `path` says the size of, if it is one that says such.
+fn counted_by(path: &str) -> Option<&str> {
+    path.strip_suffix(STATS)?.strip_suffix('/')?.strip_prefix(QUOTAS)
+}
+
 impl Change<'_> {
     /// Refuses what would go over a hard limit.
     pub(super) fn check_quota(&self, path: &NodePath, nodes: i64, bytes: i64) -> Result<(), Refusal> {
@@ -115,11 +140,16 @@ impl Change<'_> {
     }
 
     /// Counts everything there is, when a new node asks for it.
-    pub(super) fn begin_quota(&mut self, path: &NodePath) {
-        let Some(above) = path.as_str().strip_suffix(STATS).and_then(|p| p.strip_suffix('/')) else { return };
-        let Some(counted) = above.strip_prefix(QUOTAS) else { return };
+    pub(super) fn begin_quota(&mut self, path: &NodePath) -> Result<(), Refusal> {
+        let Some(counted) = counted_by(path.as_str()) else { return Ok(()) };
+        self.counted += 1;
+        if self.counted > BEGUN_MAX {
+            let fault = format!("one multi begins at most {BEGUN_MAX} quotas");
+            return Err(Refusal::BadContent { path: path.to_string(), fault });
+        }
         let (count, bytes) = self.state.tree.size(counted);
         self.put_stats(path.as_str(), Track { count, bytes, count_hard: -1, bytes_hard: -1 });
+        Ok(())
     }
 
     fn put_stats(&mut self, path: &str, held: Track) {

@@ -9,7 +9,7 @@ use rota_core::state::{AclEntry, Applied, Event, EventKind, OpReply, Refusal, Re
 /// The zxid and the answer, then one line for each event.
 pub fn applied(zxid: Zxid, applied: &Applied) -> String {
     let mut text = match &applied.reply {
-        Ok(Reply::Imported) => format!("{zxid} imported\n"),
+        Ok(Reply::Imported { .. }) => format!("{zxid} imported\n"),
         Ok(Reply::SessionOpened { .. }) => format!("{zxid} session opened\n"),
         Ok(Reply::SessionClosed { .. }) => format!("{zxid} session closed\n"),
         Ok(Reply::SessionResumed { connection, .. }) => {

@@ -26,6 +26,8 @@ pub enum ImportPart {
         /// The last write of the other cluster.
         zxid: u64,
     },
+    /// It is given up: the cluster is empty again.
+    Abandon,
 }
 
 /// A session of the other cluster.
@@ -84,6 +86,7 @@ impl TryFrom<ImportPart> for Import {
     fn try_from(part: ImportPart) -> Result<Self, ImportError> {
         Ok(match part {
             ImportPart::Begin => Self::Begin,
+            ImportPart::Abandon => Self::Abandon,
             ImportPart::End { zxid } => Self::End { zxid },
             ImportPart::More { sessions, nodes } => Self::More {
                 sessions: sessions.into_iter().map(session).collect::<Result<_, _>>()?,

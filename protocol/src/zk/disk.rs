@@ -21,7 +21,7 @@ const END_OF_RECORD: u8 = b'B';
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DiskError {
     /// It begins otherwise.
-    #[error("it is none: it begins otherwise")]
+    #[error("it begins as no such file does")]
     Foreign,
     /// Of another version.
     #[error("it is of version {0}, and {VERSION} is known")]
@@ -243,20 +243,31 @@ impl Txn {
     }
 }
 
+/// A transaction log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// What is whole of it.
+    pub txns: Vec<(TxnHeader, Txn)>,
+    /// Whether it ends within a record.
+    pub is_torn: bool,
+}
+
 /// Reads a transaction log: what is whole of it, since a server that was killed
 /// leaves one that is cut off.
 ///
 /// # Errors
 /// When it is none, or damaged before its end.
-pub fn read_log(mut from: Bytes) -> Result<Vec<(TxnHeader, Txn)>, DiskError> {
+pub fn read_log(mut from: Bytes) -> Result<Log, DiskError> {
     check_head(&mut from, LOG_MAGIC)?;
     let mut txns = Vec::new();
-    while let Ok(checksum) = i64::read(&mut from) {
-        // Logs are allocated ahead, with zeros.
-        let Ok(Some(mut entry)) = Option::<Bytes>::read(&mut from) else { break };
-        if entry.is_empty() || from.first() != Some(&END_OF_RECORD) {
-            break;
-        }
+    // Logs are allocated ahead, with zeros.
+    while from.iter().any(|byte| *byte != 0) {
+        let checksum = i64::read(&mut from);
+        let entry = Option::<Bytes>::read(&mut from);
+        let (Ok(checksum), Ok(Some(mut entry)), Some(&END_OF_RECORD)) = (checksum, entry, from.first())
+        else {
+            return Ok(Log { txns, is_torn: true });
+        };
         from.advance(1);
         if checksum != i64::from(adler2::adler32_slice(&entry)) {
             return Err(DiskError::Checksum);
@@ -265,7 +276,7 @@ pub fn read_log(mut from: Bytes) -> Result<Vec<(TxnHeader, Txn)>, DiskError> {
         let txn = Txn::read(header.kind, &mut entry)?;
         txns.push((header, txn));
     }
-    Ok(txns)
+    Ok(Log { txns, is_torn: false })
 }
 
 fn check_head(from: &mut Bytes, magic: i32) -> Result<(), DiskError> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::{Bytes, BytesMut};
-use rota_core::state::{Acl, Stamps, Stat};
+use rota_core::state::{Stamps, Stat};
 use rota_protocol::zk::jute::Record;
 use rota_protocol::zk::{
     Auth, Body, ConnectRequest, ConnectResponse, ErrorCode, OpCode, PathWatch, ReplyHeader, Request,
@@ -19,7 +19,8 @@ use super::stored::Held;
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// What helps against what is hidden.
-const AS_WHOM: &str = "say who may see it, as with --auth digest:USER:PASSWORD of its super user";
+const AS_WHOM: &str =
+    "say who may see it, as with --auth digest:USER:PASSWORD of its super user, whose password must be right";
 /// Longer than any answer.
 const PACKET_BYTES_MAX: usize = 256 * 1024 * 1024;
 
@@ -29,6 +30,9 @@ const PACKET_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// # Errors
 /// When it cannot be reached, or does not show something.
 pub(super) async fn read(address: &str, auth: Option<&str>) -> anyhow::Result<Held> {
+    if address.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+        bail!("--connect {address}: expected HOST:PORT");
+    }
     let mut client = Client::connect(address).await.with_context(|| format!("cannot reach {address}"))?;
     if let Some((scheme, proof)) =
         auth.map(|auth| auth.split_once(':').context("--auth is SCHEME:PROOF")).transpose()?
@@ -47,7 +51,8 @@ pub(super) async fn read(address: &str, auth: Option<&str>) -> anyhow::Result<He
         let Some(Body::DataStat(data, stat)) = client.ask(data(&path)).await? else { continue };
         let acl = match client.ask(Request::GetAcl(path.clone())).await? {
             Some(Body::AclStat(acl, _)) => acl,
-            _ => Acl::open().entries(),
+            // It went meanwhile.
+            _ => continue,
         };
         if acl.iter().any(|entry| entry.who.scheme == "digest" && entry.who.id.ends_with(":x")) {
             bail!("{path}: the server hides digests in its access control list: {AS_WHOM}");
@@ -105,7 +110,8 @@ impl Client {
             read_only: Some(true),
         };
         client.send(|to| hello.write(to)).await?;
-        let greeting = ConnectResponse::read(&mut client.packet().await?)?;
+        let greeting = client.packet().await.and_then(|mut packet| Ok(ConnectResponse::read(&mut packet)?));
+        let greeting = greeting.context("what answers there is no server of ZooKeeper that serves")?;
         if greeting.session == 0 {
             bail!("it gives no session");
         }

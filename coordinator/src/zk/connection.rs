@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::hub::Hub;
+use super::pending::{Asked, Done, Handshake, Pending};
 use super::reads::{self, Reader};
 use super::stats::Counts;
 use super::writes::{self, Shape};
@@ -78,46 +79,6 @@ struct Inner {
     counts: Counts,
     /// When its last packet came.
     heard_at: Instant,
-}
-
-/// Something that was asked, when, and in how many bytes.
-struct Asked {
-    at: Instant,
-    bytes: usize,
-    pending: Pending,
-}
-
-/// Something that was asked and not answered yet.
-pub(super) enum Pending {
-    /// The session itself.
-    Handshake(Handshake),
-    /// A write is under way, or done and waits for what was asked before it.
-    Write { xid: i32, shape: Shape, done: Option<Done> },
-    /// A read waits for what was asked before it.
-    Read { xid: i32, request: Request },
-    /// The answer of a sync waits for this server to catch up.
-    Sync { xid: i32, path: String, ready: bool },
-    /// Somebody works on an answer.
-    Later { xid: i32, ticket: u64, answer: Option<Result<Body, ErrorCode>> },
-    /// An answer waits for those before it.
-    Answer { xid: i32, answer: Result<Body, ErrorCode> },
-}
-
-/// What a write brought about.
-pub(super) struct Done {
-    zxid: Zxid,
-    answer: Result<Body, ErrorCode>,
-    /// Whether nothing can follow.
-    is_last: bool,
-}
-
-/// What is said when the session is open.
-pub(super) struct Handshake {
-    pub(super) session: SessionId,
-    pub(super) password: [u8; 16],
-    pub(super) timeout_ms: u32,
-    /// Whether the client is told if the server is read-only.
-    pub(super) tells_read_only: bool,
 }
 
 impl Connection {

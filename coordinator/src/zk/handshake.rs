@@ -7,7 +7,8 @@ use rota_core::state::{Command, Password, SessionId};
 use rota_protocol::zk::ConnectRequest;
 
 use super::Zk;
-use super::connection::{Connection, Handshake, Pending};
+use super::connection::Connection;
+use super::pending::{Handshake, Pending};
 use crate::outbox::Waiter;
 use crate::raft::Leadership;
 use crate::service::{Credentials, ServiceError};

@@ -16,6 +16,7 @@ mod connection;
 mod handshake;
 mod hub;
 mod members;
+mod pending;
 mod pulse;
 mod reads;
 mod serve;

@@ -14,7 +14,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Connection, Pending};
+use super::connection::Connection;
+use super::pending::Pending;
 use super::writes::{self, Shape, Work};
 use super::{Zk, handshake, members, tls, words};
 use crate::outbox::Waiter;

@@ -4,7 +4,7 @@
 CARGO ?= cargo
 ROTA_BIN := $(CURDIR)/target/release/rota
 
-.PHONY: demo test verify fix fuzz build test-setup
+.PHONY: demo test verify fix fuzz build test-setup bench bench-smoke
 
 demo: build
 	$(ROTA_BIN) demo
@@ -22,6 +22,16 @@ verify:
 FUZZ_SECONDS ?= 60
 fuzz:
 	ROTA_FUZZ_SECONDS=$(FUZZ_SECONDS) $(CARGO) test --release --locked -p rota-protocol --test zk_fuzz -- --nocapture
+
+# Compares Rota with ZooKeeper and etcd, and writes what comes out into a folder.
+BENCH_OUT ?= target/bench
+bench: test-setup build
+	sh tests/set-up.sh etcd
+	$(CARGO) build --release --locked -p rota-bench
+	ROTA_BIN=$(ROTA_BIN) target/release/rota-bench compare --out $(BENCH_OUT)
+
+bench-smoke: build
+	ROTA_BIN=$(ROTA_BIN) $(CARGO) test --locked -p rota-bench --test smoke
 
 fix:
 	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged

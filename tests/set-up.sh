@@ -25,6 +25,10 @@ for pair in curl:curl openssl:openssl cc:gcc javac:default-jdk-headless \
     sign="${pair%%:*}"
     [ -e "$sign" ] || command -v "$sign" >/dev/null 2>&1 || missing="$missing ${pair##*:}"
 done
+# What only the benchmark compares with.
+if [ "${1:-}" = etcd ]; then
+    command -v etcd >/dev/null 2>&1 || missing="$missing etcd-server"
+fi
 # Debian's python3 comes without what makes virtual environments.
 python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing="$missing python3-venv"
 

@@ -1,18 +1,18 @@
 //! The comparison: every system gets the same load, one after the other, over several
 //! rounds; what is told is the median of the rounds.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::Command;
 
+use crate::big;
+use crate::faults::{self, Fault};
 use crate::load::{Operation, Report, duration};
+use crate::loaded::{Loaded, Plan};
+use crate::results::{Machine, Results};
 use crate::systems::{Kind, System};
 
 /// Compare Rota with ZooKeeper and etcd.
@@ -21,30 +21,42 @@ pub struct Compare {
     /// What is compared, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Kind::Rota, Kind::Zookeeper, Kind::Etcd, Kind::RotaHttp])]
     systems: Vec<Kind>,
-    /// Which workloads, by their names, separated by commas; all by default.
-    #[arg(long, value_delimiter = ',')]
+    /// Which workloads, by their names, separated by commas: set, create, get, mix, multi,
+    /// lone; none for none.
+    #[arg(long, value_delimiter = ',', default_value = "set,create,get,mix,multi,lone")]
     workloads: Vec<String>,
     /// How often everything is done.
     #[arg(long, default_value_t = 3)]
     rounds: u32,
     /// How long each load is measured.
-    #[arg(long, default_value = "4s", value_parser = duration)]
+    #[arg(long, default_value = "3s", value_parser = duration)]
     time: Duration,
-    /// Where the results are written, as JSON.
-    #[arg(long)]
-    json: Option<PathBuf>,
+    /// What befalls servers, separated by commas: leader-killed, leader-stopped,
+    /// follower-paused, follower-killed; none for nothing.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "leader-killed,leader-stopped,follower-paused,follower-killed"
+    )]
+    faults: Vec<String>,
+    /// Nodes for snapshots and restarts; 0 leaves those out.
+    #[arg(long, default_value_t = 1_000_000)]
+    nodes: u64,
+    /// A folder for the results, as text, JSON and a chart.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
 }
 
 /// A load with a name.
 #[derive(Debug, Clone, Copy)]
-struct Workload {
-    name: &'static str,
-    operation: Operation,
+pub struct Workload {
+    pub name: &'static str,
+    pub operation: Operation,
     connections: u64,
     outstanding: usize,
 }
 
-const WORKLOADS: [Workload; 6] = [
+pub const WORKLOADS: [Workload; 6] = [
     Workload { name: "set", operation: Operation::Set, connections: 20, outstanding: 16 },
     Workload { name: "create", operation: Operation::Create, connections: 20, outstanding: 16 },
     Workload { name: "get", operation: Operation::Get, connections: 20, outstanding: 16 },
@@ -71,32 +83,52 @@ pub struct Sample {
 }
 
 pub async fn run(args: &Compare) -> anyhow::Result<()> {
-    let known: Vec<&str> = WORKLOADS.iter().map(|workload| workload.name).collect();
-    for name in &args.workloads {
-        ensure!(
-            known.contains(&name.as_str()),
-            "no workload is called {name:?}: there are {}",
-            known.join(", ")
-        );
+    let mut workloads = Vec::new();
+    for name in args.workloads.iter().filter(|name| *name != "none") {
+        let known = WORKLOADS.iter().find(|workload| workload.name == name);
+        workloads.push(*known.with_context(|| format!("no workload is called {name:?}: see --help"))?);
     }
-    let mut samples = Vec::new();
+    let mut all_faults = Vec::new();
+    for name in args.faults.iter().filter(|name| *name != "none") {
+        let known = Fault::ALL.into_iter().find(|fault| fault.flag() == name);
+        all_faults.push(known.with_context(|| format!("no fault is called {name:?}: see --help"))?);
+    }
+    let mut results = Results { machine: Machine::this()?, ..Results::default() };
     for round in 0..args.rounds {
-        for kind in &args.systems {
+        for kind in args.systems.iter().filter(|_| !workloads.is_empty()) {
             let mut system = System::start(*kind).await?;
-            for workload in WORKLOADS {
-                if args.workloads.is_empty() || args.workloads.iter().any(|name| name == workload.name) {
-                    let sample = measure(&mut system, *kind, workload, round, args.time).await;
-                    let sample = sample.with_context(|| format!("{} on {}", workload.name, kind.name()))?;
-                    eprintln!("{}", line(&sample));
-                    samples.push(sample);
-                }
+            for workload in &workloads {
+                let sample = measure(&mut system, *kind, *workload, round, args.time).await;
+                let sample = sample.with_context(|| format!("{} on {}", workload.name, kind.name()))?;
+                eprintln!("{}", line(&sample));
+                results.samples.push(sample);
+            }
+        }
+        for kind in args.systems.iter().filter(|kind| **kind != Kind::RotaHttp) {
+            for fault in &all_faults {
+                let noticed = faults::notice(*kind, *fault, round).await?;
+                let (silence_ms, share) = (noticed.silence_ms, noticed.least_share * 100.0);
+                eprintln!("{:<10} {}: {silence_ms:.0} ms, {share:.0} %", kind.name(), fault.name());
+                results.noticed.push(noticed);
             }
         }
     }
-    if let Some(path) = &args.json {
-        std::fs::write(path, serde_json::to_string_pretty(&samples)?)?;
+    for kind in args.systems.iter().filter(|kind| args.nodes > 0 && **kind != Kind::RotaHttp) {
+        let big = big::measure(*kind, args.nodes).await?;
+        eprintln!(
+            "{:<10} {} nodes: snapshot p99.9 {} us, {:.0} % of the throughput; restart {:.1} s",
+            kind.name(),
+            big.nodes,
+            big.report.latency_us.p999,
+            big.share * 100.0,
+            big.restart_s
+        );
+        results.big.push(big);
     }
-    print(&samples, &args.systems);
+    if let Some(folder) = &args.out {
+        results.write(folder)?;
+    }
+    println!("{}", results.text());
     Ok(())
 }
 
@@ -112,24 +144,21 @@ async fn measure(
         Kind::RotaHttp if workload.connections > 1 => (64, 1),
         _ => (workload.connections, workload.outstanding),
     };
-    let mut load = Command::new(std::env::current_exe()?);
-    load.args(["load", "--protocol", kind.protocol().name(), "--operation", workload.operation.name()])
-        .args(["--servers", &system.addresses().join(",")])
-        .args(["--connections", &connections.to_string(), "--outstanding", &outstanding.to_string()])
-        .args(["--time", &format!("{}ms", time.as_millis()), "--run", &round.to_string()])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true);
-    let mut load = load.spawn()?;
-    let out = load.stdout.take().context("it has an output")?;
-    let mut lines = BufReader::new(out).lines();
-    ensure!(lines.next_line().await?.as_deref() == Some("ready"), "the load did not begin");
-    ensure!(lines.next_line().await?.as_deref() == Some("begin"), "the load broke off");
+    let plan = Plan {
+        protocol: kind.protocol(),
+        servers: system.addresses(),
+        operation: workload.operation,
+        connections,
+        outstanding,
+        keys: 10_000,
+        warm_up: Duration::from_secs(1),
+        time,
+        run: round,
+    };
+    let loaded = Loaded::begin(&plan).await?;
     let before = system.cpu()?;
-    let report = lines.next_line().await?.context("the load broke off")?;
+    let report = loaded.report().await?;
     let used = system.cpu()?.saturating_sub(before);
-    let report: Report = serde_json::from_str(&report)?;
-    ensure!(load.wait().await?.success(), "the load failed");
     ensure!(report.done > 0, "nothing was done");
     ensure!(report.refused == 0, "{} of {} were refused", report.refused, report.done);
     let servers_us = used.as_secs_f64() * 1e6 / report.done as f64;
@@ -152,43 +181,4 @@ fn line(sample: &Sample) -> String {
         latency_us.max,
         sample.resident.iter().map(|bytes| (bytes / 1_000_000).to_string()).collect::<Vec<_>>().join("+"),
     )
-}
-
-/// The middle one, or the mean of the two in the middle.
-pub fn median(mut numbers: Vec<f64>) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    let (at, odd) = (numbers.len() / 2, numbers.len() % 2 == 1);
-    match numbers.get(at) {
-        None => f64::NAN,
-        Some(middle) if odd => *middle,
-        Some(middle) => f64::midpoint(numbers[at - 1], *middle),
-    }
-}
-
-fn print(samples: &[Sample], systems: &[Kind]) {
-    let mut by: BTreeMap<(&str, Kind), Vec<&Sample>> = BTreeMap::new();
-    for sample in samples {
-        by.entry((&sample.workload, sample.system)).or_default().push(sample);
-    }
-    println!(
-        "{:<8} {:<11} {:>10} {:>11} {:>9} {:>9} {:>9} {:>9}",
-        "", "", "ops/s", "servers us", "p50 us", "p99 us", "p99.9 us", "RSS MB"
-    );
-    for workload in WORKLOADS {
-        for kind in systems {
-            let Some(all) = by.get(&(workload.name, *kind)) else { continue };
-            let middle = |of: fn(&Sample) -> f64| median(all.iter().map(|sample| of(sample)).collect());
-            println!(
-                "{:<8} {:<11} {:>10.0} {:>11.1} {:>9.0} {:>9.0} {:>9.0} {:>9.0}",
-                workload.name,
-                kind.name(),
-                middle(|s| s.report.done as f64 / s.report.seconds),
-                middle(|s| s.servers_us),
-                middle(|s| s.report.latency_us.p50 as f64),
-                middle(|s| s.report.latency_us.p99 as f64),
-                middle(|s| s.report.latency_us.p999 as f64),
-                middle(|s| s.resident.iter().max().copied().unwrap_or(0) as f64 / 1e6),
-            );
-        }
-    }
 }

@@ -1,7 +1,12 @@
 //! Benchmarks: numbers about the built binary, from outside. `ROTA_BIN` names it.
 
+mod big;
+mod chart;
 mod compare;
+mod faults;
 mod load;
+mod loaded;
+mod results;
 mod scheduler;
 mod sessions;
 mod systems;

@@ -1,14 +1,13 @@
 //! What is compared: three servers of each, on loopback, every write on disk before it
 //! is acknowledged.
 
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use rota_tests::zk::{Tuning, ZooKeeper};
-use rota_tests::{Cluster, Process, Settings, eventually, free_port};
+use rota_tests::{Call, Cluster, Process, Settings, eventually, free_port};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -94,51 +93,117 @@ impl System {
         }
     }
 
-    fn pids(&mut self) -> Vec<u32> {
+    /// A server, from 0.
+    fn process(&mut self, at: usize) -> &mut Process {
         match &mut self.servers {
-            Servers::Rota(cluster) => {
-                let ids = cluster.ids();
-                ids.into_iter().map(|id| cluster.process(id).id()).collect()
-            }
-            Servers::Zookeeper(servers) => (0..3).map(|at| servers.process(at).id()).collect(),
-            Servers::Etcd(etcd) => etcd.servers.iter().map(Process::id).collect(),
+            Servers::Rota(cluster) => cluster.process(id(at)),
+            Servers::Zookeeper(servers) => servers.process(at),
+            Servers::Etcd(etcd) => &mut etcd.servers[at],
         }
+    }
+
+    /// Does something to one of the servers, from 0, as somebody would from outside.
+    pub async fn hit(&mut self, at: usize, by: Blow) {
+        match by {
+            Blow::Kill => drop(self.process(at).kill9()),
+            Blow::Stop => {
+                self.process(at).term();
+                self.process(at).ended(START).await;
+            }
+            Blow::Pause => self.process(at).pause(),
+            Blow::Resume => self.process(at).resume(),
+            Blow::Restart => match &mut self.servers {
+                Servers::Rota(cluster) => cluster.restart(id(at)),
+                Servers::Zookeeper(servers) => servers.restart(at),
+                Servers::Etcd(etcd) => etcd.restart(at),
+            },
+        }
+    }
+
+    /// Which one leads, from 0.
+    pub async fn leader(&self) -> usize {
+        let addresses: Vec<String> = match &self.servers {
+            Servers::Rota(cluster) => cluster.ids().iter().map(|id| cluster.zookeeper(*id)).collect(),
+            Servers::Zookeeper(_) | Servers::Etcd(_) => self.addresses(),
+        };
+        eventually("one of the servers leads", START, async || {
+            for (at, address) in addresses.iter().enumerate() {
+                let leads = match self.kind {
+                    Kind::Etcd => {
+                        get(address, "/metrics").await.is_ok_and(|m| m.contains("etcd_server_is_leader 1"))
+                    }
+                    _ => word(address, "srvr").await.is_ok_and(|said| said.contains("Mode: leader")),
+                };
+                if leads {
+                    return Ok(at);
+                }
+            }
+            anyhow::bail!("none leads")
+        })
+        .await
     }
 
     /// Processor time that all of them have used.
     pub fn cpu(&mut self) -> anyhow::Result<Duration> {
-        self.pids().into_iter().map(cpu).sum()
+        (0..SERVERS).map(|at| cpu(self.process(at).id())).sum()
     }
 
     /// Memory of each.
     pub fn resident(&mut self) -> anyhow::Result<Vec<u64>> {
-        self.pids().into_iter().map(resident).collect()
+        (0..SERVERS).map(|at| resident(self.process(at).id())).collect()
     }
+
+    /// Takes a snapshot on each server, where that can be asked for.
+    pub async fn snapshot(&self) -> anyhow::Result<()> {
+        if let Servers::Rota(cluster) = &self.servers {
+            for id in cluster.ids() {
+                let taken = cluster.ask(id, Call::post("/v1/cluster/snapshot", &())).await;
+                ensure!(taken.status == 200, "no snapshot: {}", taken.text());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Servers of each system.
+const SERVERS: usize = 3;
+
+/// Rota numbers its servers from 1.
+fn id(at: usize) -> u64 {
+    at as u64 + 1
+}
+
+/// What may befall a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blow {
+    /// SIGKILL.
+    Kill,
+    /// SIGTERM, and its end is waited for.
+    Stop,
+    /// SIGSTOP.
+    Pause,
+    /// SIGCONT.
+    Resume,
+    /// It is started again.
+    Restart,
 }
 
 /// Servers of etcd, as Debian packages it.
 struct Etcd {
     servers: Vec<Process>,
     addresses: Vec<String>,
-    _dir: TempDir,
+    ports: Vec<[u16; 2]>,
+    dir: TempDir,
 }
 
 impl Etcd {
     async fn start() -> anyhow::Result<Self> {
         let dir = TempDir::with_prefix("rota-etcd-")?;
-        let ports: Vec<[u16; 2]> = (0..3).map(|_| [free_port(), free_port()]).collect();
-        let cluster: Vec<String> = ports
-            .iter()
-            .enumerate()
-            .map(|(at, [_, peer])| format!("s{at}=http://127.0.0.1:{peer}"))
-            .collect();
-        let servers = ports.iter().enumerate().map(|(at, [client, peer])| {
-            let command = etcd(dir.path(), at, *client, *peer, &cluster.join(","));
-            Process::spawn(command, &dir.path().join(format!("{at}.log")))
-        });
-        let servers = servers.collect();
-        let addresses: Vec<String> = ports.iter().map(|[client, _]| format!("127.0.0.1:{client}")).collect();
-        for address in &addresses {
+        let ports: Vec<[u16; 2]> = (0..SERVERS).map(|_| [free_port(), free_port()]).collect();
+        let addresses = ports.iter().map(|[client, _]| format!("127.0.0.1:{client}")).collect();
+        let mut etcd = Self { servers: Vec::new(), addresses, ports, dir };
+        etcd.servers = (0..SERVERS).map(|at| etcd.spawn(at)).collect();
+        for address in &etcd.addresses {
             eventually("a server of etcd is well", START, async || {
                 let health = get(address, "/health").await?;
                 ensure!(health.contains("\"true\""), "{health}");
@@ -146,21 +211,32 @@ impl Etcd {
             })
             .await;
         }
-        Ok(Self { servers, addresses, _dir: dir })
+        Ok(etcd)
     }
-}
 
-fn etcd(dir: &Path, at: usize, client: u16, peer: u16, cluster: &str) -> Command {
-    let mut command = Command::new("etcd");
-    let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
-    command
-        .args(["--name", &format!("s{at}"), "--logger", "zap", "--log-level", "error"])
-        .arg("--data-dir")
-        .arg(dir.join(format!("{at}")))
-        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-        .args(["--initial-cluster", cluster, "--initial-cluster-token", "bench"]);
-    command
+    fn spawn(&self, at: usize) -> Process {
+        let [client, peer] = self.ports[at].map(|port| format!("http://127.0.0.1:{port}"));
+        let cluster =
+            self.ports.iter().enumerate().map(|(at, [_, peer])| format!("s{at}=http://127.0.0.1:{peer}"));
+        let mut command = Command::new("etcd");
+        command
+            .args(["--name", &format!("s{at}"), "--logger", "zap", "--log-level", "error"])
+            .arg("--data-dir")
+            .arg(self.dir.path().join(format!("{at}")))
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args([
+                "--initial-cluster",
+                &cluster.collect::<Vec<_>>().join(","),
+                "--quota-backend-bytes",
+                "8589934592",
+            ]);
+        Process::spawn(command, &self.dir.path().join(format!("{at}.log")))
+    }
+
+    fn restart(&mut self, at: usize) {
+        self.servers[at] = self.spawn(at);
+    }
 }
 
 /// What a server says over HTTP.
@@ -168,6 +244,15 @@ async fn get(address: &str, target: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!("GET {target} HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.context("no answer")?;
+    Ok(answer)
+}
+
+/// What a server answers to a four-letter word.
+async fn word(address: &str, word: &str) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(word.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.context("no answer")?;
     Ok(answer)

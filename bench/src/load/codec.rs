@@ -26,6 +26,9 @@ pub enum Answer {
 
 /// One connection's side of a protocol.
 pub trait Codec: Default {
+    /// Whether the answer about a key that is not there is a refusal.
+    const TELLS_ABSENCE: bool = true;
+
     /// What is said first.
     fn hello(&mut self, to: &mut BytesMut);
 

@@ -1,6 +1,7 @@
 //! One connection: always as many questions under way as it may have.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -22,8 +23,11 @@ const OVERHEAD_BYTES: usize = 256;
 const AGAIN_AFTER: Duration = Duration::from_millis(10);
 /// How long a server may take to welcome a connection.
 const WELCOME: Duration = Duration::from_secs(2);
-/// Keys that are made at once.
-const FILL_OUTSTANDING: usize = 512;
+/// Connections that make keys, and keys that one of them makes at once.
+const FILLERS: u64 = 32;
+const FILL_OUTSTANDING: usize = 16;
+/// How long servers may take to welcome anybody at all.
+const FILL_TIME: Duration = Duration::from_secs(60);
 
 /// What one connection asks.
 pub struct Script {
@@ -114,6 +118,38 @@ impl<C: Codec> Wire<C> {
         Ok(())
     }
 
+    /// Asks one thing and waits for its answer.
+    async fn ask_one(&mut self, ask: Ask<'_>) -> anyhow::Result<Answer> {
+        self.codec.ask(ask, &mut self.output);
+        loop {
+            self.write().await?;
+            if let Some(answer) = self.codec.answer(&mut self.input, &mut self.output)? {
+                return Ok(answer);
+            }
+            self.read().await?;
+        }
+    }
+
+    /// Makes these keys.
+    async fn create_all(&mut self, mut keys: Range<u64>, value: &[u8]) -> anyhow::Result<()> {
+        let mut waiting = 0;
+        loop {
+            while waiting < FILL_OUTSTANDING && self.codec.has_room(value.len() + OVERHEAD_BYTES) {
+                let Some(key) = keys.next() else { break };
+                self.codec.ask(Ask::Create { path: &path('k', key), value }, &mut self.output);
+                waiting += 1;
+            }
+            if waiting == 0 {
+                return Ok(());
+            }
+            self.write().await?;
+            self.read().await?;
+            while self.codec.answer(&mut self.input, &mut self.output)?.is_some() {
+                waiting -= 1;
+            }
+        }
+    }
+
     async fn read(&mut self) -> anyhow::Result<()> {
         self.input.reserve(READ_BYTES);
         ensure!(self.stream.read_buf(&mut self.input).await? > 0, "the server has closed the connection");
@@ -167,37 +203,35 @@ async fn ask<C: Codec>(
     }
 }
 
-/// Makes the keys, or finds that they are there.
-pub async fn fill<C: Codec>(load: &Load) -> anyhow::Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let mut at = 0;
+/// Makes the keys, unless the last of them is there.
+pub async fn fill<C: Codec + 'static>(load: &Load) -> anyhow::Result<()> {
+    let deadline = Instant::now() + FILL_TIME;
     let mut wire = loop {
-        match Wire::<C>::connect(&load.servers[at % load.servers.len()]).await {
+        match Wire::<C>::connect(&load.servers[0]).await {
             Ok(wire) => break wire,
             Err(error) => ensure!(Instant::now() < deadline, "no server welcomes: {error:#}"),
         }
-        at += 1;
         tokio::time::sleep(AGAIN_AFTER).await;
     };
-    let value = vec![b'v'; load.value_bytes];
-    let (mut next, mut waiting) = (0, 0);
-    let total = load.keys.max(MULTI) + 1;
-    while next < total || waiting > 0 {
-        while next < total
-            && waiting < FILL_OUTSTANDING
-            && wire.codec.has_room(load.value_bytes + OVERHEAD_BYTES)
-        {
-            // The folder comes first.
-            let key = path('k', next.wrapping_sub(1));
-            let path = if next == 0 { FOLDER } else { &key };
-            wire.codec.ask(Ask::Create { path, value: &value }, &mut wire.output);
-            (next, waiting) = (next + 1, waiting + 1);
-        }
-        wire.write().await?;
-        wire.read().await?;
-        while wire.codec.answer(&mut wire.input, &mut wire.output)?.is_some() {
-            waiting -= 1;
-        }
+    let keys = load.keys.max(MULTI);
+    if C::TELLS_ABSENCE
+        && let Answer::Done(_) = wire.ask_one(Ask::Get { key: keys - 1 }).await?
+    {
+        return Ok(());
+    }
+    // There may be the folder already.
+    wire.ask_one(Ask::Create { path: FOLDER, value: b"" }).await?;
+    let mut fillers = tokio::task::JoinSet::new();
+    let share = keys.div_ceil(FILLERS);
+    for number in 0..FILLERS {
+        let address = load.servers[usize::try_from(number)? % load.servers.len()].clone();
+        let value = vec![b'v'; load.value_bytes];
+        let range = number * share..keys.min((number + 1) * share);
+        fillers
+            .spawn_local(async move { Wire::<C>::connect(&address).await?.create_all(range, &value).await });
+    }
+    while let Some(filled) = fillers.join_next().await {
+        filled??;
     }
     Ok(())
 }

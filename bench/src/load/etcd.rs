@@ -51,6 +51,9 @@ pub struct Frames {
 }
 
 impl Codec for Frames {
+    // An empty list is an answer like others.
+    const TELLS_ABSENCE: bool = false;
+
     fn hello(&mut self, to: &mut BytesMut) {
         self.window = WINDOW;
         to.extend_from_slice(PREFACE);

@@ -9,6 +9,8 @@ use tokio::time::Instant;
 
 /// Answers are counted in slices of this length, to see when there were none.
 const SLICE: Duration = Duration::from_millis(100);
+/// Answers that take longer count as this: a minute.
+const LATENCY_US_MAX: u64 = 60_000_000;
 
 /// What all connections have seen.
 #[derive(Default)]
@@ -61,7 +63,7 @@ impl Record {
     /// From now on, it is counted.
     pub fn begin(&self) {
         let now = Instant::now();
-        let latency = Histogram::new(3).expect("three digits are allowed");
+        let latency = Histogram::new_with_max(LATENCY_US_MAX, 3).expect("three digits are allowed");
         *self.inner.borrow_mut() = Some(Inner {
             began: now,
             latency,

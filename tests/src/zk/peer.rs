@@ -43,6 +43,7 @@ pub struct ZooKeeper {
     servers: Vec<Process>,
     addresses: Vec<String>,
     dir: TempDir,
+    tuning: Tuning,
 }
 
 impl ZooKeeper {
@@ -91,7 +92,7 @@ impl ZooKeeper {
             })
             .await;
         }
-        Self { servers, addresses, dir }
+        Self { servers, addresses, dir, tuning }
     }
 
     /// Where they serve clients.
@@ -104,6 +105,12 @@ impl ZooKeeper {
     #[must_use]
     pub fn data(&self, at: usize) -> PathBuf {
         self.dir.path().join(format!("{}", at + 1))
+    }
+
+    /// Starts one, from 0, that has ended.
+    pub fn restart(&mut self, at: usize) {
+        let data = self.data(at);
+        self.servers[at] = Process::spawn(java(&data.join("zoo.cfg"), self.tuning), &data.join("log"));
     }
 
     /// One of them, from 0.

@@ -1,0 +1,76 @@
+//! Servers that hold a million nodes: a snapshot under load, memory, and how long a
+//! restart takes.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
+
+use crate::load::{Operation, Report};
+use crate::loaded::{Loaded, Plan};
+use crate::systems::{Blow, Kind, System};
+
+/// How long the load runs while snapshots are taken.
+const TIME: Duration = Duration::from_secs(8);
+/// When the snapshots begin: half of the time is without.
+const BEFORE: Duration = Duration::from_secs(4);
+/// Keys are filled by this load before it begins; it is not measured.
+const NO_TIME: Duration = Duration::from_millis(100);
+
+/// What a system with so many nodes came to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Big {
+    pub system: Kind,
+    pub nodes: u64,
+    /// Under a load of sets, while every server takes a snapshot.
+    pub report: Report,
+    /// Throughput while snapshots were taken, as a share of what it was before.
+    pub share: f64,
+    /// Memory of each server, in bytes.
+    pub resident: Vec<u64>,
+    /// From the start of all three servers to the first acknowledged write, in seconds.
+    pub restart_s: f64,
+}
+
+pub async fn measure(kind: Kind, nodes: u64) -> anyhow::Result<Big> {
+    let mut system = System::start(kind).await?;
+    let mut plan = Plan {
+        protocol: kind.protocol(),
+        servers: system.addresses(),
+        operation: Operation::Set,
+        connections: 20,
+        outstanding: 16,
+        keys: nodes,
+        warm_up: Duration::from_secs(1),
+        time: NO_TIME,
+        run: 0,
+    };
+    Loaded::begin(&plan).await?.report().await?;
+    // The keys are there.
+    (plan.keys, plan.time) = (10, TIME);
+    let loaded = Loaded::begin(&plan).await?;
+    sleep(BEFORE).await;
+    system.snapshot().await?;
+    let report = loaded.report().await?;
+    let resident = system.resident()?;
+    let half = usize::try_from(BEFORE.as_millis() / 100).unwrap_or(0).min(report.tenths.len());
+    let (before, during) = report.tenths.split_at(half);
+    let share = mean(during) / mean(before);
+    for at in 0..3 {
+        system.hit(at, Blow::Kill).await;
+    }
+    let began = Instant::now();
+    for at in 0..3 {
+        system.hit(at, Blow::Restart).await;
+    }
+    // The first thing that it does is to write the keys.
+    (plan.time, plan.warm_up) = (NO_TIME, Duration::ZERO);
+    let loaded = Loaded::begin(&plan).await?;
+    let restart_s = began.elapsed().as_secs_f64();
+    loaded.report().await?;
+    Ok(Big { system: kind, nodes, report, share, resident, restart_s })
+}
+
+fn mean(tenths: &[u64]) -> f64 {
+    tenths.iter().sum::<u64>() as f64 / tenths.len().max(1) as f64
+}

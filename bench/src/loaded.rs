@@ -1,0 +1,62 @@
+//! A load under way, in a process of its own.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+use crate::load::{Operation, Protocol, Report};
+
+/// What is asked, and for how long.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub protocol: Protocol,
+    pub servers: Vec<String>,
+    pub operation: Operation,
+    pub connections: u64,
+    pub outstanding: usize,
+    pub keys: u64,
+    pub warm_up: Duration,
+    pub time: Duration,
+    pub run: u32,
+}
+
+/// A load that is being measured. It ends when this is dropped.
+pub struct Loaded {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Loaded {
+    /// Begins; returns when the keys are there, it is warm, and it is measured from now on.
+    pub async fn begin(plan: &Plan) -> anyhow::Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .args(["load", "--protocol", plan.protocol.name(), "--operation", plan.operation.name()])
+            .args(["--servers", &plan.servers.join(",")])
+            .args(["--connections", &plan.connections.to_string()])
+            .args(["--outstanding", &plan.outstanding.to_string()])
+            .args(["--keys", &plan.keys.to_string(), "--run", &plan.run.to_string()])
+            .args(["--warm-up", &format!("{}ms", plan.warm_up.as_millis())])
+            .args(["--time", &format!("{}ms", plan.time.as_millis())])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true);
+        let mut child = command.spawn()?;
+        let out = child.stdout.take().context("it has an output")?;
+        let mut lines = BufReader::new(out).lines();
+        for expected in ["ready", "begin"] {
+            ensure!(lines.next_line().await?.as_deref() == Some(expected), "the load broke off");
+        }
+        Ok(Self { child, lines })
+    }
+
+    /// What came out. Waits until its time is over.
+    pub async fn report(mut self) -> anyhow::Result<Report> {
+        let report = self.lines.next_line().await?.context("the load broke off")?;
+        ensure!(self.child.wait().await?.success(), "the load failed");
+        Ok(serde_json::from_str(&report)?)
+    }
+}

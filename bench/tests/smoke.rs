@@ -1,0 +1,27 @@
+//! The benchmark runs: on Rota alone, for moments, and without looking at its numbers.
+
+use std::process::Command;
+
+#[test]
+fn the_benchmark_runs() {
+    let out = tempfile::TempDir::new().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rota-bench"));
+    command
+        .args(["compare", "--systems", "rota,rota-http", "--rounds", "1", "--time", "300ms"])
+        .args(["--faults", "leader-killed", "--nodes", "2000", "--out"])
+        .arg(out.path());
+    let ran = command.output().unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let results = std::fs::read_to_string(out.path().join("results.json")).unwrap();
+    let results: serde_json::Value = serde_json::from_str(&results).unwrap();
+    let count = |what: &str| results[what].as_array().unwrap().len();
+    assert_eq!((count("samples"), count("noticed"), count("big")), (12, 1, 1));
+    for sample in results["samples"].as_array().unwrap() {
+        assert!(sample["report"]["done"].as_u64().unwrap() > 0, "{sample}");
+        assert!(sample["servers_us"].as_f64().unwrap() > 0.0, "{sample}");
+    }
+    let text = String::from_utf8(ran.stdout).unwrap();
+    assert!(text.contains("leader killed") && text.contains("Rota, HTTP"), "{text}");
+    let chart = std::fs::read_to_string(out.path().join("results.svg")).unwrap();
+    assert_eq!(chart.matches("<rect").count(), 1 + 12, "a bar for each system and workload");
+}

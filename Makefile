@@ -16,7 +16,7 @@ verify:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
-	$(CARGO) test --locked -p rota-tests --test tidy
+	$(CARGO) test --workspace --locked --test tidy
 
 # Tries the decoders on bytes of every kind, so many seconds each.
 FUZZ_SECONDS ?= 60

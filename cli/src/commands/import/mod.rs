@@ -37,6 +37,7 @@ pub(crate) enum ImportCommand {
     rota import zookeeper --connect zk1:2181 --auth digest:super:secret")]
     Zookeeper(ZookeeperArgs),
     /// Give up an import that broke off: the cluster is empty again, and open to writes.
+    #[command(after_help = "Example:\n    rota import abandon")]
     Abandon,
 }
 

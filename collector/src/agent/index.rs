@@ -46,6 +46,12 @@ pub enum IndexError {
     Sled(PathBuf, #[source] sled::Error),
 }
 
+/// Whether somebody else has the index open. sled 0.34 says so in words only
+/// (`config.rs`, `try_lock`).
+fn is_locked(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(error) if error.to_string().starts_with("could not acquire lock"))
+}
+
 /// How often, and how long apart, the lock is tried.
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
@@ -71,8 +77,25 @@ impl Index {
             }
         }
         let path = dir.join("index");
-        let open = || sled::Config::new().path(&path).cache_capacity(CACHE_BYTES).open();
-        let db = open().or_else(|error| {
+        let open = || {
+            let config = sled::Config::new().path(&path).cache_capacity(CACHE_BYTES);
+            // sled lets go of its own lock some time after it was closed. The lock above is
+            // ours, so nobody else has it: that is no damage.
+            let mut tries = 0..LOCK_TRIES;
+            loop {
+                match config.open() {
+                    Err(error) if is_locked(&error) && tries.next().is_some() => {
+                        std::thread::sleep(LOCK_PAUSE);
+                    }
+                    opened => return opened,
+                }
+            }
+        };
+        let db = match open() {
+            Err(error) if is_locked(&error) => return Err(IndexError::InUse(dir.to_owned())),
+            opened => opened,
+        };
+        let db = db.or_else(|error| {
             warn!(path = %path.display(), %error, "the index does not open and is begun anew: sources will be read again");
             // What cannot be removed shows when it is opened.
             let _ = fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path));
@@ -192,6 +215,19 @@ mod tests {
         assert_eq!(index.last_look_ms(), 12_345);
         let loaded = index.load();
         assert_eq!(loaded.iter().map(|s| s.path.as_path()).collect::<Vec<_>>(), [Path::new("/b")]);
+    }
+
+    /// A lock that sled has not let go of yet is no damage.
+    #[test]
+    fn an_index_that_is_still_held_is_not_wiped() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path()).unwrap();
+        index.put(&source("/a")).unwrap();
+        let held = index.db.clone();
+        drop(index);
+        assert!(matches!(Index::open(dir.path()), Err(IndexError::InUse(_))));
+        drop(held);
+        assert_eq!(Index::open(dir.path()).unwrap().load().len(), 1);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::big;
 use crate::faults::{self, Fault};
-use crate::load::{Operation, Report, duration};
+use crate::load::{Operation, Report, seconds};
 use crate::loaded::{Loaded, Plan};
 use crate::results::{Machine, Results};
 use crate::systems::{Kind, System};
@@ -28,9 +28,9 @@ pub struct Compare {
     /// How often everything is done.
     #[arg(long, default_value_t = 3)]
     rounds: u32,
-    /// How long each load is measured.
-    #[arg(long, default_value = "3s", value_parser = duration)]
-    time: Duration,
+    /// How long each load is measured, in seconds.
+    #[arg(long, default_value = "3", value_parser = seconds)]
+    seconds: Duration,
     /// What befalls servers, separated by commas: leader-killed, leader-stopped,
     /// follower-paused, follower-killed; none for nothing.
     #[arg(
@@ -98,7 +98,7 @@ pub async fn run(args: &Compare) -> anyhow::Result<()> {
         for kind in args.systems.iter().filter(|_| !workloads.is_empty()) {
             let mut system = System::start(*kind).await?;
             for workload in &workloads {
-                let sample = measure(&mut system, *kind, *workload, round, args.time).await;
+                let sample = measure(&mut system, *kind, *workload, round, args.seconds).await;
                 let sample = sample.with_context(|| format!("{} on {}", workload.name, kind.name()))?;
                 eprintln!("{}", line(&sample));
                 results.samples.push(sample);

@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-use crate::load::{Operation, Protocol, Report};
+use crate::load::{Operation, Protocol, Report, flag};
 
 /// What is asked, and for how long.
 #[derive(Debug, Clone)]
@@ -34,13 +34,13 @@ impl Loaded {
     pub async fn begin(plan: &Plan) -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command
-            .args(["load", "--protocol", plan.protocol.name(), "--operation", plan.operation.name()])
+            .args(["load", "--protocol", &flag(&plan.protocol), "--operation", &flag(&plan.operation)])
             .args(["--servers", &plan.servers.join(",")])
             .args(["--connections", &plan.connections.to_string()])
             .args(["--outstanding", &plan.outstanding.to_string()])
             .args(["--keys", &plan.keys.to_string(), "--run", &plan.run.to_string()])
-            .args(["--warm-up", &format!("{}ms", plan.warm_up.as_millis())])
-            .args(["--time", &format!("{}ms", plan.time.as_millis())])
+            .args(["--warm-up", &plan.warm_up.as_secs_f64().to_string()])
+            .args(["--seconds", &plan.time.as_secs_f64().to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true);

@@ -7,7 +7,7 @@ fn the_benchmark_runs() {
     let out = tempfile::TempDir::new().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_rota-bench"));
     command
-        .args(["compare", "--systems", "rota,rota-http", "--rounds", "1", "--time", "300ms"])
+        .args(["compare", "--systems", "rota,rota-http", "--rounds", "1", "--seconds", "0.3"])
         .args(["--faults", "leader-killed", "--nodes", "2000", "--out"])
         .arg(out.path());
     let ran = command.output().unwrap();

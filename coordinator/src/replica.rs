@@ -177,9 +177,7 @@ impl Replica {
     /// sessions that there are get their full timeouts.
     fn begin_anew(&self, state: &State) {
         self.hub.close_all();
-        if let Some(term) = self.liveness.term() {
-            self.liveness.begin(term, live_sessions(state), Instant::now());
-        }
+        self.liveness.begin_again(live_sessions(state), Instant::now());
     }
 
     fn note_session(&self, changed: SessionChange) {

@@ -72,11 +72,12 @@ impl Liveness {
     /// This server leads, from now on, in `term`: everyone gets a full timeout. The
     /// sessions must be those that are applied, and none be applied meanwhile.
     pub(crate) fn begin(&self, term: u64, sessions: impl Iterator<Item = LiveSession>, now: Instant) {
-        let mut table = self.lock();
-        *table = Table { term: Some(term), ..Table::default() };
-        for session in sessions {
-            table.put(session, now);
-        }
+        self.lock().begin(term, sessions, now);
+    }
+
+    /// The term in which this server counts, if it does.
+    pub(crate) fn term(&self) -> Option<u64> {
+        self.lock().term
     }
 
     /// This server does not lead any more.
@@ -84,9 +85,13 @@ impl Liveness {
         *self.lock() = Table::default();
     }
 
-    /// The term in which this server counts, if it does.
-    pub(crate) fn term(&self) -> Option<u64> {
-        self.lock().term
+    /// The sessions are others: if this server counts, each of them gets its full timeout.
+    /// None may be applied meanwhile.
+    pub(crate) fn begin_again(&self, sessions: impl Iterator<Item = LiveSession>, now: Instant) {
+        let mut table = self.lock();
+        if let Some(term) = table.term {
+            table.begin(term, sessions, now);
+        }
     }
 
     /// A session was opened, or goes on with another connection: it gets its full
@@ -195,6 +200,13 @@ impl Liveness {
 }
 
 impl Table {
+    fn begin(&mut self, term: u64, sessions: impl Iterator<Item = LiveSession>, now: Instant) {
+        *self = Self { term: Some(term), ..Self::default() };
+        for session in sessions {
+            self.put(session, now);
+        }
+    }
+
     fn put(&mut self, session: LiveSession, now: Instant) {
         let LiveSession { session, timeout_ms, connection } = session;
         self.remove(session);

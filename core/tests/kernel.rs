@@ -8,6 +8,8 @@
 mod golden;
 mod kernel_text;
 
+use std::iter;
+
 use bytes::Bytes;
 use golden::Command as Line;
 use kernel_text as text;
@@ -181,7 +183,7 @@ impl Kernel {
 /// all of `SCHEME:ID,...` besides; without it they are Rota's own.
 /// · `import begin` · `import session SESSION [timeout=MS]`
 /// · `import node PATH [DATA] [owner=SESSION] [zxid=ZXID] [ctime=MS]` · `import end ZXID`
-/// · `import abandon`
+/// · `import nodes PATH...` · `import abandon`
 fn command(line: &mut Line) -> Command {
     match line.name.as_str() {
         "open" => {
@@ -216,6 +218,11 @@ fn import(line: &mut Line) -> Import {
             let session = session(&line.word());
             let sessions = vec![ImportedSession { session, password: Password([0; 16]), timeout_ms }];
             Import::More { sessions, nodes: Vec::new() }
+        }
+        "nodes" => {
+            let stamps = Stamps::new(1, 0);
+            let node = |path| ImportedNode { path, data: None, kind: NodeKind::Persistent, acl: None, stamps };
+            Import::More { sessions: Vec::new(), nodes: iter::from_fn(|| line.maybe_word()).map(node).collect() }
         }
         "node" => {
             let owner = line.option("owner").map(|name: String| session(&name));

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::ensure;
-use rota_protocol::zk::{Auth, ErrorCode, PathWatch, ReadOp, Request};
+use rota_protocol::zk::{Auth, ErrorCode, PathWatch, ReadOp, Reconfig, Request};
 use rota_tests::zk::{Raw, create, get, set};
-use rota_tests::{Cluster, Process, Settings, eventually, python};
+use rota_tests::{Cluster, Process, Settings, eventually, free_port, python};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -194,22 +194,99 @@ async fn who_does_not_say_who_it_is_gets_no_memory() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_of_one_address_have_a_bound() {
     let flags = ["--zookeeper-connections-max", "2"].map(str::to_owned).to_vec();
-    let cluster = Cluster::start_with(3, Settings { flags, ..Settings::default() }).await;
+    let cluster = Cluster::start_with(3, Settings { flags, tls: true, ..Settings::default() }).await;
     let (first, _second) = (connect(&cluster, 1).await, connect(&cluster, 1).await);
     Raw::connect(&cluster.zookeeper(1), None, TIMEOUT_MS, 0).await.unwrap_err();
     drop(first);
     connect(&cluster, 1).await;
+    // Those count, too, that have not said anything of TLS yet.
+    let secure = cluster.zookeeper_tls_all().split(',').nth(1).unwrap().to_owned();
+    let _silent = [TcpStream::connect(&secure).await.unwrap(), TcpStream::connect(&secure).await.unwrap()];
+    let mut third = TcpStream::connect(&secure).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(5), third.read_u8()).await;
+    ended.expect("closed at once, not when the time for a handshake is over").unwrap_err();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn quotas_of_clients_do_not_bind_the_coordinator() {
     let cluster = Cluster::start(3).await;
     let mut client = connect(&cluster, 1).await;
-    for path in ["/zookeeper/quota/rota", "/zookeeper/quota/rota/zookeeper_limits"] {
-        let data =
-            if path.ends_with("limits") { "count=-1,bytes=-1=;byteHardLimit=1;countHardLimit=1" } else { "" };
-        assert_eq!(error(&mut client, create(path, data, 0)).await, ErrorCode::Ok, "{path}");
-    }
-    let made = cluster.operate(&["pool", "create", "mail", "--buckets", "4"]).await;
+    let made = cluster.operate(&["pool", "create", "first", "--buckets", "4"]).await;
     assert_eq!(made.code, Some(0), "{made:?}");
+    let quota = "/zookeeper/quota/rota";
+    for (path, data) in [
+        (quota.to_owned(), ""),
+        (format!("{quota}/zookeeper_limits"), "count=-1,bytes=-1=;byteHardLimit=1;countHardLimit=1"),
+        (format!("{quota}/zookeeper_stats"), "count=0,bytes=0"),
+    ] {
+        assert_eq!(error(&mut client, create(&path, data, 0)).await, ErrorCode::Ok, "{path}");
+    }
+    // It binds its own kind.
+    const EPHEMERAL: i32 = 1;
+    let member = create("/rota/pools/first/members/w", r#"{"address": "", "weight": 1}"#, EPHEMERAL);
+    assert_eq!(error(&mut client, member).await, ErrorCode::QuotaExceeded);
+    let made = cluster.operate(&["pool", "create", "second", "--buckets", "4"]).await;
+    assert_eq!(made.code, Some(0), "{made:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_only_reads_at_a_server_that_is_cut_off_is_sent_away_before_its_session_ends() {
+    const TIMEOUT: Duration = Duration::from_secs(10);
+    let mut cluster = Cluster::start(3).await;
+    let mut client = connect_for(&cluster, 1, TIMEOUT).await;
+    cluster.pause(2);
+    cluster.pause(3);
+    eventually("the client is sent away", TIMEOUT, async || {
+        let answer = match client.send(&get("/", false)).await {
+            Ok(xid) => client.answer(xid).await.unwrap_or_default(),
+            Err(_) => None,
+        };
+        ensure!(answer.is_none(), "it is still served");
+        Ok(())
+    })
+    .await;
+    cluster.resume(2);
+    cluster.resume(3);
+}
+
+async fn connect_for(cluster: &Cluster, id: u64, timeout: Duration) -> Raw {
+    let timeout_ms = i32::try_from(timeout.as_millis()).unwrap();
+    Raw::connect_patiently(&cluster.zookeeper(id), None, timeout_ms).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_at_a_server_that_is_cut_off_and_falls_silent_is_let_go() {
+    let flags = vec!["--zookeeper-read-only".to_owned()];
+    let mut cluster = Cluster::start_with(3, Settings { flags, ..Settings::default() }).await;
+    cluster.pause(2);
+    cluster.pause(3);
+    let mut client = eventually("reads are served", PATIENCE, async || {
+        Raw::connect_to_read(&cluster.zookeeper(1), TIMEOUT_MS).await
+    })
+    .await;
+    assert_eq!(error(&mut client, get("/", false)).await, ErrorCode::Ok);
+    assert_eq!(error(&mut client, create("/n", "", 0)).await, ErrorCode::NotReadOnly);
+    let ended = tokio::time::timeout(PATIENCE, client.receive()).await;
+    assert!(ended.expect("let go").unwrap().is_none());
+    cluster.resume(2);
+    cluster.resume(3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_do_not_run_are_not_left_in_the_cluster() {
+    let flags = ["--super-digest", "super:D/InIHSb7yEEbrWz8b9l71RjZJU="].map(str::to_owned).to_vec();
+    let cluster = Cluster::start_with(3, Settings { flags, ..Settings::default() }).await;
+    let mut client = connect(&cluster, 1).await;
+    let auth = Auth { auth_type: 0, scheme: "digest".into(), auth: Some("super:test".into()) };
+    assert_eq!(error(&mut client, Request::Auth(auth)).await, ErrorCode::Ok);
+    let joining = Some(format!("server.9=127.0.0.1:{0}:{0}:participant;127.0.0.1:{0}", free_port()));
+    let reconfig = Reconfig { joining, leaving: None, new_members: None, current: -1 };
+    let refused = error(&mut client, Request::Reconfig(reconfig)).await;
+    assert_eq!(refused, ErrorCode::NewConfigNoQuorum);
+    eventually("there are three servers", PATIENCE, async || {
+        let view = cluster.view(1).await?;
+        ensure!(view.servers.len() == 3, "{view:?}");
+        Ok(())
+    })
+    .await;
 }

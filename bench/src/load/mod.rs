@@ -9,7 +9,6 @@ mod record;
 mod zookeeper;
 
 use std::io::Write;
-use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -35,17 +34,6 @@ pub enum Protocol {
     Http,
 }
 
-impl Protocol {
-    /// As it is written on a command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Zookeeper => "zookeeper",
-            Self::Etcd => "etcd",
-            Self::Http => "http",
-        }
-    }
-}
-
 /// What is asked over and over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -62,17 +50,9 @@ pub enum Operation {
     Multi,
 }
 
-impl Operation {
-    /// As it is written on a command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Set => "set",
-            Self::Create => "create",
-            Self::Get => "get",
-            Self::Mix => "mix",
-            Self::Multi => "multi",
-        }
-    }
+/// A value as it is written on a command line.
+pub fn flag(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 /// Keys that one multi changes.
@@ -102,26 +82,21 @@ pub struct Load {
     /// Keys that are there before it begins.
     #[arg(long, default_value_t = 10_000)]
     pub keys: u64,
-    /// How long it is measured, e.g. 5s.
-    #[arg(long, default_value = "5s", value_parser = duration)]
-    pub time: Duration,
-    /// How long it runs before that.
-    #[arg(long, default_value = "1s", value_parser = duration)]
+    /// How long it is measured, in seconds.
+    #[arg(long, default_value = "5", value_parser = seconds)]
+    pub seconds: Duration,
+    /// How long it runs before that, in seconds.
+    #[arg(long, default_value = "1", value_parser = seconds)]
     pub warm_up: Duration,
     /// Distinguishes the keys of one run from those of another.
     #[arg(long, default_value_t = 0)]
     pub run: u64,
 }
 
-/// Seconds or milliseconds: `5s`, `500ms`.
-pub fn duration(text: &str) -> anyhow::Result<Duration> {
-    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    let number = u64::from_str(digits).with_context(|| format!("{text:?} has no number"))?;
-    match unit {
-        "s" => Ok(Duration::from_secs(number)),
-        "ms" => Ok(Duration::from_millis(number)),
-        _ => bail!("{text:?}: write seconds or milliseconds, as in 5s or 500ms"),
-    }
+/// A number of seconds: `5`, `0.3`.
+pub fn seconds(text: &str) -> anyhow::Result<Duration> {
+    let number: f64 = text.parse().with_context(|| format!("{text:?} is no number of seconds"))?;
+    Ok(Duration::try_from_secs_f64(number)?)
 }
 
 /// Runs it in this process, on one thread.
@@ -157,7 +132,7 @@ async fn drive<C: Codec + 'static>(load: &Load) -> anyhow::Result<()> {
     say("begin")?;
     let began = Instant::now();
     tokio::select! {
-        () = tokio::time::sleep(load.time) => {}
+        () = tokio::time::sleep(load.seconds) => {}
         Some(ended) = connections.join_next() => bail!("a connection ended: {ended:?}"),
     }
     let took = began.elapsed();

@@ -52,9 +52,20 @@ fn is_locked(error: &sled::Error) -> bool {
     matches!(error, sled::Error::Io(error) if error.to_string().starts_with("could not acquire lock"))
 }
 
-/// How often, and how long apart, the lock is tried.
+/// How often, and how long apart, a lock is tried.
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+/// Tries again while somebody holds what is wanted, but not for ever.
+fn while_held<T, E>(attempt: impl Fn() -> Result<T, E>, is_held: impl Fn(&E) -> bool) -> Result<T, E> {
+    for _ in 1..LOCK_TRIES {
+        match attempt() {
+            Err(error) if is_held(&error) => std::thread::sleep(LOCK_PAUSE),
+            done => return done,
+        }
+    }
+    attempt()
+}
 
 impl Index {
     /// Opens the index in `dir`, which is made if need be. An index that does
@@ -67,31 +78,16 @@ impl Index {
         fs::create_dir_all(dir).map_err(failed)?;
         let lock = File::create(dir.join("lock")).map_err(failed)?;
         // One that was killed just now may hold it for a moment.
-        let mut tries = 0..LOCK_TRIES;
-        loop {
-            match lock.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if tries.next().is_some() => std::thread::sleep(LOCK_PAUSE),
-                Err(TryLockError::WouldBlock) => return Err(IndexError::InUse(dir.to_owned())),
-                Err(TryLockError::Error(error)) => return Err(failed(error)),
-            }
-        }
+        let locked = while_held(|| lock.try_lock(), |error| matches!(error, TryLockError::WouldBlock));
+        locked.map_err(|error| match error {
+            TryLockError::WouldBlock => IndexError::InUse(dir.to_owned()),
+            TryLockError::Error(error) => failed(error),
+        })?;
         let path = dir.join("index");
-        let open = || {
-            let config = sled::Config::new().path(&path).cache_capacity(CACHE_BYTES);
-            // sled lets go of its own lock some time after it was closed. The lock above is
-            // ours, so nobody else has it: that is no damage.
-            let mut tries = 0..LOCK_TRIES;
-            loop {
-                match config.open() {
-                    Err(error) if is_locked(&error) && tries.next().is_some() => {
-                        std::thread::sleep(LOCK_PAUSE);
-                    }
-                    opened => return opened,
-                }
-            }
-        };
-        let db = match open() {
+        let open = || sled::Config::new().path(&path).cache_capacity(CACHE_BYTES).open();
+        // sled lets go of its own lock some time after it was closed. The lock above is ours,
+        // so nobody else has it: that is no damage.
+        let db = match while_held(open, is_locked) {
             Err(error) if is_locked(&error) => return Err(IndexError::InUse(dir.to_owned())),
             opened => opened,
         };

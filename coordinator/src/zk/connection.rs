@@ -544,7 +544,7 @@ impl Listens for Connection {
         // effect.
         let mut inner = self.lock();
         inner.pending.clear();
-        inner.unready = 0;
+        (inner.pending_bytes, inner.unready, inner.reads_behind) = (0, 0, 0);
         drop(inner);
         self.close();
     }

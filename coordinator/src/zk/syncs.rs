@@ -3,11 +3,15 @@
 //! all that wait.
 
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::Zk;
 use super::connection::Connection;
+
+/// How long after a failure the leader is asked again.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The connections that wait, once for each sync.
 #[derive(Default)]
@@ -38,9 +42,10 @@ pub(crate) async fn run(zk: Arc<Zk>) {
         }
         // Those that wait for a leader end with their connections, which end when none is
         // there for long (`standing`).
-        let mut caught_up = zk.service.desk.catch_up().await;
-        while caught_up.is_err() && !waiting.iter().all(|connection| connection.is_closing()) {
-            caught_up = zk.service.desk.catch_up().await;
+        while zk.service.desk.catch_up().await.is_err()
+            && !waiting.iter().all(|connection| connection.is_closing())
+        {
+            tokio::time::sleep(PAUSE).await;
         }
         let applied = zk.service.replica.read();
         for connection in waiting {

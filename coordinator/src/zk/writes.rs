@@ -192,10 +192,11 @@ pub(super) fn code(refusal: &Refusal) -> ErrorCode {
         Refusal::SessionExpired { .. } | Refusal::BadPassword { .. } => ErrorCode::SessionExpired,
         Refusal::SessionMoved { .. } => ErrorCode::SessionMoved,
         Refusal::NoAuth { .. } | Refusal::Reserved { .. } => ErrorCode::NoAuth,
+        // Only for a while, but longer than it is worth to try again at once.
         Refusal::Importing
         | Refusal::NotImporting
         | Refusal::BadZxid { .. }
-        | Refusal::NotEmptyCluster { .. } => ErrorCode::ThrottledOp,
+        | Refusal::NotEmptyCluster { .. } => ErrorCode::NotReadOnly,
         Refusal::InvalidAcl { .. } => ErrorCode::InvalidAcl,
         Refusal::QuotaExceeded { .. } => ErrorCode::QuotaExceeded,
         Refusal::BadTtl { .. }

@@ -7,13 +7,10 @@
 
 use std::collections::BTreeSet;
 
-use super::layout::{self, Place, check_name};
+use super::layout::{self, Place, ROTA, check_name};
 use super::{Bucket, Item, Kind, Member, Row, Spec, from_json};
 use crate::path::is_at_or_below;
 use crate::state::{Acl, AclEntry, Actor, CreateMode, Op, Refusal, Standing, State};
-
-/// The top of Rota's own part of the tree.
-const ROTA: &str = "/rota";
 
 /// Refuses the first of `ops` that a client may not do, and says which one it is.
 pub(crate) fn check(state: &State, by: &Actor, ops: &[Op]) -> Result<(), (usize, Refusal)> {

@@ -5,6 +5,8 @@ use bytes::Bytes;
 use crate::pool::Bucket;
 use crate::state::{Acl, CreateMode, Op, perms};
 
+/// Rota's own part of the tree.
+pub const ROTA: &str = "/rota";
 /// The parent of all pools.
 pub const POOLS: &str = "/rota/pools";
 /// Longest name of a pool, member, item or bucket, in bytes.
@@ -97,7 +99,7 @@ pub fn create(path: String, data: Bytes, perms: i32) -> Op {
 pub fn create_pool(name: &str, spec: Bytes) -> Vec<Op> {
     let root = pool(name);
     let readable = Some(Acl::for_anyone(perms::READ).entries());
-    let above = ["/rota", POOLS].map(|path| Op::Ensure { path: path.to_owned(), acl: readable.clone() });
+    let above = [ROTA, POOLS].map(|path| Op::Ensure { path: path.to_owned(), acl: readable.clone() });
     let folders = FOLDERS.map(|folder| {
         // What clients write there is looked at: see `guard`.
         let open =

@@ -3,7 +3,7 @@
 //! other cluster find the same things here.
 //!
 //! An import comes in parts, parents before children. Until its last part, nobody
-//! else can write; one that broke off is begun again, from nothing.
+//! else can write; one that broke off is begun again, from nothing, or given up.
 
 use std::sync::Arc;
 
@@ -20,13 +20,14 @@ use super::tree::Tree;
 use super::{CONFIG, PERMANENT, State};
 use crate::Zxid;
 use crate::path::{NodePath, is_at_or_below};
+use crate::pool::layout;
 
 /// A part of an import.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Import {
     /// It begins. The cluster must be empty, or full of an import that broke off.
     Begin,
-    /// More of it.
+    /// More of it: all of what it holds, or nothing.
     More {
         /// Sessions; each before its nodes.
         sessions: Vec<ImportedSession>,
@@ -49,7 +50,7 @@ pub struct ImportedSession {
     pub session: SessionId,
     /// Its password, so that its client can go on with it.
     pub password: Password,
-    /// Its timeout.
+    /// Its timeout, in milliseconds.
     pub timeout_ms: u32,
 }
 
@@ -82,10 +83,15 @@ impl State {
             Import::Begin => self.begin_import()?,
             _ if !self.importing => return Err(Refusal::NotImporting),
             Import::More { sessions, nodes } => {
+                // A view, which costs nothing: a part that is refused leaves nothing.
+                let before = self.clone();
                 for session in sessions {
                     self.import_session(session);
                 }
-                nodes.iter().try_for_each(|node| self.import_node(node))?;
+                if let Err(refusal) = nodes.iter().try_for_each(|node| self.import_node(node)) {
+                    *self = before;
+                    return Err(refusal);
+                }
             }
             Import::End { zxid } => {
                 check_zxid(*zxid)?;
@@ -130,7 +136,7 @@ impl State {
     fn import_node(&mut self, imported: &ImportedNode) -> Result<(), Refusal> {
         let path = NodePath::parse(&imported.path)
             .map_err(|cause| Refusal::BadPath { path: imported.path.clone(), cause })?;
-        if is_at_or_below(path.as_str(), "/rota") {
+        if is_at_or_below(path.as_str(), layout::ROTA) {
             let hint = "a part of the tree that another cluster calls so cannot be taken over".to_owned();
             return Err(Refusal::Reserved { path: path.to_string(), hint });
         }

@@ -143,6 +143,24 @@ pub struct Stat {
     pub num_children: u32,
 }
 
+impl Stat {
+    /// The changes of a node that shows this. ZooKeeper counts creations of children and
+    /// derives what it reports: `cversion = 2 * creations - children` (`DataNode.java`).
+    #[must_use]
+    pub fn stamps(&self) -> Stamps {
+        Stamps {
+            czxid: self.czxid,
+            mzxid: self.mzxid,
+            pzxid: self.pzxid,
+            ctime_ms: self.ctime_ms,
+            mtime_ms: self.mtime_ms,
+            version: self.version,
+            aversion: self.aversion,
+            child_creations: self.cversion.saturating_add_unsigned(self.num_children) / 2,
+        }
+    }
+}
+
 impl Node {
     /// A new node with no children, created at (`zxid`, `time_ms`).
     #[must_use]
@@ -209,8 +227,7 @@ impl Node {
         self.data.as_deref().unwrap_or_default()
     }
 
-    /// The node's Stat. ZooKeeper counts creations of children only and derives
-    /// what it reports: `cversion = 2 * creations - children` (`DataNode.java`).
+    /// The node's Stat, from which [`Stat::stamps`] leads back.
     #[must_use]
     pub fn stat(&self) -> Stat {
         Stat {

@@ -5,9 +5,10 @@
 //! `zookeeper.jute`.
 
 use bytes::{Buf, Bytes};
-use rota_core::state::{AclEntry, Stamps};
+use rota_core::state::{AclEntry, NodeKind, Stamps};
 
 use super::jute::{DecodeError, Record, records};
+use super::records::{SetAcl, SetData};
 
 const SNAPSHOT_MAGIC: i32 = i32::from_be_bytes(*b"ZKSN");
 const LOG_MAGIC: i32 = i32::from_be_bytes(*b"ZKLG");
@@ -178,16 +179,8 @@ pub enum Txn {
     Delete {
         path: String,
     },
-    SetData {
-        path: String,
-        data: Option<Bytes>,
-        version: i32,
-    },
-    SetAcl {
-        path: String,
-        acl: Vec<AclEntry>,
-        version: i32,
-    },
+    SetData(SetData),
+    SetAcl(SetAcl),
     OpenSession {
         timeout_ms: i32,
     },
@@ -200,28 +193,25 @@ pub enum Txn {
 impl Txn {
     fn read(kind: i32, from: &mut Bytes) -> Result<Self, DecodeError> {
         Ok(match kind {
-            1 | 15 => {
+            1 | 15 | 19 | 21 => {
                 let (path, data, acl) = (String::read(from)?, Option::read(from)?, Vec::read(from)?);
-                let owner = (!bool::read(from)?).then_some(0);
-                Self::Create { path, data, acl, owner, parent_creations: i32::read(from)? }
-            }
-            19 => {
-                let (path, data, acl) = (String::read(from)?, Option::read(from)?, Vec::read(from)?);
-                Self::Create { path, data, acl, owner: Some(1 << 63), parent_creations: i32::read(from)? }
-            }
-            21 => {
-                let (path, data, acl) = (String::read(from)?, Option::read(from)?, Vec::read(from)?);
+                // `None`: of the transaction's session.
+                let owner = match kind {
+                    19 => Some(NodeKind::Container),
+                    21 => None,
+                    _ => (!bool::read(from)?).then_some(NodeKind::Persistent),
+                };
                 let parent_creations = i32::read(from)?;
-                let owner = Some((0xff << 56) | u64::read(from)?);
+                let owner = match kind {
+                    21 => Some(NodeKind::Ttl(u64::read(from)?)),
+                    _ => owner,
+                };
+                let owner = owner.map(NodeKind::ephemeral_owner);
                 Self::Create { path, data, acl, owner, parent_creations }
             }
             2 | 20 => Self::Delete { path: String::read(from)? },
-            5 | 16 => Self::SetData {
-                path: String::read(from)?,
-                data: Option::read(from)?,
-                version: i32::read(from)?,
-            },
-            7 => Self::SetAcl { path: String::read(from)?, acl: Vec::read(from)?, version: i32::read(from)? },
+            5 | 16 => Self::SetData(SetData::read(from)?),
+            7 => Self::SetAcl(SetAcl::read(from)?),
             -10 => Self::OpenSession { timeout_ms: i32::read(from)? },
             -11 => Self::CloseSession,
             14 => {

@@ -64,6 +64,35 @@ impl Raw {
         timeout_ms: i32,
         last_zxid_seen: u64,
     ) -> anyhow::Result<Self> {
+        let password = session.map_or(Bytes::from_static(&[0; 16]), |session| session.password.clone());
+        let request = ConnectRequest {
+            protocol_version: 0,
+            last_zxid_seen,
+            timeout_ms,
+            session: session.map_or(0, |session| session.id),
+            password: Some(password),
+            read_only: Some(false),
+        };
+        Self::greet(address, &request).await
+    }
+
+    /// Connects for reading, if there is no more.
+    ///
+    /// # Errors
+    /// When the server closes the connection.
+    pub async fn connect_to_read(address: &str, timeout_ms: i32) -> anyhow::Result<Self> {
+        let request = ConnectRequest {
+            protocol_version: 0,
+            last_zxid_seen: 0,
+            timeout_ms,
+            session: 0,
+            password: Some(Bytes::from_static(&[0; 16])),
+            read_only: Some(true),
+        };
+        Self::greet(address, &request).await
+    }
+
+    async fn greet(address: &str, request: &ConnectRequest) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let greeting = ConnectResponse {
@@ -75,14 +104,6 @@ impl Raw {
         };
         let mut raw =
             Self { stream, buffer: BytesMut::new(), next_xid: 1, greeting, events: VecDeque::new() };
-        let request = ConnectRequest {
-            protocol_version: 0,
-            last_zxid_seen,
-            timeout_ms,
-            session: session.map_or(0, |session| session.id),
-            password: Some(session.map_or(Bytes::from_static(&[0; 16]), |session| session.password.clone())),
-            read_only: Some(false),
-        };
         let mut out = BytesMut::new();
         frame::put(&mut out, |to| request.write(to));
         raw.stream.write_all(&out).await?;

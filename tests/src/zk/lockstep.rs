@@ -24,9 +24,9 @@ const AGAIN: usize = 500_000;
 /// Plays a scenario to both, in the part `number` of their trees. What differs, if
 /// anything does.
 ///
-/// `other` is the real thing, whose servers tell of an event after a `sync` once in ten
-/// thousand times when the machine is busy. So where something differs, the scenario is
-/// played once more; it counts as the same only if nothing differs then, and `one`
+/// `other` is the real thing, whose servers tell of an event after a `sync`,
+/// rarely, when the machine is busy. So where something differs, the scenario is played
+/// once more; it counts as the same only if nothing differs then, and `one`
 /// answers just what it did before.
 ///
 /// # Errors

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::{Bytes, BytesMut};
-use rota_core::state::{Stamps, Stat};
 use rota_protocol::zk::jute::Record;
 use rota_protocol::zk::{
     Auth, Body, ConnectRequest, ConnectResponse, ErrorCode, OpCode, PathWatch, ReplyHeader, Request,
@@ -60,7 +59,7 @@ pub(super) async fn read(address: &str, auth: Option<&str>) -> anyhow::Result<He
         let slash = if path == "/" { "" } else { "/" };
         open.extend(names.iter().map(|name| format!("{path}{slash}{name}")));
         held.zxid = held.zxid.max(client.zxid);
-        held.nodes.insert(path, node(data, acl, &stat));
+        held.nodes.insert(path, Node { data, acl, owner: 0, stamps: stat.stamps() });
     }
     Ok(held)
 }
@@ -71,22 +70,6 @@ fn children(path: &str) -> Request {
 
 fn data(path: &str) -> Request {
     Request::GetData(PathWatch { path: path.to_owned(), watch: false })
-}
-
-fn node(data: Option<Bytes>, acl: Vec<rota_core::state::AclEntry>, stat: &Stat) -> Node {
-    let children = i32::try_from(stat.num_children).unwrap_or(i32::MAX);
-    let stamps = Stamps {
-        czxid: stat.czxid,
-        mzxid: stat.mzxid,
-        pzxid: stat.pzxid,
-        ctime_ms: stat.ctime_ms,
-        mtime_ms: stat.mtime_ms,
-        version: stat.version,
-        aversion: stat.aversion,
-        // cversion = 2 * creations - children
-        child_creations: stat.cversion.saturating_add(children) / 2,
-    };
-    Node { data, acl, owner: 0, stamps }
 }
 
 struct Client {

@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 use rota_client::Repeat;
 use rota_core::path::is_at_or_below;
+use rota_core::pool::layout;
 use rota_core::state::{Acl, AclEntry};
 use rota_protocol::http::{AclBody, ImportNode, ImportPart, ImportSession};
 use rota_protocol::zk::disk::Node;
@@ -101,7 +102,7 @@ pub(crate) async fn run(operator: &Operator, command: ImportCommand) -> anyhow::
         (None, Some(address)) => live::read(&address, args.auth.as_deref()).await?,
         (None, None) => anyhow::bail!("say where from: --from DIR or --connect HOST:PORT"),
     };
-    if let Some(path) = held.nodes.keys().find(|path| is_at_or_below(path, "/rota")) {
+    if let Some(path) = held.nodes.keys().find(|path| is_at_or_below(path, layout::ROTA)) {
         anyhow::bail!(
             "{path} stands where Rota keeps its own: rename or delete /rota there first. Nothing was changed"
         );

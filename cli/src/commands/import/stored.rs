@@ -9,6 +9,7 @@ use crate::output::say;
 use anyhow::{Context, bail};
 use rota_core::state::Stamps;
 use rota_protocol::zk::disk::{Node, Snapshot, Txn, TxnHeader, read_log};
+use rota_protocol::zk::{SetAcl, SetData};
 
 /// What helps against damage.
 const ANOTHER: &str = "it cannot be read; take the folder of another server of the cluster";
@@ -180,7 +181,7 @@ impl Held {
                 self.nodes.entry(path).or_insert(Node { data, acl, owner, stamps });
             }
             Txn::Delete { path } => self.delete(&path, header.zxid),
-            Txn::SetData { path, data, version } => {
+            Txn::SetData(SetData { path, data, version }) => {
                 if let Some(node) = self.nodes.get_mut(&path) {
                     node.data = data;
                     node.stamps.version = version;
@@ -188,7 +189,7 @@ impl Held {
                     node.stamps.mtime_ms = header.time_ms;
                 }
             }
-            Txn::SetAcl { path, acl, version } => {
+            Txn::SetAcl(SetAcl { path, acl, version }) => {
                 if let Some(node) = self.nodes.get_mut(&path) {
                     node.acl = acl;
                     node.stamps.aversion = version;

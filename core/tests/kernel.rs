@@ -221,8 +221,12 @@ fn import(line: &mut Line) -> Import {
         }
         "nodes" => {
             let stamps = Stamps::new(1, 0);
-            let node = |path| ImportedNode { path, data: None, kind: NodeKind::Persistent, acl: None, stamps };
-            Import::More { sessions: Vec::new(), nodes: iter::from_fn(|| line.maybe_word()).map(node).collect() }
+            let node =
+                |path| ImportedNode { path, data: None, kind: NodeKind::Persistent, acl: None, stamps };
+            Import::More {
+                sessions: Vec::new(),
+                nodes: iter::from_fn(|| line.maybe_word()).map(node).collect(),
+            }
         }
         "node" => {
             let owner = line.option("owner").map(|name: String| session(&name));

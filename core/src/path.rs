@@ -1,14 +1,21 @@
 //! Node paths: ZooKeeper's rules for what a path may be, and an order in which
 //! the children of a node stand side by side.
 //!
-//! The order is (parent, name), compared bytewise. It is what lets the tree be
-//! one ordered map with no list of children anywhere: children are a range.
+//! The order is (hash of the parent, hash of the path, path). It is what lets the
+//! tree be one ordered map with no list of children anywhere: children are a range.
+//! Both hashes are held with the path, so that a look-up in the tree compares numbers
+//! and looks at one text only, the one that it finds; names would be a cache miss
+//! for each comparison. The hashes are the same on every server and for ever
+//! (XXH3, 64 bits); names that were chosen to have the same hash cost a comparison of
+//! texts, and no more.
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use equivalent::{Comparable, Equivalent};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Longest path, in bytes. ZooKeeper has no such bound of its own; ours keeps
 /// a path far below the size limit of a request.
@@ -38,24 +45,27 @@ pub enum PathError {
 }
 
 /// A valid absolute path. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone)]
 pub struct NodePath {
     text: Arc<str>,
     parent_len: u32,
+    parent_hash: u64,
+    hash: u64,
 }
 
 /// A borrowed, already valid path, for look-ups that allocate nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct PathRef<'a> {
-    parent: &'a str,
-    name: &'a str,
+    text: &'a str,
+    parent_hash: u64,
+    hash: u64,
 }
 
 impl NodePath {
     /// The root, `/`.
     #[must_use]
     pub fn root() -> Self {
-        Self { text: Arc::from("/"), parent_len: 0 }
+        Self::of(PathRef::new("/"))
     }
 
     /// Checks `text` and takes it as a path.
@@ -64,7 +74,13 @@ impl NodePath {
     /// [`PathError`] names the first rule that `text` breaks.
     pub fn parse(text: &str) -> Result<Self, PathError> {
         check_path(text)?;
-        Ok(Self { text: Arc::from(text), parent_len: parent_len(text) })
+        Ok(Self::of(PathRef::new(text)))
+    }
+
+    fn of(path: PathRef<'_>) -> Self {
+        let PathRef { text, parent_hash, hash } = path;
+        let parent_len = u32::try_from(slash(text)).unwrap_or(u32::MAX);
+        Self { text: Arc::from(text), parent_len, parent_hash, hash }
     }
 
     /// The whole path.
@@ -73,16 +89,22 @@ impl NodePath {
         &self.text
     }
 
+    /// A number for the path, the same on every server.
+    #[must_use]
+    pub fn hash64(&self) -> u64 {
+        self.hash
+    }
+
     /// The last name of the path; empty for the root.
     #[must_use]
     pub fn name(&self) -> &str {
-        split(&self.text, self.parent_len).1
+        &self.text[self.parent_len as usize + 1..]
     }
 
     /// The parent's path, or `None` for the root.
     #[must_use]
     pub fn parent(&self) -> Option<NodePath> {
-        self.parent_ref().map(|parent| Self { text: Arc::from(parent), parent_len: parent_len(parent) })
+        self.parent_ref().map(|parent| Self::of(PathRef::new(parent)))
     }
 
     /// The parent's path as text, or `None` for the root.
@@ -98,8 +120,7 @@ impl NodePath {
     /// The same path, borrowed.
     #[must_use]
     pub fn as_ref(&self) -> PathRef<'_> {
-        let (parent, name) = split(&self.text, self.parent_len);
-        PathRef { parent, name }
+        PathRef { text: &self.text, parent_hash: self.parent_hash, hash: self.hash }
     }
 }
 
@@ -108,17 +129,35 @@ impl<'a> PathRef<'a> {
     /// harm: it is equal to no path in any map.
     #[must_use]
     pub fn new(text: &'a str) -> Self {
-        let (parent, name) = split(text, parent_len(text));
-        Self { parent, name }
+        let parent_hash = match slash(text) {
+            // Nothing is above the root.
+            0 if text.len() <= 1 => 0,
+            0 => hash("/"),
+            at => hash(&text[..at]),
+        };
+        Self { text, parent_hash, hash: hash(text) }
     }
 
     /// Where the children of `parent` begin in the order of paths.
     #[must_use]
-    pub fn first_child_of(parent: &'a str) -> Self {
-        let parent = if parent == "/" { "" } else { parent };
-        // The root itself is ("", ""), just before its children.
-        Self { parent, name: "" }
+    pub fn first_child_of(parent: &str) -> Self {
+        Self { text: "", parent_hash: hash(parent), hash: 0 }
     }
+
+    /// Whether both stand in the same place of the order, as far as their parents decide.
+    #[must_use]
+    pub fn is_beside(&self, other: &PathRef<'_>) -> bool {
+        self.parent_hash == other.parent_hash
+    }
+}
+
+fn hash(text: &str) -> u64 {
+    xxh3_64(text.as_bytes())
+}
+
+/// Where the last slash stands.
+fn slash(text: &str) -> usize {
+    text.rfind('/').unwrap_or(0)
 }
 
 /// Whether `path` is `ancestor` or lies below it.
@@ -162,22 +201,23 @@ fn is_refused(c: char) -> bool {
     matches!(c, '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..='\u{10ffff}')
 }
 
-fn parent_len(text: &str) -> u32 {
-    u32::try_from(text.rfind('/').unwrap_or(0)).unwrap_or(u32::MAX)
+impl PartialEq for NodePath {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.text == other.text
+    }
 }
 
-fn split(text: &str, parent_len: u32) -> (&str, &str) {
-    if !text.starts_with('/') {
-        // No path. A name with a slash in it is in no map.
-        return ("", "/");
+impl Eq for NodePath {}
+
+impl Hash for NodePath {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
     }
-    let (parent, name) = text.split_at(parent_len as usize);
-    (parent, name.strip_prefix('/').unwrap_or(name))
 }
 
 impl Ord for NodePath {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.as_ref().key().cmp(&other.as_ref().key())
+        self.as_ref().compare(other)
     }
 }
 
@@ -187,21 +227,18 @@ impl PartialOrd for NodePath {
     }
 }
 
-impl<'a> PathRef<'a> {
-    fn key(self) -> (&'a str, &'a str) {
-        (self.parent, self.name)
-    }
-}
-
 impl Equivalent<NodePath> for PathRef<'_> {
     fn equivalent(&self, path: &NodePath) -> bool {
-        self.key() == path.as_ref().key()
+        self.hash == path.hash && *self.text == *path.text
     }
 }
 
 impl Comparable<NodePath> for PathRef<'_> {
+    #[inline]
     fn compare(&self, path: &NodePath) -> Ordering {
-        self.key().cmp(&path.as_ref().key())
+        (self.parent_hash, self.hash)
+            .cmp(&(path.parent_hash, path.hash))
+            .then_with(|| self.text.cmp(&path.text))
     }
 }
 
@@ -243,8 +280,30 @@ mod tests {
         let mut paths: Vec<NodePath> =
             ["/a", "/", "/a/x/y", "/a-b", "/a/z", "/a/x", "/b"].map(|p| NodePath::parse(p).unwrap()).to_vec();
         paths.sort();
-        let text: Vec<&str> = paths.iter().map(NodePath::as_str).collect();
-        assert_eq!(text, ["/", "/a", "/a-b", "/b", "/a/x", "/a/z", "/a/x/y"]);
+        let mut parents: Vec<Option<&str>> = paths.iter().map(NodePath::parent_ref).collect();
+        parents.dedup();
+        assert_eq!(parents.len(), 4, "{parents:?}");
+        for path in &paths {
+            assert_eq!(path.as_ref().compare(&NodePath::parse(path.as_str()).unwrap()), Ordering::Equal);
+            if let Some(parent) = path.parent_ref() {
+                assert_eq!(PathRef::first_child_of(parent).compare(path), Ordering::Less);
+            }
+        }
+    }
+
+    /// A snapshot and a digest rest on it.
+    #[test]
+    fn hashes_are_the_same_for_ever() {
+        assert_eq!(NodePath::parse("/a/b").unwrap().hash64(), 12_645_720_004_982_519_145);
+    }
+
+    #[test]
+    fn what_is_no_path_is_equal_to_none() {
+        for text in ["", "a", "/a/", "a/b"] {
+            for path in ["/", "/a", "/a/b"] {
+                assert_ne!(PathRef::new(text).compare(&NodePath::parse(path).unwrap()), Ordering::Equal);
+            }
+        }
     }
 
     #[test]

@@ -103,14 +103,15 @@ async fn read_at(
         return Ok(Json(NodeRead::Node(NodeBody { path: path.to_owned(), data, stat })));
     }
     let after = params.after.unwrap_or_default();
-    let mut children: Vec<String> = tree
-        .children(path)
-        .map(|(child, _)| child.name().to_owned())
-        .filter(|name| *name > after)
-        .take(CHILDREN_MAX + 1)
-        .collect();
-    let more = children.len() > CHILDREN_MAX;
-    children.truncate(CHILDREN_MAX);
+    let mut names: Vec<&str> =
+        tree.children(path).map(|(child, _)| child.name()).filter(|name| *name > &*after).collect();
+    let more = names.len() > CHILDREN_MAX;
+    if more {
+        names.select_nth_unstable(CHILDREN_MAX);
+        names.truncate(CHILDREN_MAX);
+    }
+    names.sort_unstable();
+    let children = names.into_iter().map(str::to_owned).collect();
     Ok(Json(NodeRead::Children(Children { path: path.to_owned(), stat, children, more })))
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
 
 /// What a permission allows, as bits that are added up.
 pub mod perms {
@@ -135,15 +136,25 @@ impl Acl {
         Self::new(vec![AclEntry { perms, who: Identity::anyone() }])
     }
 
+    /// A number for what it says; 0 for the open one.
+    pub(super) fn digest(&self) -> u64 {
+        let Some(entries) = &self.0 else { return 0 };
+        let mut hash = Xxh3::new();
+        hash.update(&(entries.len() as u64).to_le_bytes());
+        for entry in entries.iter() {
+            hash.update(&entry.perms.to_le_bytes());
+            hash.update(entry.who.scheme.as_bytes());
+            hash.update(&[0]);
+            hash.update(entry.who.id.as_bytes());
+            hash.update(&[0]);
+        }
+        hash.digest()
+    }
+
     /// Whether it allows everybody everything.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.0.is_none()
-    }
-
-    /// The entries; none for the open list.
-    pub(super) fn restrictions(&self) -> &[AclEntry] {
-        self.0.as_deref().unwrap_or_default()
     }
 
     /// The entries.

@@ -16,7 +16,7 @@ pub fn check(state: &State) -> Vec<String> {
     let (mut digest, mut bytes) = (0u64, 0);
 
     for (path, node) in state.tree().iter() {
-        digest = digest.wrapping_add(node.digest(path.as_str()));
+        digest = digest.wrapping_add(node.digest(path));
         bytes += node.bytes().len() as u64;
         if node.content != node.content_hash() {
             faults.push(format!("{path}: the hash of its data and list is another one's"));

@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::acl::Acl;
 use super::session::SessionId;
 use crate::Zxid;
+use crate::path::NodePath;
 
 /// What ZooKeeper shows as the owner of a container (`EphemeralType.java`).
 const CONTAINER_OWNER: u64 = 1 << 63;
@@ -187,18 +188,8 @@ impl Node {
 
     /// What [`Node::content`] must be.
     pub(super) fn content_hash(&self) -> u64 {
-        let mut hash = Xxh3::new();
-        hash.update(&(self.acl.restrictions().len() as u64).to_le_bytes());
-        hash.update(&[u8::from(self.data.is_some())]);
-        for entry in self.acl.restrictions() {
-            hash.update(&entry.perms.to_le_bytes());
-            hash.update(entry.who.scheme.as_bytes());
-            hash.update(&[0]);
-            hash.update(entry.who.id.as_bytes());
-            hash.update(&[0]);
-        }
-        hash.update(self.bytes());
-        hash.digest()
+        let data = self.data.as_ref().map_or(0, |data| xxh3_64(data).wrapping_add(1));
+        data.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(self.acl.digest())
     }
 
     /// The owning session of an ephemeral node.
@@ -249,11 +240,9 @@ impl Node {
 
     /// This node's share of the state's digest. Shares are added up, so that the
     /// digest of the tree follows every change in constant time.
-    pub(super) fn digest(&self, path: &str) -> u64 {
-        let mut hash = Xxh3::new();
-        hash.update(path.as_bytes());
-        hash.update(&[0]);
-        for number in [
+    pub(super) fn digest(&self, path: &NodePath) -> u64 {
+        let numbers = [
+            path.hash64(),
             self.stamps.czxid,
             self.stamps.mzxid,
             self.stamps.pzxid,
@@ -265,9 +254,11 @@ impl Node {
             u64::from(self.child_count),
             self.kind.ephemeral_owner(),
             self.content,
-        ] {
-            hash.update(&number.to_le_bytes());
+        ];
+        let mut bytes = [0; 96];
+        for (to, number) in bytes.chunks_exact_mut(8).zip(numbers) {
+            to.copy_from_slice(&number.to_le_bytes());
         }
-        hash.digest()
+        xxh3_64(&bytes)
     }
 }

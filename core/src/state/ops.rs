@@ -91,13 +91,14 @@ impl<'a> Change<'a> {
             self.state.disown(session, path);
             self.note(|| Undo::Disowned(session, path.clone()));
         }
-        if let Some(parent) = path.parent() {
+        let above = path.parent_ref().and_then(|parent| self.state.tree.entry(parent));
+        if let Some((parent, acl)) = above.map(|(parent, node)| (parent.clone(), node.acl.clone())) {
             let zxid = self.zxid;
             self.update(&parent, |node| {
                 node.child_count -= 1;
                 node.stamps.pzxid = zxid;
             });
-            self.children_event(parent);
+            self.event(EventKind::ChildrenChanged, parent, acl);
         }
         self.count_quota(path, -1, -signed_len(removed.data.as_ref()));
     }
@@ -112,7 +113,7 @@ impl<'a> Change<'a> {
         let kind = self.kind(mode)?;
         let parent = parent_text(path)?;
         let acl = self.meant(path, acl)?;
-        let parent_node = self.state.tree.get(parent).ok_or_else(|| no_node(parent))?;
+        let (parent_path, parent_node) = self.state.tree.entry(parent).ok_or_else(|| no_node(parent))?;
         self.allowed(parent, parent_node, perms::CREATE)?;
         let number =
             mode.is_sequential().then(|| format!("{path}{:010}", parent_node.stamps.child_creations));
@@ -126,15 +127,15 @@ impl<'a> Change<'a> {
         }
         self.check_quota(&path, 1, signed_len(data))?;
 
+        let (parent, parent_acl) = (parent_path.clone(), parent_node.acl.clone());
         // Children mostly have their parent's list: they share it then.
-        let acl = if acl == parent_node.acl { parent_node.acl.clone() } else { acl };
+        let acl = if acl == parent_acl { parent_acl.clone() } else { acl };
         let mut node = Node::new(data.cloned(), kind, acl.clone(), self.zxid, self.time_ms);
         if guard::is_row(path.as_str()) {
             node.stamps.version = first_version(self.zxid);
         }
         let stat = node.stat();
         self.replace(&path, Some(Arc::new(node)));
-        let parent = path.parent().unwrap_or_else(NodePath::root);
         let zxid = self.zxid;
         self.update(&parent, |node| {
             node.child_count += 1;
@@ -146,7 +147,7 @@ impl<'a> Change<'a> {
             self.note(|| Undo::Owned(session, path.clone()));
         }
         self.event(EventKind::Created, path.clone(), acl);
-        self.children_event(parent);
+        self.event(EventKind::ChildrenChanged, parent, parent_acl);
         self.begin_quota(&path)?;
         self.count_quota(&path, 1, signed_len(data));
         Ok(OpReply::Created { path: path.to_string(), stat })
@@ -308,11 +309,6 @@ impl<'a> Change<'a> {
 
     fn event(&mut self, kind: EventKind, path: NodePath, acl: Acl) {
         self.events.push(Event { zxid: self.zxid, kind, path, acl });
-    }
-
-    fn children_event(&mut self, parent: NodePath) {
-        let acl = self.state.tree.get(parent.as_str()).map(|node| node.acl.clone()).unwrap_or_default();
-        self.event(EventKind::ChildrenChanged, parent, acl);
     }
 
     fn roll_back(&mut self) {

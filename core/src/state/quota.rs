@@ -15,7 +15,8 @@ use super::ops::Change;
 use super::tree::Tree;
 use crate::path::NodePath;
 
-const QUOTAS: &str = "/zookeeper/quota";
+/// Below it stand the quotas.
+pub(super) const QUOTAS: &str = "/zookeeper/quota";
 const LIMITS: &str = "zookeeper_limits";
 /// Quotas that one multi may begin: for each, all that is below it is counted.
 const BEGUN_MAX: u32 = 4;
@@ -70,7 +71,9 @@ fn stats(path: &str) -> String {
 
 /// The nearest node, from `path` upward, that has a limit.
 fn governing<'a>(tree: &Tree, path: &'a str) -> Option<&'a str> {
-    tree.get(QUOTAS).filter(|quotas| quotas.child_count > 0)?;
+    if !tree.has_quotas() {
+        return None;
+    }
     let mut here = path;
     while here.len() > 1 {
         if tree.get(&limits(here)).is_some() {

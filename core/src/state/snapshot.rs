@@ -21,7 +21,7 @@ use crate::Zxid;
 use crate::path::NodePath;
 
 const MAGIC: &[u8; 8] = b"ROTASNAP";
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 /// A block is closed when it has grown to this many bytes.
 const BLOCK_BYTES: usize = 256 * 1024;
 /// The largest block that is read: one node of the largest size in a block that

@@ -4,14 +4,15 @@
 //! everything, so a snapshot's view is taken between two writes and written out
 //! while writes go on. Children of a node are a range of the map.
 //!
-//! The tree keeps no rules but two: its digest is the sum of its nodes' digests, and
-//! it knows how many bytes of data they have. Which changes are allowed is decided in [`super::ops`].
+//! The tree keeps no rules but these: its digest is the sum of its nodes' digests, and
+//! it knows how many bytes of data they have, and how many of them are quotas. Which changes are allowed is decided in [`super::ops`].
 
 use std::sync::Arc;
 
 use imbl::OrdMap;
 
 use super::node::{Node, Stat};
+use super::quota::QUOTAS;
 use crate::path::{NodePath, PathRef};
 
 /// All nodes, by path.
@@ -20,6 +21,8 @@ pub struct Tree {
     nodes: OrdMap<NodePath, Arc<Node>>,
     digest: u64,
     bytes: u64,
+    /// Nodes below [`QUOTAS`].
+    quotas: usize,
 }
 
 impl Tree {
@@ -58,19 +61,37 @@ impl Tree {
         self.nodes.iter().map(|(path, node)| (path, &**node))
     }
 
-    /// The children of `parent`, in the order of their names.
+    /// The children of `parent`, in an order that is the same on every server, but not
+    /// that of their names.
     pub fn children<'a>(&'a self, parent: &'a str) -> impl Iterator<Item = (&'a NodePath, &'a Node)> {
+        let start = PathRef::first_child_of(parent);
         self.nodes
-            .range(PathRef::first_child_of(parent)..)
-            .skip_while(|(path, _)| path.parent_ref().is_none())
-            .take_while(move |(path, _)| path.parent_ref() == Some(parent))
+            .range(start..)
+            .take_while(move |(path, _)| path.as_ref().is_beside(&start))
+            // Another parent may have the same hash.
+            .filter(move |(path, _)| path.parent_ref() == Some(parent))
             .map(|(path, node)| (path, &**node))
+    }
+
+    /// The children of `parent`, in the order of their names. It costs a sorting.
+    #[must_use]
+    pub fn children_by_name<'a>(&'a self, parent: &'a str) -> Vec<(&'a NodePath, &'a Node)> {
+        let mut children: Vec<_> = self.children(parent).collect();
+        children.sort_unstable_by(|(a, _), (b, _)| a.name().cmp(b.name()));
+        children
+    }
+
+    /// Whether there is anything below the node where quotas stand.
+    pub(super) fn has_quotas(&self) -> bool {
+        self.quotas > 0
     }
 
     /// Puts a node at `path`, or takes it away, and returns what was there.
     pub(super) fn replace(&mut self, path: &NodePath, node: Option<Arc<Node>>) -> Option<Arc<Node>> {
+        let is_quota = path.as_str().strip_prefix(QUOTAS).is_some_and(|below| !below.is_empty());
         if let Some(node) = &node {
-            self.digest = self.digest.wrapping_add(node.digest(path.as_str()));
+            self.quotas += usize::from(is_quota);
+            self.digest = self.digest.wrapping_add(node.digest(path));
             self.bytes += node.bytes().len() as u64;
         }
         let before = match node {
@@ -78,7 +99,8 @@ impl Tree {
             None => self.nodes.remove(&path.as_ref()),
         };
         if let Some(before) = &before {
-            self.digest = self.digest.wrapping_sub(before.digest(path.as_str()));
+            self.quotas -= usize::from(is_quota);
+            self.digest = self.digest.wrapping_sub(before.digest(path));
             self.bytes -= before.bytes().len() as u64;
         }
         before
@@ -87,12 +109,12 @@ impl Tree {
     /// Changes the node at `path` in place, if there is one, and says its new Stat.
     pub(super) fn update(&mut self, path: &NodePath, change: impl FnOnce(&mut Node)) -> Option<Stat> {
         let node = self.nodes.get_mut(&path.as_ref())?;
-        let before = node.digest(path.as_str());
+        let before = node.digest(path);
         self.bytes -= node.bytes().len() as u64;
         let node = Arc::make_mut(node);
         change(node);
         self.bytes += node.bytes().len() as u64;
-        let after = node.digest(path.as_str());
+        let after = node.digest(path);
         self.digest = self.digest.wrapping_sub(before).wrapping_add(after);
         Some(node.stat())
     }

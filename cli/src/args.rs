@@ -96,6 +96,14 @@ impl Command {
     pub(crate) fn is_service(&self) -> bool {
         matches!(self, Self::Coordinator(_) | Self::Worker(_) | Self::Agent(_) | Self::Collector(_))
     }
+
+    /// How many threads it wants, if it is not one for each processor.
+    pub(crate) fn worker_threads(&self) -> Option<usize> {
+        match self {
+            Self::Coordinator(args) => Some(args.worker_threads()),
+            _ => None,
+        }
+    }
 }
 
 /// A duration such as `500ms`, `5s`, `2m`.

@@ -82,6 +82,10 @@ pub(crate) struct CoordinatorArgs {
     /// Longest wait for a heartbeat before an election, in milliseconds.
     #[arg(long, env = "ROTA_ELECTION_MAX_MS", default_value_t = Timing::default().election_max_ms)]
     election_max_ms: u64,
+    /// Threads that serve; as many as one for four processors where it is not said. Files
+    /// have threads of their own.
+    #[arg(long, env = "ROTA_WORKER_THREADS", value_parser = clap::value_parser!(u16).range(1..=256))]
+    worker_threads: Option<u16>,
     /// Shortest session timeout, in milliseconds.
     #[arg(long, env = "ROTA_SESSION_MIN_MS", default_value_t = Limits::default().session_min_ms)]
     session_min_ms: u32,
@@ -159,6 +163,15 @@ fn words(given: &[String]) -> BTreeSet<String> {
     match given.iter().any(|word| word == "*") {
         true => Zookeeper::all_words(),
         false => given.iter().filter(|word| !word.is_empty()).cloned().collect(),
+    }
+}
+
+impl CoordinatorArgs {
+    /// Threads that serve. Requests pass between few tasks, which wake each other: on one
+    /// thread that costs the least, and few servers have work for more.
+    pub(crate) fn worker_threads(&self) -> usize {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        self.worker_threads.map_or(processors.div_ceil(4), usize::from)
     }
 }
 

@@ -1,8 +1,7 @@
 //! Gathers units into batches, each of which is one Raft entry.
 //!
 //! An entry costs the cluster the same whatever its size, so few and large ones
-//! are wanted: while [`IN_FLIGHT`] entries are under way, what arrives waits and
-//! leaves together. An idle server's write leaves at once.
+//! are wanted: while one is under way, what arrives waits and leaves together. An idle server's write leaves at once.
 
 use std::sync::Arc;
 
@@ -15,9 +14,10 @@ use super::types::CallOnce;
 use crate::parts::Clock;
 use crate::replica::Replica;
 
-/// Entries under way at once. One suffices where the network is near; the second
-/// hides its delay where it is far. More only make the entries smaller.
-const IN_FLIGHT: usize = 2;
+/// Entries under way at once. A second one would hide some of a far network's delay
+/// and make all entries smaller, which costs a quarter of the throughput
+/// (`docs/decisions/0013-one-entry-one-thread.md`).
+const IN_FLIGHT: usize = 1;
 /// Bytes of units in one entry.
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Units that wait for the next entry. Their senders then wait too, and TCP

@@ -165,9 +165,11 @@ impl Outbox {
         inner.sealed += 1;
         let seq = inner.sealed;
         let origin = Origin { server: self.server, unit: Submitted { boot: self.boot, seq } };
-        let payload = mem::take(&mut inner.payload);
-        let bytes = seal_unit(origin, &payload);
-        inner.bytes += bytes.len() - payload.len();
+        let bytes = seal_unit(origin, &inner.payload);
+        inner.bytes += bytes.len() - inner.payload.len();
+        // Kept for the next one, unless a large command has made it large.
+        inner.payload.clear();
+        inner.payload.shrink_to(2 * UNIT_BYTES_MAX);
         let waiters = mem::take(&mut inner.waiters);
         inner.unresolved.push_back(Unit { seq, bytes, waiters });
     }

@@ -138,11 +138,11 @@ impl Replica {
         let mut events: Vec<Event> = Vec::new();
         let (mut refused, mut anew) = (0, false);
         let inner = &mut *inner;
-        let applied = batch::apply(&mut inner.state, decoded, |state, origin, fate| {
-            if let Fate::Applied(_, applied) = &fate {
+        let applied = batch::apply(&mut inner.state, decoded, |state, origin, mut fate| {
+            if let Fate::Applied(_, applied) = &mut fate {
                 refused += u32::from(applied.reply.is_err());
-                events.extend_from_slice(&applied.events);
                 self.hub.happened(&applied.events);
+                events.append(&mut applied.events);
             }
             let changed = session_change(&fate);
             let is_anew = matches!(&fate, Fate::Applied(_, applied) if applied.reply == Ok(Reply::Imported { anew: true }));

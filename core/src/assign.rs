@@ -256,8 +256,13 @@ fn take_apart(tree: &Tree, pool: &PoolView) -> Vec<Op> {
         list_below(tree, folder, &mut held);
     }
     let held: Vec<Op> = held.into_iter().map(delete).collect();
-    let last: Vec<Op> =
-        tree.children_by_name(&root).into_iter().map(|(path, _)| path.to_string()).chain([root.clone()]).map(delete).collect();
+    let last: Vec<Op> = tree
+        .children_by_name(&root)
+        .into_iter()
+        .map(|(path, _)| path.to_string())
+        .chain([root.clone()])
+        .map(delete)
+        .collect();
     let deletes = if held.is_empty() { last } else { held };
     std::iter::once(guard).chain(deletes).collect()
 }

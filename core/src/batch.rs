@@ -172,7 +172,7 @@ pub fn apply(
         }
         let mut index = 0;
         while !payload.is_empty() {
-            let applied = state.apply(state.zxid() + 1, time_ms, &next_command(&mut payload)?);
+            let applied = state.apply(state.zxid() + 1, time_ms, next_command(&mut payload)?);
             after(state, origin, Fate::Applied(index, applied));
             index += 1;
         }

@@ -1,20 +1,11 @@
-//! Node paths: ZooKeeper's rules for what a path may be, and an order in which
-//! the children of a node stand side by side.
-//!
-//! The order is (hash of the parent, hash of the path, path). It is what lets the
-//! tree be one ordered map with no list of children anywhere: children are a range.
-//! Both hashes are held with the path, so that a look-up in the tree compares numbers
-//! and looks at one text only, the one that it finds; names would be a cache miss
-//! for each comparison. The hashes are the same on every server and for ever
-//! (XXH3, 64 bits); names that were chosen to have the same hash cost a comparison of
-//! texts, and no more.
+//! Node paths: ZooKeeper's rules for what a path may be, and a number for each, the
+//! same on every server and for ever, of which digests are made.
 
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use equivalent::{Comparable, Equivalent};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Longest path, in bytes. ZooKeeper has no such bound of its own; ours keeps
@@ -44,20 +35,10 @@ pub enum PathError {
     TooLong,
 }
 
-/// A valid absolute path. Cheap to clone.
+/// A valid absolute path. Cheap to clone. Its order is that of (parent, name).
 #[derive(Clone)]
 pub struct NodePath {
     text: Arc<str>,
-    parent_len: u32,
-    parent_hash: u64,
-    hash: u64,
-}
-
-/// A borrowed, already valid path, for look-ups that allocate nothing.
-#[derive(Clone, Copy, Debug)]
-pub struct PathRef<'a> {
-    text: &'a str,
-    parent_hash: u64,
     hash: u64,
 }
 
@@ -65,7 +46,7 @@ impl NodePath {
     /// The root, `/`.
     #[must_use]
     pub fn root() -> Self {
-        Self::of(PathRef::new("/"))
+        Self::of("/")
     }
 
     /// Checks `text` and takes it as a path.
@@ -74,13 +55,11 @@ impl NodePath {
     /// [`PathError`] names the first rule that `text` breaks.
     pub fn parse(text: &str) -> Result<Self, PathError> {
         check_path(text)?;
-        Ok(Self::of(PathRef::new(text)))
+        Ok(Self::of(text))
     }
 
-    fn of(path: PathRef<'_>) -> Self {
-        let PathRef { text, parent_hash, hash } = path;
-        let parent_len = u32::try_from(slash(text)).unwrap_or(u32::MAX);
-        Self { text: Arc::from(text), parent_len, parent_hash, hash }
+    fn of(text: &str) -> Self {
+        Self { text: Arc::from(text), hash: xxh3_64(text.as_bytes()) }
     }
 
     /// The whole path.
@@ -98,61 +77,24 @@ impl NodePath {
     /// The last name of the path; empty for the root.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.text[self.parent_len as usize + 1..]
+        &self.text[slash(&self.text) + 1..]
     }
 
     /// The parent's path, or `None` for the root.
     #[must_use]
     pub fn parent(&self) -> Option<NodePath> {
-        self.parent_ref().map(|parent| Self::of(PathRef::new(parent)))
+        self.parent_ref().map(Self::of)
     }
 
     /// The parent's path as text, or `None` for the root.
     #[must_use]
     pub fn parent_ref(&self) -> Option<&str> {
-        match (self.text.len(), self.parent_len) {
+        match (self.text.len(), slash(&self.text)) {
             (1, _) => None,
             (_, 0) => Some("/"),
-            (_, len) => Some(&self.text[..len as usize]),
+            (_, at) => Some(&self.text[..at]),
         }
     }
-
-    /// The same path, borrowed.
-    #[must_use]
-    pub fn as_ref(&self) -> PathRef<'_> {
-        PathRef { text: &self.text, parent_hash: self.parent_hash, hash: self.hash }
-    }
-}
-
-impl<'a> PathRef<'a> {
-    /// Borrows a text that is known to be a valid path. An invalid text does no
-    /// harm: it is equal to no path in any map.
-    #[must_use]
-    pub fn new(text: &'a str) -> Self {
-        let parent_hash = match slash(text) {
-            // Nothing is above the root.
-            0 if text.len() <= 1 => 0,
-            0 => hash("/"),
-            at => hash(&text[..at]),
-        };
-        Self { text, parent_hash, hash: hash(text) }
-    }
-
-    /// Where the children of `parent` begin in the order of paths.
-    #[must_use]
-    pub fn first_child_of(parent: &str) -> Self {
-        Self { text: "", parent_hash: hash(parent), hash: 0 }
-    }
-
-    /// Whether both stand in the same place of the order, as far as their parents decide.
-    #[must_use]
-    pub fn is_beside(&self, other: &PathRef<'_>) -> bool {
-        self.parent_hash == other.parent_hash
-    }
-}
-
-fn hash(text: &str) -> u64 {
-    xxh3_64(text.as_bytes())
 }
 
 /// Where the last slash stands.
@@ -217,28 +159,13 @@ impl Hash for NodePath {
 
 impl Ord for NodePath {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.as_ref().compare(other)
+        (self.parent_ref(), self.name()).cmp(&(other.parent_ref(), other.name()))
     }
 }
 
 impl PartialOrd for NodePath {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
-    }
-}
-
-impl Equivalent<NodePath> for PathRef<'_> {
-    fn equivalent(&self, path: &NodePath) -> bool {
-        self.hash == path.hash && *self.text == *path.text
-    }
-}
-
-impl Comparable<NodePath> for PathRef<'_> {
-    #[inline]
-    fn compare(&self, path: &NodePath) -> Ordering {
-        (self.parent_hash, self.hash)
-            .cmp(&(path.parent_hash, path.hash))
-            .then_with(|| self.text.cmp(&path.text))
     }
 }
 
@@ -280,30 +207,14 @@ mod tests {
         let mut paths: Vec<NodePath> =
             ["/a", "/", "/a/x/y", "/a-b", "/a/z", "/a/x", "/b"].map(|p| NodePath::parse(p).unwrap()).to_vec();
         paths.sort();
-        let mut parents: Vec<Option<&str>> = paths.iter().map(NodePath::parent_ref).collect();
-        parents.dedup();
-        assert_eq!(parents.len(), 4, "{parents:?}");
-        for path in &paths {
-            assert_eq!(path.as_ref().compare(&NodePath::parse(path.as_str()).unwrap()), Ordering::Equal);
-            if let Some(parent) = path.parent_ref() {
-                assert_eq!(PathRef::first_child_of(parent).compare(path), Ordering::Less);
-            }
-        }
+        let text: Vec<&str> = paths.iter().map(NodePath::as_str).collect();
+        assert_eq!(text, ["/", "/a", "/a-b", "/b", "/a/x", "/a/z", "/a/x/y"]);
     }
 
-    /// A snapshot and a digest rest on it.
+    /// Digests rest on it.
     #[test]
     fn hashes_are_the_same_for_ever() {
         assert_eq!(NodePath::parse("/a/b").unwrap().hash64(), 12_645_720_004_982_519_145);
-    }
-
-    #[test]
-    fn what_is_no_path_is_equal_to_none() {
-        for text in ["", "a", "/a/", "a/b"] {
-            for path in ["/", "/a", "/a/b"] {
-                assert_ne!(PathRef::new(text).compare(&NodePath::parse(path).unwrap()), Ordering::Equal);
-            }
-        }
     }
 
     #[test]

@@ -128,7 +128,7 @@ impl Kernel {
 
     fn write(&mut self, command: &Command) -> String {
         let zxid = self.state.zxid() + 1;
-        let applied = self.state.apply(zxid, self.clock_ms, command);
+        let applied = self.state.apply(zxid, self.clock_ms, command.clone());
         // What a quota holds is counted after that, without a trace in any answer.
         if let Ok(Reply::Op(OpReply::Created { path, stat })) = &applied.reply
             && !path.ends_with("zookeeper_stats")

@@ -10,7 +10,7 @@ use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::stream;
 use rota_core::events::{Interest, Missed as CoreMissed};
-use rota_core::path::check_path;
+use rota_core::path::{NodePath, check_path};
 use rota_core::state::{Actor, Op, OpReply, Reply, perms};
 use rota_protocol::http::{
     AclBody, Children, Code, Data, Encoding, ErrorBody, EventBody, Missed, Mode, MultiOp, MultiReply,
@@ -104,7 +104,7 @@ async fn read_at(
     }
     let after = params.after.unwrap_or_default();
     let mut names: Vec<&str> =
-        tree.children(path).map(|(child, _)| child.name()).filter(|name| *name > &*after).collect();
+        tree.paths_below(path).map(NodePath::name).filter(|name| *name > &*after).collect();
     let more = names.len() > CHILDREN_MAX;
     if more {
         names.select_nth_unstable(CHILDREN_MAX);

@@ -137,7 +137,7 @@ impl Reader<'_> {
         let node = self.readable(&asked.path)?;
         self.watch(asked, Side::Children);
         let path = if asked.path.is_empty() { "/" } else { asked.path.as_str() };
-        let names = self.tree().children(path).map(|(child, _)| child.name().to_owned());
+        let names = self.tree().paths_below(path).map(|child| child.name().to_owned());
         Ok((names.collect(), node))
     }
 

@@ -53,6 +53,9 @@ pub fn check(state: &State) -> Vec<String> {
         }
     }
     faults.extend(children.keys().map(|parent| format!("{parent} is missing above its children")));
+    if !state.tree().is_linked() {
+        faults.push("the lists of children are not those of the paths".to_owned());
+    }
     if state.tree().get("/").is_none() {
         faults.push("there is no root".to_owned());
     }

@@ -16,7 +16,7 @@ use super::command::{Refusal, Reply};
 use super::node::{Node, NodeKind, Stamps};
 use super::ops::no_node;
 use super::session::{Password, Session, SessionId};
-use super::tree::Tree;
+use super::tree::{Links, Tree};
 use super::{CONFIG, PERMANENT, State};
 use crate::Zxid;
 use crate::path::{NodePath, is_at_or_below};
@@ -168,6 +168,7 @@ impl State {
             stamps,
             child_count: before.map_or(0, |node| node.child_count),
             content: 0,
+            links: Links::default(),
         }
         .sealed();
         if !is_permanent && let Some(parent) = path.parent() {
@@ -175,7 +176,10 @@ impl State {
             if above.owner().is_some() {
                 return Err(Refusal::NoChildrenForEphemerals { path: parent.to_string() });
             }
-            let counted = self.tree.update(&parent, |node| node.child_count += 1);
+            let counted = self.change(parent.as_str(), |node| {
+                node.child_count += 1;
+                None
+            });
             counted.ok_or_else(|| no_node(parent.as_str()))?;
         }
         self.zxid = self.zxid.max(stamps.mzxid).max(stamps.pzxid);

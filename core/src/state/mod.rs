@@ -30,6 +30,7 @@ pub use command::{
 pub use import::{Import, ImportedNode, ImportedSession};
 pub use node::{Node, NodeKind, Stamps, Stat, TTL_MS_MAX};
 pub use session::{HexError, Password, Session, SessionId};
+use tree::Changed;
 pub use tree::Tree;
 
 use crate::Zxid;
@@ -115,7 +116,10 @@ impl State {
         }
         self.tree.replace(&path, Some(Arc::new(node)));
         if let Some(parent) = path.parent() {
-            self.tree.update(&parent, |node| node.child_count += 1);
+            self.change(parent.as_str(), |node| {
+                node.child_count += 1;
+                None
+            });
         }
     }
 
@@ -131,13 +135,30 @@ impl State {
         before
     }
 
+    /// Puts a node where none is.
+    fn add(&mut self, path: &NodePath, node: Arc<Node>) {
+        if node.kind.is_mortal() {
+            self.mortal.insert(path.clone());
+        }
+        self.tree.add(path, node);
+    }
+
+    /// Changes a node in place, whatever it is, if it is there.
+    fn change(
+        &mut self,
+        path: &str,
+        change: impl FnOnce(&mut Node) -> Option<Option<Bytes>>,
+    ) -> Option<Changed> {
+        self.tree.change(path, |_| Ok::<(), ()>(()), change)?.ok()
+    }
+
     /// Does one command, which gets the number `zxid`, at the leader's time
     /// `time_ms` (milliseconds since 1970; an earlier one than before counts as
     /// the one before). Depends on nothing but the state and its arguments.
     ///
     /// # Panics
     /// If `zxid` does not follow the last one: replicas would then disagree.
-    pub fn apply(&mut self, zxid: Zxid, time_ms: u64, command: &Command) -> Applied {
+    pub fn apply(&mut self, zxid: Zxid, time_ms: u64, command: Command) -> Applied {
         assert_eq!(zxid, self.zxid + 1, "commands are applied in order, each once");
         self.zxid = zxid;
         self.time_ms = self.time_ms.max(time_ms);
@@ -147,45 +168,44 @@ impl State {
         }
     }
 
-    fn execute(&mut self, command: &Command) -> Result<(Reply, Vec<Event>), Refusal> {
+    fn execute(&mut self, command: Command) -> Result<(Reply, Vec<Event>), Refusal> {
         match command {
             Command::OpenSession { session, password, timeout_ms } => {
-                self.open_session(*session, *password, *timeout_ms)?;
-                Ok((Reply::SessionOpened { session: *session, timeout_ms: *timeout_ms }, Vec::new()))
+                self.open_session(session, password, timeout_ms)?;
+                Ok((Reply::SessionOpened { session, timeout_ms }, Vec::new()))
             }
             Command::ResumeSession { session, password, timeout_ms } => {
-                let connection = self.resume_session(*session, *password, *timeout_ms)?;
-                let (session, timeout_ms) = (*session, *timeout_ms);
+                let connection = self.resume_session(session, password, timeout_ms)?;
                 Ok((Reply::SessionResumed { session, timeout_ms, connection }, Vec::new()))
             }
             Command::Announce { server, faces } => {
-                self.faces.insert(*server, faces.clone());
+                self.faces.insert(server, faces);
                 Ok((Reply::Announced, Vec::new()))
             }
-            Command::Import(part) => Ok((self.import(part)?, Vec::new())),
+            Command::Import(part) => Ok((self.import(&part)?, Vec::new())),
             Command::Write { by, op }
-                if self.importing && (by.standing != Standing::Rota || !sets_config(op)) =>
+                if self.importing && (by.standing != Standing::Rota || !sets_config(&op)) =>
             {
                 Err(Refusal::Importing)
             }
             Command::Multi { .. } if self.importing => Err(Refusal::Importing),
-            Command::CloseSession { session } => self.close(*session),
+            Command::CloseSession { session } => self.close(session),
             Command::ExpireSession { session, connection } => {
-                self.check_session(Some(*session), Some(*connection))?;
-                self.close(*session)
+                self.check_session(Some(session), Some(connection))?;
+                self.close(session)
             }
             Command::Write { by, op } => {
                 self.check_session(by.session, by.connection)?;
-                guard::check(self, by, std::slice::from_ref(op)).map_err(|(_, refusal)| refusal)?;
-                let mut change = Change::new(self, by);
+                guard::check(self, &by, std::slice::from_ref(&op)).map_err(|(_, refusal)| refusal)?;
+                let mut change = Change::new(self, &by);
                 let reply = Reply::Op(change.op(op)?);
                 Ok((reply, change.into_events()))
             }
             Command::Multi { by, ops } => {
                 self.check_session(by.session, by.connection)?;
-                guard::check(self, by, ops)
+                guard::check(self, &by, &ops)
                     .map_err(|(index, cause)| Refusal::Multi { index, cause: Box::new(cause) })?;
-                let mut change = Change::new(self, by);
+                let mut change = Change::new(self, &by);
                 let reply = Reply::Multi(change.all_or_nothing(ops)?);
                 Ok((reply, change.into_events()))
             }

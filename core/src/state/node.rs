@@ -6,6 +6,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::acl::Acl;
 use super::session::SessionId;
+use super::tree::Links;
 use crate::Zxid;
 use crate::path::NodePath;
 
@@ -115,6 +116,7 @@ pub struct Node {
     /// The hash of its data and list, so that a change of its counts does not cost what
     /// they are long.
     pub(super) content: u64,
+    pub(super) links: Links,
 }
 
 /// ZooKeeper's Stat.
@@ -166,7 +168,16 @@ impl Node {
     /// A new node with no children, created at (`zxid`, `time_ms`).
     #[must_use]
     pub fn new(data: Option<Bytes>, kind: NodeKind, acl: Acl, zxid: Zxid, time_ms: u64) -> Self {
-        Self { data, kind, acl, stamps: Stamps::new(zxid, time_ms), child_count: 0, content: 0 }.sealed()
+        Self {
+            data,
+            kind,
+            acl,
+            stamps: Stamps::new(zxid, time_ms),
+            child_count: 0,
+            content: 0,
+            links: Links::default(),
+        }
+        .sealed()
     }
 
     /// The node with the hash of its data and list as they are now.
@@ -176,9 +187,11 @@ impl Node {
         self
     }
 
-    pub(super) fn set_data(&mut self, data: Option<Bytes>) {
-        self.data = data;
+    /// Puts other data in, and says what was there.
+    pub(super) fn set_data(&mut self, data: Option<Bytes>) -> Option<Bytes> {
+        let before = std::mem::replace(&mut self.data, data);
         self.content = self.content_hash();
+        before
     }
 
     pub(super) fn set_acl(&mut self, acl: Acl) {

@@ -13,8 +13,9 @@ use bytes::Bytes;
 
 use super::acl::{Acl, AclEntry, perms};
 use super::command::{Actor, CreateMode, Event, EventKind, Op, OpReply, Refusal, Standing};
-use super::node::{Node, NodeKind, TTL_MS_MAX};
+use super::node::{Node, NodeKind, Stat, TTL_MS_MAX};
 use super::session::SessionId;
+use super::tree::{Before, Changed};
 use super::{PERMANENT, State};
 use crate::Zxid;
 use crate::path::{NodePath, PathError};
@@ -36,6 +37,7 @@ pub(super) struct Change<'a> {
 /// What brings back the state from before one step.
 enum Undo {
     Node(NodePath, Option<Arc<Node>>),
+    Changed(NodePath, Before),
     Owned(SessionId, NodePath),
     Disowned(SessionId, NodePath),
 }
@@ -55,10 +57,10 @@ impl<'a> Change<'a> {
     }
 
     /// Does all of `ops`, or nothing.
-    pub(super) fn all_or_nothing(&mut self, ops: &[Op]) -> Result<Vec<OpReply>, Refusal> {
+    pub(super) fn all_or_nothing(&mut self, ops: Vec<Op>) -> Result<Vec<OpReply>, Refusal> {
         self.journal = Some(Vec::new());
         let mut replies = Vec::with_capacity(ops.len());
-        for (index, op) in ops.iter().enumerate() {
+        for (index, op) in ops.into_iter().enumerate() {
             match self.op(op) {
                 Ok(reply) => replies.push(reply),
                 Err(cause) => {
@@ -70,16 +72,16 @@ impl<'a> Change<'a> {
         Ok(replies)
     }
 
-    pub(super) fn op(&mut self, op: &Op) -> Result<OpReply, Refusal> {
+    pub(super) fn op(&mut self, op: Op) -> Result<OpReply, Refusal> {
         match op {
-            Op::Create { path, data, mode, acl } => self.create(path, data.as_ref(), *mode, acl.as_deref()),
-            Op::Delete { path, version } => self.delete(path, *version),
-            Op::SetData { path, data, version } => self.set_data(path, data.as_ref(), *version),
-            Op::Check { path, version } => self.check(path, *version),
-            Op::CheckFence { path, fence } => self.check_fence(path, *fence),
-            Op::SetAcl { path, acl, version } => self.set_acl(path, acl, *version),
-            Op::Ensure { path, acl } => self.ensure(path, acl.as_deref()),
-            Op::Reap { path } => self.reap(path),
+            Op::Create { path, data, mode, acl } => self.create(&path, data, mode, acl.as_deref()),
+            Op::Delete { path, version } => self.delete(&path, version),
+            Op::SetData { path, data, version } => self.set_data(&path, data, version),
+            Op::Check { path, version } => self.check(&path, version),
+            Op::CheckFence { path, fence } => self.check_fence(&path, fence),
+            Op::SetAcl { path, acl, version } => self.set_acl(&path, &acl, version),
+            Op::Ensure { path, acl } => self.ensure(&path, acl.as_deref()),
+            Op::Reap { path } => self.reap(&path),
         }
     }
 
@@ -91,13 +93,15 @@ impl<'a> Change<'a> {
             self.state.disown(session, path);
             self.note(|| Undo::Disowned(session, path.clone()));
         }
-        let above = path.parent_ref().and_then(|parent| self.state.tree.entry(parent));
-        if let Some((parent, acl)) = above.map(|(parent, node)| (parent.clone(), node.acl.clone())) {
-            let zxid = self.zxid;
-            self.update(&parent, |node| {
+        let zxid = self.zxid;
+        let above = path.parent_ref().and_then(|parent| {
+            self.update(parent, |node| {
                 node.child_count -= 1;
                 node.stamps.pzxid = zxid;
-            });
+                None
+            })
+        });
+        if let Some((parent, _, acl)) = above {
             self.event(EventKind::ChildrenChanged, parent, acl);
         }
         self.count_quota(path, -1, -signed_len(removed.data.as_ref()));
@@ -106,15 +110,16 @@ impl<'a> Change<'a> {
     fn create(
         &mut self,
         path: &str,
-        data: Option<&Bytes>,
+        data: Option<Bytes>,
         mode: CreateMode,
         acl: Option<&[AclEntry]>,
     ) -> Result<OpReply, Refusal> {
         let kind = self.kind(mode)?;
         let parent = parent_text(path)?;
         let acl = self.meant(path, acl)?;
-        let (parent_path, parent_node) = self.state.tree.entry(parent).ok_or_else(|| no_node(parent))?;
-        self.allowed(parent, parent_node, perms::CREATE)?;
+        let bytes = signed_len(data.as_ref());
+        let parent_node = self.state.tree.get(parent).ok_or_else(|| no_node(parent))?;
+        allowed(self.by, parent, parent_node, perms::CREATE)?;
         let number =
             mode.is_sequential().then(|| format!("{path}{:010}", parent_node.stamps.child_creations));
         let path = NodePath::parse(number.as_deref().unwrap_or(path))
@@ -125,31 +130,34 @@ impl<'a> Change<'a> {
         if parent_node.owner().is_some() {
             return Err(Refusal::NoChildrenForEphemerals { path: parent.to_owned() });
         }
-        self.check_quota(&path, 1, signed_len(data))?;
+        self.check_quota(&path, 1, bytes)?;
 
-        let (parent, parent_acl) = (parent_path.clone(), parent_node.acl.clone());
         // Children mostly have their parent's list: they share it then.
-        let acl = if acl == parent_acl { parent_acl.clone() } else { acl };
-        let mut node = Node::new(data.cloned(), kind, acl.clone(), self.zxid, self.time_ms);
+        let acl = if acl == parent_node.acl { parent_node.acl.clone() } else { acl };
+        let mut node = Node::new(data, kind, acl.clone(), self.zxid, self.time_ms);
         if guard::is_row(path.as_str()) {
             node.stamps.version = first_version(self.zxid);
         }
         let stat = node.stat();
-        self.replace(&path, Some(Arc::new(node)));
+        self.state.add(&path, Arc::new(node));
+        self.note(|| Undo::Node(path.clone(), None));
         let zxid = self.zxid;
-        self.update(&parent, |node| {
+        let above = self.update(parent, |node| {
             node.child_count += 1;
             node.stamps.child_creations = node.stamps.child_creations.wrapping_add(1);
             node.stamps.pzxid = zxid;
+            None
         });
         if let NodeKind::Ephemeral(session) = kind {
             self.state.own(session, &path);
             self.note(|| Undo::Owned(session, path.clone()));
         }
         self.event(EventKind::Created, path.clone(), acl);
-        self.event(EventKind::ChildrenChanged, parent, parent_acl);
+        if let Some((parent, _, acl)) = above {
+            self.event(EventKind::ChildrenChanged, parent, acl);
+        }
         self.begin_quota(&path)?;
-        self.count_quota(&path, 1, signed_len(data));
+        self.count_quota(&path, 1, bytes);
         Ok(OpReply::Created { path: path.to_string(), stat })
     }
 
@@ -171,7 +179,7 @@ impl<'a> Change<'a> {
 
     fn ensure(&mut self, path: &str, acl: Option<&[AclEntry]>) -> Result<OpReply, Refusal> {
         if self.state.tree.get(path).is_none() {
-            self.create(path, Some(&Bytes::new()), CreateMode::Persistent, acl)?;
+            self.create(path, Some(Bytes::new()), CreateMode::Persistent, acl)?;
         }
         Ok(OpReply::Ensured)
     }
@@ -182,7 +190,7 @@ impl<'a> Change<'a> {
             return Err(Refusal::Permanent { path: path.to_owned() });
         }
         let parent_node = self.state.tree.get(parent).ok_or_else(|| no_node(parent))?;
-        self.allowed(parent, parent_node, perms::DELETE)?;
+        allowed(self.by, parent, parent_node, perms::DELETE)?;
         let node = self.state.tree.get(path).ok_or_else(|| no_node(path))?;
         check_version(path, node.stamps.version, version)?;
         self.remove_empty(path)
@@ -209,24 +217,31 @@ impl<'a> Change<'a> {
     fn set_data(
         &mut self,
         path: &str,
-        data: Option<&Bytes>,
+        data: Option<Bytes>,
         version: Option<i32>,
     ) -> Result<OpReply, Refusal> {
-        let (path, node) = self.existing(path)?;
-        self.allowed(path.as_str(), node, perms::WRITE)?;
-        let bytes = signed_len(data) - signed_len(node.data.as_ref());
-        self.check_quota(path, 0, bytes)?;
-        check_version(path.as_str(), node.stamps.version, version)?;
-        let (path, acl) = (path.clone(), node.acl.clone());
-        let (zxid, time_ms) = (self.zxid, self.time_ms);
-        let stat = self.update(&path, |node| {
-            node.set_data(data.cloned());
+        let has_quotas = self.state.tree.has_quotas();
+        let mut bytes = 0;
+        if has_quotas {
+            let (path, node) = self.existing(path)?;
+            allowed(self.by, path.as_str(), node, perms::WRITE)?;
+            bytes = signed_len(data.as_ref()) - signed_len(node.data.as_ref());
+            self.check_quota(path, 0, bytes)?;
+        }
+        let (by, zxid, time_ms) = (self.by, self.zxid, self.time_ms);
+        let check = |node: &Node| {
+            allowed(by, path, node, perms::WRITE)?;
+            check_version(path, node.stamps.version, version)
+        };
+        let (path, stat, acl) = self.change(path, check, |node| {
             node.stamps.version = next_version(node.stamps.version);
             node.stamps.mzxid = zxid;
             node.stamps.mtime_ms = time_ms;
-        });
-        let stat = stat.ok_or_else(|| no_node(path.as_str()))?;
-        self.count_quota(&path, 0, bytes);
+            Some(node.set_data(data))
+        })?;
+        if has_quotas {
+            self.count_quota(&path, 0, bytes);
+        }
         self.event(EventKind::DataChanged, path, acl);
         Ok(OpReply::Set { stat })
     }
@@ -234,21 +249,22 @@ impl<'a> Change<'a> {
     fn set_acl(&mut self, path: &str, acl: &[AclEntry], version: Option<i32>) -> Result<OpReply, Refusal> {
         parse(path)?;
         let acl = self.meant(path, Some(acl))?;
-        let (path, node) = self.existing(path)?;
-        self.allowed(path.as_str(), node, perms::ADMIN)?;
-        check_version(path.as_str(), node.stamps.aversion, version)?;
-        let path = path.clone();
-        let stat = self.update(&path, |node| {
+        let by = self.by;
+        let check = |node: &Node| {
+            allowed(by, path, node, perms::ADMIN)?;
+            check_version(path, node.stamps.aversion, version)
+        };
+        let (_, stat, _) = self.change(path, check, |node| {
             node.set_acl(acl);
             node.stamps.aversion = next_version(node.stamps.aversion);
-        });
-        let stat = stat.ok_or_else(|| no_node(path.as_str()))?;
+            None
+        })?;
         Ok(OpReply::Set { stat })
     }
 
     fn check(&self, path: &str, version: Option<i32>) -> Result<OpReply, Refusal> {
         let (path, node) = self.existing(path)?;
-        self.allowed(path.as_str(), node, perms::READ)?;
+        allowed(self.by, path.as_str(), node, perms::READ)?;
         check_version(path.as_str(), node.stamps.version, version)?;
         Ok(OpReply::Checked { stat: node.stat() })
     }
@@ -270,15 +286,6 @@ impl<'a> Change<'a> {
         }
     }
 
-    fn allowed(&self, path: &str, node: &Node, wanted: i32) -> Result<(), Refusal> {
-        match &self.by.standing {
-            Standing::Client(identities) if !node.acl.allows(wanted, identities) => {
-                Err(Refusal::NoAuth { path: path.to_owned() })
-            }
-            _ => Ok(()),
-        }
-    }
-
     fn meant(&self, path: &str, acl: Option<&[AclEntry]>) -> Result<Acl, Refusal> {
         match acl {
             None => Ok(Acl::open()),
@@ -293,12 +300,31 @@ impl<'a> Change<'a> {
         before
     }
 
-    /// Changes a node, and says its new Stat.
-    pub(super) fn update(&mut self, path: &NodePath, change: impl FnOnce(&mut Node)) -> Option<super::Stat> {
-        if let Some(journal) = &mut self.journal {
-            journal.push(Undo::Node(path.clone(), self.state.tree.share(path)));
+    /// Changes a node if `check` lets it, and says its path, and its Stat and list from
+    /// now on.
+    fn change(
+        &mut self,
+        path: &str,
+        check: impl FnOnce(&Node) -> Result<(), Refusal>,
+        change: impl FnOnce(&mut Node) -> Option<Option<Bytes>>,
+    ) -> Result<(NodePath, Stat, Acl), Refusal> {
+        match self.state.tree.change(path, check, change) {
+            Some(changed) => {
+                let Changed { path, stat, acl, before } = changed?;
+                self.note(|| Undo::Changed(path.clone(), before));
+                Ok((path, stat, acl))
+            }
+            None => Err(parse(path).err().unwrap_or_else(|| no_node(path))),
         }
-        self.state.tree.update(path, change)
+    }
+
+    /// Changes a node whatever it is, if it is there.
+    pub(super) fn update(
+        &mut self,
+        path: &str,
+        change: impl FnOnce(&mut Node) -> Option<Option<Bytes>>,
+    ) -> Option<(NodePath, Stat, Acl)> {
+        self.change(path, |_| Ok(()), change).ok()
     }
 
     fn note(&mut self, undo: impl FnOnce() -> Undo) {
@@ -315,11 +341,21 @@ impl<'a> Change<'a> {
         for undo in self.journal.take().into_iter().flatten().rev() {
             match undo {
                 Undo::Node(path, before) => drop(self.state.replace(&path, before)),
+                Undo::Changed(path, before) => self.state.tree.restore(&path, before),
                 Undo::Owned(session, path) => self.state.disown(session, &path),
                 Undo::Disowned(session, path) => self.state.own(session, &path),
             }
         }
         self.events.clear();
+    }
+}
+
+fn allowed(by: &Actor, path: &str, node: &Node, wanted: i32) -> Result<(), Refusal> {
+    match &by.standing {
+        Standing::Client(identities) if !node.acl.allows(wanted, identities) => {
+            Err(Refusal::NoAuth { path: path.to_owned() })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -96,7 +96,7 @@ impl State {
             })
             .collect();
         for (path, held) in counted {
-            self.tree.update(&path, |node| node.set_data(Some(held.text())));
+            self.change(path.as_str(), |node| Some(node.set_data(Some(held.text()))));
         }
     }
 }
@@ -156,8 +156,7 @@ impl Change<'_> {
     }
 
     fn put_stats(&mut self, path: &str, held: Track) {
-        let Some((path, _)) = self.state.tree.entry(path) else { return };
-        self.update(&path.clone(), |node| node.set_data(Some(held.text())));
+        self.update(path, |node| Some(node.set_data(Some(held.text()))));
     }
 }
 

@@ -6,6 +6,7 @@
 //! [`FORMAT`]. Records only ever grow at the end of their enum; a change of
 //! meaning is a new format number and a migration from the one before.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use super::acl::{Acl, AclEntry};
 use super::check::check;
 use super::node::{Node, NodeKind, Stamps};
 use super::session::{Password, Session, SessionId};
+use super::tree::Links;
 use super::{Faces, State, Submitted};
 use crate::Zxid;
 use crate::path::NodePath;
@@ -27,6 +29,8 @@ const BLOCK_BYTES: usize = 256 * 1024;
 /// The largest block that is read: one node of the largest size in a block that
 /// was nearly full. A longer length is damage, not data.
 pub const BLOCK_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Different lists that are remembered while a snapshot is read.
+const LISTS_MAX: usize = 10_000;
 /// Bytes before a block's payload.
 pub const BLOCK_HEADER_BYTES: usize = 8;
 
@@ -145,6 +149,8 @@ fn records(state: &State) -> impl Iterator<Item = Record<'_>> {
 #[derive(Debug)]
 pub struct Decoder {
     state: State,
+    /// Lists of nodes that were read.
+    lists: BTreeMap<Vec<AclEntry>, Acl>,
     buffer: Vec<u8>,
     prefix_seen: bool,
     blocks: u64,
@@ -161,7 +167,14 @@ impl Decoder {
     /// A decoder that has seen nothing yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { state: State::empty(), buffer: Vec::new(), prefix_seen: false, blocks: 0, ended: false }
+        Self {
+            state: State::empty(),
+            lists: BTreeMap::new(),
+            buffer: Vec::new(),
+            prefix_seen: false,
+            blocks: 0,
+            ended: false,
+        }
     }
 
     /// Takes the next bytes.
@@ -245,6 +258,7 @@ impl Decoder {
                 if !whole {
                     return Err(SnapshotError::Unsound("its counts or digest differ".to_owned()));
                 }
+                self.state.tree.link();
                 self.ended = true;
             }
         }
@@ -254,10 +268,7 @@ impl Decoder {
     fn take_node(&mut self, record: &NodeRecord<'_>) -> Result<(), SnapshotError> {
         let path = NodePath::parse(record.path)
             .map_err(|e| SnapshotError::Unsound(format!("{:?}: {e}", record.path)))?;
-        // A node with its parent's list shares it. Parents come first.
-        let above = path.parent_ref().and_then(|parent| self.state.tree.get(parent));
-        let acl = record.acl.clone().map_or_else(Acl::open, Acl::new);
-        let acl = above.map(|node| &node.acl).filter(|above| **above == acl).cloned().unwrap_or(acl);
+        let acl = record.acl.as_ref().map_or_else(Acl::open, |entries| self.list(entries));
         let node = Node {
             data: record.data.map(Bytes::copy_from_slice),
             kind: record.kind,
@@ -265,13 +276,29 @@ impl Decoder {
             stamps: record.stamps,
             child_count: record.child_count,
             content: 0,
+            links: Links::default(),
         }
         .sealed();
         if let Some(session) = node.owner() {
             self.state.own(session, &path);
         }
-        self.state.replace(&path, Some(Arc::new(node)));
+        if node.kind.is_mortal() {
+            self.state.mortal.insert(path.clone());
+        }
+        self.state.tree.put(&path, Arc::new(node));
         Ok(())
+    }
+
+    /// Nodes with the same list share it, as far as that is remembered.
+    fn list(&mut self, entries: &[AclEntry]) -> Acl {
+        if let Some(known) = self.lists.get(entries) {
+            return known.clone();
+        }
+        let list = Acl::new(entries.to_vec());
+        if self.lists.len() < LISTS_MAX {
+            self.lists.insert(entries.to_vec(), list.clone());
+        }
+        list
     }
 
     /// The state, if all of it came and it is sound.

@@ -1,28 +1,118 @@
-//! The tree as one persistent ordered map from path to node.
+//! The tree: a persistent map from path to node, each of which lists its children.
 //!
 //! Persistent in the sense of data structures: a clone costs O(1) and shares
 //! everything, so a snapshot's view is taken between two writes and written out
-//! while writes go on. Children of a node are a range of the map.
+//! while writes go on. Lists of children are persistent too, and a child knows its
+//! place in its parent's, so that nothing costs what a list is long
+//! (`docs/decisions/0014-hashed-tree.md`).
 //!
-//! The tree keeps no rules but these: its digest is the sum of its nodes' digests, and
-//! it knows how many bytes of data they have, and how many of them are quotas. Which changes are allowed is decided in [`super::ops`].
+//! The tree keeps no rules but these: its digest is the sum of its nodes' digests, it
+//! knows how many bytes of data they have and how many of them are quotas, and a node
+//! that comes or goes does so in its parent's list. Which changes are allowed is
+//! decided in [`super::ops`].
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use bytes::Bytes;
+use equivalent::Equivalent;
+use imbl::{HashMap, Vector};
 
-use super::node::{Node, Stat};
+use super::acl::Acl;
+use super::node::{Node, Stamps, Stat};
 use super::quota::QUOTAS;
-use crate::path::{NodePath, PathRef};
+use crate::path::NodePath;
 
 /// All nodes, by path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tree {
-    nodes: OrdMap<NodePath, Arc<Node>>,
+    /// The hashes are keyed by chance, so that nobody can choose names that meet. What
+    /// the state does depends on no order of this map.
+    nodes: HashMap<NodePath, Arc<Node>>,
     digest: u64,
     bytes: u64,
     /// Nodes below [`QUOTAS`].
     quotas: usize,
+}
+
+/// Where a node stands among its siblings, and which children it has. Both follow from
+/// the paths: two nodes do not differ by them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Links {
+    children: Option<Box<Vector<NodePath>>>,
+    place: u32,
+}
+
+impl PartialEq for Links {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Links {}
+
+impl Links {
+    fn children(&self) -> impl Iterator<Item = &NodePath> {
+        self.children.iter().flat_map(|children| children.iter())
+    }
+
+    /// Puts a child at the end, and says where that is.
+    fn push(&mut self, child: NodePath) -> u32 {
+        let children = self.children.get_or_insert_default();
+        children.push_back(child);
+        u32::try_from(children.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    /// Takes a child away, and says which one has its place now, if one does.
+    fn take(&mut self, place: u32) -> Option<NodePath> {
+        let children = self.children.as_mut()?;
+        let last = children.pop_back()?;
+        if children.is_empty() {
+            self.children = None;
+            return None;
+        }
+        let place = place as usize;
+        (place < children.len()).then(|| {
+            children.set(place, last.clone());
+            last
+        })
+    }
+}
+
+/// What was changed of a node, as it was before.
+#[derive(Debug)]
+pub(super) struct Before {
+    stamps: Stamps,
+    child_count: u32,
+    acl: Acl,
+    content: u64,
+    data: Option<Option<Bytes>>,
+}
+
+/// A change that was made.
+#[derive(Debug)]
+pub(super) struct Changed {
+    pub(super) path: NodePath,
+    /// The node's Stat from now on.
+    pub(super) stat: Stat,
+    /// Its list from now on.
+    pub(super) acl: Acl,
+    pub(super) before: Before,
+}
+
+/// A path as the map looks for it.
+struct Text<'a>(&'a str);
+
+impl Hash for Text<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+impl Equivalent<NodePath> for Text<'_> {
+    fn equivalent(&self, path: &NodePath) -> bool {
+        self.0 == path.as_str()
+    }
 }
 
 impl Tree {
@@ -53,29 +143,34 @@ impl Tree {
     /// The node at `path`.
     #[must_use]
     pub fn get(&self, path: &str) -> Option<&Node> {
-        self.nodes.get(&PathRef::new(path)).map(|node| &**node)
+        self.nodes.get(&Text(path)).map(|node| &**node)
     }
 
-    /// All nodes, each parent's children side by side.
+    /// The node at `path`, and the path as the map holds it, so that its text is
+    /// shared.
+    #[must_use]
+    pub fn entry(&self, path: &str) -> Option<(&NodePath, &Node)> {
+        self.nodes.get_key_value(&Text(path)).map(|(key, node)| (key, &**node))
+    }
+
+    /// All nodes, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&NodePath, &Node)> {
         self.nodes.iter().map(|(path, node)| (path, &**node))
     }
 
-    /// The children of `parent`, in an order that is the same on every server, but not
-    /// that of their names.
-    pub fn children<'a>(&'a self, parent: &'a str) -> impl Iterator<Item = (&'a NodePath, &'a Node)> {
-        let start = PathRef::first_child_of(parent);
-        self.nodes
-            .range(start..)
-            .take_while(move |(path, _)| path.as_ref().is_beside(&start))
-            // Another parent may have the same hash.
-            .filter(move |(path, _)| path.parent_ref() == Some(parent))
-            .map(|(path, node)| (path, &**node))
+    /// The paths of the children of `parent`, in no order.
+    pub fn paths_below(&self, parent: &str) -> impl Iterator<Item = &NodePath> {
+        self.get(parent).into_iter().flat_map(|node| node.links.children())
+    }
+
+    /// The children of `parent`, in no order.
+    pub fn children(&self, parent: &str) -> impl Iterator<Item = (&NodePath, &Node)> {
+        self.paths_below(parent).filter_map(|path| self.nodes.get(path).map(|node| (path, &**node)))
     }
 
     /// The children of `parent`, in the order of their names. It costs a sorting.
     #[must_use]
-    pub fn children_by_name<'a>(&'a self, parent: &'a str) -> Vec<(&'a NodePath, &'a Node)> {
+    pub fn children_by_name(&self, parent: &str) -> Vec<(&NodePath, &Node)> {
         let mut children: Vec<_> = self.children(parent).collect();
         children.sort_unstable_by(|(a, _), (b, _)| a.name().cmp(b.name()));
         children
@@ -86,49 +181,116 @@ impl Tree {
         self.quotas > 0
     }
 
-    /// Puts a node at `path`, or takes it away, and returns what was there.
+    /// Puts a node at `path`, or takes it away, and returns what was there. It has no
+    /// children when it goes.
     pub(super) fn replace(&mut self, path: &NodePath, node: Option<Arc<Node>>) -> Option<Arc<Node>> {
-        let is_quota = path.as_str().strip_prefix(QUOTAS).is_some_and(|below| !below.is_empty());
-        if let Some(node) = &node {
-            self.quotas += usize::from(is_quota);
-            self.digest = self.digest.wrapping_add(node.digest(path));
-            self.bytes += node.bytes().len() as u64;
-        }
-        let before = match node {
-            Some(node) => self.nodes.insert(path.clone(), node),
-            None => self.nodes.remove(&path.as_ref()),
+        let Some(mut node) = node else {
+            let before = self.nodes.remove(path)?;
+            self.discount(path, &before);
+            let moved = self.above(path).and_then(|above| above.links.take(before.links.place));
+            if let Some(moved) = moved.and_then(|moved| self.nodes.get_mut(&moved)) {
+                Arc::make_mut(moved).links.place = before.links.place;
+            }
+            return Some(before);
         };
-        if let Some(before) = &before {
-            self.quotas -= usize::from(is_quota);
-            self.digest = self.digest.wrapping_sub(before.digest(path));
-            self.bytes -= before.bytes().len() as u64;
-        }
-        before
+        let Some(before) = self.nodes.get(path) else {
+            self.add(path, node);
+            return None;
+        };
+        let links = before.links.clone();
+        Arc::make_mut(&mut node).links = links;
+        self.put(path, node)
     }
 
-    /// Changes the node at `path` in place, if there is one, and says its new Stat.
-    pub(super) fn update(&mut self, path: &NodePath, change: impl FnOnce(&mut Node)) -> Option<Stat> {
-        let node = self.nodes.get_mut(&path.as_ref())?;
-        let before = node.digest(path);
-        self.bytes -= node.bytes().len() as u64;
-        let node = Arc::make_mut(node);
-        change(node);
+    /// Puts a node where none is.
+    pub(super) fn add(&mut self, path: &NodePath, mut node: Arc<Node>) {
+        let place = self.above(path).map_or(0, |above| above.links.push(path.clone()));
+        Arc::make_mut(&mut node).links = Links { place, children: None };
+        self.put(path, node);
+    }
+
+    /// Puts a node at `path`, which no list of children tells of before [`Tree::link`].
+    pub(super) fn put(&mut self, path: &NodePath, node: Arc<Node>) -> Option<Arc<Node>> {
+        self.quotas += usize::from(is_quota(path));
+        self.digest = self.digest.wrapping_add(node.digest(path));
         self.bytes += node.bytes().len() as u64;
-        let after = node.digest(path);
-        self.digest = self.digest.wrapping_sub(before).wrapping_add(after);
-        Some(node.stat())
+        let before = self.nodes.insert(path.clone(), node)?;
+        self.discount(path, &before);
+        Some(before)
     }
 
-    /// A shared handle on the node at `path`, for undoing a change of it.
-    pub(super) fn share(&self, path: &NodePath) -> Option<Arc<Node>> {
-        self.nodes.get(&path.as_ref()).map(Arc::clone)
+    /// Makes the lists of children of nodes that were put there without.
+    pub(super) fn link(&mut self) {
+        let paths: Vec<NodePath> = self.nodes.keys().cloned().collect();
+        for path in paths {
+            let place = self.above(&path).map_or(0, |above| above.links.push(path.clone()));
+            if let Some(node) = self.nodes.get_mut(&path) {
+                Arc::make_mut(node).links.place = place;
+            }
+        }
     }
 
-    /// The node at `path`, and the path as the map holds it, so that its text is
-    /// shared.
-    #[must_use]
-    pub fn entry(&self, path: &str) -> Option<(&NodePath, &Node)> {
-        self.nodes.get_key_value(&PathRef::new(path)).map(|(key, node)| (key, &**node))
+    /// Whether the lists of children hold just the nodes that there are.
+    pub(super) fn is_linked(&self) -> bool {
+        self.iter().all(|(path, node)| {
+            let above = path.parent_ref().and_then(|parent| self.get(parent));
+            let listed =
+                above.and_then(|above| above.links.children.as_ref()?.get(node.links.place as usize));
+            let children = node.links.children.as_ref().map_or(0, |children| children.len());
+            (path.parent_ref().is_none() || listed == Some(path)) && children == node.child_count as usize
+        })
+    }
+
+    fn above(&mut self, path: &NodePath) -> Option<&mut Node> {
+        self.nodes.get_mut(&Text(path.parent_ref()?)).map(Arc::make_mut)
+    }
+
+    fn discount(&mut self, path: &NodePath, gone: &Node) {
+        self.quotas -= usize::from(is_quota(path));
+        self.digest = self.digest.wrapping_sub(gone.digest(path));
+        self.bytes -= gone.bytes().len() as u64;
+    }
+
+    /// Changes the node at `path` in place if there is one and `check` lets it. What
+    /// `change` puts instead of the node's data, it returns.
+    pub(super) fn change<E>(
+        &mut self,
+        path: &str,
+        check: impl FnOnce(&Node) -> Result<(), E>,
+        change: impl FnOnce(&mut Node) -> Option<Option<Bytes>>,
+    ) -> Option<Result<Changed, E>> {
+        let (path, node) = self.nodes.get_key_value_mut(&Text(path))?;
+        if let Err(refusal) = check(node) {
+            return Some(Err(refusal));
+        }
+        let digest = node.digest(path);
+        let bytes = node.bytes().len() as u64;
+        let node = Arc::make_mut(node);
+        let mut before = Before {
+            stamps: node.stamps,
+            child_count: node.child_count,
+            acl: node.acl.clone(),
+            content: node.content,
+            data: None,
+        };
+        before.data = change(node);
+        self.bytes = self.bytes - bytes + node.bytes().len() as u64;
+        self.digest = self.digest.wrapping_sub(digest).wrapping_add(node.digest(path));
+        let (path, stat, acl) = (path.clone(), node.stat(), node.acl.clone());
+        Some(Ok(Changed { path, stat, acl, before }))
+    }
+
+    /// Undoes a change of the node at `path`.
+    pub(super) fn restore(&mut self, path: &NodePath, before: Before) {
+        let Before { stamps, child_count, acl, content, data } = before;
+        let unconditional = |_: &Node| Ok::<(), ()>(());
+        // The node is there: what came after that change is undone already.
+        let _ = self.change(path.as_str(), unconditional, |node| {
+            let data = data.unwrap_or_else(|| node.data.take());
+            node.data = data;
+            (node.acl, node.stamps, node.child_count, node.content) = (acl, stamps, child_count, content);
+            None
+        });
     }
 
     /// How many nodes there are at and below `path`, and how many bytes of data they
@@ -147,4 +309,8 @@ impl Tree {
         }
         total
     }
+}
+
+fn is_quota(path: &NodePath) -> bool {
+    path.as_str().strip_prefix(QUOTAS).is_some_and(|below| !below.is_empty())
 }

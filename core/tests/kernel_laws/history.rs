@@ -95,7 +95,7 @@ pub fn live(intents: &[(i8, Intent)]) -> Vec<Entry> {
         time_ms = time_ms.saturating_add_signed((*gain).into());
         let before = state.clone();
         let command = intent.command(&state);
-        let applied = state.apply(state.zxid() + 1, time_ms, &command);
+        let applied = state.apply(state.zxid() + 1, time_ms, command.clone());
         entries.push(Entry { time_ms, command, applied, before, after: state.clone() });
     }
     entries
@@ -133,7 +133,7 @@ fn ops_in_turn(state: &State, session: Option<SessionId>, intents: &[OpIntent]) 
     let mut scratch = state.clone();
     let concrete = |intent: &OpIntent| {
         let op = intent.concrete(&scratch);
-        scratch.apply(scratch.zxid() + 1, 0, &Command::Write { by: Actor::rota(session), op: op.clone() });
+        scratch.apply(scratch.zxid() + 1, 0, Command::Write { by: Actor::rota(session), op: op.clone() });
         op
     };
     intents.iter().map(concrete).collect()

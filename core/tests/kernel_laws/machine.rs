@@ -27,7 +27,7 @@ proptest! {
         let entries = live(&intents);
         let mut replica = State::new();
         for entry in &entries {
-            let applied = replica.apply(replica.zxid() + 1, entry.time_ms, &entry.command);
+            let applied = replica.apply(replica.zxid() + 1, entry.time_ms, entry.command.clone());
             prop_assert_eq!(&applied, &entry.applied);
             prop_assert_eq!(replica.digest(), entry.after.digest());
         }
@@ -67,7 +67,7 @@ proptest! {
             prop_assert!(entry.applied.events.is_empty());
             // An empty multi changes just those two.
             let mut idle = entry.before.clone();
-            idle.apply(idle.zxid() + 1, entry.time_ms, &Command::Multi { by: Actor::rota(None), ops: Vec::new() });
+            idle.apply(idle.zxid() + 1, entry.time_ms, Command::Multi { by: Actor::rota(None), ops: Vec::new() });
             prop_assert_eq!(&entry.after, &idle);
         }
     }
@@ -80,7 +80,7 @@ proptest! {
             let mut events = Vec::new();
             for op in ops {
                 let write = Command::Write { by: by.clone(), op: op.clone() };
-                let applied = single.apply(single.zxid() + 1, entry.time_ms, &write);
+                let applied = single.apply(single.zxid() + 1, entry.time_ms, write.clone());
                 prop_assert!(applied.reply.is_ok(), "{:?} in {:?}", applied, entry.command);
                 events.extend(applied.events.into_iter().map(|e| (e.kind, e.path)));
             }

@@ -92,7 +92,7 @@ impl Intent {
                         scratch.apply(
                             scratch.zxid() + 1,
                             0,
-                            &Command::Write { by: Actor::rota(session), op: op.clone() },
+                            Command::Write { by: Actor::rota(session), op: op.clone() },
                         );
                         ops.push(op);
                     }

@@ -28,7 +28,7 @@ impl Followed {
 
     /// Does it, and leaves its events for later. Whether it was accepted.
     fn apply(&mut self, intent: &Intent) -> bool {
-        let applied = self.state.apply(self.state.zxid() + 1, 0, &intent.command(&self.state));
+        let applied = self.state.apply(self.state.zxid() + 1, 0, intent.command(&self.state));
         self.behind.push(applied.events);
         applied.reply.is_ok()
     }

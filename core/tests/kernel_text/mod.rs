@@ -96,7 +96,8 @@ pub fn mortal(state: &State) -> String {
 
 /// The names of the node's children, in order.
 pub fn children(state: &State, path: &str) -> String {
-    let names: Vec<&str> = state.tree().children_by_name(path).iter().map(|(child, _)| child.name()).collect();
+    let names: Vec<&str> =
+        state.tree().children_by_name(path).iter().map(|(child, _)| child.name()).collect();
     format!("{path}: [{}]\n", names.join(", "))
 }
 

@@ -37,7 +37,7 @@ impl World {
 
     pub fn apply(&mut self, by: By, command: &Command) -> Applied {
         let before = self.state.clone();
-        let applied = self.state.apply(before.zxid() + 1, 0, command);
+        let applied = self.state.apply(before.zxid() + 1, 0, command.clone());
         self.pools.follow(&self.state, &applied.events);
         assert_eq!(check(&self.state), [""; 0], "after {command:?}");
         safety::assert_rows_pass_on_safely(&before, &self.state, by);

@@ -25,9 +25,9 @@ fuzz:
 
 # Compares Rota with ZooKeeper and etcd, and writes what comes out into a folder.
 BENCH_OUT ?= target/bench
-bench: test-setup build
+bench: test-setup
 	sh tests/set-up.sh etcd
-	$(CARGO) build --release --locked -p rota-bench
+	$(CARGO) build --release --locked -p rota-cli -p rota-bench
 	ROTA_BIN=$(ROTA_BIN) target/release/rota-bench compare --out $(BENCH_OUT)
 
 bench-smoke: build

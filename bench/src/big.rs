@@ -40,6 +40,7 @@ pub async fn measure(kind: Kind, nodes: u64) -> anyhow::Result<Big> {
         operation: Operation::Set,
         connections: 20,
         outstanding: 16,
+        value_bytes: 256,
         keys: nodes,
         warm_up: Duration::from_secs(1),
         time: NO_TIME,
@@ -63,7 +64,7 @@ pub async fn measure(kind: Kind, nodes: u64) -> anyhow::Result<Big> {
     for at in 0..3 {
         system.hit(at, Blow::Restart).await;
     }
-    // The first thing that it does is to write the keys.
+    // The first thing that it does is to write.
     (plan.time, plan.warm_up) = (NO_TIME, Duration::ZERO);
     let loaded = Loaded::begin(&plan).await?;
     let restart_s = began.elapsed().as_secs_f64();

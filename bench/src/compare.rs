@@ -9,10 +9,12 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::big;
+use crate::events;
 use crate::faults::{self, Fault};
 use crate::load::{Operation, Report, seconds};
 use crate::loaded::{Loaded, Plan};
 use crate::results::{Machine, Results};
+use crate::sessions;
 use crate::systems::{Kind, System};
 
 /// Compare Rota with ZooKeeper and etcd.
@@ -29,16 +31,28 @@ pub struct Compare {
     #[arg(long, default_value_t = 3)]
     rounds: u32,
     /// How long each load is measured, in seconds.
-    #[arg(long, default_value = "3", value_parser = seconds)]
+    #[arg(long, default_value = "2", value_parser = seconds)]
     seconds: Duration,
     /// What befalls servers, separated by commas: leader-killed, leader-stopped,
-    /// follower-paused, follower-killed; none for nothing.
+    /// follower-paused, follower-killed, follower-behind; none for nothing.
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "leader-killed,leader-stopped,follower-paused,follower-killed"
+        default_value = "leader-killed,leader-stopped,follower-paused,follower-killed,follower-behind"
     )]
     faults: Vec<String>,
+    /// How often each of these is done.
+    #[arg(long, default_value_t = 1)]
+    fault_rounds: u32,
+    /// How many idle sessions are held, separated by commas; 0 for none.
+    #[arg(long, value_delimiter = ',', default_values_t = [3_000, 10_000])]
+    sessions: Vec<usize>,
+    /// How long they are held, in seconds.
+    #[arg(long, default_value_t = 12)]
+    session_seconds: u64,
+    /// Leaves out the time of an event to the last of 200 watching sessions.
+    #[arg(long)]
+    no_events: bool,
     /// Nodes for snapshots and restarts; 0 leaves those out.
     #[arg(long, default_value_t = 1_000_000)]
     nodes: u64,
@@ -46,6 +60,9 @@ pub struct Compare {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
+
+/// In seconds; a client pings three times as often.
+const SESSION_TIMEOUT: u64 = 30;
 
 /// A load with a name.
 #[derive(Debug, Clone, Copy)]
@@ -104,8 +121,11 @@ pub async fn run(args: &Compare) -> anyhow::Result<()> {
                 results.samples.push(sample);
             }
         }
-        for kind in args.systems.iter().filter(|kind| **kind != Kind::RotaHttp) {
-            for fault in &all_faults {
+    }
+    let servers: Vec<Kind> = args.systems.iter().copied().filter(|kind| *kind != Kind::RotaHttp).collect();
+    for round in 0..args.fault_rounds {
+        for fault in &all_faults {
+            for kind in &servers {
                 let noticed = faults::notice(*kind, *fault, round).await?;
                 let (silence_ms, share) = (noticed.silence_ms, noticed.least_share * 100.0);
                 eprintln!("{:<10} {}: {silence_ms:.0} ms, {share:.0} %", kind.name(), fault.name());
@@ -113,7 +133,20 @@ pub async fn run(args: &Compare) -> anyhow::Result<()> {
             }
         }
     }
-    for kind in args.systems.iter().filter(|kind| args.nodes > 0 && **kind != Kind::RotaHttp) {
+    // etcd has leases, which are no sessions, and other watches.
+    for kind in servers.iter().filter(|kind| **kind != Kind::Etcd) {
+        if !args.no_events {
+            let told = events::measure(*kind).await?;
+            eprintln!("{:<10} events: {:.0} us, at most {:.0} us", kind.name(), told.p50_us, told.max_us);
+            results.told.push(told);
+        }
+        for count in args.sessions.iter().filter(|count| **count > 0) {
+            let held = sessions::measure(*kind, *count, SESSION_TIMEOUT, args.session_seconds).await?;
+            eprintln!("{:<10} {count} sessions: {:.1} % of a core", kind.name(), held.core * 100.0);
+            results.held.push(held);
+        }
+    }
+    for kind in servers.iter().filter(|_| args.nodes > 0) {
         let big = big::measure(*kind, args.nodes).await?;
         eprintln!(
             "{:<10} {} nodes: snapshot p99.9 {} us, {:.0} % of the throughput; restart {:.1} s",
@@ -150,6 +183,7 @@ async fn measure(
         operation: workload.operation,
         connections,
         outstanding,
+        value_bytes: 256,
         keys: 10_000,
         warm_up: Duration::from_secs(1),
         time,

@@ -17,6 +17,11 @@ const BEFORE: Duration = Duration::from_secs(2);
 const TIME: Duration = Duration::from_secs(9);
 /// How long a server is away that comes back.
 const AWAY: Duration = Duration::from_secs(2);
+/// What is written while one is away that comes back far behind, in bytes; how large the
+/// values are, and how long it is watched then, so that slower systems come so far.
+const FAR_BYTES: u64 = 80_000_000;
+const LARGE_BYTES: usize = 2048;
+const LONG_TIME: Duration = Duration::from_secs(25);
 /// Tenths of a second in the shortest time whose throughput is looked at.
 const WINDOW: usize = 5;
 
@@ -28,11 +33,17 @@ pub enum Fault {
     LeaderStopped,
     FollowerPaused,
     FollowerKilledAndBack,
+    FollowerFarBehind,
 }
 
 impl Fault {
-    pub const ALL: [Self; 4] =
-        [Self::LeaderKilled, Self::LeaderStopped, Self::FollowerPaused, Self::FollowerKilledAndBack];
+    pub const ALL: [Self; 5] = [
+        Self::LeaderKilled,
+        Self::LeaderStopped,
+        Self::FollowerPaused,
+        Self::FollowerKilledAndBack,
+        Self::FollowerFarBehind,
+    ];
 
     /// On a command line.
     pub fn flag(self) -> &'static str {
@@ -41,6 +52,7 @@ impl Fault {
             Self::LeaderStopped => "leader-stopped",
             Self::FollowerPaused => "follower-paused",
             Self::FollowerKilledAndBack => "follower-killed",
+            Self::FollowerFarBehind => "follower-behind",
         }
     }
 
@@ -50,6 +62,7 @@ impl Fault {
             Self::LeaderStopped => "leader stopped in order",
             Self::FollowerPaused => "follower paused for 2 s",
             Self::FollowerKilledAndBack => "follower killed, back after 2 s",
+            Self::FollowerFarBehind => "follower killed, back 80 MB later",
         }
     }
 
@@ -82,12 +95,13 @@ pub async fn notice(kind: Kind, fault: Fault, round: u32) -> anyhow::Result<Noti
         operation: Operation::Set,
         connections: 20,
         outstanding: 16,
+        value_bytes: if fault == Fault::FollowerFarBehind { LARGE_BYTES } else { 256 },
         keys: 10_000,
         warm_up: Duration::from_secs(1),
-        time: TIME,
+        time: if fault == Fault::FollowerFarBehind { LONG_TIME } else { TIME },
         run: round,
     };
-    let loaded = Loaded::begin(&plan).await?;
+    let mut loaded = Loaded::begin(&plan).await?;
     sleep(BEFORE).await;
     match fault {
         Fault::LeaderKilled => system.hit(victim, Blow::Kill).await,
@@ -100,6 +114,11 @@ pub async fn notice(kind: Kind, fault: Fault, round: u32) -> anyhow::Result<Noti
         Fault::FollowerKilledAndBack => {
             system.hit(victim, Blow::Kill).await;
             sleep(AWAY).await;
+            system.hit(victim, Blow::Restart).await;
+        }
+        Fault::FollowerFarBehind => {
+            system.hit(victim, Blow::Kill).await;
+            loaded.goes_on_by(FAR_BYTES / LARGE_BYTES as u64).await?;
             system.hit(victim, Blow::Restart).await;
         }
     }

@@ -9,6 +9,9 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use crate::load::{Operation, Protocol, Report, flag};
 
+/// How a line begins that tells how much is done.
+const DONE: &str = "done";
+
 /// What is asked, and for how long.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -17,6 +20,7 @@ pub struct Plan {
     pub operation: Operation,
     pub connections: u64,
     pub outstanding: usize,
+    pub value_bytes: usize,
     pub keys: u64,
     pub warm_up: Duration,
     pub time: Duration,
@@ -38,6 +42,7 @@ impl Loaded {
             .args(["--servers", &plan.servers.join(",")])
             .args(["--connections", &plan.connections.to_string()])
             .args(["--outstanding", &plan.outstanding.to_string()])
+            .args(["--value-bytes", &plan.value_bytes.to_string()])
             .args(["--keys", &plan.keys.to_string(), "--run", &plan.run.to_string()])
             .args(["--warm-up", &plan.warm_up.as_secs_f64().to_string()])
             .args(["--seconds", &plan.time.as_secs_f64().to_string()])
@@ -53,9 +58,33 @@ impl Loaded {
         Ok(Self { child, lines })
     }
 
+    /// Returns when so much more is done than was a moment ago.
+    pub async fn goes_on_by(&mut self, more: u64) -> anyhow::Result<()> {
+        let mut wanted = None;
+        loop {
+            let line = self.line().await?;
+            let done = line.strip_prefix(DONE).context("its time was over before so much was done")?;
+            let done: u64 = done.trim().parse()?;
+            // What it has told meanwhile is taken first.
+            let waits = self.lines.get_ref().buffer().is_empty();
+            match wanted {
+                Some(wanted) if done >= wanted => return Ok(()),
+                None if waits => wanted = Some(done + more),
+                _ => {}
+            }
+        }
+    }
+
+    async fn line(&mut self) -> anyhow::Result<String> {
+        self.lines.next_line().await?.context("the load broke off")
+    }
+
     /// What came out. Waits until its time is over.
     pub async fn report(mut self) -> anyhow::Result<Report> {
-        let report = self.lines.next_line().await?.context("the load broke off")?;
+        let mut report = self.line().await?;
+        while report.starts_with(DONE) {
+            report = self.line().await?;
+        }
         ensure!(self.child.wait().await?.success(), "the load failed");
         Ok(serde_json::from_str(&report)?)
     }

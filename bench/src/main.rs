@@ -3,6 +3,7 @@
 mod big;
 mod chart;
 mod compare;
+mod events;
 mod faults;
 mod load;
 mod loaded;

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::big::Big;
 use crate::chart;
 use crate::compare::{Sample, WORKLOADS};
+use crate::events::Told;
 use crate::faults::{Fault, Noticed};
+use crate::sessions::Held;
 use crate::systems::Kind;
 
 /// Where it was measured, and with what.
@@ -55,6 +57,8 @@ pub struct Results {
     pub machine: Machine,
     pub samples: Vec<Sample>,
     pub noticed: Vec<Noticed>,
+    pub told: Vec<Told>,
+    pub held: Vec<Held>,
     pub big: Vec<Big>,
 }
 
@@ -80,8 +84,9 @@ impl Results {
     pub fn systems(&self) -> Vec<Kind> {
         let samples = self.samples.iter().map(|sample| sample.system);
         let noticed = self.noticed.iter().map(|noticed| noticed.system);
+        let told = self.told.iter().map(|told| told.system).chain(self.held.iter().map(|held| held.system));
         let mut kinds: Vec<Kind> =
-            samples.chain(noticed).chain(self.big.iter().map(|big| big.system)).collect();
+            samples.chain(noticed).chain(told).chain(self.big.iter().map(|big| big.system)).collect();
         kinds.sort();
         kinds.dedup();
         kinds
@@ -106,6 +111,7 @@ impl Results {
             writeln!(text, "{processor}, Linux {kernel}; {}\nrota-bench {command}\n", versions.join(", "));
         self.loads(&mut text);
         self.faults(&mut text);
+        self.sessions(&mut text);
         self.bigs(&mut text);
         text
     }
@@ -148,13 +154,34 @@ impl Results {
             return;
         }
         let _ =
-            writeln!(text, "{:<33}{:<12}{:>18}{:>22}", "", "", "without a write ms", "least half second %");
+            writeln!(text, "{:<34}{:<12}{:>18}{:>22}", "", "", "without a write ms", "least half second %");
         for fault in Fault::ALL {
             for kind in self.systems() {
                 let Some(silence) = self.noticed(fault, kind, |n| n.silence_ms) else { continue };
                 let share = self.noticed(fault, kind, |n| n.least_share * 100.0).unwrap_or(f64::NAN);
-                let _ = writeln!(text, "{:<33}{:<12}{silence:>18.0}{share:>22.0}", fault.name(), kind.name());
+                let _ = writeln!(text, "{:<34}{:<12}{silence:>18.0}{share:>22.0}", fault.name(), kind.name());
             }
+        }
+        text.push('\n');
+    }
+
+    fn sessions(&self, text: &mut String) {
+        for Told { system, watchers, p50_us, max_us, .. } in &self.told {
+            let name = system.name();
+            let _ = writeln!(
+                text,
+                "{name:<12}an event to the last of {watchers} watching sessions: {p50_us:.0} us (median), {max_us:.0} us (longest)"
+            );
+        }
+        for held in &self.held {
+            let Held { system, count, opened_s, lost, reconnections, bytes, core, core_before } = held;
+            let (name, core, before) = (system.name(), core * 100.0, core_before * 100.0);
+            let kb = bytes / 1000.0;
+            let _ = writeln!(
+                text,
+                "{name:<12}{count} sessions: opened in {opened_s:.1} s, {lost} lost, {reconnections} reconnections, \
+                 {kb:.1} KB each, {core:.1} % of a core ({before:.1} % without)"
+            );
         }
         text.push('\n');
     }

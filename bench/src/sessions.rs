@@ -6,17 +6,20 @@ use std::time::Duration;
 use clap::Args;
 use rota_protocol::zk::Request;
 use rota_tests::zk::Lasting;
-use rota_tests::{Cluster, Settings};
+use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
-use crate::scheduler::{cpu, resident};
+use crate::systems::{Kind, System};
 
 /// Far longer than anything takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
 pub struct Sessions {
+    /// Of what: rota or zookeeper.
+    #[arg(long, value_enum, default_value_t = Kind::Rota)]
+    system: Kind,
     /// How many.
     #[arg(long, default_value_t = 10_000)]
     count: usize,
@@ -28,24 +31,45 @@ pub struct Sessions {
     seconds: u64,
 }
 
+/// What so many sessions cost a system.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Held {
+    pub system: Kind,
+    pub count: usize,
+    pub opened_s: f64,
+    /// Sessions that ended although their clients lived.
+    pub lost: u64,
+    pub reconnections: u64,
+    /// Memory of all three servers for one session, in bytes.
+    pub bytes: f64,
+    /// The share of one core that all three servers use for them, and without any.
+    pub core: f64,
+    pub core_before: f64,
+}
+
 pub async fn run(args: &Sessions) -> anyhow::Result<()> {
-    let flags = ["--zookeeper-connections-max", "0"].map(str::to_owned).to_vec();
-    let mut cluster = Cluster::start_with(3, Settings { flags, alone: true, ..Settings::default() }).await;
-    let ids = cluster.ids();
-    let addresses: Vec<String> = ids.iter().map(|id| cluster.zookeeper(*id)).collect();
-    let pids: Vec<u32> = ids.iter().map(|id| cluster.process(*id).id()).collect();
+    let held = measure(args.system, args.count, args.timeout, args.seconds).await?;
+    println!("{held:#?}");
+    Ok(())
+}
+
+/// Opens them on a system that has just started and holds them for so many seconds.
+pub async fn measure(kind: Kind, count: usize, timeout: u64, seconds: u64) -> anyhow::Result<Held> {
+    anyhow::ensure!(matches!(kind, Kind::Rota | Kind::Zookeeper), "{} has no such sessions", kind.name());
+    let mut system = System::start(kind).await?;
+    let addresses = system.addresses();
     // What the servers cost without any session.
-    let alone = share(&pids, Duration::from_secs(args.seconds) / 2).await?;
-    let memory_before: u64 = sum(&pids, resident)?;
+    let core_before = share(&mut system, Duration::from_secs(seconds) / 2).await?;
+    let memory_before: u64 = system.resident()?.iter().sum();
     let began = Instant::now();
-    let timeout_ms = i32::try_from(args.timeout * 1000)?;
+    let timeout_ms = i32::try_from(timeout * 1000)?;
     let mut opening = JoinSet::new();
-    for batch in 0..args.count.div_ceil(100) {
+    for batch in 0..count.div_ceil(100) {
         let addresses = addresses.clone();
-        let count = (args.count - batch * 100).min(100);
+        let size = (count - batch * 100).min(100);
         opening.spawn(async move {
             let mut clients = Vec::new();
-            for number in 0..count {
+            for number in 0..size {
                 let mut client = Lasting::new(addresses.clone(), batch + number, timeout_ms);
                 client.ensure(Instant::now() + PATIENCE).await?;
                 clients.push(client);
@@ -57,9 +81,9 @@ pub async fn run(args: &Sessions) -> anyhow::Result<()> {
     while let Some(opened) = opening.join_next().await {
         clients.extend(opened??);
     }
-    let opened_in = began.elapsed();
-    let period = Duration::from_secs(args.timeout) / 3;
-    let end = Instant::now() + Duration::from_secs(args.seconds);
+    let opened_s = began.elapsed().as_secs_f64();
+    let period = Duration::from_secs(timeout) / 3;
+    let end = Instant::now() + period / 2 + Duration::from_secs(seconds);
     let mut holding = JoinSet::new();
     let total = u32::try_from(clients.len())?;
     for (number, client) in (0..total).zip(clients) {
@@ -69,35 +93,16 @@ pub async fn run(args: &Sessions) -> anyhow::Result<()> {
     }
     // Half a period, so that what opening left behind is over.
     interval_at(Instant::now() + period / 2, period).tick().await;
-    let measured = end.saturating_duration_since(Instant::now()) / 2;
-    let held = share(&pids, measured).await?;
-    let memory = sum(&pids, resident)?.saturating_sub(memory_before);
-    let (mut lost, mut again) = (0, 0);
+    let core = share(&mut system, Duration::from_secs(seconds)).await?;
+    let memory = system.resident()?.iter().sum::<u64>().saturating_sub(memory_before);
+    let (mut lost, mut reconnections) = (0, 0);
     while let Some(held) = holding.join_next().await {
         let client = held??;
-        lost += client.expired;
-        again += client.resumed;
+        lost += u64::try_from(client.expired)?;
+        reconnections += u64::try_from(client.resumed)?;
     }
-    println!("sessions opened                 {:>10}", args.count);
-    println!("opened in                       {:>10.1} s", opened_in.as_secs_f64());
-    println!(
-        "held for                        {:>10} s, a ping every {:.1} s each",
-        args.seconds,
-        period.as_secs_f64()
-    );
-    println!("lost                            {lost:>10}");
-    println!("reconnections                   {again:>10}");
-    println!(
-        "memory of all three servers     {:>10.1} KB for each session",
-        memory as f64 / args.count as f64 / 1000.0
-    );
-    println!(
-        "processor time of all three     {:>10.1} % of one core, for {:.1} s; {:.1} % before there were sessions",
-        held * 100.0,
-        measured.as_secs_f64(),
-        alone * 100.0
-    );
-    Ok(())
+    let bytes = memory as f64 / count as f64;
+    Ok(Held { system: kind, count, opened_s, lost, reconnections, bytes, core, core_before })
 }
 
 async fn hold(
@@ -116,17 +121,9 @@ async fn hold(
     Ok(client)
 }
 
-fn sum(pids: &[u32], of: impl Fn(u32) -> anyhow::Result<u64>) -> anyhow::Result<u64> {
-    pids.iter().map(|pid| of(*pid)).sum()
-}
-
-/// The share of one core that these processes use in all, over so long.
-async fn share(pids: &[u32], period: Duration) -> anyhow::Result<f64> {
-    let (before, began) = (sum_time(pids)?, Instant::now());
+/// The share of one core that the servers use in all, over so long.
+async fn share(system: &mut System, period: Duration) -> anyhow::Result<f64> {
+    let (before, began) = (system.cpu()?, Instant::now());
     interval_at(began + period, period).tick().await;
-    Ok((sum_time(pids)? - before).as_secs_f64() / began.elapsed().as_secs_f64())
-}
-
-fn sum_time(pids: &[u32]) -> anyhow::Result<Duration> {
-    pids.iter().map(|pid| cpu(*pid)).sum()
+    Ok((system.cpu()? - before).as_secs_f64() / began.elapsed().as_secs_f64())
 }

@@ -69,7 +69,9 @@ impl System {
     pub async fn start(kind: Kind) -> anyhow::Result<Self> {
         let servers = match kind {
             Kind::Rota | Kind::RotaHttp => {
-                let settings = Settings { alone: true, ..Settings::default() };
+                // Everybody comes from one address here.
+                let flags = ["--zookeeper-connections-max", "0"].map(str::to_owned).to_vec();
+                let settings = Settings { alone: true, flags, ..Settings::default() };
                 Servers::Rota(Box::new(Cluster::start_with(3, settings).await))
             }
             Kind::Zookeeper => Servers::Zookeeper(Box::new(ZooKeeper::start_with(Tuning::ForSpeed).await)),

@@ -8,7 +8,8 @@ fn the_benchmark_runs() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rota-bench"));
     command
         .args(["compare", "--systems", "rota,rota-http", "--rounds", "1", "--seconds", "0.3"])
-        .args(["--faults", "leader-killed", "--nodes", "2000", "--out"])
+        .args(["--faults", "leader-killed", "--nodes", "2000"])
+        .args(["--sessions", "50", "--session-seconds", "1", "--out"])
         .arg(out.path());
     let ran = command.output().unwrap();
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
@@ -16,6 +17,7 @@ fn the_benchmark_runs() {
     let results: serde_json::Value = serde_json::from_str(&results).unwrap();
     let count = |what: &str| results[what].as_array().unwrap().len();
     assert_eq!((count("samples"), count("noticed"), count("big")), (12, 1, 1));
+    assert_eq!((count("told"), count("held"), &results["held"][0]["lost"]), (1, 1, &0.into()));
     for sample in results["samples"].as_array().unwrap() {
         assert!(sample["report"]["done"].as_u64().unwrap() > 0, "{sample}");
         assert!(sample["servers_us"].as_f64().unwrap() > 0.0, "{sample}");

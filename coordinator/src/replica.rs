@@ -282,6 +282,11 @@ impl Replica {
         *self.lock_log_bytes()
     }
 
+    /// Bytes of data in all nodes.
+    pub(crate) fn data_bytes(&self) -> u64 {
+        self.read().state.tree().bytes()
+    }
+
     /// Takes note that a snapshot was taken.
     pub(crate) fn snapshot_taken(&self) {
         *self.lock_log_bytes() = 0;

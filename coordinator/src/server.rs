@@ -26,6 +26,8 @@ use crate::store::{Identity, LogStore, SnapshotStore, StoreError};
 use crate::tasks::Tasks;
 use crate::zk::{self, Hub, Tls, TlsError, Zk};
 
+/// How many times as long as the least the log becomes between two snapshots of much data.
+const SNAPSHOT_LOG_FACTOR_MAX: u64 = 4;
 /// How often it is looked whether the log has grown enough for a snapshot.
 const SNAPSHOT_CHECK_PERIOD: Duration = Duration::from_secs(1);
 /// How long a leader that stops waits for another to take over.
@@ -256,11 +258,19 @@ async fn serve_http(
     tokio::time::timeout(DRAIN_TIMEOUT, serve).await.unwrap_or(Ok(()))
 }
 
+/// Bytes in the log after which a snapshot is taken of so much data: as many as the data
+/// are, so that snapshots write no more than the log does, but not so many that a
+/// restart takes for ever.
+fn snapshot_after(least: u64, data_bytes: u64) -> u64 {
+    data_bytes.clamp(least, least.saturating_mul(SNAPSHOT_LOG_FACTOR_MAX))
+}
+
 async fn snapshot_when_due(service: Arc<Service>) {
     let mut period = tokio::time::interval(SNAPSHOT_CHECK_PERIOD);
     loop {
         period.tick().await;
-        let due = service.replica.log_bytes_since_snapshot() >= service.config.limits.snapshot_log_bytes;
+        let (since, data) = (service.replica.log_bytes_since_snapshot(), service.replica.data_bytes());
+        let due = since >= snapshot_after(service.config.limits.snapshot_log_bytes, data);
         if due && let Err(error) = service.group.begin_snapshot().await {
             tracing::warn!(%error, "could not begin a snapshot");
         }

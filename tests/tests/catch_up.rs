@@ -101,3 +101,26 @@ async fn by_a_snapshot_when_the_log_is_gone() {
     cluster.all_follow_one_leader().await;
     assert_ne!(cluster.agree(&[1, 2, 3]).await, digest, "the last node is in the state too");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_that_are_asked_for_while_one_is_taken_are_taken_too() {
+    let cluster = Cluster::start(3).await;
+    make_node(&cluster, "/load").await;
+    let load = Load::begin("/load", &cluster.addresses(), 4);
+    load.acknowledges(100, 0, LIVENESS).await;
+    for _ in 0..5 {
+        // Each is of what is applied when it is asked for, which the others are not.
+        tokio::join!(
+            snapshot(&cluster, 1),
+            async {
+                load.acknowledges(5, 0, LIVENESS).await;
+                snapshot(&cluster, 1).await
+            },
+            async {
+                load.acknowledges(10, 0, LIVENESS).await;
+                snapshot(&cluster, 1).await
+            },
+        );
+    }
+    load.stop().await;
+}

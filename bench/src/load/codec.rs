@@ -11,6 +11,8 @@ pub enum Ask<'a> {
     Create { path: &'a [u8], value: &'a [u8] },
     /// A key's data.
     Get { key: u64 },
+    /// So many new keys from `key` on, at once.
+    Fill { key: u64, count: u64, value: &'a [u8] },
     /// New data for so many keys from `key` on, at once.
     Multi { key: u64, count: u64, value: &'a [u8] },
 }

@@ -23,9 +23,10 @@ const OVERHEAD_BYTES: usize = 256;
 const AGAIN_AFTER: Duration = Duration::from_millis(10);
 /// How long a server may take to welcome a connection.
 const WELCOME: Duration = Duration::from_secs(2);
-/// Connections that make keys, and keys that one of them makes at once.
+/// Connections that make keys, and how many keys each makes by one question.
 const FILLERS: u64 = 32;
-const FILL_OUTSTANDING: usize = 16;
+const FILL_MULTI: u64 = 50;
+const FILL_OUTSTANDING: usize = 4;
 /// How long servers may take to welcome anybody at all.
 const FILL_TIME: Duration = Duration::from_secs(60);
 
@@ -134,9 +135,11 @@ impl<C: Codec> Wire<C> {
     async fn create_all(&mut self, mut keys: Range<u64>, value: &[u8]) -> anyhow::Result<()> {
         let mut waiting = 0;
         loop {
-            while waiting < FILL_OUTSTANDING && self.codec.has_room(value.len() + OVERHEAD_BYTES) {
-                let Some(key) = keys.next() else { break };
-                self.codec.ask(Ask::Create { path: &path('k', key), value }, &mut self.output);
+            let bytes = (value.len() + OVERHEAD_BYTES) * usize::try_from(FILL_MULTI)?;
+            while waiting < FILL_OUTSTANDING && !keys.is_empty() && self.codec.has_room(bytes) {
+                let count = FILL_MULTI.min(keys.end - keys.start);
+                self.codec.ask(Ask::Fill { key: keys.start, count, value }, &mut self.output);
+                keys.start += count;
                 waiting += 1;
             }
             if waiting == 0 {
@@ -144,7 +147,8 @@ impl<C: Codec> Wire<C> {
             }
             self.write().await?;
             self.read().await?;
-            while self.codec.answer(&mut self.input, &mut self.output)?.is_some() {
+            while let Some(answer) = self.codec.answer(&mut self.input, &mut self.output)? {
+                ensure!(matches!(answer, Answer::Done(_)), "keys are refused");
                 waiting -= 1;
             }
         }
@@ -203,11 +207,22 @@ async fn ask<C: Codec>(
     }
 }
 
+/// Connects and makes the folder of the keys. It may be there: that is refused, but the
+/// cluster has agreed on it.
+async fn first_write<C: Codec>(address: &str) -> anyhow::Result<Wire<C>> {
+    let write = async {
+        let mut wire = Wire::<C>::connect(address).await?;
+        wire.ask_one(Ask::Create { path: FOLDER, value: b"" }).await?;
+        Ok(wire)
+    };
+    tokio::time::timeout(WELCOME, write).await?
+}
+
 /// Makes the keys, unless the last of them is there.
 pub async fn fill<C: Codec + 'static>(load: &Load) -> anyhow::Result<()> {
     let deadline = Instant::now() + FILL_TIME;
     let mut wire = loop {
-        match Wire::<C>::connect(&load.servers[0]).await {
+        match first_write::<C>(&load.servers[0]).await {
             Ok(wire) => break wire,
             Err(error) => ensure!(Instant::now() < deadline, "no server welcomes: {error:#}"),
         }
@@ -219,8 +234,6 @@ pub async fn fill<C: Codec + 'static>(load: &Load) -> anyhow::Result<()> {
     {
         return Ok(());
     }
-    // There may be the folder already.
-    wire.ask_one(Ask::Create { path: FOLDER, value: b"" }).await?;
     let mut fillers = tokio::task::JoinSet::new();
     let share = keys.div_ceil(FILLERS);
     for number in 0..FILLERS {

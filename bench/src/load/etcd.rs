@@ -79,7 +79,7 @@ impl Codec for Frames {
         let method: &[u8] = match ask {
             Ask::Set { .. } | Ask::Create { .. } => b"/etcdserverpb.KV/Put",
             Ask::Get { .. } => b"/etcdserverpb.KV/Range",
-            Ask::Multi { .. } => b"/etcdserverpb.KV/Txn",
+            Ask::Fill { .. } | Ask::Multi { .. } => b"/etcdserverpb.KV/Txn",
         };
         self.message.clear();
         let message = &mut self.message;
@@ -87,7 +87,7 @@ impl Codec for Frames {
             Ask::Set { key, value } => put_pair(message, &path('k', key), value),
             Ask::Create { path, value } => put_pair(message, path, value),
             Ask::Get { key } => put_field(message, 1, &path('k', key)),
-            Ask::Multi { key, count, value } => {
+            Ask::Fill { key, count, value } | Ask::Multi { key, count, value } => {
                 for key in key..key + count {
                     let mut put = BytesMut::new();
                     put_pair(&mut put, &path('k', key), value);

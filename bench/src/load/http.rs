@@ -1,5 +1,7 @@
 //! Rota's HTTP API, over connections that are kept.
 
+use std::ops::Range;
+
 use anyhow::{Context, ensure};
 use bytes::{Buf, BytesMut};
 
@@ -25,17 +27,8 @@ impl Codec for Requests {
             Ask::Set { key, value } => put(to, "PUT", &path('k', key), &body(value)),
             Ask::Create { path, value } => put(to, "POST", path, &body(value)),
             Ask::Get { key } => put(to, "GET", &path('k', key), ""),
-            Ask::Multi { key, count, value } => {
-                let value = String::from_utf8_lossy(value);
-                let ops: Vec<String> = (key..key + count)
-                    .map(|key| {
-                        let path = path('k', key);
-                        let path = String::from_utf8_lossy(&path);
-                        format!(r#"{{"op":"set","path":"{path}","data":"{value}"}}"#)
-                    })
-                    .collect();
-                put_to(to, "POST", "/v1/multi", &format!(r#"{{"ops":[{}]}}"#, ops.join(",")));
-            }
+            Ask::Fill { key, count, value } => put_multi(to, "create", key..key + count, value),
+            Ask::Multi { key, count, value } => put_multi(to, "set", key..key + count, value),
         }
         self.asked
     }
@@ -64,6 +57,17 @@ impl Codec for Requests {
 
 fn body(value: &[u8]) -> String {
     format!(r#"{{"data":"{}"}}"#, String::from_utf8_lossy(value))
+}
+
+fn put_multi(to: &mut BytesMut, op: &str, keys: Range<u64>, value: &[u8]) {
+    let value = String::from_utf8_lossy(value);
+    let op = |key| {
+        let path = path('k', key);
+        let path = String::from_utf8_lossy(&path);
+        format!(r#"{{"op":"{op}","path":"{path}","data":"{value}"}}"#)
+    };
+    let ops: Vec<String> = keys.map(op).collect();
+    put_to(to, "POST", "/v1/multi", &format!(r#"{{"ops":[{}]}}"#, ops.join(",")));
 }
 
 fn put(to: &mut BytesMut, method: &str, path: &[u8], body: &str) {

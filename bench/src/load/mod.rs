@@ -58,7 +58,11 @@ pub fn flag(value: &impl ValueEnum) -> String {
 /// Keys that one multi changes.
 const MULTI: u64 = 10;
 
-/// Drive load at servers that run. Prints `ready`, `begin` and then the report as JSON.
+/// How often it is told how much is done.
+const TELL_PERIOD: Duration = Duration::from_millis(100);
+
+/// Drive load at servers that run. Prints `ready`, `begin`, how much is `done`, and then
+/// the report as JSON.
 #[derive(Debug, Clone, Args)]
 pub struct Load {
     /// What the servers speak.
@@ -131,9 +135,13 @@ async fn drive<C: Codec + 'static>(load: &Load) -> anyhow::Result<()> {
     record.begin();
     say("begin")?;
     let began = Instant::now();
-    tokio::select! {
-        () = tokio::time::sleep(load.seconds) => {}
-        Some(ended) = connections.join_next() => bail!("a connection ended: {ended:?}"),
+    let mut telling = tokio::time::interval(TELL_PERIOD);
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep_until(began + load.seconds) => break,
+            _ = telling.tick() => say(&format!("done {}", record.total()))?,
+            Some(ended) = connections.join_next() => bail!("a connection ended: {ended:?}"),
+        }
     }
     let took = began.elapsed();
     let report = record.report(took, cpu(own)?.saturating_sub(cpu_before))?;

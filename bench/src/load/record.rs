@@ -75,6 +75,11 @@ impl Record {
         });
     }
 
+    /// How much was done since it is counted.
+    pub fn total(&self) -> u64 {
+        self.inner.borrow().as_ref().map_or(0, |inner| inner.latency.len())
+    }
+
     /// Something was done that had been asked at `asked`.
     pub fn done(&self, asked: Instant, now: Instant) {
         let mut inner = self.inner.borrow_mut();

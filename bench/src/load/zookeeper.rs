@@ -53,10 +53,15 @@ impl Codec for Frames {
                 }
                 Ask::Create { path, value } => {
                     to.put_i32(OpCode::Create.number());
-                    put_bytes(to, path);
-                    put_bytes(to, value);
-                    to.extend_from_slice(open);
-                    to.put_i32(0);
+                    put_create(to, path, value, open);
+                }
+                Ask::Fill { key, count, value } => {
+                    to.put_i32(OpCode::Multi.number());
+                    for key in key..key + count {
+                        put_part(to, OpCode::Create.number(), false);
+                        put_create(to, &path('k', key), value, open);
+                    }
+                    put_part(to, -1, true);
                 }
                 Ask::Get { key } => {
                     to.put_i32(OpCode::GetData.number());
@@ -94,6 +99,14 @@ fn put_set(to: &mut BytesMut, key: u64, value: &[u8]) {
     put_bytes(to, &path('k', key));
     put_bytes(to, value);
     to.put_i32(-1);
+}
+
+/// A node that stays.
+fn put_create(to: &mut BytesMut, path: &[u8], value: &[u8], acl: &[u8]) {
+    put_bytes(to, path);
+    put_bytes(to, value);
+    to.extend_from_slice(acl);
+    to.put_i32(0);
 }
 
 /// The head of a part of a multi.

@@ -9,6 +9,7 @@ use openraft::alias::WriteResponderOf;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, InitializeError, RaftError};
 use openraft::impls::BasicNode;
+use openraft::metrics::WaitError;
 use openraft::raft::{ReadPolicy, TransferLeaderRequest, VoteRequest};
 use openraft::{ChangeMembers, Config, Instant as _, Raft, ServerState, SnapshotPolicy};
 use rota_core::batch::{Header, Origin, UNSEQUENCED, encode_batch, encode_unit};
@@ -28,6 +29,9 @@ const PAYLOAD_ENTRIES_MAX: u64 = 4096;
 /// Entries that are kept behind a snapshot, so that a server which was away for
 /// a moment catches up by log.
 const LOG_KEPT_BEHIND_SNAPSHOT: u64 = 2000;
+
+/// How often it is looked whether a snapshot that is waited for has been begun.
+const SNAPSHOT_LOOK_PERIOD: Duration = Duration::from_millis(200);
 
 /// Entries that a learner may be behind when it is given a vote.
 const PROMOTE_LAG_MAX: u64 = 1000;
@@ -268,12 +272,20 @@ impl Group {
         let Some(applied) = applied else {
             return Err(GroupError("nothing has been applied yet".to_owned()));
         };
-        self.raft.trigger().snapshot().await.map_err(|e| fail(&e))?;
-        let taken =
-            |m: &openraft::RaftMetrics<TypeConfig>| m.snapshot.is_some_and(|s| s.index >= applied.index);
-        let wait = self.raft.wait(Some(timeout));
-        let metrics = wait.metrics(taken, "a snapshot of what is applied").await.map_err(|e| fail(&e))?;
-        Ok(metrics.snapshot.map_or(0, |s| s.index))
+        let deadline = Instant::now() + timeout;
+        loop {
+            self.raft.trigger().snapshot().await.map_err(|e| fail(&e))?;
+            let taken =
+                |m: &openraft::RaftMetrics<TypeConfig>| m.snapshot.is_some_and(|s| s.index >= applied.index);
+            let wait = self.raft.wait(Some(SNAPSHOT_LOOK_PERIOD));
+            match wait.metrics(taken, "a snapshot of what is applied").await {
+                Ok(metrics) => return Ok(metrics.snapshot.map_or(0, |s| s.index)),
+                // Another one may have been under way, of what was applied before; it is
+                // not begun again by itself.
+                Err(WaitError::Timeout(..)) if Instant::now() < deadline => {}
+                Err(error) => return Err(fail(&error)),
+            }
+        }
     }
 
     /// Begins a snapshot; what it replaces in the log is purged after it.

@@ -4,16 +4,14 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::load::{Operation, Report};
 use crate::loaded::{Loaded, Plan};
 use crate::systems::{Blow, Kind, System};
 
-/// How long the load runs while snapshots are taken.
-const TIME: Duration = Duration::from_secs(8);
-/// When the snapshots begin: half of the time is without.
-const BEFORE: Duration = Duration::from_secs(4);
+/// How long the load runs without a snapshot, and then as long with one.
+const TIME: Duration = Duration::from_secs(4);
 /// Keys are filled by this load before it begins; it is not measured.
 const NO_TIME: Duration = Duration::from_millis(100);
 
@@ -47,16 +45,16 @@ pub async fn measure(kind: Kind, nodes: u64) -> anyhow::Result<Big> {
         run: 0,
     };
     Loaded::begin(&plan).await?.report().await?;
+    // What filling them has begun is over then.
+    system.snapshot().await?;
     // The keys are there.
     (plan.keys, plan.time) = (10, TIME);
+    let before = Loaded::begin(&plan).await?.report().await?;
     let loaded = Loaded::begin(&plan).await?;
-    sleep(BEFORE).await;
     system.snapshot().await?;
     let report = loaded.report().await?;
     let resident = system.resident()?;
-    let half = usize::try_from(BEFORE.as_millis() / 100).unwrap_or(0).min(report.tenths.len());
-    let (before, during) = report.tenths.split_at(half);
-    let share = mean(during) / mean(before);
+    let share = report.done as f64 / report.seconds / (before.done as f64 / before.seconds);
     for at in 0..3 {
         system.hit(at, Blow::Kill).await;
     }
@@ -70,8 +68,4 @@ pub async fn measure(kind: Kind, nodes: u64) -> anyhow::Result<Big> {
     let restart_s = began.elapsed().as_secs_f64();
     loaded.report().await?;
     Ok(Big { system: kind, nodes, report, share, resident, restart_s })
-}
-
-fn mean(tenths: &[u64]) -> f64 {
-    tenths.iter().sum::<u64>() as f64 / tenths.len().max(1) as f64
 }

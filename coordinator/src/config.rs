@@ -86,7 +86,7 @@ pub struct Limits {
     /// be applied, for this server to catch up. Default 10,000.
     pub request_ms_max: u64,
     /// Bytes of batches in the log between two snapshots; as many as the nodes' data, up to
-    /// four times this, where those are more. Default 64 MiB.
+    /// twice this, where those are more. Default 64 MiB.
     pub snapshot_log_bytes: u64,
 }
 

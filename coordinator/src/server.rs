@@ -27,7 +27,7 @@ use crate::tasks::Tasks;
 use crate::zk::{self, Hub, Tls, TlsError, Zk};
 
 /// How many times as long as the least the log becomes between two snapshots of much data.
-const SNAPSHOT_LOG_FACTOR_MAX: u64 = 4;
+const SNAPSHOT_LOG_FACTOR_MAX: u64 = 2;
 /// How often it is looked whether the log has grown enough for a snapshot.
 const SNAPSHOT_CHECK_PERIOD: Duration = Duration::from_secs(1);
 /// How long a leader that stops waits for another to take over.

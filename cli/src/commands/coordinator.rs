@@ -134,8 +134,8 @@ pub(crate) struct CoordinatorArgs {
     /// The name in the super user's certificate, such as "CN=admin,O=Example".
     #[arg(long, env = "ROTA_SUPER_X509", value_name = "NAME", value_parser = super_x509)]
     super_x509: Option<String>,
-    /// Bytes in the log between two snapshots; as many as the nodes' data, up to four times
-    /// this, where those are more.
+    /// Bytes in the log between two snapshots; as many as the nodes' data, up to twice this,
+    /// where those are more.
     #[arg(long, env = "ROTA_SNAPSHOT_LOG_BYTES", default_value_t = Limits::default().snapshot_log_bytes)]
     snapshot_log_bytes: u64,
 }

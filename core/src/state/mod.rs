@@ -140,7 +140,8 @@ impl State {
         if node.kind.is_mortal() {
             self.mortal.insert(path.clone());
         }
-        self.tree.add(path, node);
+        // Whoever adds one has looked at its parent.
+        let _ = self.tree.add(path, node);
     }
 
     /// Changes a node in place, whatever it is, if it is there.

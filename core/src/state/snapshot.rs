@@ -14,7 +14,7 @@ use imbl::OrdSet;
 use serde::{Deserialize, Serialize};
 
 use super::acl::{Acl, AclEntry};
-use super::check::check;
+use super::check::check_nodes;
 use super::node::{Node, NodeKind, Stamps};
 use super::session::{Password, Session, SessionId};
 use super::tree::Links;
@@ -120,7 +120,7 @@ fn records(state: &State) -> impl Iterator<Item = Record<'_>> {
         http: &faces.http,
         zookeeper: faces.zookeeper.as_deref(),
     });
-    let nodes = state.tree.iter().map(|(path, node)| {
+    let nodes = state.tree.from_the_root().map(|(path, node)| {
         Record::Node(NodeRecord {
             path: path.as_str(),
             data: node.data.as_deref(),
@@ -258,7 +258,6 @@ impl Decoder {
                 if !whole {
                     return Err(SnapshotError::Unsound("its counts or digest differ".to_owned()));
                 }
-                self.state.tree.link();
                 self.ended = true;
             }
         }
@@ -285,7 +284,10 @@ impl Decoder {
         if node.kind.is_mortal() {
             self.state.mortal.insert(path.clone());
         }
-        self.state.tree.put(&path, Arc::new(node));
+        // One that comes twice makes its parent's list too long, which is found at the end.
+        if !self.state.tree.add(&path, Arc::new(node)) && path.parent_ref().is_some() {
+            return Err(SnapshotError::Unsound(format!("nothing is above {path}")));
+        }
         Ok(())
     }
 
@@ -309,7 +311,7 @@ impl Decoder {
         if !self.ended || !self.buffer.is_empty() {
             return Err(SnapshotError::CutOff);
         }
-        match check(&self.state).into_iter().next() {
+        match check_nodes(&self.state).into_iter().next() {
             Some(fault) => Err(SnapshotError::Unsound(fault)),
             None => Ok(self.state),
         }

@@ -11,6 +11,7 @@
 //! that comes or goes does so in its parent's list. Which changes are allowed is
 //! decided in [`super::ops`].
 
+use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -52,6 +53,10 @@ impl PartialEq for Links {
 impl Eq for Links {}
 
 impl Links {
+    pub(super) fn len(&self) -> usize {
+        self.children.as_ref().map_or(0, |children| children.len())
+    }
+
     fn children(&self) -> impl Iterator<Item = &NodePath> {
         self.children.iter().flat_map(|children| children.iter())
     }
@@ -158,6 +163,25 @@ impl Tree {
         self.nodes.iter().map(|(path, node)| (path, &**node))
     }
 
+    /// All nodes, each after its parent.
+    pub(super) fn from_the_root(&self) -> impl Iterator<Item = (&NodePath, &Node)> {
+        let mut parents: VecDeque<&Node> = VecDeque::new();
+        let mut children: Box<dyn Iterator<Item = &NodePath>> =
+            Box::new(self.entry("/").map(|(path, _)| path).into_iter());
+        std::iter::from_fn(move || {
+            loop {
+                if let Some(path) = children.next() {
+                    let node = &**self.nodes.get(path)?;
+                    if node.child_count > 0 {
+                        parents.push_back(node);
+                    }
+                    return Some((path, node));
+                }
+                children = Box::new(parents.pop_front()?.links.children());
+            }
+        })
+    }
+
     /// The paths of the children of `parent`, in no order.
     pub fn paths_below(&self, parent: &str) -> impl Iterator<Item = &NodePath> {
         self.get(parent).into_iter().flat_map(|node| node.links.children())
@@ -202,15 +226,15 @@ impl Tree {
         self.put(path, node)
     }
 
-    /// Puts a node where none is.
-    pub(super) fn add(&mut self, path: &NodePath, mut node: Arc<Node>) {
-        let place = self.above(path).map_or(0, |above| above.links.push(path.clone()));
-        Arc::make_mut(&mut node).links = Links { place, children: None };
+    /// Puts a node where none is, and says whether its parent is there.
+    pub(super) fn add(&mut self, path: &NodePath, mut node: Arc<Node>) -> bool {
+        let place = self.above(path).map(|above| above.links.push(path.clone()));
+        Arc::make_mut(&mut node).links = Links { place: place.unwrap_or(0), children: None };
         self.put(path, node);
+        place.is_some()
     }
 
-    /// Puts a node at `path`, which no list of children tells of before [`Tree::link`].
-    pub(super) fn put(&mut self, path: &NodePath, node: Arc<Node>) -> Option<Arc<Node>> {
+    fn put(&mut self, path: &NodePath, node: Arc<Node>) -> Option<Arc<Node>> {
         self.quotas += usize::from(is_quota(path));
         self.digest = self.digest.wrapping_add(node.digest(path));
         self.bytes += node.bytes().len() as u64;
@@ -219,26 +243,12 @@ impl Tree {
         Some(before)
     }
 
-    /// Makes the lists of children of nodes that were put there without.
-    pub(super) fn link(&mut self) {
-        let paths: Vec<NodePath> = self.nodes.keys().cloned().collect();
-        for path in paths {
-            let place = self.above(&path).map_or(0, |above| above.links.push(path.clone()));
-            if let Some(node) = self.nodes.get_mut(&path) {
-                Arc::make_mut(node).links.place = place;
-            }
-        }
-    }
-
-    /// Whether the lists of children hold just the nodes that there are.
-    pub(super) fn is_linked(&self) -> bool {
-        self.iter().all(|(path, node)| {
-            let above = path.parent_ref().and_then(|parent| self.get(parent));
-            let listed =
-                above.and_then(|above| above.links.children.as_ref()?.get(node.links.place as usize));
-            let children = node.links.children.as_ref().map_or(0, |children| children.len());
-            (path.parent_ref().is_none() || listed == Some(path)) && children == node.child_count as usize
-        })
+    /// Whether a node stands in its parent's list.
+    pub(super) fn is_listed(&self, path: &NodePath, node: &Node) -> bool {
+        let Some(parent) = path.parent_ref() else { return true };
+        let listed =
+            self.get(parent).and_then(|above| above.links.children.as_ref()?.get(node.links.place as usize));
+        listed == Some(path)
     }
 
     fn above(&mut self, path: &NodePath) -> Option<&mut Node> {

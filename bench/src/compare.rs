@@ -115,7 +115,12 @@ pub async fn run(args: &Compare) -> anyhow::Result<()> {
         for kind in args.systems.iter().filter(|_| !workloads.is_empty()) {
             let mut system = System::start(*kind).await?;
             for workload in &workloads {
-                let sample = measure(&mut system, *kind, *workload, round, args.seconds).await;
+                let mut sample = measure(&mut system, *kind, *workload, round, args.seconds).await?;
+                if sample.report.done == 0 {
+                    eprintln!("{} did nothing for so long: once more", kind.name());
+                    sample = measure(&mut system, *kind, *workload, round, args.seconds).await?;
+                }
+                let sample = with_answers(sample);
                 let sample = sample.with_context(|| format!("{} on {}", workload.name, kind.name()))?;
                 eprintln!("{}", line(&sample));
                 results.samples.push(sample);
@@ -193,11 +198,17 @@ async fn measure(
     let before = system.cpu()?;
     let report = loaded.report().await?;
     let used = system.cpu()?.saturating_sub(before);
-    ensure!(report.done > 0, "nothing was done");
-    ensure!(report.refused == 0, "{} of {} were refused", report.refused, report.done);
-    let servers_us = used.as_secs_f64() * 1e6 / report.done as f64;
+    let servers_us = used.as_secs_f64() * 1e6 / report.done.max(1) as f64;
     let resident = system.resident()?;
     Ok(Sample { system: kind, workload: workload.name.to_owned(), round, report, servers_us, resident })
+}
+
+/// Fails if there are no answers in it, or refusals.
+fn with_answers(sample: Sample) -> anyhow::Result<Sample> {
+    let Report { done, refused, .. } = sample.report;
+    ensure!(done > 0, "nothing was done");
+    ensure!(refused == 0, "{refused} of {done} were refused");
+    Ok(sample)
 }
 
 fn line(sample: &Sample) -> String {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use anyhow::ensure;
 use rota_protocol::http::{
     Code, KeepAlive, KeptAlive, NodeBody, NodeCreate, OpenSession, SessionBody, SessionOpened,
 };
@@ -118,6 +119,16 @@ async fn sessions_writes_and_watches_survive_kills_and_stops() {
         let (path_again, stop) = (path.clone(), Arc::clone(&stop));
         writers.spawn(async move { (pair, write(writer, path_again, stop).await) });
         followers.spawn(follow(Lasting::new(servers.clone(), pair + 1, TIMEOUT_MS), path, last));
+    }
+    // Somebody is connected to each server before the first of them goes.
+    for pair in 0..PAIRS {
+        eventually("every writer has written", PATIENCE, async || {
+            let at = Instant::now() + PATIENCE;
+            let (_, body) = founder.insist(&get(&format!("/n{pair}"), false), at).await?;
+            ensure!(text(body)? != "0", "/n{pair} is as it was");
+            Ok(())
+        })
+        .await;
     }
     for round in 0..ROUNDS {
         let victim = 1 + chance.below(3);

@@ -133,9 +133,12 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<TypeConfig, SnapshotData>> {
-        let (state, head, snapshots) = (self.state.clone(), self.head.clone(), self.snapshots.clone());
+        // Nothing of the view stays here: it lets go of all that has changed since, which may
+        // be much.
+        let state = std::mem::take(&mut self.state);
+        let (head, snapshots) = (self.head.clone(), self.snapshots.clone());
         let began = std::time::Instant::now();
-        let file = tokio::task::spawn_blocking(move || {
+        let file = behind_all_others(move || {
             let mut writer = snapshots.writer(head)?;
             for block in snapshot::encode(&state) {
                 writer.write(&block)?;
@@ -147,6 +150,23 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         tracing::info!(path = %file.path.display(), took_ms = began.elapsed().as_millis(), "snapshot taken");
         as_snapshot(file)
     }
+}
+
+/// Does some work on a thread of its own that gets processor time when nobody else wants it.
+async fn behind_all_others<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    /// The last one in the line (`man 2 setpriority`).
+    const LAST: i32 = 19;
+    let (done, outcome) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("snapshot".to_owned());
+    thread.spawn(move || {
+        // Linux keeps this for each thread. Without it, the work is done as well.
+        if let Err(error) = rustix::process::setpriority_process(None, LAST) {
+            tracing::debug!(%error, "a snapshot is written with the priority of everything else");
+        }
+        // Whoever asked may have gone.
+        drop(done.send(work()));
+    })?;
+    outcome.await.map_err(io::Error::other)
 }
 
 /// What a snapshot holds, for sending it with the sender's vote.

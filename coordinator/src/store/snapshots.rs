@@ -20,6 +20,10 @@ use super::{StoreError, sync_directory};
 const SUFFIX: &str = "snapshot";
 const TEMPORARY: &str = "tmp";
 
+/// Bytes after which a snapshot is synced: all of it at once would keep the log's syncs
+/// waiting for as long as that takes.
+const SYNC_BYTES: usize = 2 * 1024 * 1024;
+
 /// The folder of a server's snapshots.
 #[derive(Debug, Clone)]
 pub(crate) struct SnapshotStore {
@@ -42,6 +46,8 @@ pub(crate) struct SnapshotWriter {
     path: PathBuf,
     head: SnapshotHead,
     kept: bool,
+    /// Bytes that the disk may not have yet.
+    unsynced: usize,
 }
 
 impl Drop for SnapshotWriter {
@@ -105,7 +111,7 @@ impl SnapshotStore {
         file.write_all(&u32::try_from(payload.len()).map_err(io::Error::other)?.to_le_bytes())?;
         file.write_all(&crc32fast::hash(&payload).to_le_bytes())?;
         file.write_all(&payload)?;
-        Ok(SnapshotWriter { file, path, head, kept: false })
+        Ok(SnapshotWriter { file, path, head, kept: false, unsynced: 0 })
     }
 
     /// Puts a written snapshot in its place and removes older ones.
@@ -152,7 +158,13 @@ impl SnapshotWriter {
     /// # Errors
     /// For I/O.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)
+        self.file.write_all(bytes)?;
+        self.unsynced += bytes.len();
+        if self.unsynced >= SYNC_BYTES {
+            self.file.sync_data()?;
+            self.unsynced = 0;
+        }
+        Ok(())
     }
 
     /// Where it is being written, to read it back before it is kept.

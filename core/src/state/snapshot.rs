@@ -120,7 +120,7 @@ fn records(state: &State) -> impl Iterator<Item = Record<'_>> {
         http: &faces.http,
         zookeeper: faces.zookeeper.as_deref(),
     });
-    let nodes = state.tree.from_the_root().map(|(path, node)| {
+    let nodes = state.tree.parents_first().map(|(path, node)| {
         Record::Node(NodeRecord {
             path: path.as_str(),
             data: node.data.as_deref(),

@@ -164,7 +164,7 @@ impl Tree {
     }
 
     /// All nodes, each after its parent.
-    pub(super) fn from_the_root(&self) -> impl Iterator<Item = (&NodePath, &Node)> {
+    pub(super) fn parents_first(&self) -> impl Iterator<Item = (&NodePath, &Node)> {
         let mut parents: VecDeque<&Node> = VecDeque::new();
         let mut children: Box<dyn Iterator<Item = &NodePath>> =
             Box::new(self.entry("/").map(|(path, _)| path).into_iter());

@@ -56,6 +56,12 @@ fn no_source_file_is_too_long() {
     assert!(long.is_empty(), "split these, they have more than {LINES_MAX} lines: {long:#?}");
 }
 
+/// The one place in `core` whose hashes are keyed by chance, so that clients cannot choose
+/// names that meet. Nothing that the state does depends on the order of that map
+/// (`docs/decisions/0014-hashed-tree.md`), which a law of the core holds it to: replicas, each
+/// with keys of its own, agree.
+const KEYED_BY_CHANCE: (&str, &str) = ("core/src/state/tree.rs", "HashMap");
+
 /// `core` decides and does not act: no I/O, no async, no clock, no chance.
 #[test]
 fn the_core_is_pure() {
@@ -82,7 +88,8 @@ fn the_core_is_pure() {
     for path in files(&root().join("core/src"), ".rs") {
         for (number, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
             let code = line.split("//").next().unwrap_or_default();
-            for word in banned.iter().filter(|word| code.contains(**word)) {
+            let may = |word: &&&str| (relative(&path).as_str(), **word) == KEYED_BY_CHANCE;
+            for word in banned.iter().filter(|word| code.contains(**word) && !may(word)) {
                 faults.push(format!("{}:{}: {word}", relative(&path), number + 1));
             }
         }

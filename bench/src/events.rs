@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use rota_tests::zk::{Raw, create, get, set};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::systems::{Kind, System};
@@ -37,7 +38,7 @@ pub async fn measure(kind: Kind) -> anyhow::Result<Told> {
     writer.answer(xid).await?.context("the node is made")?;
     let (ready, mut watching) = mpsc::channel(WATCHERS);
     let (heard, mut events) = mpsc::channel(WATCHERS);
-    let mut watchers = tokio::task::JoinSet::new();
+    let mut watchers = JoinSet::new();
     for number in 0..WATCHERS {
         let client = Raw::connect_patiently(&addresses[number % addresses.len()], None, TIMEOUT_MS).await;
         watchers.spawn(watch(client, ready.clone(), heard.clone()));
@@ -45,19 +46,30 @@ pub async fn measure(kind: Kind) -> anyhow::Result<Told> {
     let mut took = Vec::new();
     for change in 0..CHANGES {
         for _ in 0..WATCHERS {
-            timeout(PATIENCE, watching.recv()).await?.context("a watcher ended")?;
+            timeout(PATIENCE, next(&mut watching, &mut watchers)).await??;
         }
         let began = Instant::now();
         writer.send(&set(PATH, &change.to_string())).await?;
         let mut last = began;
         for _ in 0..WATCHERS {
-            last = last.max(timeout(PATIENCE, events.recv()).await?.context("a watcher ended")?);
+            last = last.max(timeout(PATIENCE, next(&mut events, &mut watchers)).await??);
         }
         took.push((last - began).as_secs_f64() * 1e6);
     }
     took.sort_by(f64::total_cmp);
     let (p50_us, max_us) = (took[CHANGES / 2], took[CHANGES - 1]);
     Ok(Told { system: kind, watchers: WATCHERS, changes: CHANGES, p50_us, max_us })
+}
+
+/// What a watcher says next; none of them may end.
+async fn next<T>(
+    said: &mut mpsc::Receiver<T>,
+    watchers: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<T> {
+    tokio::select! {
+        said = said.recv() => said.context("nobody watches"),
+        Some(ended) = watchers.join_next() => bail!("a watcher ended: {ended:?}"),
+    }
 }
 
 /// Watches, says that it does, says when it heard, and again.

@@ -233,7 +233,7 @@ fn write_plan(pool: &PoolView, plan: &Plan) -> Op {
 /// The paths below `path`, children before their parents, until there are
 /// [`OPS_MAX`].
 fn list_below(tree: &Tree, path: &str, found: &mut Vec<String>) {
-    for (child, _) in tree.children_by_name(path) {
+    for child in tree.paths_below(path) {
         list_below(tree, child.as_str(), found);
         if found.len() >= OPS_MAX {
             return;
@@ -256,13 +256,8 @@ fn take_apart(tree: &Tree, pool: &PoolView) -> Vec<Op> {
         list_below(tree, folder, &mut held);
     }
     let held: Vec<Op> = held.into_iter().map(delete).collect();
-    let last: Vec<Op> = tree
-        .children_by_name(&root)
-        .into_iter()
-        .map(|(path, _)| path.to_string())
-        .chain([root.clone()])
-        .map(delete)
-        .collect();
+    let last: Vec<Op> =
+        tree.paths_below(&root).map(ToString::to_string).chain([root.clone()]).map(delete).collect();
     let deletes = if held.is_empty() { last } else { held };
     std::iter::once(guard).chain(deletes).collect()
 }

@@ -138,7 +138,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         let state = std::mem::take(&mut self.state);
         let (head, snapshots) = (self.head.clone(), self.snapshots.clone());
         let began = std::time::Instant::now();
-        let file = behind_all_others(move || {
+        let file = behind_others(move || {
             let mut writer = snapshots.writer(head)?;
             for block in snapshot::encode(&state) {
                 writer.write(&block)?;
@@ -152,15 +152,16 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     }
 }
 
-/// Does some work on a thread of its own that gets processor time when nobody else wants it.
-async fn behind_all_others<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    /// The last one in the line (`man 2 setpriority`).
-    const LAST: i32 = 19;
+/// Does some work on a thread of its own that gets little processor time where others want it:
+/// a tenth of what they get, so that it ends all the same.
+async fn behind_others<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    /// Of -20 to 19 (`man 2 setpriority`, `man 7 sched`).
+    const NICE: i32 = 10;
     let (done, outcome) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new().name("snapshot".to_owned());
     thread.spawn(move || {
         // Linux keeps this for each thread. Without it, the work is done as well.
-        if let Err(error) = rustix::process::setpriority_process(None, LAST) {
+        if let Err(error) = rustix::process::setpriority_process(None, NICE) {
             tracing::debug!(%error, "a snapshot is written with the priority of everything else");
         }
         // Whoever asked may have gone.

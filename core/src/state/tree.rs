@@ -163,7 +163,7 @@ impl Tree {
         self.nodes.iter().map(|(path, node)| (path, &**node))
     }
 
-    /// All nodes, each after its parent.
+    /// All nodes, each after its parent, in an order that is the same on every server.
     pub(super) fn parents_first(&self) -> impl Iterator<Item = (&NodePath, &Node)> {
         let mut parents: VecDeque<&Node> = VecDeque::new();
         let mut children: Box<dyn Iterator<Item = &NodePath>> =
@@ -182,22 +182,15 @@ impl Tree {
         })
     }
 
-    /// The paths of the children of `parent`, in no order.
+    /// The paths of the children of `parent`, in an order that is the same on every server:
+    /// that in which they came, but the last one takes the place of one that goes.
     pub fn paths_below(&self, parent: &str) -> impl Iterator<Item = &NodePath> {
         self.get(parent).into_iter().flat_map(|node| node.links.children())
     }
 
-    /// The children of `parent`, in no order.
+    /// The children of `parent`, in the order of [`Tree::paths_below`].
     pub fn children(&self, parent: &str) -> impl Iterator<Item = (&NodePath, &Node)> {
         self.paths_below(parent).filter_map(|path| self.nodes.get(path).map(|node| (path, &**node)))
-    }
-
-    /// The children of `parent`, in the order of their names. It costs a sorting.
-    #[must_use]
-    pub fn children_by_name(&self, parent: &str) -> Vec<(&NodePath, &Node)> {
-        let mut children: Vec<_> = self.children(parent).collect();
-        children.sort_unstable_by(|(a, _), (b, _)| a.name().cmp(b.name()));
-        children
     }
 
     /// Whether there is anything below the node where quotas stand.

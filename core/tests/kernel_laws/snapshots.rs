@@ -44,8 +44,7 @@ proptest! {
         let decoded = decode(portions(&bytes, &cuts)).unwrap();
         prop_assert_eq!(&decoded, &state);
         prop_assert_eq!(decoded.digest(), state.digest());
-        // Nodes may come in another order.
-        prop_assert_eq!(bytes_of(&decoded).len(), bytes.len());
+        prop_assert_eq!(bytes_of(&decoded), bytes);
     }
 
     #[test]

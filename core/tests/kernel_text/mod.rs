@@ -96,8 +96,8 @@ pub fn mortal(state: &State) -> String {
 
 /// The names of the node's children, in order.
 pub fn children(state: &State, path: &str) -> String {
-    let names: Vec<&str> =
-        state.tree().children_by_name(path).iter().map(|(child, _)| child.name()).collect();
+    let mut names: Vec<&str> = state.tree().paths_below(path).map(|child| child.name()).collect();
+    names.sort_unstable();
     format!("{path}: [{}]\n", names.join(", "))
 }
 

@@ -153,6 +153,7 @@ impl Server {
         tasks.spawn_lasting("units", sender.run());
         tasks.spawn_lasting("controllers", controllers::run(control));
         tasks.spawn_lasting("snapshots", snapshot_when_due(Arc::clone(&service)));
+        tasks.spawn_lasting("metrics", http::sort_observations());
         tasks.spawn("faces", http::announce(Arc::clone(&service)));
         tasks.spawn_lasting("pulse", zk::run_pulse(Arc::clone(&zk)));
         tasks.spawn_lasting("standing", zk::run_standing(Arc::clone(&zk)));

@@ -36,10 +36,11 @@ pub enum PathError {
 }
 
 /// A valid absolute path. Cheap to clone. Its order is that of (parent, name).
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct NodePath {
-    text: Arc<str>,
+    /// Compared first: the texts of most paths that differ are not looked at.
     hash: u64,
+    text: Arc<str>,
 }
 
 impl NodePath {
@@ -59,7 +60,7 @@ impl NodePath {
     }
 
     fn of(text: &str) -> Self {
-        Self { text: Arc::from(text), hash: xxh3_64(text.as_bytes()) }
+        Self { hash: xxh3_64(text.as_bytes()), text: Arc::from(text) }
     }
 
     /// The whole path.
@@ -143,14 +144,7 @@ fn is_refused(c: char) -> bool {
     matches!(c, '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..='\u{10ffff}')
 }
 
-impl PartialEq for NodePath {
-    fn eq(&self, other: &Self) -> bool {
-        self.hash == other.hash && self.text == other.text
-    }
-}
-
-impl Eq for NodePath {}
-
+/// That of its text, by which the tree finds it.
 impl Hash for NodePath {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.text.hash(state);

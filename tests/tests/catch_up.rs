@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use rota_protocol::http::{NodeBody, NodeCreate, SnapshotTaken, TransferLeader};
 use rota_tests::{Call, Cluster, LIVENESS, Load, eventually};
+use rota_worker::monotonic_ns;
 
 async fn make_node(cluster: &Cluster, path: &str) {
     let made =
@@ -118,15 +119,16 @@ async fn snapshots_that_are_asked_for_while_one_is_taken_are_taken_too() {
         // Each is of what is applied when it is asked for, which the others are not.
         tokio::join!(
             snapshot(&cluster, 1),
-            async {
-                load.acknowledges(5, 0, LIVENESS).await;
-                snapshot(&cluster, 1).await
-            },
-            async {
-                load.acknowledges(10, 0, LIVENESS).await;
-                snapshot(&cluster, 1).await
-            },
+            snapshot_after(&cluster, &load, 2),
+            snapshot_after(&cluster, &load, 5),
+            snapshot_after(&cluster, &load, 10),
         );
     }
     load.stop().await;
+}
+
+/// Asks server 1 for a snapshot as soon as so many more writes are acknowledged.
+async fn snapshot_after(cluster: &Cluster, load: &Load, writes: usize) {
+    load.acknowledges(writes, monotonic_ns(), LIVENESS).await;
+    snapshot(cluster, 1).await;
 }

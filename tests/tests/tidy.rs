@@ -14,14 +14,14 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// All tracked and new files below `directory` that end in `suffix`.
+/// All tracked and new files of our own below `directory` that end in `suffix`.
 fn files(directory: &Path, suffix: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).unwrap().flatten() {
         let path = entry.path();
         let name = entry.file_name();
         if path.is_dir() {
-            if name != "target" && name != ".git" {
+            if name != "target" && name != ".git" && name != "vendor" {
                 found.extend(files(&path, suffix));
             }
         } else if name.to_string_lossy().ends_with(suffix) {

@@ -82,8 +82,8 @@ pub(crate) struct CoordinatorArgs {
     /// Longest wait for a heartbeat before an election, in milliseconds.
     #[arg(long, env = "ROTA_ELECTION_MAX_MS", default_value_t = Timing::default().election_max_ms)]
     election_max_ms: u64,
-    /// Threads that serve; as many as one for four processors where it is not said. Files
-    /// have threads of their own.
+    /// Threads that serve; if it is not said, one for up to four processors, and one more
+    /// for each four. Files have threads of their own.
     #[arg(long, env = "ROTA_WORKER_THREADS", value_parser = clap::value_parser!(u16).range(1..=256))]
     worker_threads: Option<u16>,
     /// Shortest session timeout, in milliseconds.

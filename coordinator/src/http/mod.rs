@@ -19,7 +19,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -36,7 +38,7 @@ use error::ApiError;
 use extract::Shared;
 
 pub(crate) use cluster::announce;
-pub(crate) use operations::install_recorder;
+pub(crate) use operations::{install_recorder, sort_observations};
 
 use crate::parts::Accept;
 use crate::parts::BoxWire;
@@ -114,7 +116,9 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 /// All routes of one server.
 pub(crate) fn router(service: Shared) -> Router {
     let (router, document) = described().split_for_parts();
-    let document = axum::Json(complete(document));
+    // As it is sent: each connection has its own copy of the routes and of what is in them.
+    let document = Bytes::from(complete(document).to_json().expect("the document has no fallible part"));
+    let document = ([(CONTENT_TYPE, "application/json")], document);
     let limit = service.config.limits.body_bytes_max;
     router
         .route("/v1/openapi.json", get(move || std::future::ready(document.clone())))

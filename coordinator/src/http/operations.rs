@@ -19,6 +19,8 @@ use crate::raft::Leadership;
 
 /// A gauge that is not set any more is shown for so long.
 const GONE_AFTER: Duration = Duration::from_secs(60);
+/// What is observed is kept one by one for so long.
+const SORTED_EVERY: Duration = Duration::from_secs(5);
 /// Bounds of the latency histograms, in seconds.
 const SECONDS: [f64; 11] = [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 10.0];
 /// Bounds of the size histograms, in bytes.
@@ -53,7 +55,16 @@ fn recorder() -> &'static PrometheusHandle {
 
 /// Begins to count. Called once when a server starts.
 pub(crate) fn install_recorder() {
-    recorder().run_upkeep();
+    recorder();
+}
+
+/// Sorts what was observed into buckets now and then. Until then each observation is kept,
+/// and nobody may ever ask for the metrics.
+pub(crate) async fn sort_observations() {
+    loop {
+        tokio::time::sleep(SORTED_EVERY).await;
+        recorder().run_upkeep();
+    }
 }
 
 async fn metrics(State(service): State<Shared>) -> Response {

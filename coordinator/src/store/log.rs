@@ -24,10 +24,10 @@ use super::codec::Stored;
 use crate::raft::types::{TypeConfig, log_id_in, log_id_out, payload_in, payload_out, vote_in, vote_out};
 
 /// A log file is closed, and may be removed when all in it is purged, at this
-/// size.
-const CHUNK_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Entries kept in memory for followers and for applying.
-const CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// size. All entries of the file that is open are in memory.
+const CHUNK_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Entries of other files that are kept in memory, for followers and for applying.
+const CACHE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Most bytes of entries read for one request to a follower. Larger ones gain
 /// nothing and starve the cluster when a server catches up.
 const READ_BYTES_MAX: usize = 256 * 1024;

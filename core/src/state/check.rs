@@ -1,57 +1,40 @@
 //! Verifies a state's invariants, written without the code that changes it.
-//! It runs in tests after every step, and on every snapshot that is read.
+//!
+//! All of it runs in tests after every step. A snapshot that is read is checked, node by
+//! node, for what its bytes can get wrong; sums, counts and lists are made of what is read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::State;
+use super::node::Node;
 use super::session::SessionId;
+use super::tree::is_quota;
+use crate::path::NodePath;
 
 /// All invariants that `state` breaks, in words; empty for a sound state.
 /// Costs O(n) in the number of nodes.
 #[must_use]
 pub fn check(state: &State) -> Vec<String> {
-    let mut faults = check_nodes(state);
+    let mut faults = Vec::new();
+    check_sessions(state, &mut faults);
+    let mut owned: BTreeMap<SessionId, BTreeSet<&str>> = BTreeMap::new();
+    let (mut digest, mut bytes, mut children, mut mortal, mut quotas) = (0u64, 0, 0, 0, 0);
+
     for (path, node) in state.tree().iter() {
+        check_node(state, path, node, &mut faults);
         if !state.tree().is_listed(path, node) {
             faults.push(format!("{path} is not where its parent says"));
         }
-    }
-    faults
-}
-
-/// All but the places of nodes in lists, which no snapshot tells of.
-pub(super) fn check_nodes(state: &State) -> Vec<String> {
-    let mut faults = Vec::new();
-    let mut owned: BTreeMap<SessionId, BTreeSet<&str>> = BTreeMap::new();
-    let (mut digest, mut bytes, mut children, mut mortal) = (0u64, 0, 0, 0);
-
-    for (path, node) in state.tree().iter() {
         digest = digest.wrapping_add(node.digest(path));
         bytes += node.bytes().len() as u64;
         if node.content != node.content_hash() {
             faults.push(format!("{path}: the hash of its data and list is another one's"));
         }
-        if node.links.len() != node.child_count as usize {
-            faults.push(format!("{path} counts {} children and has {}", node.child_count, node.links.len()));
-        }
-        children += node.child_count as usize;
+        children += node.child_count() as usize;
+        quotas += usize::from(is_quota(path));
         mortal += usize::from(node.kind.is_mortal());
         if let Some(session) = node.owner() {
             owned.entry(session).or_default().insert(path.as_str());
-            if node.child_count > 0 {
-                faults.push(format!("ephemeral node {path} has children"));
-            }
-        }
-        for (name, zxid) in
-            [("czxid", node.stamps.czxid), ("mzxid", node.stamps.mzxid), ("pzxid", node.stamps.pzxid)]
-        {
-            if zxid > state.zxid() || zxid < node.stamps.czxid {
-                faults.push(format!("{path}: {name} {zxid} is out of order"));
-            }
-        }
-        // Among themselves they may be out of order where another cluster's clocks were.
-        if node.stamps.mtime_ms > state.time_ms() || node.stamps.ctime_ms > state.time_ms() {
-            faults.push(format!("{path}: times are out of order"));
         }
         if node.kind.is_mortal() && !state.mortal.contains(path) {
             faults.push(format!("{path} is not listed among those to be reaped"));
@@ -60,13 +43,13 @@ pub(super) fn check_nodes(state: &State) -> Vec<String> {
 
     // Each but the root stands in a list, and the lists have no more.
     if children + 1 != state.tree().len() {
-        faults.push(format!("{children} children are counted of {} nodes", state.tree().len()));
-    }
-    if state.tree().get("/").is_none() {
-        faults.push("there is no root".to_owned());
+        faults.push(format!("{children} children are listed of {} nodes", state.tree().len()));
     }
     if bytes != state.tree().bytes() {
         faults.push("the bytes of data are not the sum of the nodes'".to_owned());
+    }
+    if quotas != state.tree().quotas() {
+        faults.push("the number of quotas is another one".to_owned());
     }
     if digest != state.tree().digest() {
         faults.push("the digest is not the sum of the nodes' digests".to_owned());
@@ -77,13 +60,46 @@ pub(super) fn check_nodes(state: &State) -> Vec<String> {
         if listed != owned.remove(&id).unwrap_or_default() {
             faults.push(format!("session {id} lists other ephemeral nodes than it owns"));
         }
-        if session.opened > state.zxid() {
-            faults.push(format!("session {id} was opened in the future"));
-        }
     }
     if state.mortal.len() != mortal {
         faults.push("other nodes are listed among those to be reaped".to_owned());
     }
     faults.extend(owned.keys().map(|id| format!("ephemeral nodes of session {id}, which is gone")));
     faults
+}
+
+/// What a node says of itself.
+pub(super) fn check_node(state: &State, path: &NodePath, node: &Node, faults: &mut Vec<String>) {
+    let stamps = &node.stamps;
+    for (name, zxid) in [("czxid", stamps.czxid), ("mzxid", stamps.mzxid), ("pzxid", stamps.pzxid)] {
+        if zxid > state.zxid() || zxid < stamps.czxid {
+            faults.push(format!("{path}: {name} {zxid} is out of order"));
+        }
+    }
+    // Among themselves they may be out of order where another cluster's clocks were.
+    if stamps.mtime_ms > state.time_ms() || stamps.ctime_ms > state.time_ms() {
+        faults.push(format!("{path}: times are out of order"));
+    }
+    if let Some(session) = node.owner()
+        && state.session(session).is_none()
+    {
+        faults.push(format!("{path} belongs to session {session}, which is gone"));
+    }
+}
+
+/// What sessions say of themselves and of their nodes, and that there is a root.
+pub(super) fn check_sessions(state: &State, faults: &mut Vec<String>) {
+    for (id, session) in state.sessions() {
+        if session.opened > state.zxid() {
+            faults.push(format!("session {id} was opened in the future"));
+        }
+        for path in &session.ephemerals {
+            if state.tree().get(path.as_str()).is_none_or(|node| node.child_count() > 0) {
+                faults.push(format!("ephemeral node {path} is gone or has children"));
+            }
+        }
+    }
+    if state.tree().get("/").is_none() {
+        faults.push("there is no root".to_owned());
+    }
 }

@@ -166,7 +166,6 @@ impl State {
             kind: imported.kind,
             acl: imported.acl.clone().map_or_else(Acl::open, Acl::new),
             stamps,
-            child_count: before.map_or(0, |node| node.child_count),
             content: 0,
             links: Links::default(),
         }
@@ -176,11 +175,6 @@ impl State {
             if above.owner().is_some() {
                 return Err(Refusal::NoChildrenForEphemerals { path: parent.to_string() });
             }
-            let counted = self.change(parent.as_str(), |node| {
-                node.child_count += 1;
-                None
-            });
-            counted.ok_or_else(|| no_node(parent.as_str()))?;
         }
         self.zxid = self.zxid.max(stamps.mzxid).max(stamps.pzxid);
         if let NodeKind::Ephemeral(session) = node.kind {

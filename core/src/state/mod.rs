@@ -30,8 +30,8 @@ pub use command::{
 pub use import::{Import, ImportedNode, ImportedSession};
 pub use node::{Node, NodeKind, Stamps, Stat, TTL_MS_MAX};
 pub use session::{HexError, Password, Session, SessionId};
-use tree::Changed;
 pub use tree::Tree;
+use tree::{Changed, DataBefore};
 
 use crate::Zxid;
 use crate::path::NodePath;
@@ -115,12 +115,6 @@ impl State {
             node.stamps.aversion = -1;
         }
         self.tree.replace(&path, Some(Arc::new(node)));
-        if let Some(parent) = path.parent() {
-            self.change(parent.as_str(), |node| {
-                node.child_count += 1;
-                None
-            });
-        }
     }
 
     /// Puts a node at `path`, or takes it away, and returns what was there.
@@ -135,21 +129,17 @@ impl State {
         before
     }
 
-    /// Puts a node where none is.
-    fn add(&mut self, path: &NodePath, node: Arc<Node>) {
+    /// Puts a node where none is; false as [`Tree::add`] says it.
+    #[must_use]
+    fn add(&mut self, path: &NodePath, node: Arc<Node>) -> bool {
         if node.kind.is_mortal() {
             self.mortal.insert(path.clone());
         }
-        // Whoever adds one has looked at its parent.
-        let _ = self.tree.add(path, node);
+        self.tree.add(path, node)
     }
 
     /// Changes a node in place, whatever it is, if it is there.
-    fn change(
-        &mut self,
-        path: &str,
-        change: impl FnOnce(&mut Node) -> Option<Option<Bytes>>,
-    ) -> Option<Changed> {
+    fn change(&mut self, path: &str, change: impl FnOnce(&mut Node) -> DataBefore) -> Option<Changed> {
         self.tree.change(path, |_| Ok::<(), ()>(()), change)?.ok()
     }
 
@@ -314,7 +304,7 @@ impl State {
     pub fn due(&self, time_ms: u64) -> impl Iterator<Item = &NodePath> {
         self.mortal.iter().filter(move |path| {
             let node = self.tree.get(path.as_str());
-            node.is_some_and(|node| node.child_count == 0 && node.is_due(time_ms))
+            node.is_some_and(|node| node.child_count() == 0 && node.is_due(time_ms))
         })
     }
 

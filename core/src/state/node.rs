@@ -6,7 +6,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::acl::Acl;
 use super::session::SessionId;
-use super::tree::Links;
+use super::tree::{DataBefore, Links};
 use crate::Zxid;
 use crate::path::NodePath;
 
@@ -111,8 +111,6 @@ pub struct Node {
     pub acl: Acl,
     /// Its changes.
     pub stamps: Stamps,
-    /// How many children there are now.
-    pub child_count: u32,
     /// The hash of its data and list, so that a change of its counts does not cost what
     /// they are long.
     pub(super) content: u64,
@@ -168,16 +166,8 @@ impl Node {
     /// A new node with no children, created at (`zxid`, `time_ms`).
     #[must_use]
     pub fn new(data: Option<Bytes>, kind: NodeKind, acl: Acl, zxid: Zxid, time_ms: u64) -> Self {
-        Self {
-            data,
-            kind,
-            acl,
-            stamps: Stamps::new(zxid, time_ms),
-            child_count: 0,
-            content: 0,
-            links: Links::default(),
-        }
-        .sealed()
+        Self { data, kind, acl, stamps: Stamps::new(zxid, time_ms), content: 0, links: Links::default() }
+            .sealed()
     }
 
     /// The node with the hash of its data and list as they are now.
@@ -188,10 +178,10 @@ impl Node {
     }
 
     /// Puts other data in, and says what was there.
-    pub(super) fn set_data(&mut self, data: Option<Bytes>) -> Option<Bytes> {
+    pub(super) fn set_data(&mut self, data: Option<Bytes>) -> DataBefore {
         let before = std::mem::replace(&mut self.data, data);
         self.content = self.content_hash();
-        before
+        DataBefore::Was(before)
     }
 
     pub(super) fn set_acl(&mut self, acl: Acl) {
@@ -203,6 +193,12 @@ impl Node {
     pub(super) fn content_hash(&self) -> u64 {
         let data = self.data.as_ref().map_or(0, |data| xxh3_64(data).wrapping_add(1));
         data.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(self.acl.digest())
+    }
+
+    /// How many children there are now.
+    #[must_use]
+    pub fn child_count(&self) -> u32 {
+        u32::try_from(self.links.len()).unwrap_or(u32::MAX)
     }
 
     /// The owning session of an ephemeral node.
@@ -241,17 +237,17 @@ impl Node {
             ctime_ms: self.stamps.ctime_ms,
             mtime_ms: self.stamps.mtime_ms,
             version: self.stamps.version,
-            cversion: self.stamps.child_creations.wrapping_mul(2).wrapping_sub_unsigned(self.child_count),
+            cversion: self.stamps.child_creations.wrapping_mul(2).wrapping_sub_unsigned(self.child_count()),
             aversion: self.stamps.aversion,
             // ZooKeeper, too, does not show containers and times to live
             // (`DataNode.getClientEphemeralOwner`).
             ephemeral_owner: self.owner().map_or(0, |session| session.0),
             data_length: u32::try_from(self.bytes().len()).unwrap_or(u32::MAX),
-            num_children: self.child_count,
+            num_children: self.child_count(),
         }
     }
 
-    /// This node's share of the state's digest. Shares are added up, so that the
+    /// This node's share of the state's digest; its children are in it by theirs. Shares are added up, so that the
     /// digest of the tree follows every change in constant time.
     pub(super) fn digest(&self, path: &NodePath) -> u64 {
         let numbers = [
@@ -264,11 +260,10 @@ impl Node {
             u64::from(self.stamps.version.cast_unsigned()),
             u64::from(self.stamps.aversion.cast_unsigned()),
             u64::from(self.stamps.child_creations.cast_unsigned()),
-            u64::from(self.child_count),
             self.kind.ephemeral_owner(),
             self.content,
         ];
-        let mut bytes = [0; 96];
+        let mut bytes = [0; 88];
         for (to, number) in bytes.chunks_exact_mut(8).zip(numbers) {
             to.copy_from_slice(&number.to_le_bytes());
         }

@@ -15,7 +15,7 @@ use super::acl::{Acl, AclEntry, perms};
 use super::command::{Actor, CreateMode, Event, EventKind, Op, OpReply, Refusal, Standing};
 use super::node::{Node, NodeKind, Stat, TTL_MS_MAX};
 use super::session::SessionId;
-use super::tree::{Before, Changed};
+use super::tree::{Before, Changed, DataBefore};
 use super::{PERMANENT, State};
 use crate::Zxid;
 use crate::path::{NodePath, PathError};
@@ -96,15 +96,14 @@ impl<'a> Change<'a> {
         let zxid = self.zxid;
         let above = path.parent_ref().and_then(|parent| {
             self.update(parent, |node| {
-                node.child_count -= 1;
                 node.stamps.pzxid = zxid;
-                None
+                DataBefore::Unchanged
             })
         });
         if let Some((parent, _, acl)) = above {
             self.event(EventKind::ChildrenChanged, parent, acl);
         }
-        self.count_quota(path, -1, -signed_len(removed.data.as_ref()));
+        self.count_quota(path.as_str(), -1, -signed_len(removed.data.as_ref()));
     }
 
     fn create(
@@ -130,7 +129,7 @@ impl<'a> Change<'a> {
         if parent_node.owner().is_some() {
             return Err(Refusal::NoChildrenForEphemerals { path: parent.to_owned() });
         }
-        self.check_quota(&path, 1, bytes)?;
+        self.check_quota(path.as_str(), 1, bytes)?;
 
         // Children mostly have their parent's list: they share it then.
         let acl = if acl == parent_node.acl { parent_node.acl.clone() } else { acl };
@@ -139,14 +138,14 @@ impl<'a> Change<'a> {
             node.stamps.version = first_version(self.zxid);
         }
         let stat = node.stat();
-        self.state.add(&path, Arc::new(node));
+        let added = self.state.add(&path, Arc::new(node));
+        debug_assert!(added, "{path} is there already");
         self.note(|| Undo::Node(path.clone(), None));
         let zxid = self.zxid;
         let above = self.update(parent, |node| {
-            node.child_count += 1;
             node.stamps.child_creations = node.stamps.child_creations.wrapping_add(1);
             node.stamps.pzxid = zxid;
-            None
+            DataBefore::Unchanged
         });
         if let NodeKind::Ephemeral(session) = kind {
             self.state.own(session, &path);
@@ -157,7 +156,7 @@ impl<'a> Change<'a> {
             self.event(EventKind::ChildrenChanged, parent, acl);
         }
         self.begin_quota(&path)?;
-        self.count_quota(&path, 1, bytes);
+        self.count_quota(path.as_str(), 1, bytes);
         Ok(OpReply::Created { path: path.to_string(), stat })
     }
 
@@ -198,7 +197,7 @@ impl<'a> Change<'a> {
 
     fn reap(&mut self, path: &str) -> Result<OpReply, Refusal> {
         let node = self.state.tree.get(path).ok_or_else(|| no_node(path))?;
-        if node.child_count == 0 && !node.is_due(self.time_ms) {
+        if node.child_count() == 0 && !node.is_due(self.time_ms) {
             return Err(Refusal::NotDue { path: path.to_owned() });
         }
         self.remove_empty(path)
@@ -206,7 +205,7 @@ impl<'a> Change<'a> {
 
     fn remove_empty(&mut self, path: &str) -> Result<OpReply, Refusal> {
         let (key, node) = self.state.tree.entry(path).ok_or_else(|| no_node(path))?;
-        if node.child_count > 0 {
+        if node.child_count() > 0 {
             return Err(Refusal::NotEmpty { path: path.to_owned() });
         }
         let key = key.clone();
@@ -223,8 +222,8 @@ impl<'a> Change<'a> {
         let has_quotas = self.state.tree.has_quotas();
         let mut bytes = 0;
         if has_quotas {
-            let (path, node) = self.existing(path)?;
-            allowed(self.by, path.as_str(), node, perms::WRITE)?;
+            let node = self.existing(path)?;
+            allowed(self.by, path, node, perms::WRITE)?;
             bytes = signed_len(data.as_ref()) - signed_len(node.data.as_ref());
             self.check_quota(path, 0, bytes)?;
         }
@@ -237,10 +236,10 @@ impl<'a> Change<'a> {
             node.stamps.version = next_version(node.stamps.version);
             node.stamps.mzxid = zxid;
             node.stamps.mtime_ms = time_ms;
-            Some(node.set_data(data))
+            node.set_data(data)
         })?;
         if has_quotas {
-            self.count_quota(&path, 0, bytes);
+            self.count_quota(path.as_str(), 0, bytes);
         }
         self.event(EventKind::DataChanged, path, acl);
         Ok(OpReply::Set { stat })
@@ -257,15 +256,15 @@ impl<'a> Change<'a> {
         let (_, stat, _) = self.change(path, check, |node| {
             node.set_acl(acl);
             node.stamps.aversion = next_version(node.stamps.aversion);
-            None
+            DataBefore::Unchanged
         })?;
         Ok(OpReply::Set { stat })
     }
 
     fn check(&self, path: &str, version: Option<i32>) -> Result<OpReply, Refusal> {
-        let (path, node) = self.existing(path)?;
-        allowed(self.by, path.as_str(), node, perms::READ)?;
-        check_version(path.as_str(), node.stamps.version, version)?;
+        let node = self.existing(path)?;
+        allowed(self.by, path, node, perms::READ)?;
+        check_version(path, node.stamps.version, version)?;
         Ok(OpReply::Checked { stat: node.stat() })
     }
 
@@ -279,11 +278,8 @@ impl<'a> Change<'a> {
         }
     }
 
-    fn existing(&self, path: &str) -> Result<(&NodePath, &Node), Refusal> {
-        match self.state.tree.entry(path) {
-            Some(found) => Ok(found),
-            None => Err(parse(path).err().unwrap_or_else(|| no_node(path))),
-        }
+    fn existing(&self, path: &str) -> Result<&Node, Refusal> {
+        self.state.tree.get(path).ok_or_else(|| missing(path))
     }
 
     fn meant(&self, path: &str, acl: Option<&[AclEntry]>) -> Result<Acl, Refusal> {
@@ -306,7 +302,7 @@ impl<'a> Change<'a> {
         &mut self,
         path: &str,
         check: impl FnOnce(&Node) -> Result<(), Refusal>,
-        change: impl FnOnce(&mut Node) -> Option<Option<Bytes>>,
+        change: impl FnOnce(&mut Node) -> DataBefore,
     ) -> Result<(NodePath, Stat, Acl), Refusal> {
         match self.state.tree.change(path, check, change) {
             Some(changed) => {
@@ -314,7 +310,7 @@ impl<'a> Change<'a> {
                 self.note(|| Undo::Changed(path.clone(), before));
                 Ok((path, stat, acl))
             }
-            None => Err(parse(path).err().unwrap_or_else(|| no_node(path))),
+            None => Err(missing(path)),
         }
     }
 
@@ -322,7 +318,7 @@ impl<'a> Change<'a> {
     pub(super) fn update(
         &mut self,
         path: &str,
-        change: impl FnOnce(&mut Node) -> Option<Option<Bytes>>,
+        change: impl FnOnce(&mut Node) -> DataBefore,
     ) -> Option<(NodePath, Stat, Acl)> {
         self.change(path, |_| Ok(()), change).ok()
     }
@@ -374,6 +370,11 @@ fn parent_text(path: &str) -> Result<&str, Refusal> {
         Some(at) => Ok(&path[..at]),
         None => Err(bad(PathError::NotAbsolute)),
     }
+}
+
+/// What is wrong with a path where no node is.
+fn missing(path: &str) -> Refusal {
+    parse(path).err().unwrap_or_else(|| no_node(path))
 }
 
 pub(super) fn no_node(path: &str) -> Refusal {

@@ -96,7 +96,7 @@ impl State {
             })
             .collect();
         for (path, held) in counted {
-            self.change(path.as_str(), |node| Some(node.set_data(Some(held.text()))));
+            self.change(path.as_str(), |node| node.set_data(Some(held.text())));
         }
     }
 }
@@ -108,13 +108,13 @@ fn counted_by(path: &str) -> Option<&str> {
 
 impl Change<'_> {
     /// Refuses what would go over a hard limit.
-    pub(super) fn check_quota(&self, path: &NodePath, nodes: i64, bytes: i64) -> Result<(), Refusal> {
+    pub(super) fn check_quota(&self, path: &str, nodes: i64, bytes: i64) -> Result<(), Refusal> {
         // Clients write quotas, and may not stop Rota itself by one.
         if self.is_rota() {
             return Ok(());
         }
         let tree = &self.state.tree;
-        let Some(governing) = governing(tree, path.as_str()) else { return Ok(()) };
+        let Some(governing) = governing(tree, path) else { return Ok(()) };
         let Some((limit, held)) = Track::at(tree, &limits(governing)).zip(Track::at(tree, &stats(governing)))
         else {
             return Ok(());
@@ -128,8 +128,8 @@ impl Change<'_> {
     }
 
     /// Counts a change below a node with a limit.
-    pub(super) fn count_quota(&mut self, path: &NodePath, nodes: i64, bytes: i64) {
-        let Some(governing) = governing(&self.state.tree, path.as_str()) else { return };
+    pub(super) fn count_quota(&mut self, path: &str, nodes: i64, bytes: i64) {
+        let Some(governing) = governing(&self.state.tree, path) else { return };
         let stats = stats(governing);
         let Some(held) = Track::at(&self.state.tree, &stats) else { return };
         self.put_stats(
@@ -156,7 +156,7 @@ impl Change<'_> {
     }
 
     fn put_stats(&mut self, path: &str, held: Track) {
-        self.update(path, |node| Some(node.set_data(Some(held.text()))));
+        self.update(path, |node| node.set_data(Some(held.text())));
     }
 }
 

@@ -14,7 +14,7 @@ use imbl::OrdSet;
 use serde::{Deserialize, Serialize};
 
 use super::acl::{Acl, AclEntry};
-use super::check::check_nodes;
+use super::check::{check_node, check_sessions};
 use super::node::{Node, NodeKind, Stamps};
 use super::session::{Password, Session, SessionId};
 use super::tree::Links;
@@ -23,7 +23,7 @@ use crate::Zxid;
 use crate::path::NodePath;
 
 const MAGIC: &[u8; 8] = b"ROTASNAP";
-const FORMAT: u32 = 4;
+const FORMAT: u32 = 5;
 /// A block is closed when it has grown to this many bytes.
 const BLOCK_BYTES: usize = 256 * 1024;
 /// The largest block that is read: one node of the largest size in a block that
@@ -31,6 +31,8 @@ const BLOCK_BYTES: usize = 256 * 1024;
 pub const BLOCK_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Different lists that are remembered while a snapshot is read.
 const LISTS_MAX: usize = 10_000;
+/// Nodes with one parent that are put into the tree at a time.
+const SIBLINGS_MAX: usize = 256;
 /// Bytes before a block's payload.
 pub const BLOCK_HEADER_BYTES: usize = 8;
 
@@ -79,7 +81,6 @@ struct NodeRecord<'a> {
     /// None for the open list.
     acl: Option<Vec<AclEntry>>,
     stamps: Stamps,
-    child_count: u32,
 }
 
 /// The blocks of `state`'s snapshot, made one at a time as they are asked for.
@@ -127,7 +128,6 @@ fn records(state: &State) -> impl Iterator<Item = Record<'_>> {
             kind: node.kind,
             acl: (!node.acl.is_open()).then(|| node.acl.entries()),
             stamps: node.stamps,
-            child_count: node.child_count,
         })
     });
     let end = Record::End {
@@ -149,6 +149,8 @@ fn records(state: &State) -> impl Iterator<Item = Record<'_>> {
 #[derive(Debug)]
 pub struct Decoder {
     state: State,
+    /// Nodes with one parent that are not in the tree yet.
+    siblings: Vec<(NodePath, Node)>,
     /// Lists of nodes that were read.
     lists: BTreeMap<Vec<AclEntry>, Acl>,
     buffer: Vec<u8>,
@@ -169,6 +171,7 @@ impl Decoder {
     pub fn new() -> Self {
         Self {
             state: State::empty(),
+            siblings: Vec::new(),
             lists: BTreeMap::new(),
             buffer: Vec::new(),
             prefix_seen: false,
@@ -251,6 +254,7 @@ impl Decoder {
             Record::Node(node) => self.take_node(&node)?,
             Record::Importing => self.state.importing = true,
             Record::End { sessions, nodes, digest } => {
+                self.settle()?;
                 let state = &self.state;
                 let whole = sessions == state.sessions.len() as u64
                     && nodes == state.tree.len() as u64
@@ -273,7 +277,6 @@ impl Decoder {
             kind: record.kind,
             acl,
             stamps: record.stamps,
-            child_count: record.child_count,
             content: 0,
             links: Links::default(),
         }
@@ -284,11 +287,30 @@ impl Decoder {
         if node.kind.is_mortal() {
             self.state.mortal.insert(path.clone());
         }
-        // One that comes twice makes its parent's list too long, which is found at the end.
-        if !self.state.tree.add(&path, Arc::new(node)) && path.parent_ref().is_some() {
-            return Err(SnapshotError::Unsound(format!("nothing is above {path}")));
+        let mut faults = Vec::new();
+        check_node(&self.state, &path, &node, &mut faults);
+        first_of(faults)?;
+        let first = self.siblings.first();
+        if first.is_some_and(|(first, _)| first.parent_ref() != path.parent_ref())
+            || self.siblings.len() == SIBLINGS_MAX
+        {
+            self.settle()?;
         }
+        self.siblings.push((path, node));
         Ok(())
+    }
+
+    /// Puts the nodes that came last, which have one parent, into the tree.
+    fn settle(&mut self) -> Result<(), SnapshotError> {
+        let siblings = std::mem::take(&mut self.siblings);
+        let Some(parent) = siblings.first().map(|(first, _)| first.parent()) else { return Ok(()) };
+        match self.state.tree.add_children(parent.as_ref(), siblings) {
+            true => Ok(()),
+            false => {
+                let below = parent.map_or_else(String::new, |parent| format!(" below {parent}"));
+                Err(SnapshotError::Unsound(format!("a node{below} comes twice, or before its parent")))
+            }
+        }
     }
 
     /// Nodes with the same list share it, as far as that is remembered.
@@ -311,11 +333,15 @@ impl Decoder {
         if !self.ended || !self.buffer.is_empty() {
             return Err(SnapshotError::CutOff);
         }
-        match check_nodes(&self.state).into_iter().next() {
-            Some(fault) => Err(SnapshotError::Unsound(fault)),
-            None => Ok(self.state),
-        }
+        let mut faults = Vec::new();
+        check_sessions(&self.state, &mut faults);
+        first_of(faults)?;
+        Ok(self.state)
     }
+}
+
+fn first_of(faults: Vec<String>) -> Result<(), SnapshotError> {
+    faults.into_iter().next().map_or(Ok(()), |fault| Err(SnapshotError::Unsound(fault)))
 }
 
 fn check_prefix(prefix: &[u8]) -> Result<(), SnapshotError> {
@@ -330,4 +356,77 @@ fn check_prefix(prefix: &[u8]) -> Result<(), SnapshotError> {
 
 fn le_u32(bytes: &[u8]) -> u32 {
     bytes.iter().rev().fold(0, |n, &b| (n << 8) | u32::from(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said of a snapshot of these records, whose checksums are right.
+    fn fault(records: &[Record<'_>]) -> String {
+        let payload =
+            records.iter().flat_map(|record| postcard::to_stdvec(record).unwrap()).collect::<Vec<_>>();
+        let mut bytes = [&MAGIC[..], &FORMAT.to_le_bytes()].concat();
+        bytes.extend(u32::try_from(payload.len()).unwrap().to_le_bytes());
+        bytes.extend(crc32fast::hash(&payload).to_le_bytes());
+        bytes.extend(payload);
+        let mut decoder = Decoder::new();
+        match decoder.push(&bytes).and_then(|()| decoder.finish()) {
+            Err(SnapshotError::Unsound(fault)) => fault,
+            other => panic!("{:?}", other.map(|state| state.digest())),
+        }
+    }
+
+    fn node<'a>(path: &'a str, kind: NodeKind, czxid: Zxid) -> Record<'a> {
+        Record::Node(NodeRecord { path, data: None, kind, acl: None, stamps: Stamps::new(czxid, 1) })
+    }
+
+    #[test]
+    fn what_no_state_can_be_is_refused() {
+        let head = || Record::Head { zxid: 5, time_ms: 1 };
+        let root = || node("/", NodeKind::Persistent, 0);
+        let end = || Record::End { sessions: 0, nodes: 0, digest: 0 };
+        let a = |kind| node("/a", kind, 5);
+        let session = |opened| {
+            let password = Password([0; 16]);
+            Record::Session { id: SessionId(1), password, timeout_ms: 1, opened, connection: 0 }
+        };
+        let of_session = NodeKind::Ephemeral(SessionId(1));
+        for (records, told) in [
+            (vec![head(), root(), root(), end()], "a node comes twice"),
+            (
+                vec![head(), root(), a(NodeKind::Container), a(NodeKind::Container), end()],
+                "a node below / comes twice",
+            ),
+            (
+                vec![head(), a(NodeKind::Persistent), end()],
+                "a node below / comes twice, or before its parent",
+            ),
+            (vec![head(), root(), node("a", NodeKind::Persistent, 5)], "starts with '/'"),
+            (vec![head(), root(), node("/a", NodeKind::Persistent, 6)], "/a: czxid 6 is out of order"),
+            (vec![head(), root(), a(of_session)], "which is gone"),
+            (vec![head(), root(), end()], "its counts or digest differ"),
+        ] {
+            let fault = fault(&records);
+            assert!(fault.contains(told), "{told:?} is wanted, and told is {fault:?}");
+        }
+
+        // With the right counts: what only the whole can tell.
+        let sound = |records: Vec<Record<'_>>, nodes: u64, sessions: u64| {
+            let mut decoder = Decoder::new();
+            for record in records {
+                decoder.take(record).unwrap();
+            }
+            decoder.settle().unwrap();
+            let digest = decoder.state.tree.digest();
+            decoder.take(Record::End { sessions, nodes, digest }).unwrap();
+            decoder.finish().err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        assert_eq!(sound(vec![head(), root(), session(5), a(of_session)], 2, 1), "");
+        assert!(sound(vec![head()], 0, 0).contains("there is no root"));
+        assert!(sound(vec![head(), root(), session(6)], 1, 1).contains("was opened in the future"));
+        let below = node("/a/b", NodeKind::Persistent, 5);
+        let told = sound(vec![head(), root(), session(5), a(of_session), below], 3, 1);
+        assert!(told.contains("ephemeral node /a is gone or has children"), "{told}");
+    }
 }

@@ -32,7 +32,7 @@ pub struct Tree {
     nodes: HashMap<NodePath, Arc<Node>>,
     digest: u64,
     bytes: u64,
-    /// Nodes below [`QUOTAS`].
+    /// Nodes below [`QUOTAS`], of which every write asks whether there are any.
     quotas: usize,
 }
 
@@ -40,8 +40,67 @@ pub struct Tree {
 /// the paths: two nodes do not differ by them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Links {
-    children: Option<Box<Vector<NodePath>>>,
+    children: Option<Box<Children>>,
     place: u32,
+}
+
+/// Up to this many children are a plain list: the least persistent one takes 1.5 KB.
+const FEW_MAX: usize = 64;
+
+#[derive(Debug, Clone)]
+enum Children {
+    Few(Vec<NodePath>),
+    Many(Vector<NodePath>),
+}
+
+impl Children {
+    fn len(&self) -> usize {
+        match self {
+            Self::Few(list) => list.len(),
+            Self::Many(list) => list.len(),
+        }
+    }
+
+    fn get(&self, place: usize) -> Option<&NodePath> {
+        match self {
+            Self::Few(list) => list.get(place),
+            Self::Many(list) => list.get(place),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &NodePath> {
+        let (few, many) = match self {
+            Self::Few(list) => (Some(list), None),
+            Self::Many(list) => (None, Some(list)),
+        };
+        few.into_iter().flatten().chain(many.into_iter().flatten())
+    }
+
+    fn push(&mut self, child: NodePath) {
+        match self {
+            Self::Few(list) if list.len() < FEW_MAX => list.push(child),
+            Self::Few(list) => {
+                let mut many: Vector<NodePath> = std::mem::take(list).into();
+                many.push_back(child);
+                *self = Self::Many(many);
+            }
+            Self::Many(list) => list.push_back(child),
+        }
+    }
+
+    fn pop(&mut self) -> Option<NodePath> {
+        match self {
+            Self::Few(list) => list.pop(),
+            Self::Many(list) => list.pop_back(),
+        }
+    }
+
+    fn set(&mut self, place: usize, child: NodePath) {
+        match self {
+            Self::Few(list) => list[place] = child,
+            Self::Many(list) => drop(list.set(place, child)),
+        }
+    }
 }
 
 impl PartialEq for Links {
@@ -63,16 +122,16 @@ impl Links {
 
     /// Puts a child at the end, and says where that is.
     fn push(&mut self, child: NodePath) -> u32 {
-        let children = self.children.get_or_insert_default();
-        children.push_back(child);
+        let children = self.children.get_or_insert_with(|| Box::new(Children::Few(Vec::new())));
+        children.push(child);
         u32::try_from(children.len() - 1).unwrap_or(u32::MAX)
     }
 
     /// Takes a child away, and says which one has its place now, if one does.
     fn take(&mut self, place: u32) -> Option<NodePath> {
         let children = self.children.as_mut()?;
-        let last = children.pop_back()?;
-        if children.is_empty() {
+        let last = children.pop()?;
+        if children.len() == 0 {
             self.children = None;
             return None;
         }
@@ -88,10 +147,18 @@ impl Links {
 #[derive(Debug)]
 pub(super) struct Before {
     stamps: Stamps,
-    child_count: u32,
     acl: Acl,
     content: u64,
-    data: Option<Option<Bytes>>,
+    data: DataBefore,
+}
+
+/// A node's data before a change.
+#[derive(Debug)]
+pub(super) enum DataBefore {
+    /// They are as they were.
+    Unchanged,
+    /// They were other ones, or none.
+    Was(Option<Bytes>),
 }
 
 /// A change that was made.
@@ -105,7 +172,8 @@ pub(super) struct Changed {
     pub(super) before: Before,
 }
 
-/// A path as the map looks for it.
+/// A path as the map looks for it. `Borrow<str>` would promise that paths stand in the
+/// order of their texts, and they do not.
 struct Text<'a>(&'a str);
 
 impl Hash for Text<'_> {
@@ -172,7 +240,7 @@ impl Tree {
             loop {
                 if let Some(path) = children.next() {
                     let node = &**self.nodes.get(path)?;
-                    if node.child_count > 0 {
+                    if node.child_count() > 0 {
                         parents.push_back(node);
                     }
                     return Some((path, node));
@@ -198,6 +266,10 @@ impl Tree {
         self.quotas > 0
     }
 
+    pub(super) fn quotas(&self) -> usize {
+        self.quotas
+    }
+
     /// Puts a node at `path`, or takes it away, and returns what was there. It has no
     /// children when it goes.
     pub(super) fn replace(&mut self, path: &NodePath, node: Option<Arc<Node>>) -> Option<Arc<Node>> {
@@ -211,7 +283,8 @@ impl Tree {
             return Some(before);
         };
         let Some(before) = self.nodes.get(path) else {
-            self.add(path, node);
+            let added = self.add(path, node);
+            debug_assert!(added, "nothing is above {path}");
             return None;
         };
         let links = before.links.clone();
@@ -219,12 +292,29 @@ impl Tree {
         self.put(path, node)
     }
 
-    /// Puts a node where none is, and says whether its parent is there.
+    /// Puts a node where none is. False when one is there after all, or its parent is
+    /// not: the tree is of no use then.
     pub(super) fn add(&mut self, path: &NodePath, mut node: Arc<Node>) -> bool {
         let place = self.above(path).map(|above| above.links.push(path.clone()));
         Arc::make_mut(&mut node).links = Links { place: place.unwrap_or(0), children: None };
-        self.put(path, node);
-        place.is_some()
+        let has_parent = place.is_some() || path.parent_ref().is_none();
+        self.put(path, node).is_none() && has_parent
+    }
+
+    /// As [`Tree::add`], with many of one parent; the root has none.
+    pub(super) fn add_children(
+        &mut self,
+        parent: Option<&NodePath>,
+        mut nodes: Vec<(NodePath, Node)>,
+    ) -> bool {
+        if let Some(parent) = parent {
+            let Some(above) = self.nodes.get_mut(parent) else { return false };
+            let links = &mut Arc::make_mut(above).links;
+            for (path, node) in &mut nodes {
+                node.links.place = links.push(path.clone());
+            }
+        }
+        nodes.into_iter().all(|(path, node)| self.put(&path, Arc::new(node)).is_none())
     }
 
     fn put(&mut self, path: &NodePath, node: Arc<Node>) -> Option<Arc<Node>> {
@@ -260,7 +350,7 @@ impl Tree {
         &mut self,
         path: &str,
         check: impl FnOnce(&Node) -> Result<(), E>,
-        change: impl FnOnce(&mut Node) -> Option<Option<Bytes>>,
+        change: impl FnOnce(&mut Node) -> DataBefore,
     ) -> Option<Result<Changed, E>> {
         let (path, node) = self.nodes.get_key_value_mut(&Text(path))?;
         if let Err(refusal) = check(node) {
@@ -269,14 +359,8 @@ impl Tree {
         let digest = node.digest(path);
         let bytes = node.bytes().len() as u64;
         let node = Arc::make_mut(node);
-        let mut before = Before {
-            stamps: node.stamps,
-            child_count: node.child_count,
-            acl: node.acl.clone(),
-            content: node.content,
-            data: None,
-        };
-        before.data = change(node);
+        let (stamps, acl, content) = (node.stamps, node.acl.clone(), node.content);
+        let before = Before { stamps, acl, content, data: change(node) };
         self.bytes = self.bytes - bytes + node.bytes().len() as u64;
         self.digest = self.digest.wrapping_sub(digest).wrapping_add(node.digest(path));
         let (path, stat, acl) = (path.clone(), node.stat(), node.acl.clone());
@@ -285,14 +369,15 @@ impl Tree {
 
     /// Undoes a change of the node at `path`.
     pub(super) fn restore(&mut self, path: &NodePath, before: Before) {
-        let Before { stamps, child_count, acl, content, data } = before;
+        let Before { stamps, acl, content, data } = before;
         let unconditional = |_: &Node| Ok::<(), ()>(());
         // The node is there: what came after that change is undone already.
         let _ = self.change(path.as_str(), unconditional, |node| {
-            let data = data.unwrap_or_else(|| node.data.take());
-            node.data = data;
-            (node.acl, node.stamps, node.child_count, node.content) = (acl, stamps, child_count, content);
-            None
+            if let DataBefore::Was(data) = data {
+                node.data = data;
+            }
+            (node.acl, node.stamps, node.content) = (acl, stamps, content);
+            DataBefore::Unchanged
         });
     }
 
@@ -306,7 +391,7 @@ impl Tree {
         while let Some((path, node)) = open.pop() {
             total.0 += 1;
             total.1 += i64::try_from(node.bytes().len()).unwrap_or(i64::MAX);
-            if node.child_count > 0 {
+            if node.child_count() > 0 {
                 open.extend(self.children(path.as_str()));
             }
         }
@@ -314,6 +399,7 @@ impl Tree {
     }
 }
 
-fn is_quota(path: &NodePath) -> bool {
+/// Whether it stands below [`QUOTAS`].
+pub(super) fn is_quota(path: &NodePath) -> bool {
     path.as_str().strip_prefix(QUOTAS).is_some_and(|below| !below.is_empty())
 }

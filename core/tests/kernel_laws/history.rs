@@ -186,7 +186,8 @@ impl OpIntent {
                 NAMES.iter().flat_map(|name| below(name)).filter(free).collect()
             }
             Verb::Delete => {
-                let childless = nodes().filter(|(path, node)| node.child_count == 0 && path.as_str() != "/");
+                let childless =
+                    nodes().filter(|(path, node)| node.child_count() == 0 && path.as_str() != "/");
                 childless.map(|(path, _)| path.to_string()).collect()
             }
             Verb::Set | Verb::Check | Verb::CheckFence => nodes().map(|(path, _)| path.to_string()).collect(),

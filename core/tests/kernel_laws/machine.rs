@@ -157,7 +157,7 @@ fn content(state: &State) -> BTreeMap<String, Content> {
         owner: node.owner(),
         version: node.stamps.version,
         child_creations: node.stamps.child_creations,
-        children: node.child_count,
+        children: node.child_count(),
     };
     state.tree().iter().map(|(path, node)| (path.to_string(), of(node))).collect()
 }

@@ -53,6 +53,17 @@ pub struct Raw {
     pub events: VecDeque<(ReplyHeader, WatcherEvent)>,
 }
 
+fn new_session(timeout_ms: i32) -> ConnectRequest {
+    ConnectRequest {
+        protocol_version: 0,
+        last_zxid_seen: 0,
+        timeout_ms,
+        session: 0,
+        password: Some(Bytes::from_static(&[0; 16])),
+        read_only: Some(false),
+    }
+}
+
 impl Raw {
     /// Connects and asks for a session, or to go on with one.
     ///
@@ -64,16 +75,13 @@ impl Raw {
         timeout_ms: i32,
         last_zxid_seen: u64,
     ) -> anyhow::Result<Self> {
-        let password = session.map_or(Bytes::from_static(&[0; 16]), |session| session.password.clone());
         let request = ConnectRequest {
-            protocol_version: 0,
             last_zxid_seen,
-            timeout_ms,
             session: session.map_or(0, |session| session.id),
-            password: Some(password),
-            read_only: Some(false),
+            ..new_session(timeout_ms)
         };
-        Self::greet(address, &request).await
+        let password = session.map(|session| session.password.clone()).or(request.password);
+        Self::greet(address, &ConnectRequest { password, ..request }).await
     }
 
     /// Connects for reading, if there is no more.
@@ -81,15 +89,7 @@ impl Raw {
     /// # Errors
     /// When the server closes the connection.
     pub async fn connect_to_read(address: &str, timeout_ms: i32) -> anyhow::Result<Self> {
-        let request = ConnectRequest {
-            protocol_version: 0,
-            last_zxid_seen: 0,
-            timeout_ms,
-            session: 0,
-            password: Some(Bytes::from_static(&[0; 16])),
-            read_only: Some(true),
-        };
-        Self::greet(address, &request).await
+        Self::greet(address, &ConnectRequest { read_only: Some(true), ..new_session(timeout_ms) }).await
     }
 
     async fn greet(address: &str, request: &ConnectRequest) -> anyhow::Result<Self> {

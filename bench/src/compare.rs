@@ -138,14 +138,14 @@ pub async fn run(args: &Compare) -> anyhow::Result<()> {
             }
         }
     }
-    // etcd has leases, which are no sessions, and other watches.
-    for kind in servers.iter().filter(|kind| **kind != Kind::Etcd) {
+    for kind in &servers {
         if !args.no_events {
             let told = events::measure(*kind).await?;
             eprintln!("{:<10} events: {:.0} us, at most {:.0} us", kind.name(), told.p50_us, told.max_us);
             results.told.push(told);
         }
-        for count in args.sessions.iter().filter(|count| **count > 0) {
+        // etcd has leases, which are no sessions.
+        for count in args.sessions.iter().filter(|count| **count > 0 && *kind != Kind::Etcd) {
             let held = sessions::measure(*kind, *count, SESSION_TIMEOUT, args.session_seconds).await?;
             eprintln!("{:<10} {count} sessions: {:.1} % of a core", kind.name(), held.core * 100.0);
             results.held.push(held);

@@ -2,23 +2,21 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
-use rota_tests::zk::{Raw, create, get, set};
+use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::systems::{Kind, System};
+use crate::watching::Client;
 
 /// Sessions that watch one node, spread over the servers.
 const WATCHERS: usize = 200;
 /// Changes, one after the other.
 const CHANGES: usize = 50;
-const TIMEOUT_MS: i32 = 30_000;
 /// Far longer than anything takes.
 const PATIENCE: Duration = Duration::from_secs(60);
-const PATH: &str = "/watched";
 
 /// From sending a change to the last event, in microseconds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -33,14 +31,13 @@ pub struct Told {
 pub async fn measure(kind: Kind) -> anyhow::Result<Told> {
     let system = System::start(kind).await?;
     let addresses = system.addresses();
-    let mut writer = Raw::connect_patiently(&addresses[0], None, TIMEOUT_MS).await;
-    let xid = writer.send(&create(PATH, "", 0)).await?;
-    writer.answer(xid).await?.context("the node is made")?;
+    let mut writer = Client::connect(kind, &addresses[0]).await?;
+    writer.make().await?;
     let (ready, mut watching) = mpsc::channel(WATCHERS);
     let (heard, mut events) = mpsc::channel(WATCHERS);
     let mut watchers = JoinSet::new();
     for number in 0..WATCHERS {
-        let client = Raw::connect_patiently(&addresses[number % addresses.len()], None, TIMEOUT_MS).await;
+        let client = Client::connect(kind, &addresses[number % addresses.len()]).await?;
         watchers.spawn(watch(client, ready.clone(), heard.clone()));
     }
     let mut took = Vec::new();
@@ -49,7 +46,7 @@ pub async fn measure(kind: Kind) -> anyhow::Result<Told> {
             timeout(PATIENCE, next(&mut watching, &mut watchers)).await??;
         }
         let began = Instant::now();
-        writer.send(&set(PATH, &change.to_string())).await?;
+        writer.change(&change.to_string()).await?;
         let mut last = began;
         for _ in 0..WATCHERS {
             last = last.max(timeout(PATIENCE, next(&mut events, &mut watchers)).await??);
@@ -73,16 +70,15 @@ async fn next<T>(
 }
 
 /// Watches, says that it does, says when it heard, and again.
-async fn watch(mut client: Raw, ready: mpsc::Sender<()>, heard: mpsc::Sender<Instant>) -> anyhow::Result<()> {
+async fn watch(
+    mut client: Client,
+    ready: mpsc::Sender<()>,
+    heard: mpsc::Sender<Instant>,
+) -> anyhow::Result<()> {
     loop {
-        let xid = client.send(&get(PATH, true)).await?;
-        let (header, _) = client.answer(xid).await?.context("the connection lives")?;
-        ensure!(header.error == 0, "the node cannot be read");
+        client.watch().await?;
         ready.send(()).await?;
-        if client.events.pop_front().is_none() {
-            client.receive().await?.context("the connection lives")?;
-            client.events.clear();
-        }
+        client.hear().await?;
         heard.send(Instant::now()).await?;
     }
 }

@@ -11,6 +11,7 @@ mod results;
 mod scheduler;
 mod sessions;
 mod systems;
+mod watching;
 
 use clap::Parser;
 

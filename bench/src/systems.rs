@@ -155,14 +155,15 @@ impl System {
         (0..SERVERS).map(|at| resident(self.process(at).id())).collect()
     }
 
-    /// Takes a snapshot on each server, where that can be asked for.
+    /// Takes a snapshot on all servers at once, where that can be asked for.
     pub async fn snapshot(&self) -> anyhow::Result<()> {
-        if let Servers::Rota(cluster) = &self.servers {
-            for id in cluster.ids() {
-                let taken = cluster.ask(id, Call::post("/v1/cluster/snapshot", &())).await;
-                ensure!(taken.status == 200, "no snapshot: {}", taken.text());
-            }
-        }
+        let Servers::Rota(cluster) = &self.servers else { return Ok(()) };
+        let asked = cluster.ids().into_iter().map(async |id| {
+            let taken = cluster.ask(id, Call::post("/v1/cluster/snapshot", &())).await;
+            ensure!(taken.status == 200, "no snapshot: {}", taken.text());
+            Ok(())
+        });
+        futures::future::try_join_all(asked).await?;
         Ok(())
     }
 }

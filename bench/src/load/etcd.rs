@@ -97,21 +97,8 @@ impl Codec for Frames {
                 }
             }
         }
-        let head = to.len();
-        put_head(to, 0, kind::HEADERS, END_HEADERS, stream);
-        // `:method: POST` and `:scheme: http` stand in the fixed table.
-        to.put_u8(0x83);
-        to.put_u8(0x86);
-        put_header(to, Name::Fixed(PATH), method);
-        put_header(to, Name::Fixed(AUTHORITY), b"etcd");
-        put_header(to, Name::Fixed(CONTENT_TYPE), b"application/grpc");
-        put_header(to, Name::New(b"te"), b"trailers");
-        let len = u32::try_from(to.len() - head - FRAME_HEAD_BYTES).unwrap_or(0);
-        to[head..head + 3].copy_from_slice(&len.to_be_bytes()[1..]);
-        put_head(to, 5 + self.message.len(), kind::DATA, END_STREAM, stream);
-        to.put_u8(0);
-        to.put_u32(u32::try_from(self.message.len()).unwrap_or(u32::MAX));
-        to.extend_from_slice(&self.message);
+        put_method(to, stream, method);
+        put_message(to, stream, END_STREAM, &self.message);
         self.window -= 5 + i64::try_from(self.message.len()).unwrap_or(i64::MAX);
         u64::from(stream)
     }
@@ -121,43 +108,111 @@ impl Codec for Frames {
     }
 
     fn answer(&mut self, from: &mut BytesMut, to: &mut BytesMut) -> anyhow::Result<Option<Answer>> {
-        loop {
-            let Some(mut head) = from.get(..FRAME_HEAD_BYTES) else { return Ok(None) };
-            let len = usize::try_from(head.get_uint(3))?;
-            let (kind, flags, stream) = (head.get_u8(), head.get_u8(), head.get_u32());
-            ensure!(len <= FRAME_BYTES_MAX, "a frame of {len} bytes");
-            if from.len() < FRAME_HEAD_BYTES + len {
-                return Ok(None);
-            }
-            from.advance(FRAME_HEAD_BYTES);
-            let mut body = from.split_to(len);
+        while let Some(Frame { kind, flags, stream }) = self.frame(from, to)? {
             match kind {
-                kind::DATA => {
-                    self.with_body.insert(stream);
-                    self.taken += u32::try_from(len)?;
-                    if self.taken >= OWN_WINDOW_STEP {
-                        put_head(to, 4, kind::WINDOW_UPDATE, 0, 0);
-                        to.put_u32(self.taken);
-                        self.taken = 0;
-                    }
-                }
+                kind::DATA => drop(self.with_body.insert(stream)),
                 kind::HEADERS if flags & END_STREAM != 0 => {
                     let number = u64::from(stream);
                     let is_done = self.with_body.remove(&stream);
                     return Ok(Some(if is_done { Answer::Done(number) } else { Answer::Refused(number) }));
                 }
                 kind::RST_STREAM => return Ok(Some(Answer::Refused(u64::from(stream)))),
-                kind::SETTINGS if flags & ACK == 0 => put_head(to, 0, kind::SETTINGS, ACK, 0),
-                kind::PING if flags & ACK == 0 => {
-                    put_head(to, 8, kind::PING, ACK, 0);
-                    to.extend_from_slice(&body);
-                }
-                kind::WINDOW_UPDATE if stream == 0 => self.window += i64::from(body.get_u32()),
-                kind::GOAWAY => bail!("the server goes away"),
                 _ => {}
             }
         }
+        Ok(None)
     }
+}
+
+/// A frame that came, without what is in it.
+struct Frame {
+    kind: u8,
+    flags: u8,
+    stream: u32,
+}
+
+impl Frames {
+    /// Begins to watch a key, on the connection's first stream, which stays open.
+    pub fn watch(&mut self, key: &[u8], to: &mut BytesMut) {
+        let (mut create, mut message) = (BytesMut::new(), BytesMut::new());
+        put_field(&mut create, 1, key);
+        put_field(&mut message, 1, &create);
+        put_method(to, 1, b"/etcdserverpb.Watch/Watch");
+        put_message(to, 1, 0, &message);
+        self.stream += 1;
+    }
+
+    /// Whether a message about what is watched has come: that it is watched, or that it
+    /// has changed.
+    ///
+    /// # Errors
+    /// When the server ends it.
+    pub fn told(&mut self, from: &mut BytesMut, to: &mut BytesMut) -> anyhow::Result<bool> {
+        while let Some(Frame { kind, flags, .. }) = self.frame(from, to)? {
+            match kind {
+                kind::DATA => return Ok(true),
+                kind::HEADERS if flags & END_STREAM == 0 => {}
+                kind::HEADERS | kind::RST_STREAM => bail!("the server ends the watch"),
+                _ => {}
+            }
+        }
+        Ok(false)
+    }
+
+    /// The next frame, once all of it is there. What keeps the connection going is done.
+    fn frame(&mut self, from: &mut BytesMut, to: &mut BytesMut) -> anyhow::Result<Option<Frame>> {
+        let Some(mut head) = from.get(..FRAME_HEAD_BYTES) else { return Ok(None) };
+        let len = usize::try_from(head.get_uint(3))?;
+        let (kind, flags, stream) = (head.get_u8(), head.get_u8(), head.get_u32());
+        ensure!(len <= FRAME_BYTES_MAX, "a frame of {len} bytes");
+        if from.len() < FRAME_HEAD_BYTES + len {
+            return Ok(None);
+        }
+        from.advance(FRAME_HEAD_BYTES);
+        let mut body = from.split_to(len);
+        match kind {
+            kind::DATA => {
+                self.taken += u32::try_from(len)?;
+                if self.taken >= OWN_WINDOW_STEP {
+                    put_head(to, 4, kind::WINDOW_UPDATE, 0, 0);
+                    to.put_u32(self.taken);
+                    self.taken = 0;
+                }
+            }
+            kind::SETTINGS if flags & ACK == 0 => put_head(to, 0, kind::SETTINGS, ACK, 0),
+            kind::PING if flags & ACK == 0 => {
+                put_head(to, 8, kind::PING, ACK, 0);
+                to.extend_from_slice(&body);
+            }
+            kind::WINDOW_UPDATE if stream == 0 => self.window += i64::from(body.get_u32()),
+            kind::GOAWAY => bail!("the server goes away"),
+            _ => {}
+        }
+        Ok(Some(Frame { kind, flags, stream }))
+    }
+}
+
+/// The headers of a request.
+fn put_method(to: &mut BytesMut, stream: u32, method: &[u8]) {
+    let head = to.len();
+    put_head(to, 0, kind::HEADERS, END_HEADERS, stream);
+    // `:method: POST` and `:scheme: http` stand in the fixed table.
+    to.put_u8(0x83);
+    to.put_u8(0x86);
+    put_header(to, Name::Fixed(PATH), method);
+    put_header(to, Name::Fixed(AUTHORITY), b"etcd");
+    put_header(to, Name::Fixed(CONTENT_TYPE), b"application/grpc");
+    put_header(to, Name::New(b"te"), b"trailers");
+    let len = u32::try_from(to.len() - head - FRAME_HEAD_BYTES).unwrap_or(0);
+    to[head..head + 3].copy_from_slice(&len.to_be_bytes()[1..]);
+}
+
+/// A message of gRPC, not packed.
+fn put_message(to: &mut BytesMut, stream: u32, flags: u8, message: &[u8]) {
+    put_head(to, 5 + message.len(), kind::DATA, flags, stream);
+    to.put_u8(0);
+    to.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    to.extend_from_slice(message);
 }
 
 fn put_head(to: &mut BytesMut, len: usize, kind: u8, flags: u8, stream: u32) {

@@ -17,8 +17,9 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::scheduler::cpu;
-use codec::Codec;
+pub use codec::{Ask, Codec};
 use connection::Script;
+pub use etcd::Frames;
 use record::Record;
 pub use record::Report;
 
@@ -110,7 +111,7 @@ pub fn run(load: &Load) -> anyhow::Result<()> {
     local.block_on(&runtime, async {
         match load.protocol {
             Protocol::Zookeeper => drive::<zookeeper::Frames>(load).await,
-            Protocol::Etcd => drive::<etcd::Frames>(load).await,
+            Protocol::Etcd => drive::<Frames>(load).await,
             Protocol::Http => drive::<http::Requests>(load).await,
         }
     })

@@ -21,7 +21,7 @@ use crate::sessions::{LiveSession, Liveness};
 use crate::zk::Hub;
 
 /// Events that are remembered for watchers: some seconds at full load, hours
-/// at an ordinary one. At 150 bytes each, 15 MB.
+/// at an ordinary one. 6 MB, and the paths of nodes that are gone.
 const EVENTS_MAX: usize = 100_000;
 /// Points of the past whose digest is remembered, to compare with the leader's.
 const DIGESTS_MAX: usize = 1024;

@@ -62,19 +62,25 @@ impl EventLog {
     /// Remembers events after `floor`, at most `events_max` of them.
     #[must_use]
     pub fn new(floor: Zxid, events_max: usize) -> Self {
-        Self { events: VecDeque::new(), events_max, floor, last: floor }
+        Self { events: VecDeque::with_capacity(events_max), events_max, floor, last: floor }
     }
 
     /// Takes in the events of the writes up to `zxid`.
     pub fn push(&mut self, zxid: Zxid, events: Vec<Event>) {
-        self.events.extend(events);
         self.last = self.last.max(zxid);
-        while self.events.len() > self.events_max {
-            self.floor = self.events.pop_front().map_or(self.floor, |e| e.zxid);
-        }
+        // Room is made first: the memory of all of them is taken once.
+        self.forget_beyond(self.events_max.saturating_sub(events.len()));
+        self.events.extend(events);
+        self.forget_beyond(self.events_max);
         // A write's events are remembered together or not at all.
         while self.events.front().is_some_and(|e| e.zxid == self.floor) {
             self.events.pop_front();
+        }
+    }
+
+    fn forget_beyond(&mut self, len_max: usize) {
+        while self.events.len() > len_max {
+            self.floor = self.events.pop_front().map_or(self.floor, |e| e.zxid);
         }
     }
 

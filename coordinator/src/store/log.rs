@@ -25,7 +25,7 @@ use crate::raft::types::{TypeConfig, log_id_in, log_id_out, payload_in, payload_
 
 /// A log file is closed, and may be removed when all in it is purged, at this
 /// size. All entries of the file that is open are in memory.
-const CHUNK_BYTES_MAX: usize = 16 * 1024 * 1024;
+const CHUNK_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Entries of other files that are kept in memory, for followers and for applying.
 const CACHE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Most bytes of entries read for one request to a follower. Larger ones gain

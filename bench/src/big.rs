@@ -20,7 +20,7 @@ const NO_TIME: Duration = Duration::from_millis(100);
 pub struct Big {
     pub system: Kind,
     pub nodes: u64,
-    /// Under a load of sets, while every server takes a snapshot.
+    /// Under a load of sets to any of them, while every server takes snapshots.
     pub report: Report,
     /// Throughput while snapshots were taken, as a share of what it was before.
     pub share: f64,
@@ -40,6 +40,7 @@ pub async fn measure(kind: Kind, nodes: u64) -> anyhow::Result<Big> {
         outstanding: 16,
         value_bytes: 256,
         keys: nodes,
+        filled: false,
         warm_up: Duration::from_secs(1),
         time: NO_TIME,
         run: 0,
@@ -47,11 +48,15 @@ pub async fn measure(kind: Kind, nodes: u64) -> anyhow::Result<Big> {
     Loaded::begin(&plan).await?.report().await?;
     // What filling them has begun is over then.
     system.snapshot().await?;
-    // The keys are there.
-    (plan.keys, plan.time) = (10, TIME);
+    (plan.filled, plan.time) = (true, TIME);
     let before = Loaded::begin(&plan).await?.report().await?;
-    let loaded = Loaded::begin(&plan).await?;
-    system.snapshot().await?;
+    let (loaded, began) = (Loaded::begin(&plan).await?, Instant::now());
+    // One after the other, so that there is no moment without.
+    while began.elapsed() < TIME {
+        if !system.snapshot().await? {
+            break;
+        }
+    }
     let report = loaded.report().await?;
     let resident = system.resident()?;
     let share = report.done as f64 / report.seconds / (before.done as f64 / before.seconds);

@@ -28,11 +28,15 @@ pub struct Compare {
     #[arg(long, value_delimiter = ',', default_value = "set,create,get,mix,multi,lone")]
     workloads: Vec<String>,
     /// How often everything is done.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 2)]
     rounds: u32,
     /// How long each load is measured, in seconds.
     #[arg(long, default_value = "2", value_parser = seconds)]
     seconds: Duration,
+    /// How long servers that have just started are loaded before anything is measured, in
+    /// seconds.
+    #[arg(long, default_value = "6", value_parser = seconds)]
+    warm_up: Duration,
     /// What befalls servers, separated by commas: leader-killed, leader-stopped,
     /// follower-paused, follower-killed, follower-behind; none for nothing.
     #[arg(
@@ -82,6 +86,10 @@ pub const WORKLOADS: [Workload; 6] = [
     Workload { name: "lone", operation: Operation::Set, connections: 1, outstanding: 1 },
 ];
 
+/// A load that is not told of.
+const WARM_UP: Workload =
+    Workload { name: "warm-up", operation: Operation::Mix, connections: 20, outstanding: 16 };
+
 /// What one load on one system came to.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Sample {
@@ -114,6 +122,8 @@ pub async fn run(args: &Compare) -> anyhow::Result<()> {
     for round in 0..args.rounds {
         for kind in args.systems.iter().filter(|_| !workloads.is_empty()) {
             let mut system = System::start(*kind).await?;
+            // What runs in a virtual machine of its own is slow at first.
+            measure(&mut system, *kind, WARM_UP, round, args.warm_up).await?;
             for workload in &workloads {
                 let mut sample = measure(&mut system, *kind, *workload, round, args.seconds).await?;
                 if sample.report.done == 0 {
@@ -182,14 +192,20 @@ async fn measure(
         Kind::RotaHttp if workload.connections > 1 => (64, 1),
         _ => (workload.connections, workload.outstanding),
     };
+    // The way of a lone writer would depend on whom it meets.
+    let servers = match workload.connections {
+        1 => vec![system.follower().await],
+        _ => system.addresses(),
+    };
     let plan = Plan {
         protocol: kind.protocol(),
-        servers: system.addresses(),
+        servers,
         operation: workload.operation,
         connections,
         outstanding,
         value_bytes: 256,
         keys: 10_000,
+        filled: false,
         warm_up: Duration::from_secs(1),
         time,
         run: round,

@@ -31,7 +31,7 @@ pub struct Told {
 pub async fn measure(kind: Kind) -> anyhow::Result<Told> {
     let system = System::start(kind).await?;
     let addresses = system.addresses();
-    let mut writer = Client::connect(kind, &addresses[0]).await?;
+    let mut writer = Client::connect(kind, &system.follower().await).await?;
     writer.make().await?;
     let (ready, mut watching) = mpsc::channel(WATCHERS);
     let (heard, mut events) = mpsc::channel(WATCHERS);

@@ -97,6 +97,7 @@ pub async fn notice(kind: Kind, fault: Fault, round: u32) -> anyhow::Result<Noti
         outstanding: 16,
         value_bytes: if fault == Fault::FollowerFarBehind { LARGE_BYTES } else { 256 },
         keys: 10_000,
+        filled: false,
         warm_up: Duration::from_secs(1),
         time: if fault == Fault::FollowerFarBehind { LONG_TIME } else { TIME },
         run: round,

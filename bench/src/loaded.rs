@@ -22,6 +22,8 @@ pub struct Plan {
     pub outstanding: usize,
     pub value_bytes: usize,
     pub keys: u64,
+    /// Whether they are there already.
+    pub filled: bool,
     pub warm_up: Duration,
     pub time: Duration,
     pub run: u32,
@@ -46,6 +48,7 @@ impl Loaded {
             .args(["--keys", &plan.keys.to_string(), "--run", &plan.run.to_string()])
             .args(["--warm-up", &plan.warm_up.as_secs_f64().to_string()])
             .args(["--seconds", &plan.time.as_secs_f64().to_string()])
+            .args(plan.filled.then_some("--filled"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true);

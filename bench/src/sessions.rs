@@ -125,5 +125,5 @@ async fn hold(
 async fn share(system: &mut System, period: Duration) -> anyhow::Result<f64> {
     let (before, began) = (system.cpu()?, Instant::now());
     interval_at(began + period, period).tick().await;
-    Ok((system.cpu()? - before).as_secs_f64() / began.elapsed().as_secs_f64())
+    Ok(system.cpu()?.saturating_sub(before).as_secs_f64() / began.elapsed().as_secs_f64())
 }

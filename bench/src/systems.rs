@@ -122,6 +122,11 @@ impl System {
         }
     }
 
+    /// Where clients are served by a server that does not lead.
+    pub async fn follower(&self) -> String {
+        self.addresses().swap_remove((self.leader().await + 1) % SERVERS)
+    }
+
     /// Which one leads, from 0.
     pub async fn leader(&self) -> usize {
         let addresses: Vec<String> = match &self.servers {
@@ -145,7 +150,7 @@ impl System {
         .await
     }
 
-    /// Processor time that all of them have used.
+    /// Processor time that all of them have used since they were started.
     pub fn cpu(&mut self) -> anyhow::Result<Duration> {
         (0..SERVERS).map(|at| cpu(self.process(at).id())).sum()
     }
@@ -155,16 +160,16 @@ impl System {
         (0..SERVERS).map(|at| resident(self.process(at).id())).collect()
     }
 
-    /// Takes a snapshot on all servers at once, where that can be asked for.
-    pub async fn snapshot(&self) -> anyhow::Result<()> {
-        let Servers::Rota(cluster) = &self.servers else { return Ok(()) };
+    /// Takes a snapshot on all servers at once. False where that cannot be asked for.
+    pub async fn snapshot(&self) -> anyhow::Result<bool> {
+        let Servers::Rota(cluster) = &self.servers else { return Ok(false) };
         let asked = cluster.ids().into_iter().map(async |id| {
             let taken = cluster.ask(id, Call::post("/v1/cluster/snapshot", &())).await;
             ensure!(taken.status == 200, "no snapshot: {}", taken.text());
             Ok(())
         });
         futures::future::try_join_all(asked).await?;
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -10,6 +10,7 @@
 //! it is given and stops it in order.
 
 mod auth;
+mod behind;
 pub mod config;
 mod controllers;
 mod desk;

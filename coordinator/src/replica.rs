@@ -21,8 +21,10 @@ use crate::sessions::{LiveSession, Liveness};
 use crate::zk::Hub;
 
 /// Events that are remembered for watchers: some seconds at full load, hours
-/// at an ordinary one. 6 MB, and the paths of nodes that are gone.
+/// at an ordinary one. 6 MB.
 const EVENTS_MAX: usize = 100_000;
+/// Bytes of their paths and lists, which most of them share with the nodes.
+const EVENTS_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Points of the past whose digest is remembered, to compare with the leader's.
 const DIGESTS_MAX: usize = 1024;
 
@@ -66,7 +68,7 @@ impl Replica {
         let state = State::new();
         let inner = Applied {
             pools: Pools::load(&state),
-            events: EventLog::new(state.zxid(), EVENTS_MAX),
+            events: EventLog::new(state.zxid(), EVENTS_MAX, EVENTS_BYTES_MAX),
             state,
             last: None,
             membership_at: None,
@@ -160,7 +162,7 @@ impl Replica {
         inner.last = Some(at);
         let touched = if anew {
             // Nobody can be told what changed: whoever watches looks anew.
-            inner.events = EventLog::new(inner.state.zxid(), EVENTS_MAX);
+            inner.events = EventLog::new(inner.state.zxid(), EVENTS_MAX, EVENTS_BYTES_MAX);
             inner.reload_pools()
         } else {
             let touched = inner.pools.follow(&inner.state, &events);
@@ -198,7 +200,7 @@ impl Replica {
     /// Takes over a state from a snapshot.
     pub(crate) fn restore(&self, state: State, head: SnapshotHead) {
         let mut inner = self.write();
-        inner.events = EventLog::new(state.zxid(), EVENTS_MAX);
+        inner.events = EventLog::new(state.zxid(), EVENTS_MAX, EVENTS_BYTES_MAX);
         inner.state = state;
         let names = inner.reload_pools();
         inner.last = head.last;

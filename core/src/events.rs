@@ -15,7 +15,10 @@ use crate::state::{Event, Identity, perms};
 #[derive(Debug, Clone)]
 pub struct EventLog {
     events: VecDeque<Event>,
+    /// Of what they refer to: [`Event::bytes`].
+    bytes: usize,
     events_max: usize,
+    bytes_max: usize,
     /// Every event after this zxid is remembered.
     floor: Zxid,
     last: Zxid,
@@ -59,29 +62,35 @@ pub enum Missed {
 }
 
 impl EventLog {
-    /// Remembers events after `floor`, at most `events_max` of them.
+    /// Remembers events after `floor`, at most `events_max` of them, and of those no more
+    /// than have paths and lists of `bytes_max` bytes together.
     #[must_use]
-    pub fn new(floor: Zxid, events_max: usize) -> Self {
-        Self { events: VecDeque::with_capacity(events_max), events_max, floor, last: floor }
+    pub fn new(floor: Zxid, events_max: usize, bytes_max: usize) -> Self {
+        let events = VecDeque::with_capacity(events_max);
+        Self { events, bytes: 0, events_max, bytes_max, floor, last: floor }
     }
 
     /// Takes in the events of the writes up to `zxid`.
     pub fn push(&mut self, zxid: Zxid, events: Vec<Event>) {
         self.last = self.last.max(zxid);
-        // Room is made first: the memory of all of them is taken once.
-        self.forget_beyond(self.events_max.saturating_sub(events.len()));
-        self.events.extend(events);
-        self.forget_beyond(self.events_max);
+        for event in events {
+            // Room is made first: the memory of all of them is taken once.
+            self.bytes += event.bytes();
+            while self.events.len() >= self.events_max.max(1) || self.bytes > self.bytes_max {
+                let Some(oldest) = self.events.front() else { break };
+                self.floor = oldest.zxid;
+                self.forget_first();
+            }
+            self.events.push_back(event);
+        }
         // A write's events are remembered together or not at all.
         while self.events.front().is_some_and(|e| e.zxid == self.floor) {
-            self.events.pop_front();
+            self.forget_first();
         }
     }
 
-    fn forget_beyond(&mut self, len_max: usize) {
-        while self.events.len() > len_max {
-            self.floor = self.events.pop_front().map_or(self.floor, |e| e.zxid);
-        }
+    fn forget_first(&mut self) {
+        self.bytes -= self.events.pop_front().map_or(0, |event| event.bytes());
     }
 
     /// The last write whose events were taken in.
@@ -140,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_watcher_gets_what_it_missed_or_is_told() {
-        let mut log = EventLog::new(0, 3);
+        let mut log = EventLog::new(0, 3, 1_000);
         for zxid in 1..=3 {
             log.push(zxid, vec![event(zxid, "/a"), event(zxid, "/b/c")]);
         }
@@ -153,8 +162,24 @@ mod tests {
     }
 
     #[test]
+    fn what_events_refer_to_is_bounded_too() {
+        let long = |n: usize| format!("/{}", n.to_string().repeat(500));
+        let mut log = EventLog::new(0, 100, 2_000);
+        for n in 1..=9 {
+            log.push(n as Zxid, vec![event(n as Zxid, &long(n))]);
+        }
+        assert_eq!(zxids(log.since(6, &at("/", true), 10)), [7, 8, 9]);
+        assert_eq!(log.since(5, &at("/", true), 10), Missed::Unknown { upto: 9 });
+        // One that is too large by itself is not remembered, and those who watch are told.
+        log.push(10, (0..9).map(|n| event(10, &long(n))).collect());
+        assert_eq!(log.since(9, &at("/", true), 10), Missed::Unknown { upto: 10 });
+        log.push(11, vec![event(11, "/a")]);
+        assert_eq!(zxids(log.since(10, &at("/", true), 10)), [11]);
+    }
+
+    #[test]
     fn a_long_answer_is_cut_between_writes() {
-        let mut log = EventLog::new(0, 100);
+        let mut log = EventLog::new(0, 100, 1_000);
         log.push(1, vec![event(1, "/a"), event(1, "/a")]);
         log.push(2, vec![event(2, "/a")]);
         let Missed::Events { events, upto } = log.since(0, &at("/a", false), 1) else { panic!() };

@@ -218,7 +218,7 @@ async fn first_write<C: Codec>(address: &str) -> anyhow::Result<Wire<C>> {
     tokio::time::timeout(WELCOME, write).await?
 }
 
-/// Makes the keys, unless the last of them is there.
+/// Waits until a server takes a write, and makes the keys, unless the last of them is there.
 pub async fn fill<C: Codec + 'static>(load: &Load) -> anyhow::Result<()> {
     let deadline = Instant::now() + FILL_TIME;
     let mut wire = loop {
@@ -228,6 +228,9 @@ pub async fn fill<C: Codec + 'static>(load: &Load) -> anyhow::Result<()> {
         }
         tokio::time::sleep(AGAIN_AFTER).await;
     };
+    if load.filled {
+        return Ok(());
+    }
     let keys = load.keys.max(MULTI);
     if C::TELLS_ABSENCE
         && let Answer::Done(_) = wire.ask_one(Ask::Get { key: keys - 1 }).await?

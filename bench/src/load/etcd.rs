@@ -86,7 +86,11 @@ impl Codec for Frames {
         match ask {
             Ask::Set { key, value } => put_pair(message, &path('k', key), value),
             Ask::Create { path, value } => put_pair(message, path, value),
-            Ask::Get { key } => put_field(message, 1, &path('k', key)),
+            Ask::Get { key } => {
+                put_field(message, 1, &path('k', key));
+                // `serializable`: what this server has, as with the others.
+                message.extend_from_slice(&[7 << 3, 1]);
+            }
             Ask::Fill { key, count, value } | Ask::Multi { key, count, value } => {
                 for key in key..key + count {
                     let mut put = BytesMut::new();
@@ -132,14 +136,15 @@ struct Frame {
 }
 
 impl Frames {
-    /// Begins to watch a key, on the connection's first stream, which stays open.
+    /// Begins to watch a key, on a stream that stays open.
     pub fn watch(&mut self, key: &[u8], to: &mut BytesMut) {
         let (mut create, mut message) = (BytesMut::new(), BytesMut::new());
         put_field(&mut create, 1, key);
         put_field(&mut message, 1, &create);
-        put_method(to, 1, b"/etcdserverpb.Watch/Watch");
-        put_message(to, 1, 0, &message);
+        let stream = self.stream * 2 + 1;
         self.stream += 1;
+        put_method(to, stream, b"/etcdserverpb.Watch/Watch");
+        put_message(to, stream, 0, &message);
     }
 
     /// Whether a message about what is watched has come: that it is watched, or that it

@@ -87,6 +87,9 @@ pub struct Load {
     /// Keys that are there before it begins.
     #[arg(long, default_value_t = 10_000)]
     pub keys: u64,
+    /// Whether they are there already. Otherwise they are made.
+    #[arg(long)]
+    pub filled: bool,
     /// How long it is measured, in seconds.
     #[arg(long, default_value = "5", value_parser = seconds)]
     pub seconds: Duration,

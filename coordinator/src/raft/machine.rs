@@ -11,6 +11,7 @@ use rota_core::state::{State, snapshot};
 use rota_protocol::peer::SnapshotHead;
 
 use super::types::{TypeConfig, log_id_out, membership_out, meta_in, meta_out};
+use crate::behind;
 use crate::replica::Replica;
 use crate::store::{SnapshotFile, SnapshotStore, SnapshotWriter, StoreError};
 
@@ -138,7 +139,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         let state = std::mem::take(&mut self.state);
         let (head, snapshots) = (self.head.clone(), self.snapshots.clone());
         let began = std::time::Instant::now();
-        let file = behind_others(move || {
+        let file = behind::others(move || {
             let mut writer = snapshots.writer(head)?;
             for block in snapshot::encode(&state) {
                 writer.write(&block)?;
@@ -150,24 +151,6 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         tracing::info!(path = %file.path.display(), took_ms = began.elapsed().as_millis(), "snapshot taken");
         as_snapshot(file)
     }
-}
-
-/// Does some work on a thread of its own that gets little processor time where others want it:
-/// a tenth of what they get, so that it ends all the same.
-async fn behind_others<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    /// Of -20 to 19 (`man 2 setpriority`, `man 7 sched`).
-    const NICE: i32 = 10;
-    let (done, outcome) = tokio::sync::oneshot::channel();
-    let thread = std::thread::Builder::new().name("snapshot".to_owned());
-    thread.spawn(move || {
-        // Linux keeps this for each thread. Without it, the work is done as well.
-        if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-            tracing::debug!(%error, "a snapshot is written with the priority of everything else");
-        }
-        // Whoever asked may have gone.
-        drop(done.send(work()));
-    })?;
-    outcome.await.map_err(io::Error::other)
 }
 
 /// What a snapshot holds, for sending it with the sender's vote.

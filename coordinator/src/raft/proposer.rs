@@ -1,7 +1,8 @@
 //! Gathers units into batches, each of which is one Raft entry.
 //!
 //! An entry costs the cluster the same whatever its size, so few and large ones
-//! are wanted: while one is under way, what arrives waits and leaves together. An idle server's write leaves at once.
+//! are wanted: while one is under way, what arrives waits and leaves together. An idle
+//! server's write leaves at once.
 
 use std::sync::Arc;
 

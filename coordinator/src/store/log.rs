@@ -6,6 +6,7 @@
 //! `docs/decisions/0002-log.md`.
 
 use std::fmt::Debug;
+use std::fs::File;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
@@ -21,13 +22,15 @@ use tokio::sync::oneshot;
 
 use super::StoreError;
 use super::codec::Stored;
+use crate::behind;
 use crate::raft::types::{TypeConfig, log_id_in, log_id_out, payload_in, payload_out, vote_in, vote_out};
 
 /// A log file is closed, and may be removed when all in it is purged, at this
 /// size. All entries of the file that is open are in memory.
 const CHUNK_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Entries of other files that are kept in memory, for followers and for applying.
-const CACHE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Entries that are kept in memory for followers and for applying, those of the open file
+/// among them.
+const CACHE_BYTES_MAX: usize = CHUNK_BYTES_MAX;
 /// Most bytes of entries read for one request to a follower. Larger ones gain
 /// nothing and starve the cluster when a server catches up.
 const READ_BYTES_MAX: usize = 256 * 1024;
@@ -103,8 +106,8 @@ impl LogStore {
         receiver.await.map_err(io::Error::other)?
     }
 
-    /// Nothing is awaited, and no disk is read or written, while it is held,
-    /// except for entries that are no longer in memory.
+    /// Nothing is awaited while it is held, and no disk read or written but for entries
+    /// that are no longer in memory, and for the folder when a file is begun.
     fn lock(&self) -> MutexGuard<'_, raft_log::RaftLog<Types>> {
         self.log.lock().expect("no code panics while it holds the log")
     }
@@ -125,6 +128,12 @@ impl LogStore {
         }
         Ok(entries)
     }
+}
+
+/// The files that nothing more is written to.
+fn closed_files(log: &raft_log::RaftLog<Types>) -> Vec<String> {
+    let files = &log.config().wal;
+    log.stat().closed_chunks.into_iter().map(|chunk| files.chunk_path(chunk.chunk_id)).collect()
 }
 
 fn open_error(directory: &Path, cause: io::Error) -> StoreError {
@@ -223,10 +232,26 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     /// The files are removed by the writer thread, after the record of the purge
-    /// is on the disk.
+    /// is on the disk. To give back what they hold takes milliseconds for each, in which
+    /// nothing would be synced: they are held open, and it is given back elsewhere.
     async fn purge(&mut self, upto: LogIdOf<TypeConfig>) -> io::Result<()> {
         let mut log = self.lock();
+        let before = closed_files(&log);
         log.purge(Stored(log_id_out(upto)))?;
-        log.flush(true, None)
+        let after = closed_files(&log);
+        // One that cannot be opened is removed as well.
+        let gone: Vec<File> =
+            before.iter().filter(|file| !after.contains(file)).flat_map(File::open).collect();
+        log.flush(true, None)?;
+        if !gone.is_empty() {
+            let (sender, removed) = oneshot::channel();
+            log.flush(true, Some(Flushed::Waiter(sender)))?;
+            behind::begin(move || {
+                // However it ended: this holds them no longer.
+                let _ = removed.blocking_recv();
+                drop(gone);
+            })?;
+        }
+        Ok(())
     }
 }

@@ -151,6 +151,12 @@ impl Acl {
         hash.digest()
     }
 
+    /// Bytes that the list takes, about.
+    pub(super) fn bytes(&self) -> usize {
+        let texts = |entry: &AclEntry| entry.who.scheme.len() + entry.who.id.len();
+        self.0.iter().flat_map(|entries| entries.iter()).map(|e| size_of::<AclEntry>() + texts(e)).sum()
+    }
+
     /// Whether it allows everybody everything.
     #[must_use]
     pub fn is_open(&self) -> bool {

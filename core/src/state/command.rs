@@ -517,6 +517,14 @@ pub struct Event {
     pub acl: Acl,
 }
 
+impl Event {
+    /// Bytes of its path and list, which it may be the last one to refer to.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.path.as_str().len() + self.acl.bytes()
+    }
+}
+
 /// All that one command did: the answer for its sender, and the events for
 /// whoever watches. A refused command has no events.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //! submitted. [`State::apply`] is the only door through which it changes.
 //!
 //! Invariants, verified independently by [`check`]:
-//! - every node but the root has a parent, and its parent counts it;
+//! - every node but the root has a parent, and its parent lists it;
 //! - an ephemeral node has no children, and its session lives and lists it;
 //! - no zxid in the state is larger than the state's own; time never goes back;
 //! - the digest is the sum of the nodes' digests.

@@ -247,8 +247,9 @@ impl Node {
         }
     }
 
-    /// This node's share of the state's digest; its children are in it by theirs. Shares are added up, so that the
-    /// digest of the tree follows every change in constant time.
+    /// This node's share of the state's digest; its children are in it by theirs. Shares
+    /// are added up, so that the digest of the tree follows every change in constant time.
+    /// Batches and snapshots tell digests: another formula is a new format of both.
     pub(super) fn digest(&self, path: &NodePath) -> u64 {
         let numbers = [
             path.hash64(),

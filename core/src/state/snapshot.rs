@@ -4,7 +4,7 @@
 //! Block: `[length: u32 le][crc32 of the payload: u32 le][payload]`; payload: a
 //! postcard sequence of [`Record`]s. The first block begins with [`MAGIC`] and
 //! [`FORMAT`]. Records only ever grow at the end of their enum; a change of
-//! meaning is a new format number and a migration from the one before.
+//! meaning is a new format number. The head comes first, and sessions before nodes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -155,6 +155,7 @@ pub struct Decoder {
     lists: BTreeMap<Vec<AclEntry>, Acl>,
     buffer: Vec<u8>,
     prefix_seen: bool,
+    has_head: bool,
     blocks: u64,
     ended: bool,
 }
@@ -175,6 +176,7 @@ impl Decoder {
             lists: BTreeMap::new(),
             buffer: Vec::new(),
             prefix_seen: false,
+            has_head: false,
             blocks: 0,
             ended: false,
         }
@@ -231,11 +233,23 @@ impl Decoder {
     }
 
     fn take(&mut self, record: Record<'_>) -> Result<(), SnapshotError> {
-        if self.ended {
-            return Err(SnapshotError::Unsound("records after the end".to_owned()));
+        let out_of_place = match record {
+            _ if self.ended => Some("records after the end"),
+            Record::Head { .. } if self.has_head => Some("a second head"),
+            Record::Head { .. } => None,
+            _ if !self.has_head => Some("records before the head"),
+            Record::Session { id, .. } if self.state.sessions.contains_key(&id) => Some("a session twice"),
+            Record::Session { .. } if !self.siblings.is_empty() || !self.state.tree.is_empty() => {
+                Some("a session after the first node")
+            }
+            _ => None,
+        };
+        if let Some(fault) = out_of_place {
+            return Err(SnapshotError::Unsound(fault.to_owned()));
         }
         match record {
             Record::Head { zxid, time_ms } => {
+                self.has_head = true;
                 self.state.zxid = zxid;
                 self.state.time_ms = time_ms;
             }
@@ -406,6 +420,10 @@ mod tests {
             (vec![head(), root(), node("/a", NodeKind::Persistent, 6)], "/a: czxid 6 is out of order"),
             (vec![head(), root(), a(of_session)], "which is gone"),
             (vec![head(), root(), end()], "its counts or digest differ"),
+            (vec![root(), head()], "records before the head"),
+            (vec![head(), root(), head()], "a second head"),
+            (vec![head(), session(5), session(5)], "a session twice"),
+            (vec![head(), root(), session(5)], "a session after the first node"),
         ] {
             let fault = fault(&records);
             assert!(fault.contains(told), "{told:?} is wanted, and told is {fault:?}");

@@ -2,7 +2,7 @@
 //!
 //! Persistent in the sense of data structures: a clone costs O(1) and shares
 //! everything, so a snapshot's view is taken between two writes and written out
-//! while writes go on. Lists of children are persistent too, and a child knows its
+//! while writes go on. Long lists of children are persistent too, and a child knows its
 //! place in its parent's, so that nothing costs what a list is long
 //! (`docs/decisions/0014-hashed-tree.md`).
 //!
@@ -44,7 +44,8 @@ pub(super) struct Links {
     place: u32,
 }
 
-/// Up to this many children are a plain list: the least persistent one takes 1.5 KB.
+/// Up to this many children are a plain list: the least persistent one takes 1.5 KB, which
+/// a parent that has had more of them keeps until it has none.
 const FEW_MAX: usize = 64;
 
 #[derive(Debug, Clone)]

@@ -4,6 +4,7 @@
 use crate::history::{end, intents, live};
 use proptest::prelude::*;
 use proptest::sample::Index;
+use rota_core::state::check::check;
 use rota_core::state::snapshot::{BLOCK_HEADER_BYTES, Decoder, SnapshotError, encode};
 use rota_core::state::{Actor, Command, CreateMode, Op, State, Submitted};
 
@@ -105,7 +106,10 @@ fn a_state_of_several_blocks_round_trips() {
     let state = state_of_several_blocks();
     assert!(encode(&state).count() > 3);
     assert_eq!(decode(bytes_of(&state).chunks(7)).unwrap(), state);
-    assert_eq!(decode(bytes_of(&state).chunks(100_000)).unwrap(), state);
+    let read = decode(bytes_of(&state).chunks(100_000)).unwrap();
+    assert_eq!(read, state);
+    assert_eq!(check(&read), Vec::<String>::new());
+    assert!(bytes_of(&read) == bytes_of(&state), "children are in another order");
 }
 
 #[test]
@@ -129,4 +133,45 @@ fn a_newer_format_says_so() {
     bytes[8] = 9;
     assert!(matches!(decode([&bytes[..]]), Err(SnapshotError::Format(9))));
     assert!(matches!(decode([&b"SQLite format 3"[..]]), Err(SnapshotError::Foreign)));
+}
+
+proptest! {
+    #![proptest_config(crate::cases(4))]
+
+    /// Places in lists are in no digest and no comparison: they are looked at here, with
+    /// parents that have few children, many, and few again.
+    #[test]
+    fn lists_of_children_are_right_however_long(
+        come in prop::collection::vec(0u16..300, 300),
+        go in prop::collection::vec(0u16..300, 600),
+    ) {
+        let mut state = State::new();
+        let write = |state: &mut State, ops: Vec<Op>| {
+            let applied = state.apply(state.zxid() + 1, 5, Command::Multi { by: Actor::rota(None), ops });
+            assert_eq!(check(state), Vec::<String>::new());
+            applied.reply.is_ok()
+        };
+        let path = |n: u16| format!("/n{n}");
+        let toggled = |state: &State, n: u16, may_come: bool| match state.tree().get(&path(n)) {
+            Some(_) => Some(Op::Delete { path: path(n), version: None }),
+            None => may_come.then(|| Op::create(path(n), "".into(), CreateMode::Persistent)),
+        };
+        for (round, (n, may_come)) in come.iter().map(|n| (*n, true)).chain(go.iter().map(|n| (*n, false))).enumerate() {
+            let ops: Vec<Op> = toggled(&state, n, may_come || round % 3 == 0).into_iter().collect();
+            if round % 5 == 0 {
+                let next = toggled(&state, n + 300, true);
+                let refused = Op::Check { path: "/missing".to_owned(), version: None };
+                let names: Vec<String> = state.tree().children("/").map(|(path, _)| path.to_string()).collect();
+                prop_assert!(!write(&mut state, ops.iter().cloned().chain(next).chain([refused]).collect()));
+                prop_assert_eq!(names.len(), state.tree().children("/").count());
+            }
+            write(&mut state, ops);
+            if round % 100 == 0 || round == 899 {
+                let bytes = bytes_of(&state);
+                let read = decode([&bytes[..]]).unwrap();
+                prop_assert_eq!(check(&read), Vec::<String>::new());
+                prop_assert!(bytes == bytes_of(&read), "children are in another order");
+            }
+        }
+    }
 }

@@ -53,13 +53,14 @@ pub struct Raw {
     pub events: VecDeque<(ReplyHeader, WatcherEvent)>,
 }
 
-fn new_session(timeout_ms: i32) -> ConnectRequest {
+fn request(session: Option<&Session>, timeout_ms: i32) -> ConnectRequest {
+    let password = session.map_or(Bytes::from_static(&[0; 16]), |session| session.password.clone());
     ConnectRequest {
         protocol_version: 0,
         last_zxid_seen: 0,
         timeout_ms,
-        session: 0,
-        password: Some(Bytes::from_static(&[0; 16])),
+        session: session.map_or(0, |session| session.id),
+        password: Some(password),
         read_only: Some(false),
     }
 }
@@ -75,13 +76,8 @@ impl Raw {
         timeout_ms: i32,
         last_zxid_seen: u64,
     ) -> anyhow::Result<Self> {
-        let request = ConnectRequest {
-            last_zxid_seen,
-            session: session.map_or(0, |session| session.id),
-            ..new_session(timeout_ms)
-        };
-        let password = session.map(|session| session.password.clone()).or(request.password);
-        Self::greet(address, &ConnectRequest { password, ..request }).await
+        let request = ConnectRequest { last_zxid_seen, ..request(session, timeout_ms) };
+        Self::greet(address, &request).await
     }
 
     /// Connects for reading, if there is no more.
@@ -89,7 +85,7 @@ impl Raw {
     /// # Errors
     /// When the server closes the connection.
     pub async fn connect_to_read(address: &str, timeout_ms: i32) -> anyhow::Result<Self> {
-        Self::greet(address, &ConnectRequest { read_only: Some(true), ..new_session(timeout_ms) }).await
+        Self::greet(address, &ConnectRequest { read_only: Some(true), ..request(None, timeout_ms) }).await
     }
 
     async fn greet(address: &str, request: &ConnectRequest) -> anyhow::Result<Self> {

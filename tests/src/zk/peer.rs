@@ -27,6 +27,18 @@ pub enum Tuning {
 }
 
 impl Tuning {
+    /// Lines of `zoo.cfg`.
+    fn config(self) -> &'static str {
+        match self {
+            Self::ForAnswers => {
+                "tickTime=500\ninitLimit=20\nsyncLimit=10\nminSessionTimeout=1000\nmaxSessionTimeout=60000\n\
+                 reconfigEnabled=true\nenforceQuota=true\n"
+            }
+            // As in the sample that comes with it.
+            Self::ForSpeed => "tickTime=2000\ninitLimit=10\nsyncLimit=5\n",
+        }
+    }
+
     fn flags(self) -> &'static [&'static str] {
         match self {
             Self::ForAnswers => {
@@ -76,9 +88,8 @@ impl ZooKeeper {
             fs::write(data.join("myid"), format!("{}\n", at + 1)).expect("the file can be written");
             let config = data.join("zoo.cfg");
             let text = format!(
-                "tickTime=500\ninitLimit=20\nsyncLimit=10\nminSessionTimeout=1000\nmaxSessionTimeout=60000\n\
-                 dataDir={}\nadmin.enableServer=false\n\
-                 4lw.commands.whitelist=*\nreconfigEnabled=true\nenforceQuota=true\nmaxClientCnxns=0\n{members}",
+                "{}dataDir={}\nadmin.enableServer=false\n4lw.commands.whitelist=*\nmaxClientCnxns=0\n{members}",
+                tuning.config(),
                 data.display()
             );
             fs::write(&config, text).expect("the file can be written");

@@ -57,9 +57,12 @@ pub struct Compare {
     /// Leaves out the time of an event to the last of 200 watching sessions.
     #[arg(long)]
     no_events: bool,
-    /// Nodes for snapshots and restarts; 0 leaves those out.
+    /// Nodes of Rota for snapshots and restarts; 0 leaves those out.
     #[arg(long, default_value_t = 1_000_000)]
     nodes: u64,
+    /// Nodes of the peers for the same; it takes long until they have a million.
+    #[arg(long, default_value_t = 250_000)]
+    peer_nodes: u64,
     /// A folder for the results, as text, JSON and a chart.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -161,8 +164,12 @@ pub async fn run(args: &Compare) -> anyhow::Result<()> {
             results.held.push(held);
         }
     }
-    for kind in servers.iter().filter(|_| args.nodes > 0) {
-        let big = big::measure(*kind, args.nodes).await?;
+    for kind in &servers {
+        let nodes = if *kind == Kind::Rota { args.nodes } else { args.peer_nodes };
+        if nodes == 0 {
+            continue;
+        }
+        let big = big::measure(*kind, nodes).await?;
         eprintln!(
             "{:<10} {} nodes: snapshot p99.9 {} us, {:.0} % of the throughput; restart {:.1} s",
             kind.name(),

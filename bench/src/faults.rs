@@ -14,7 +14,7 @@ use crate::systems::{Blow, Kind, System};
 /// How long all is well before.
 const BEFORE: Duration = Duration::from_secs(2);
 /// How long it is watched.
-const TIME: Duration = Duration::from_secs(9);
+const TIME: Duration = Duration::from_secs(7);
 /// How long a server is away that comes back.
 const AWAY: Duration = Duration::from_secs(2);
 /// What is written while one is away that comes back far behind, in bytes; how large the

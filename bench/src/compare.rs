@@ -35,7 +35,7 @@ pub struct Compare {
     seconds: Duration,
     /// How long servers that have just started are loaded before anything is measured, in
     /// seconds.
-    #[arg(long, default_value = "6", value_parser = seconds)]
+    #[arg(long, default_value = "5", value_parser = seconds)]
     warm_up: Duration,
     /// What befalls servers, separated by commas: leader-killed, leader-stopped,
     /// follower-paused, follower-killed, follower-behind; none for nothing.
@@ -52,7 +52,7 @@ pub struct Compare {
     #[arg(long, value_delimiter = ',', default_values_t = [3_000, 10_000])]
     sessions: Vec<usize>,
     /// How long they are held, in seconds.
-    #[arg(long, default_value_t = 12)]
+    #[arg(long, default_value_t = 10)]
     session_seconds: u64,
     /// Leaves out the time of an event to the last of 200 watching sessions.
     #[arg(long)]
@@ -61,7 +61,7 @@ pub struct Compare {
     #[arg(long, default_value_t = 1_000_000)]
     nodes: u64,
     /// Nodes of the peers for the same; it takes long until they have a million.
-    #[arg(long, default_value_t = 250_000)]
+    #[arg(long, default_value_t = 100_000)]
     peer_nodes: u64,
     /// A folder for the results, as text, JSON and a chart.
     #[arg(long, value_name = "DIR")]
@@ -213,7 +213,7 @@ async fn measure(
         value_bytes: 256,
         keys: 10_000,
         filled: false,
-        warm_up: Duration::from_secs(1),
+        warm_up: Duration::from_millis(500),
         time,
         run: round,
     };

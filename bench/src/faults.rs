@@ -13,15 +13,16 @@ use crate::systems::{Blow, Kind, System};
 
 /// How long all is well before.
 const BEFORE: Duration = Duration::from_secs(2);
-/// How long it is watched.
-const TIME: Duration = Duration::from_secs(7);
+/// How long it is watched, with the time before.
+const TIME: Duration = Duration::from_secs(6);
 /// How long a server is away that comes back.
 const AWAY: Duration = Duration::from_secs(2);
 /// What is written while one is away that comes back far behind, in bytes; how large the
-/// values are, and how long it is watched then, so that slower systems come so far.
+/// values are, in what time so much must be written, and how long it is watched then.
 const FAR_BYTES: u64 = 80_000_000;
 const LARGE_BYTES: usize = 2048;
-const LONG_TIME: Duration = Duration::from_secs(25);
+const LONG_TIME: Duration = Duration::from_secs(60);
+const AFTER: Duration = Duration::from_secs(5);
 /// Tenths of a second in the shortest time whose throughput is looked at.
 const WINDOW: usize = 5;
 
@@ -121,9 +122,14 @@ pub async fn notice(kind: Kind, fault: Fault, round: u32) -> anyhow::Result<Noti
             system.hit(victim, Blow::Kill).await;
             loaded.goes_on_by(FAR_BYTES / LARGE_BYTES as u64).await?;
             system.hit(victim, Blow::Restart).await;
+            sleep(AFTER).await;
         }
     }
-    let report = loaded.report().await.with_context(|| format!("{}, {}", kind.name(), fault.name()))?;
+    let report = match fault {
+        Fault::FollowerFarBehind => loaded.report_now().await,
+        _ => loaded.report().await,
+    };
+    let report = report.with_context(|| format!("{}, {}", kind.name(), fault.name()))?;
     let (silence_ms, least_share) = (report.longest_silence_ms, least_share(&report.tenths));
     Ok(Noticed { system: kind, fault, round, silence_ms, least_share, report })
 }

@@ -4,6 +4,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
@@ -80,6 +82,13 @@ impl Loaded {
 
     async fn line(&mut self) -> anyhow::Result<String> {
         self.lines.next_line().await?.context("the load broke off")
+    }
+
+    /// What has come out so far, and no more.
+    pub async fn report_now(self) -> anyhow::Result<Report> {
+        let id = self.child.id().context("its time was over before")?;
+        kill(Pid::from_raw(i32::try_from(id)?), Signal::SIGINT)?;
+        self.report().await
     }
 
     /// What came out. Waits until its time is over.

@@ -90,7 +90,7 @@ pub struct Load {
     /// Whether they are there already. Otherwise they are made.
     #[arg(long)]
     pub filled: bool,
-    /// How long it is measured, in seconds.
+    /// How long it is measured, in seconds. An interrupt (SIGINT) ends it before.
     #[arg(long, default_value = "5", value_parser = seconds)]
     pub seconds: Duration,
     /// How long it runs before that, in seconds.
@@ -140,9 +140,11 @@ async fn drive<C: Codec + 'static>(load: &Load) -> anyhow::Result<()> {
     say("begin")?;
     let began = Instant::now();
     let mut telling = tokio::time::interval(TELL_PERIOD);
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(began + load.seconds) => break,
+            told = &mut interrupted => break told?,
             _ = telling.tick() => say(&format!("done {}", record.total()))?,
             Some(ended) = connections.join_next() => bail!("a connection ended: {ended:?}"),
         }

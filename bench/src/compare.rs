@@ -27,13 +27,13 @@ pub struct Compare {
     /// lone; none for none.
     #[arg(long, value_delimiter = ',', default_value = "set,create,get,mix,multi,lone")]
     workloads: Vec<String>,
-    /// How often everything is done.
+    /// How often the workloads are run.
     #[arg(long, default_value_t = 2)]
     rounds: u32,
     /// How long each load is measured, in seconds.
     #[arg(long, default_value = "2", value_parser = seconds)]
     seconds: Duration,
-    /// How long servers that have just started are loaded before anything is measured, in
+    /// How long servers that have just started are loaded before the first workload, in
     /// seconds.
     #[arg(long, default_value = "5", value_parser = seconds)]
     warm_up: Duration,
@@ -45,7 +45,7 @@ pub struct Compare {
         default_value = "leader-killed,leader-stopped,follower-paused,follower-killed,follower-behind"
     )]
     faults: Vec<String>,
-    /// How often each of these is done.
+    /// How often each fault is done.
     #[arg(long, default_value_t = 1)]
     fault_rounds: u32,
     /// How many idle sessions are held, separated by commas; 0 for none.

@@ -20,7 +20,8 @@ use clap::Parser;
 enum Bench {
     Compare(compare::Compare),
     Load(load::Load),
-    /// What sessions cost that are held by clients which only ping.
+    /// Start three servers, and measure what sessions cost that are held by clients which
+    /// only ping.
     Sessions(sessions::Sessions),
 }
 

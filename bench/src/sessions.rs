@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
 pub struct Sessions {
-    /// Of what: rota or zookeeper.
+    /// Of what; the others have no sessions of this kind, and are refused.
     #[arg(long, value_enum, default_value_t = Kind::Rota)]
     system: Kind,
     /// How many.

@@ -72,7 +72,7 @@ pub struct Load {
     /// Where they serve: HOST:PORT, separated by commas. Connections are spread over them.
     #[arg(long, value_delimiter = ',', required = true)]
     pub servers: Vec<String>,
-    /// What is asked.
+    /// What is asked. `lone` of compare is set, with one connection and one outstanding.
     #[arg(long, value_enum)]
     pub operation: Operation,
     /// Connections in all.

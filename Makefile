@@ -10,6 +10,7 @@ demo: build
 	$(ROTA_BIN) demo
 
 test: test-setup build
+	$(CARGO) test --locked --quiet -p base2histogram
 	ROTA_BIN=$(ROTA_BIN) $(CARGO) test --workspace --locked --no-fail-fast
 
 verify:

@@ -125,7 +125,7 @@ pub async fn run(args: &Compare) -> anyhow::Result<()> {
     for round in 0..args.rounds {
         for kind in args.systems.iter().filter(|_| !workloads.is_empty()) {
             let mut system = System::start(*kind).await?;
-            // What runs in a virtual machine of its own is slow at first.
+            // Java compiles what it has run often.
             measure(&mut system, *kind, WARM_UP, round, args.warm_up).await?;
             for workload in &workloads {
                 let mut sample = measure(&mut system, *kind, *workload, round, args.seconds).await?;
@@ -199,7 +199,7 @@ async fn measure(
         Kind::RotaHttp if workload.connections > 1 => (64, 1),
         _ => (workload.connections, workload.outstanding),
     };
-    // The way of a lone writer would depend on whom it meets.
+    // A lone writer's time depends on whether its server leads.
     let servers = match workload.connections {
         1 => vec![system.follower().await],
         _ => system.addresses(),

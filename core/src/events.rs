@@ -76,7 +76,7 @@ impl EventLog {
         for event in events {
             // Room is made first: the memory of all of them is taken once.
             self.bytes += event.bytes();
-            while self.events.len() >= self.events_max.max(1) || self.bytes > self.bytes_max {
+            while self.events.len() >= self.events_max || self.bytes > self.bytes_max {
                 let Some(oldest) = self.events.front() else { break };
                 self.floor = oldest.zxid;
                 self.forget_first();

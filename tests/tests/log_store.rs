@@ -1,13 +1,13 @@
 //! What is on the disk: a log that was cut off in the middle of its last record
-//! opens, and one that is damaged before its end is refused.
+//! opens, one that is damaged before its end is refused, and what is purged takes no room.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rota_protocol::http::{NodeBody, NodeCreate};
-use rota_tests::{Call, Cluster, LIVENESS, Load};
+use rota_protocol::http::{NodeBody, NodeCreate, SnapshotTaken};
+use rota_tests::{Call, Cluster, LIVENESS, Load, eventually};
 
 /// The newest file of the log, and its length.
 fn newest_file(data: &Path) -> (PathBuf, u64) {
@@ -115,4 +115,40 @@ async fn a_damaged_snapshot_is_refused() {
     cluster.restart(victim);
     cluster.all_follow_one_leader().await;
     cluster.agree(&[1, 2, 3]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_purged_is_given_back() {
+    let mut cluster = Cluster::start(1).await;
+    let make = async |path: &str, data: String| {
+        let create = NodeCreate { data, ..NodeCreate::default() };
+        let made = cluster.ask(1, Call::post(&format!("/v1/nodes{path}"), &create)).await;
+        let _: NodeBody = made.ok().unwrap();
+    };
+    make("/load", String::new()).await;
+    for large in 0..20 {
+        make(&format!("/large{large}"), "x".repeat(512 * 1024)).await;
+    }
+    // The first file is closed by now. Some entries are kept behind a snapshot.
+    let log = cluster.data(1).join("log");
+    let first = std::fs::read_dir(&log).unwrap().flatten().map(|file| file.path());
+    let first = first.filter(|path| path.extension().is_some_and(|end| end == "wal")).min().unwrap();
+    let load = Load::begin("/load", &cluster.addresses(), 4);
+    eventually("the first file of the log is removed", LIVENESS, async || {
+        let taken = cluster.ask(1, Call::post("/v1/cluster/snapshot", &())).await;
+        let _: SnapshotTaken = taken.ok()?;
+        anyhow::ensure!(!first.exists(), "{} is there", first.display());
+        Ok(())
+    })
+    .await;
+    load.stop().await;
+    // A file that is removed takes room as long as somebody has it open.
+    let open = format!("/proc/{}/fd", cluster.process(1).id());
+    eventually("removed files are closed", LIVENESS, async || {
+        let files = std::fs::read_dir(&open)?.flatten().flat_map(|entry| std::fs::read_link(entry.path()));
+        let held: Vec<PathBuf> = files.filter(|file| file.to_string_lossy().ends_with("(deleted)")).collect();
+        anyhow::ensure!(held.is_empty(), "{held:?}");
+        Ok(())
+    })
+    .await;
 }

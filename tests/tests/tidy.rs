@@ -152,6 +152,22 @@ fn licences_are_allowed() {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
+/// Cargo only warns of a patch that fits no longer (`docs/decisions/0015-patched-histogram.md`).
+#[test]
+fn patches_are_used() {
+    let lock: toml::Table = fs::read_to_string(root().join("Cargo.lock")).unwrap().parse().unwrap();
+    let manifest: toml::Table = fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();
+    let packages = lock["package"].as_array().unwrap();
+    for name in manifest["patch"]["crates-io"].as_table().unwrap().keys() {
+        let sources: Vec<_> = packages
+            .iter()
+            .filter(|package| package["name"].as_str() == Some(name))
+            .map(|package| package.get("source"))
+            .collect();
+        assert_eq!(sources, [None], "{name} is to come from its patch, and from nowhere else");
+    }
+}
+
 /// An SPDX expression of alternatives (`OR`, or the old `/`) of which one is
 /// allowed, or of demands (`AND`) which all are.
 fn is_allowed(licence: &str, allowed: &BTreeSet<&str>) -> bool {

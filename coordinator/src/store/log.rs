@@ -246,11 +246,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         if !gone.is_empty() {
             let (sender, removed) = oneshot::channel();
             log.flush(true, Some(Flushed::Waiter(sender)))?;
-            behind::begin(move || {
+            let begun = behind::begin(move || {
                 // However it ended: this holds them no longer.
                 let _ = removed.blocking_recv();
                 drop(gone);
-            })?;
+            });
+            if let Err(error) = begun {
+                tracing::warn!(%error, "no thread for it: removing old log files may hold up writes");
+            }
         }
         Ok(())
     }

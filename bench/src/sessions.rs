@@ -8,7 +8,7 @@ use rota_protocol::zk::Request;
 use rota_tests::zk::Lasting;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout_at};
 
 use crate::systems::{Kind, System};
 
@@ -59,7 +59,7 @@ pub async fn measure(kind: Kind, count: usize, timeout: u64, seconds: u64) -> an
     let mut system = System::start(kind).await?;
     let addresses = system.addresses();
     // What the servers cost without any session.
-    let core_before = share(&mut system, Duration::from_secs(seconds) / 2).await?;
+    let core_before = share(&mut system, Duration::from_secs(seconds) / 3).await?;
     let memory_before: u64 = system.resident()?.iter().sum();
     let began = Instant::now();
     let timeout_ms = i32::try_from(timeout * 1000)?;
@@ -114,8 +114,7 @@ async fn hold(
     let mut beat = interval(period);
     beat.reset_at(first);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while Instant::now() < end {
-        beat.tick().await;
+    while timeout_at(end, beat.tick()).await.is_ok() {
         while client.ask(&Request::Ping, Instant::now() + PATIENCE).await?.is_none() {}
     }
     Ok(client)

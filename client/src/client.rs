@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 use rota_protocol::http::{Code, ErrorBody, HEADER_MIN_ZXID, HEADER_ZXID};
@@ -143,10 +144,35 @@ impl Client {
         repeat: Repeat,
     ) -> Result<T, ClientError> {
         let payload = match body {
-            Some(body) => serde_json::to_vec(body).map_err(|e| ClientError::BadAnswer(e.to_string()))?,
-            None => Vec::new(),
+            Some(body) => Some(serde_json::to_vec(body).map_err(|e| ClientError::BadAnswer(e.to_string()))?),
+            None => None,
         };
-        let payload = Bytes::from(payload);
+        parse(&self.exchange(method, path, payload.map(Bytes::from), headers, repeat).await?)
+    }
+
+    /// [`Client::request`] in bytes. Boxed, so that it is compiled here, once, and
+    /// not wherever a request is made for each type of body and answer.
+    fn exchange<'a>(
+        &'a self,
+        method: Method,
+        path: &'a str,
+        payload: Option<Bytes>,
+        headers: &'a [(&'static str, String)],
+        repeat: Repeat,
+    ) -> BoxFuture<'a, Result<Bytes, ClientError>> {
+        Box::pin(self.find_answer(method, path, payload, headers, repeat))
+    }
+
+    async fn find_answer(
+        &self,
+        method: Method,
+        path: &str,
+        payload: Option<Bytes>,
+        headers: &[(&'static str, String)],
+        repeat: Repeat,
+    ) -> Result<Bytes, ClientError> {
+        let has_body = payload.is_some();
+        let payload = payload.unwrap_or_default();
         let deadline = Instant::now() + self.deadline;
         let mut patience = self.patience;
         let mut last = Last::default();
@@ -158,7 +184,7 @@ impl Client {
                 }
                 let at = *self.inner.current.borrow();
                 let server = &self.inner.servers[at];
-                let headers = self.headers(headers, body.is_some());
+                let headers = self.headers(headers, has_body);
                 let send = |timeout: Duration| {
                     self.inner.transport.send(server, &method, path, &headers, payload.clone(), timeout)
                 };
@@ -173,7 +199,7 @@ impl Client {
                     },
                 };
                 match self.judge(sent, repeat) {
-                    Verdict::Answer(answer) => return parse(&answer.body),
+                    Verdict::Answer(answer) => return Ok(answer.body),
                     Verdict::Error(error) => return Err(error),
                     Verdict::TryNext(next) => last = next,
                 }

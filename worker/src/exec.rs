@@ -20,14 +20,15 @@ use std::pin::Pin;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use rota_client::ClientError;
+use rota_client::{Client, ClientError};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::Instant;
 
 use crate::lease::Lease;
-use crate::worker::{Handler, HandlerError};
+use crate::worker::{Handler, HandlerError, JoinOptions, Worker};
 use output::{Line, Output};
 
 /// How long a command may take to end after TERM, unless told otherwise.
@@ -85,6 +86,19 @@ impl Handler for Exec {
 }
 
 impl Exec {
+    /// [`Worker::join`] with this handler. Boxed, so that it is compiled here and not
+    /// wherever it is called.
+    ///
+    /// # Errors
+    /// As [`Worker::join`].
+    pub fn join(
+        self,
+        client: Client,
+        options: JoinOptions,
+    ) -> BoxFuture<'static, Result<Worker, ClientError>> {
+        Box::pin(Worker::join(client, options, self))
+    }
+
     fn spawn(&self, lease: &Lease, checkpoint: Option<&str>) -> Result<Child, ExecError> {
         let mut command = Command::new("sh");
         command

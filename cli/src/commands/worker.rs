@@ -91,7 +91,7 @@ pub(crate) async fn run(global: &Global, args: WorkerArgs) -> anyhow::Result<Exi
         history: args.history,
     };
     let exec = Exec { command: args.exec, grace: args.grace };
-    let worker = Worker::join(client, options, exec).await?;
+    let worker = exec.join(client, options).await?;
     tracing::info!("joined");
     tokio::select! {
         how = worker.ended() => match how {

@@ -8,7 +8,7 @@ use anyhow::bail;
 use clap::Args;
 use rota_protocol::http::JoinPool;
 use rota_worker::exec::Exec;
-use rota_worker::{Ended, JoinOptions, Worker};
+use rota_worker::{Ended, JoinOptions};
 
 use super::services::told_to_stop;
 use crate::args::{Global, duration};

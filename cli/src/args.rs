@@ -75,7 +75,9 @@ pub(crate) enum Command {
     Table(commands::table::TableCommand),
     #[command(subcommand)]
     Plan(commands::plan::PlanCommand),
+    Why(commands::why::WhyArgs),
     Drain(commands::drain::DrainArgs),
+    Cordon(commands::drain::CordonArgs),
     #[command(subcommand)]
     Checkpoint(commands::checkpoint::CheckpointCommand),
     #[command(subcommand)]

@@ -190,8 +190,12 @@ mod tests {
     fn a_damaged_copy_is_wiped_and_filled_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tables");
-        let row =
-            |bucket: u32, fence| RowBody { bucket: bucket.to_string(), owners: vec![], fence, version: 1 };
+        let row = |bucket: u32, fence| RowBody {
+            bucket: bucket.to_string(),
+            fence,
+            version: 1,
+            ..RowBody::default()
+        };
         let rows = (0..3).map(|n| (Bucket::number(n), row(n, 5))).collect();
         let mut table = Table { version: 7, rows, ..Table::default() };
         let copy = DiskCopy::open(&path).unwrap();

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rota_core::pool::{Bucket, bucket_of_key};
+use rota_core::pool::{Bucket, Owner, bucket_of_key};
 use rota_protocol::http::{Code, RowBody, TableBody};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -95,10 +95,15 @@ impl Table {
         }
         self.addresses.extend(body.addresses);
         let named: std::collections::BTreeSet<&String> =
-            self.rows.values().flat_map(|row| &row.owners).map(|owner| &owner.member).collect();
+            self.rows.values().flat_map(named).map(|owner| &owner.member).collect();
         self.addresses.retain(|member, _| named.contains(member));
         change
     }
+}
+
+/// Everybody that a row names.
+fn named(row: &RowBody) -> impl Iterator<Item = &Owner> {
+    row.owners.iter().chain(&row.preparing)
 }
 
 /// Which rows an answer changed.
@@ -275,11 +280,10 @@ async fn follow(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rota_core::pool::Owner;
 
     fn row(bucket: &str, member: &str, fence: u64) -> RowBody {
-        let owners = vec![Owner { member: member.into(), joined: 1 }];
-        RowBody { bucket: bucket.into(), owners, fence, version: 1 }
+        let owners = vec![Owner::new(member, 1)];
+        RowBody { bucket: bucket.into(), owners, fence, version: 1, ..RowBody::default() }
     }
 
     #[test]

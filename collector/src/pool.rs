@@ -3,7 +3,6 @@
 
 use hyper::Method;
 use rota_client::{Client, ClientError, Repeat};
-use rota_core::pool::{Handoff, Strategy};
 use rota_protocol::http::{Code, PoolBody, PoolCreate, PoolKind};
 
 /// Makes the named pool `name`, unless there is one of that name.
@@ -15,14 +14,7 @@ pub async fn ensure(client: &Client, name: &str) -> Result<(), ClientError> {
         Err(error) if error.code() == Some(Code::NoPool) => {}
         found => return found.map(drop),
     }
-    let pool = PoolCreate {
-        name: name.to_owned(),
-        kind: PoolKind::Named,
-        buckets: None,
-        strategy: Strategy::default(),
-        handoff: Handoff::default(),
-        max_moving: None,
-    };
+    let pool = PoolCreate { name: name.to_owned(), kind: PoolKind::Named, ..PoolCreate::default() };
     let made: Result<PoolBody, _> =
         client.request(Method::POST, "/v1/pools", Some(&pool), &[], Repeat::Safe).await;
     match made {

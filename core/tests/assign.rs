@@ -13,24 +13,38 @@ use std::fmt::Write as _;
 
 use golden::Command as Line;
 use rota_core::assign::Step;
-use rota_core::pool::{Bucket, Delta, Kind, Member, Move, PoolView, Report, Spec, layout};
-use rota_core::state::{Applied, Op};
+use rota_core::pool::{
+    Affinity, Bucket, Deed, Delta, Handoff, Item, Kind, Labels, Member, Move, Owner, PoolView, Report,
+    RowEntry, Shortage, Spec, Spread, from_json, history, layout,
+};
+use rota_core::state::{Applied, Node, Op};
 use world::World;
 
 scenarios! { "assign", run:
+    away_and_back_again
+    away_for_too_long
+    away_primary_has_a_backup
+    bounds_per_member
+    bounds_per_zone
+    capacity_is_the_most
+    claims_end_with_the_labels
+    cordoned_keeps_what_it_has
     death_is_granted_at_once
     death_of_all_leaves_rows_vacant
+    destined_member_dies_and_another_takes_its_place
     destined_member_dies_before_the_grant
     destined_member_dies_before_the_release
-    destined_member_dies_and_another_takes_its_place
     destined_member_drains_before_the_grant
     destined_member_drains_before_the_release
     drain_empties_in_paced_steps
+    drain_of_the_only_one_with_the_labels_waits
     drain_of_two_at_once
     drained_alone_hands_over_to_the_first_to_join
     drained_alone_keeps_its_rows
     fences_of_the_same_owner_differ_by_grant
     first_member_gets_everything
+    history_tells_what_happened
+    item_asks_for_labels
     item_comes_back_after_its_row_went
     item_comes_back_after_the_release
     item_comes_back_before_the_release
@@ -39,6 +53,9 @@ scenarios! { "assign", run:
     join_in_paced_steps
     join_moves_the_lower_bound
     joins_together_share_at_once
+    labels_nobody_has
+    labels_of_the_pool
+    labels_preferred_as_long_as_they_can
     late_grant_is_refused
     late_plan_is_refused
     leave_is_granted_at_once
@@ -46,18 +63,32 @@ scenarios! { "assign", run:
     named_pool_grows
     named_pool_shrinks
     pace_lowered_keeps_what_is_under_way
+    paused_moves_nothing
     plan_follows_a_member_that_joins_in_between
     plan_is_not_rewritten_when_nothing_changes
     pool_deleted_with_living_members
     pool_deleted_without_members
+    range_of_partitions
     rejoin_after_others_took_over
     rejoin_of_a_member_that_drained
     rejoin_under_the_same_name_gets_new_fences
     release_after_the_plan_was_taken_back
     release_of_an_old_grant_is_refused
+    replicas_backup_dies
+    replicas_drain
+    replicas_on_distinct_zones
+    replicas_primary_dies
+    replicas_raised_and_lowered
+    ring_and_back
     table_tells_what_changed_since
+    two_out_at_once
     undrain_brings_its_share_back
     undrain_takes_back_what_is_not_released
+    warm_death_of_the_one_that_prepares
+    warm_death_of_the_owner
+    warm_move
+    warm_rejoin
+    warm_replicas
     weights_changed
     weights_share_in_proportion
 }
@@ -75,24 +106,39 @@ struct Script {
 }
 
 impl Script {
-    /// Operators: `pool NAME hashed buckets=N [max_moving=N]`
-    /// · `pool NAME named [max_moving=N]` · `pace N` · `delete-pool`
-    /// · `item add NAME` · `item remove NAME`
+    /// Operators: `pool NAME hashed buckets=N [SPEC]` · `pool NAME named [SPEC]` · `pace N`
+    /// · `ask [AFFINITY]` · `change SPEC`; SPEC is `strategy=NAME`,
+    /// `replicas=N`, `warm`, `paused`, `max_moving=N`,
+    /// `max_moving_per_member=N`, `max_moving_per_zone=N`, `max_out=N`, `grace_ms=N`, `anywhere`
+    /// and AFFINITY
+    /// · `delete-pool` · `item add NAME [AFFINITY]` · `item remove NAME`; AFFINITY is
+    /// `require=KEY=VALUE,…` and `prefer=KEY=VALUE,…`
     ///
-    /// Members: `join NAME [weight=N]` · `leave NAME` · `die NAME`
-    /// · `drain NAME` · `undrain NAME` · `weight NAME N` · `checkpoint BUCKET`
-    /// · `release [OWNER]`: give up all that the plan asks for
+    /// Members: `join NAME [weight=N] [capacity=N] [zone=Z] [labels=KEY=VALUE,…]`
+    /// · `leave NAME` · `die NAME` · `drain NAME` · `undrain NAME` · `cordon NAME`
+    /// · `uncordon NAME` · `weight NAME N` · `capacity NAME N` · `labels NAME to=KEY=VALUE,…` · `checkpoint BUCKET`
+    /// · `release [OWNER]`, `ready [MEMBER]`, `step-down [OWNER]`: do all that the plan asks for
     /// · `give-up BUCKET fence=N`: whatever the plan says
     ///
     /// Controller: `step` · `settle`: steps and releases until all is quiet
     /// · `hold`: plan a step, but do not propose it yet · `late`: propose it now
     ///
-    /// Reads: `rows` · `fences` · `plan` · `table` · `since VERSION` · `ls`
+    /// Reads: `short`: why buckets lack owners · `rows`: the primaries' buckets · `owners`: each
+    /// bucket's · `fences` · `plan` · `waiting` · `table` · `since VERSION` · `ls` · `history BUCKET`
+    ///
+    /// Time: `at MS`: milliseconds since the beginning
     fn run(&mut self, line: &mut Line) -> String {
         match line.name.as_str() {
             "step" => {
                 let step = self.world.step(&self.pool);
                 self.text_of_step(&step)
+            }
+            "short" => {
+                let report = self.world.plan(&self.pool).report;
+                let short = report.short.iter();
+                let line = |s: &Shortage| format!("{} buckets: {:?} {:?}\n", s.buckets, s.reason, s.require);
+                let lines: String = short.map(line).collect();
+                if lines.is_empty() { "nothing is short\n".to_owned() } else { lines }
             }
             "hold" => {
                 let step = self.world.plan(&self.pool);
@@ -106,12 +152,16 @@ impl Script {
                 let settled = self.world.settle(&self.pool, 100);
                 format!("settled: {} rounds, {} released\n", settled.rounds, settled.released.len())
             }
-            "release" => self.release(line.maybe_word().as_deref()),
+            "release" => self.comply(Deed::Release, line.maybe_word().as_deref()),
+            "ready" => self.comply(Deed::Ready, line.maybe_word().as_deref()),
+            "step-down" => self.comply(Deed::StepDown, line.maybe_word().as_deref()),
             "give-up" => {
                 let bucket = line.word();
                 outcome(&self.world.give_up(&self.pool, &bucket, line.option("fence").expect("a fence")))
             }
-            "rows" | "fences" | "plan" | "table" | "since" | "ls" => self.read(line),
+            "rows" | "owners" | "fences" | "plan" | "waiting" | "table" | "since" | "ls" | "history" => {
+                self.read(line)
+            }
             _ => {
                 self.change(line);
                 String::new()
@@ -128,17 +178,42 @@ impl Script {
                 world.create_pool(pool, &spec(line));
             }
             "pace" => world.change_spec(pool, |spec| spec.max_moving = name.parse().expect("a number")),
+            "ask" => {
+                let affinity = affinity(line);
+                world.change_spec(pool, |spec| spec.affinity = affinity);
+            }
+            "change" => world.change_spec(pool, |spec| change_spec(spec, &name, line)),
+            "at" => world.now_ms = name.parse().expect("milliseconds"),
             "delete-pool" => world.change_spec(pool, |spec| spec.deleting = true),
-            "item" if name == "add" => world.add_item(pool, &line.word()),
+            "item" if name == "add" => {
+                let name = line.word();
+                world.add_item(pool, &name, &Item { affinity: affinity(line), ..Item::default() });
+            }
             "item" if name == "remove" => world.remove_item(pool, &line.word()),
             "join" => {
-                let weight = line.option("weight").unwrap_or(1);
-                world.join(pool, &name, &Member { weight, ..Member::default() });
+                let member = Member {
+                    weight: line.option("weight").unwrap_or(1),
+                    capacity: line.option("capacity"),
+                    zone: line.option("zone").unwrap_or_default(),
+                    labels: labels(line, "labels"),
+                    ..Member::default()
+                };
+                world.join(pool, &name, &member);
             }
             "leave" => world.leave(pool, &name),
             "die" => world.die(pool, &name),
             "drain" => world.change_member(pool, &name, |member| member.draining = true),
             "undrain" => world.change_member(pool, &name, |member| member.draining = false),
+            "cordon" => world.change_member(pool, &name, |member| member.cordoned = true),
+            "uncordon" => world.change_member(pool, &name, |member| member.cordoned = false),
+            "labels" => {
+                let labels = labels(line, "to");
+                world.change_member(pool, &name, |member| member.labels = labels);
+            }
+            "capacity" => {
+                let capacity = line.word().parse().expect("a capacity");
+                world.change_member(pool, &name, |member| member.capacity = Some(capacity));
+            }
             "weight" => {
                 let weight = line.word().parse().expect("a weight");
                 world.change_member(pool, &name, |member| member.weight = weight);
@@ -148,12 +223,13 @@ impl Script {
         }
     }
 
-    fn release(&mut self, owner: Option<&str>) -> String {
+    /// Those who are asked to do it, do it.
+    fn comply(&mut self, deed: Deed, who: Option<&str>) -> String {
         let mut text = String::new();
-        for the in self.world.pending_moves(&self.pool) {
-            if owner.is_none_or(|owner| owner == the.from) {
-                let applied = self.world.release(&self.pool, &the);
-                write!(text, "{} by {}: {}", the.bucket, the.from, outcome(&applied)).unwrap();
+        for (the, owner, asked) in self.world.asked(&self.pool) {
+            if asked == deed && who.is_none_or(|who| who == owner.member) {
+                let applied = self.world.comply(&self.pool, &the, &owner, deed);
+                write!(text, "{} by {}: {}", the.bucket, owner.member, outcome(&applied)).unwrap();
             }
         }
         text
@@ -180,10 +256,28 @@ impl Script {
         match line.name.as_str() {
             "rows" => rows(view),
             "fences" => {
-                let fences = view.rows.iter().map(|(bucket, row)| format!("{bucket}={}", row.fence));
+                let fences = view.rows.iter().map(|(bucket, row)| format!("{bucket}={}", row.fence()));
                 format!("{}\n", fences.collect::<Vec<_>>().join(" "))
             }
             "plan" => plan(view),
+            "owners" => owners(view),
+            "waiting" => {
+                let waits = view.plan.report.waiting.iter();
+                waits.map(|(wait, moves)| format!("{moves} moves wait: {wait:?}\n")).collect()
+            }
+            "history" => {
+                let bucket = Bucket::new(&line.word());
+                let folder = layout::history(&self.pool);
+                let nodes = self.world.state.tree().children(&folder);
+                let chapter = |node: &Node| (node.stamps.ctime_ms, from_json(node.bytes()).unwrap());
+                let mut nodes: Vec<_> = nodes.collect();
+                nodes.sort_by_key(|(path, _)| path.name().to_owned());
+                let events = history::events_of(&bucket, nodes.iter().map(|(_, node)| chapter(node)));
+                let line = |event: &history::Event| {
+                    format!("{} {:?}: [{}]\n", event.at_ms, event.reason, event.owners.join(" "))
+                };
+                events.iter().map(line).collect()
+            }
             "table" => format!("version {}\n", view.table_version()),
             "since" => match view.table_since(line.word().parse().expect("a version")) {
                 Delta::Whole => "the whole table\n".to_owned(),
@@ -207,8 +301,35 @@ fn spec(line: &mut Line) -> Spec {
         _ => panic!("hashed or named: {line:?}"),
     };
     let mut spec = Spec::new(kind);
-    spec.max_moving = line.option("max_moving").unwrap_or(spec.max_moving);
+    change_spec(&mut spec, "", line);
+    spec.affinity = affinity(line);
     spec
+}
+
+fn change_spec(spec: &mut Spec, flag: &str, line: &mut Line) {
+    let mut has = |name: &str| flag == name || line.flag(name);
+    spec.handoff = if has("warm") { Handoff::Warm } else { spec.handoff };
+    spec.spread = if has("anywhere") { Spread::None } else { spec.spread };
+    spec.paused = has("paused") || (spec.paused && !has("resumed"));
+    if let Some(strategy) = line.option::<String>("strategy") {
+        spec.strategy = serde_json::from_value(strategy.into()).expect("a strategy");
+    }
+    spec.replicas = line.option("replicas").unwrap_or(spec.replicas);
+    spec.max_moving = line.option("max_moving").unwrap_or(spec.max_moving);
+    spec.max_moving_per_member = line.option("max_moving_per_member").or(spec.max_moving_per_member);
+    spec.max_moving_per_zone = line.option("max_moving_per_zone").or(spec.max_moving_per_zone);
+    spec.max_out = line.option("max_out").or(spec.max_out);
+    spec.grace_ms = line.option("grace_ms").unwrap_or(spec.grace_ms);
+}
+
+fn affinity(line: &mut Line) -> Affinity {
+    Affinity { require: labels(line, "require"), prefer: labels(line, "prefer") }
+}
+
+fn labels(line: &mut Line, option: &str) -> Labels {
+    let text: String = line.option(option).unwrap_or_default();
+    let pairs = text.split(',').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| pair.split_once('=').expect("KEY=VALUE")).map(|(k, v)| (k.into(), v.into())).collect()
 }
 
 fn outcome(applied: &Applied) -> String {
@@ -236,6 +357,21 @@ fn rows(view: &PoolView) -> String {
         .collect()
 }
 
+/// Each bucket's owners, in order, and those who prepare.
+fn owners(view: &PoolView) -> String {
+    let name = |owner: &Owner| match view.is_living(owner) {
+        true => owner.member.clone(),
+        false => format!("{}(gone)", owner.member),
+    };
+    let line = |(bucket, entry): (&Bucket, &RowEntry)| {
+        let names: Vec<String> = entry.row.owners.iter().map(name).collect();
+        let prepares = entry.row.preparing.iter().map(|owner| format!("+{}", name(owner)));
+        let degraded = if entry.row.degraded { " degraded" } else { "" };
+        format!("{bucket}: {}{degraded}\n", names.into_iter().chain(prepares).collect::<Vec<_>>().join(" "))
+    };
+    view.rows.iter().map(line).collect()
+}
+
 fn names(buckets: &[Bucket]) -> String {
     buckets.iter().map(Bucket::as_str).collect::<Vec<_>>().join(" ")
 }
@@ -250,10 +386,15 @@ fn plan(view: &PoolView) -> String {
         "plan {} after {}: moves={moves} bound={bound} placements={placements} unplaced={unplaced}\n",
         view.plan.number, view.plan.parent
     );
+    for short in &view.plan.report.short {
+        writeln!(text, "  {} short: {:?} {:?}", short.buckets, short.reason, short.require).unwrap();
+    }
     for the in &view.plan.moves {
         let to = the.to.as_deref().unwrap_or("nobody");
         let fate = if pending.contains(&the) { "pending" } else { "over" };
-        writeln!(text, "  {}: {} to {to}, {fate}", the.bucket, the.from).unwrap();
+        let from = the.from.as_deref().unwrap_or("nobody");
+        let how = if the.promote { " leads" } else { "" };
+        writeln!(text, "  {}: {from} to {to}{how}, {fate}", the.bucket).unwrap();
     }
     text
 }

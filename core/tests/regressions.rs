@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use rota_core::assign::plan_step;
-use rota_core::placement::{self, Answer, Problem};
+use rota_core::placement::{self, Answer, Owners, Problem};
 use rota_core::pool::*;
 use rota_core::state::*;
 
@@ -49,8 +49,12 @@ fn since_max() {
 }
 #[test]
 fn check_refuses_weightless_takers() {
-    let p = Problem { weights: vec![0, 0], owners: vec![Some(0)] };
-    assert!(placement::check::check(&p, &Answer { owners: vec![Some(1)] }).is_err());
+    let mut p = Problem::simple(&[0, 0], 1);
+    p.buckets[0].owners = Owners::from_iter([0]);
+    assert!(
+        placement::check::check(&p, &Answer { owners: vec![Owners::from_iter([1])], is_rough: false })
+            .is_err()
+    );
 }
 fn pool(s: &mut State, spec: &str) -> Applied {
     multi(s, layout::create_pool("p", Bytes::from(spec.to_owned())))
@@ -119,7 +123,7 @@ fn a_late_grant_does_not_take_a_row_that_was_made_again() {
             },
         );
     };
-    let step = |s: &State, p: &Pools| plan_step(s.tree(), p.get("p").unwrap()).unwrap();
+    let step = |s: &State, p: &Pools| plan_step(s.tree(), p.get("p").unwrap(), 0).unwrap();
     join(&mut s, &mut p, 1, "w1");
     go(&mut s, &mut p, Command::Write { by: Actor::rota(None), op: create("/rota/pools/p/items/x", "{}") });
     for m in step(&s, &p).multis {
@@ -204,7 +208,7 @@ fn a_pool_with_nodes_below_its_checkpoints_goes() {
     for _ in 0..10 {
         let pools = Pools::load(&s);
         let Some(view) = pools.get("p") else { return };
-        for ops in plan_step(s.tree(), view).unwrap().multis {
+        for ops in plan_step(s.tree(), view, 0).unwrap().multis {
             multi(&mut s, ops).reply.unwrap();
         }
     }

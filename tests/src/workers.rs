@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use rota_client::Client;
-use rota_protocol::http::{JoinPool, MemberBody, PoolBody, PoolCreate, PoolKind, TableBody};
+use rota_protocol::http::{JoinPool, MemberBody, PoolBody, PoolChange, PoolCreate, PoolKind, TableBody};
 use rota_worker::{Handler, HandlerError, JoinOptions, Lease, Worker, monotonic_ns};
 
 use crate::call::Call;
@@ -35,29 +35,24 @@ pub struct Pool {
 impl Pool {
     /// Creates a hashed pool whose workers have sessions of this timeout.
     pub async fn hashed(cluster: &Cluster, name: &str, buckets: u32, timeout: Duration) -> Self {
-        Self::create(cluster, name, PoolKind::Hashed, Some(buckets), timeout).await
+        let settings = PoolChange { buckets: Some(buckets), ..PoolChange::default() };
+        Self::create(cluster, name, PoolKind::Hashed, settings, timeout).await
     }
 
     /// Creates a named pool, without items.
     pub async fn named(cluster: &Cluster, name: &str, timeout: Duration) -> Self {
-        Self::create(cluster, name, PoolKind::Named, None, timeout).await
+        Self::create(cluster, name, PoolKind::Named, PoolChange::default(), timeout).await
     }
 
-    async fn create(
+    /// Creates a pool with whatever settings.
+    pub async fn create(
         cluster: &Cluster,
         name: &str,
         kind: PoolKind,
-        buckets: Option<u32>,
+        settings: PoolChange,
         timeout: Duration,
     ) -> Self {
-        let body = PoolCreate {
-            name: name.to_owned(),
-            kind,
-            buckets,
-            strategy: rota_core::pool::Strategy::default(),
-            handoff: rota_core::pool::Handoff::default(),
-            max_moving: None,
-        };
+        let body = PoolCreate { name: name.to_owned(), kind, settings };
         let created = cluster.ask(cluster.leader().await, Call::post("/v1/pools", &body)).await;
         let _: PoolBody = created.ok().expect("the pool is created");
         let dir = cluster.dir().join(format!("pool-{name}"));

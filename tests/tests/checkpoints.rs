@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use rota_protocol::http::{
     Assignment, CheckpointBody, CheckpointPut, Code, Encoding, JoinPool, MemberBody, MultiOp, MultiRequest,
-    NodeBody, OpenSession, Release, RowBody, SessionOpened,
+    NodeBody, OfGrant, OpenSession, RowBody, SessionOpened,
 };
 use rota_tests::{Call, Cluster, LIVENESS, Pool, eventually};
 use rota_worker::{Handler, HandlerError, Lease};
@@ -163,7 +163,7 @@ async fn a_checkpoint_is_any_bytes_and_outlives_its_item() {
 
         let _ = cluster.ask(1, Call::delete(&at)).await.refused(Code::Conflict, &["owner"]);
         assert_eq!(cluster.ask(1, Call::delete(&pool.path(&format!("items/{name}")))).await.status, 204);
-        let release = Call::post(&pool.path(&format!("buckets/{name}/release")), &Release { fence });
+        let release = Call::post(&pool.path(&format!("buckets/{name}/release")), &OfGrant { fence });
         assert_eq!(cluster.ask(1, owner.named(release)).await.status, 204);
         eventually("the row is gone, and the checkpoint can be deleted", LIVENESS, async || {
             let deleted = cluster.send(1, Call::delete(&at)).await?;
@@ -211,7 +211,7 @@ async fn only_the_owner_releases_and_leaves() {
     let owner = ByHand::join(&cluster, &pool, "owner").await;
     let fence = granted_at_one(&cluster, &pool).await;
     let other = ByHand::join(&cluster, &pool, "other").await;
-    let release = |fence| Call::post(&pool.path("buckets/0/release"), &Release { fence });
+    let release = |fence| Call::post(&pool.path("buckets/0/release"), &OfGrant { fence });
     let _ = cluster.ask(1, other.named(release(fence))).await.refused(Code::NotOwner, &["\"0\""]);
     let _ = cluster.ask(1, release(fence)).await.refused(Code::BadRequest, &["rota-session"]);
     let stale = cluster.ask(1, owner.named(release(fence - 1))).await.refused(Code::StaleFence, &[]);

@@ -120,8 +120,11 @@ async fn the_leader_dies_during_a_handoff() {
         cluster.restart(leader);
         let histories = pool.histories();
         histories.check();
-        let plan: PlanBody =
-            cluster.ask(cluster.leader().await, Call::get(&pool.path("plan"))).await.ok().unwrap();
+        let plan: PlanBody = cluster
+            .ask(cluster.leader().await, Call::get(&pool.path("plan?consistent=true")))
+            .await
+            .ok()
+            .unwrap();
         assert!(plan.pending.is_empty(), "everything that was planned is done: {plan:?}");
     }
     let longest = &pool.histories().idle_since(0)[0];

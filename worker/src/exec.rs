@@ -1,8 +1,9 @@
-//! Work in any language: a command is run for every bucket.
+//! Work in any language: a command is run for every bucket that the worker leads. Others may be
+//! run for those that it prepares to own, or follows as a backup.
 //!
-//! It finds `ROTA_POOL`, `ROTA_BUCKET`, `ROTA_MEMBER`, `ROTA_FENCE` and
+//! It finds `ROTA_ROLE` (`primary`, `backup`, `preparing`), `ROTA_POOL`, `ROTA_BUCKET`, `ROTA_MEMBER`, `ROTA_FENCE` and
 //! `ROTA_CHECKPOINT` in its environment (for a named pool also `ROTA_ITEM`, the
-//! item as JSON). Lines `progress TEXT` and `checkpoint POSITION` on its standard
+//! item as JSON), and in `ROTA_PRIMARY` the address of whoever leads, if that is another. Lines `progress TEXT` and `checkpoint POSITION` on its standard
 //! output are taken; others go on to the worker's own. When the bucket is to go,
 //! it gets TERM, and KILL after a grace. If it fails it is started again after a
 //! pause; if it ends well, it has nothing more to do.
@@ -24,6 +25,7 @@ use futures::future::BoxFuture;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use rota_client::{Client, ClientError};
+use rota_core::pool::Role;
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::Instant;
 
@@ -42,8 +44,13 @@ const LAST_WRITE: Duration = Duration::from_secs(2);
 /// Runs a shell command for every bucket.
 #[derive(Debug, Clone)]
 pub struct Exec {
-    /// What `sh -c` is given.
+    /// What `sh -c` is given for a bucket that this worker leads.
     pub command: String,
+    /// The same for one that it prepares to own: when it ends well, the worker is ready. Without
+    /// one, it is at once.
+    pub prepare: Option<String>,
+    /// The same for one that it follows as a backup.
+    pub follow: Option<String>,
     /// How long it may take to end after TERM.
     pub grace: Duration,
 }
@@ -66,22 +73,24 @@ impl Handler for Exec {
     }
 
     async fn run(&self, lease: Lease) -> Result<(), HandlerError> {
-        let checkpoint = lease.read_checkpoint().await?;
-        let mut child = self.spawn(&lease, checkpoint.as_deref())?;
-        let mut group = Group::of(&child);
-        let stdout =
-            child.stdout.take().ok_or_else(|| ExecError::Output(std::io::ErrorKind::BrokenPipe.into()))?;
-        let status = Attendance {
-            output: Some(Output::new(stdout)),
-            passing: None,
-            lease: &lease,
-            unwritten: None,
-            writing: None,
-            over_at: None,
+        self.attend(&self.command, lease).await
+    }
+
+    async fn prepare(&self, lease: Lease) -> Result<(), HandlerError> {
+        match &self.prepare {
+            Some(command) => self.attend(command, lease).await,
+            None => Ok(()),
         }
-        .until_ended(&mut child, &mut group, self.grace)
-        .await?;
-        if status.success() || lease.is_cancelled() { Ok(()) } else { Err(ExecError::Failed(status).into()) }
+    }
+
+    async fn follow(&self, lease: Lease) -> Result<(), HandlerError> {
+        match &self.follow {
+            Some(command) => self.attend(command, lease).await,
+            None => {
+                lease.cancelled().await;
+                Ok(())
+            }
+        }
     }
 }
 
@@ -99,26 +108,52 @@ impl Exec {
         Box::pin(Worker::join(client, options, self))
     }
 
-    fn spawn(&self, lease: &Lease, checkpoint: Option<&str>) -> Result<Child, ExecError> {
-        let mut command = Command::new("sh");
-        command
-            .arg("-c")
-            .arg(&self.command)
-            .env("ROTA_POOL", lease.pool())
-            .env("ROTA_BUCKET", lease.bucket())
-            .env("ROTA_MEMBER", lease.member())
-            .env("ROTA_FENCE", lease.fence().to_string())
-            .env("ROTA_CHECKPOINT", checkpoint.unwrap_or_default())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
-        if let Some(item) = lease.item().and_then(|item| serde_json::to_string(item).ok()) {
-            command.env("ROTA_ITEM", item);
+    async fn attend(&self, command: &str, lease: Lease) -> Result<(), HandlerError> {
+        let checkpoint = lease.read_checkpoint().await?;
+        let mut child = spawn(command, &lease, checkpoint.as_deref())?;
+        let mut group = Group::of(&child);
+        let stdout =
+            child.stdout.take().ok_or_else(|| ExecError::Output(std::io::ErrorKind::BrokenPipe.into()))?;
+        let status = Attendance {
+            output: Some(Output::new(stdout)),
+            passing: None,
+            lease: &lease,
+            unwritten: None,
+            writing: None,
+            over_at: None,
         }
-        die_with_parent(&mut command);
-        command.spawn().map_err(ExecError::Spawn)
+        .until_ended(&mut child, &mut group, self.grace)
+        .await?;
+        if status.success() || lease.is_cancelled() { Ok(()) } else { Err(ExecError::Failed(status).into()) }
     }
+}
+
+fn spawn(text: &str, lease: &Lease, checkpoint: Option<&str>) -> Result<Child, ExecError> {
+    let role = match lease.role() {
+        Role::Primary => "primary",
+        Role::Backup => "backup",
+        Role::Preparing => "preparing",
+    };
+    let mut command = Command::new("sh");
+    command
+        .arg("-c")
+        .arg(text)
+        .env("ROTA_ROLE", role)
+        .env("ROTA_PRIMARY", lease.primary().map(|peer| peer.address).unwrap_or_default())
+        .env("ROTA_POOL", lease.pool())
+        .env("ROTA_BUCKET", lease.bucket())
+        .env("ROTA_MEMBER", lease.member())
+        .env("ROTA_FENCE", lease.fence().to_string())
+        .env("ROTA_CHECKPOINT", checkpoint.unwrap_or_default())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    if let Some(item) = lease.item().and_then(|item| serde_json::to_string(item).ok()) {
+        command.env("ROTA_ITEM", item);
+    }
+    die_with_parent(&mut command);
+    command.spawn().map_err(ExecError::Spawn)
 }
 
 /// Has the command end when this process is killed: nobody would stop it when its
@@ -267,7 +302,8 @@ impl Attendance<'_> {
         let text = line.is_whole.then(|| std::str::from_utf8(&line.bytes).ok()).flatten();
         match text.and_then(|text| text.split_once(' ')) {
             Some(("progress", text)) => self.lease.progress(text),
-            Some(("checkpoint", position)) => {
+            // Where the work stands is the primary's to say.
+            Some(("checkpoint", position)) if self.lease.role() == Role::Primary => {
                 self.unwritten = Some(position.to_owned());
                 self.write_next();
             }

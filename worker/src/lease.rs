@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use http::Method;
 use rota_client::{Client, ClientError, Repeat, Session};
-use rota_core::pool::Item;
-use rota_protocol::http::{CheckpointBody, CheckpointPut, Code, Encoding, MemberReport};
-use tokio::sync::Mutex;
+use rota_core::pool::{Item, Role};
+use rota_protocol::http::{CheckpointBody, CheckpointPut, Code, Encoding, Grant, MemberReport, Peer};
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 /// How often one write may find that another than it knew of is there. Those can
@@ -28,6 +28,8 @@ struct Inner {
     member: String,
     bucket: String,
     fence: u64,
+    role: Role,
+    peers: watch::Receiver<Vec<Peer>>,
     item: Option<Item>,
     cancelled: CancellationToken,
     /// The zxid of the bucket's checkpoint (0: there is none), once it is known.
@@ -39,8 +41,9 @@ impl Lease {
     pub(crate) fn new(
         session: Session,
         (pool, member): (&str, &str),
-        grant: &rota_protocol::http::Grant,
+        grant: &Grant,
         cancelled: CancellationToken,
+        peers: watch::Receiver<Vec<Peer>>,
     ) -> Self {
         let inner = Inner {
             session,
@@ -48,6 +51,8 @@ impl Lease {
             member: member.to_owned(),
             bucket: grant.bucket.clone(),
             fence: grant.fence,
+            role: grant.role,
+            peers,
             item: grant.item.clone(),
             cancelled,
             checkpoint: Mutex::new(None),
@@ -80,6 +85,30 @@ impl Lease {
     #[must_use]
     pub fn fence(&self) -> u64 {
         self.inner.fence
+    }
+
+    /// What this worker is to the bucket. Another role is another lease.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.inner.role
+    }
+
+    /// The others that own the bucket or prepare to, the primary first.
+    #[must_use]
+    pub fn peers(&self) -> Vec<Peer> {
+        self.inner.peers.borrow().clone()
+    }
+
+    /// Follows those: a primary that sends its backups what it does is told of new ones.
+    #[must_use]
+    pub fn watch_peers(&self) -> watch::Receiver<Vec<Peer>> {
+        self.inner.peers.clone()
+    }
+
+    /// Whoever leads the bucket, if it is another.
+    #[must_use]
+    pub fn primary(&self) -> Option<Peer> {
+        self.inner.peers.borrow().iter().find(|peer| peer.role == Role::Primary).cloned()
     }
 
     /// What the item says, in a named pool.

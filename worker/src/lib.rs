@@ -1,6 +1,7 @@
 //! The runtime in which work is done: a worker joins a pool, and a handler runs
 //! for every bucket that it owns, with a [`Lease`] that ends when the ownership
-//! does.
+//! does. In pools whose buckets have several owners, or whose handoff is warm, it
+//! also prepares and follows: see [`Handler`].
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -32,7 +33,12 @@
 pub mod exec;
 mod history;
 mod lease;
+mod runner;
+mod work;
 mod worker;
+
+pub use rota_core::pool::Role;
+pub use rota_protocol::http::Peer;
 
 pub use history::{History, HistoryEvent, monotonic_ns};
 pub use lease::Lease;

@@ -1,24 +1,18 @@
-//! `rota drain`: empties a member, so that it can leave without anybody waiting
-//! for it.
-//!
-//! It says first how many buckets would move, by the planner that the
-//! coordinators use, then has the member drained and waits until nothing is its
-//! own.
+//! `rota drain`: empties members, so that they can leave without anybody waiting
+//! for them. `rota cordon`: gives them no more than they have.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::anyhow;
 use clap::Args;
-use http::Method;
-use rota_client::{Client, Repeat, TableCache};
-use rota_core::placement::{Problem, check, solve};
+use rota_client::{Client, TableCache};
 use rota_core::pool::{Bucket, Report};
-use rota_protocol::http::{MemberBody, RowBody, TableBody};
+use rota_protocol::http::{MemberBody, MembersChange, PlanPreview, RowBody, TableBody};
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::change::{Selection, carry_out, moves, preview, shortages, why_short, why_waiting};
 use crate::args::duration;
 use crate::operator::Operator;
 use crate::output::{count, facts, say};
@@ -28,29 +22,28 @@ const SAY_EVERY: Duration = Duration::from_secs(1);
 /// Buckets that are named when they are too many for a line.
 const NAMED_MAX: usize = 20;
 
-/// Empty a member: its buckets pass to the others, and it gets no more.
+/// Empty members: their buckets pass to the others, and they get no more.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Says how many buckets will move, drains, and waits until the member has none. Exits with 1 if some
-are left at the timeout; the member goes on draining then.
+    after_help = "Says how many buckets will move, drains, and waits until the members have none. Exits with 1 if some
+are left at the timeout, and says what they wait for; the members go on draining then.
 
 Examples:
   rota drain mail w1 --dry-run
   rota drain mail w1
+  rota drain mail --label rack=7
   rota drain mail w1 --undo"
 )]
 pub(crate) struct DrainArgs {
-    /// The pool.
-    pool: String,
-    /// The member.
-    member: String,
-    /// Let a drained member work again.
+    #[command(flatten)]
+    selection: Selection,
+    /// Let drained members work again.
     #[arg(long, conflicts_with_all = ["no_wait", "timeout"])]
     undo: bool,
-    /// Only say how many buckets would move.
+    /// Only show the plan that would run.
     #[arg(long)]
     dry_run: bool,
-    /// Do not wait until the member has no bucket.
+    /// Do not wait until the members have no bucket.
     #[arg(long)]
     no_wait: bool,
     /// How long to wait, e.g. 60s.
@@ -58,123 +51,127 @@ pub(crate) struct DrainArgs {
     timeout: Duration,
 }
 
+/// Give members no more buckets than they have.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  rota cordon mail w1 w2
+  rota cordon mail --label zone=east --dry-run
+  rota cordon mail w1 --undo")]
+pub(crate) struct CordonArgs {
+    #[command(flatten)]
+    selection: Selection,
+    /// Let them have more again.
+    #[arg(long)]
+    undo: bool,
+    /// Only show the plan that would run.
+    #[arg(long)]
+    dry_run: bool,
+}
+
 #[derive(Debug, Serialize)]
 struct Outcome {
     pool: String,
-    member: String,
-    /// Whether the member is being drained now.
+    members: Vec<String>,
+    /// Whether the members are being drained now.
     draining: bool,
     /// What the planner said before.
     report: Report,
-    /// The member's buckets now.
+    /// The members' buckets now.
     remaining: Vec<Bucket>,
 }
 
+pub(crate) async fn cordon(operator: &Operator, args: CordonArgs) -> anyhow::Result<ExitCode> {
+    let change = MembersChange { cordoned: Some(!args.undo), ..args.selection.change() };
+    if let Some(body) = carry_out(operator, &args.selection.pool, change, args.dry_run).await? {
+        operator.output.body(&body, |members: &Vec<MemberBody>| super::member::list(members))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 pub(crate) async fn run(operator: &Operator, args: DrainArgs) -> anyhow::Result<ExitCode> {
-    let mut outcome = preview(operator, &args).await?;
-    let before = summary(&outcome, args.undo);
+    let pool = &args.selection.pool;
+    let change = MembersChange { draining: Some(!args.undo), ..args.selection.change() };
     if args.dry_run {
-        operator.output.document(&outcome, render)?;
-        say(&format!("nothing was changed: {before}"));
+        carry_out(operator, pool, change, true).await?;
         return Ok(ExitCode::SUCCESS);
     }
-    say(&before);
-    let path = Client::path(["v1", "pools", &args.pool, "members", &args.member, "drain"]);
-    let method = if args.undo { Method::DELETE } else { Method::POST };
-    let changed: MemberBody = operator.ask(method, &path, None::<&()>, Repeat::Safe).await?.parse()?;
-    outcome.draining = changed.member.draining;
+    let asked = PlanPreview { change: vec![change.clone()], ..PlanPreview::default() };
+    let previewed = preview(operator, pool, &asked).await?;
+    let verb = if args.undo { "balanced with them" } else { "balanced without them" };
+    say(&format!("pool {pool} is {verb} after {}", moves(&previewed)));
+    let Some(body) = carry_out(operator, pool, change, false).await? else { return Ok(ExitCode::SUCCESS) };
+    let changed: Vec<MemberBody> = body.parse()?;
+    let table: TableBody = operator.client.get(&Client::path(["v1", "pools", pool, "table"])).await?;
+    let members: Vec<String> = changed.into_iter().map(|member| member.name).collect();
+    let mut outcome = Outcome {
+        pool: pool.clone(),
+        remaining: owned_by(&members, &table.rows),
+        members,
+        draining: !args.undo,
+        report: previewed.plan.report,
+    };
     let waits = !(args.undo || args.no_wait);
     if waits {
-        outcome.remaining = wait_until_empty(operator, &args, outcome.remaining).await?;
+        outcome.remaining = wait_until_empty(operator, &args, &outcome.members, outcome.remaining).await?;
     }
     operator.output.document(&outcome, render)?;
     if waits && !outcome.remaining.is_empty() {
-        let (member, buckets) = (&args.member, name_some(&outcome.remaining));
-        say(&format!("after {:?} member {member} still has {buckets}; it goes on draining", args.timeout));
+        let buckets = name_some(&outcome.remaining);
+        let now = preview(operator, pool, &PlanPreview::default()).await?;
+        let timeout = args.timeout;
+        say(&format!("after {timeout:?} {} still {buckets}; draining goes on", has(&outcome.members)));
+        let report = &now.plan.report;
+        why_short(report).iter().chain(&why_waiting(report)).for_each(|why| say(why));
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn preview(operator: &Operator, args: &DrainArgs) -> anyhow::Result<Outcome> {
-    let path = |last| Client::path(["v1", "pools", &args.pool, last]);
-    let member = Client::path(["v1", "pools", &args.pool, "members", &args.member]);
-    let member: MemberBody = operator.client.get(&member).await?;
-    let mut members: Vec<MemberBody> = operator.client.get(&path("members")).await?;
-    let table: TableBody = operator.client.get(&path("table")).await?;
-    for found in members.iter_mut().filter(|found| found.name == args.member) {
-        found.member.draining = !args.undo;
-    }
-    let problem = problem(&members, &table.rows);
-    let report = check::check(&problem, &solve(&problem));
-    Ok(Outcome {
-        pool: args.pool.clone(),
-        member: args.member.clone(),
-        draining: member.member.draining,
-        report: report.map_err(|fault| anyhow!("the planner's answer is wrong: {fault}"))?,
-        remaining: owned_by(&args.member, &table.rows),
-    })
-}
-
-/// The pool as a problem in numbers, posed as the coordinators pose it.
-fn problem(members: &[MemberBody], rows: &[RowBody]) -> Problem {
-    let weight = |m: &MemberBody| if m.member.draining { 0 } else { m.member.weight };
-    let owner = |row: &RowBody| {
-        let owner = row.owners.first()?;
-        members.iter().position(|member| member.name == owner.member)
-    };
-    Problem { weights: members.iter().map(weight).collect(), owners: rows.iter().map(owner).collect() }
-}
-
-fn owned_by<'a>(member: &str, rows: impl IntoIterator<Item = &'a RowBody>) -> Vec<Bucket> {
-    let owned = |row: &&RowBody| row.owners.first().is_some_and(|owner| owner.member == member);
+fn owned_by<'a>(members: &[String], rows: impl IntoIterator<Item = &'a RowBody>) -> Vec<Bucket> {
+    let owned = |row: &&RowBody| row.owners.iter().any(|owner| members.contains(&owner.member));
     rows.into_iter().filter(owned).map(|row| Bucket::new(&row.bucket)).collect()
 }
 
-fn summary(outcome: &Outcome, undo: bool) -> String {
-    let Outcome { pool, member, report, remaining, .. } = outcome;
-    let has = count(remaining.len() as u64, "bucket");
-    if report.members == 0 {
-        return format!("member {member} has {has}, and no other member of pool {pool} can take them");
-    }
-    let moves = count(report.moves, "move");
-    let then = if undo { "with it" } else { "without it" };
-    let least = report.moves_lower_bound;
-    format!(
-        "member {member} has {has}; pool {pool} is balanced {then} after {moves} (at least {least} needed)"
-    )
-}
-
-/// Waits until the member has no bucket and each that it had is another's.
+/// Waits until the members have no bucket and each that they had is another's.
 /// Returns the buckets that are left at the timeout.
 async fn wait_until_empty(
     operator: &Operator,
     args: &DrainArgs,
+    members: &[String],
     had: Vec<Bucket>,
 ) -> anyhow::Result<Vec<Bucket>> {
     let deadline = Instant::now() + args.timeout;
-    let mut table = TableCache::open(operator.client.clone(), &args.pool, None).await?;
+    let mut table = TableCache::open(operator.client.clone(), &args.selection.pool, None).await?;
     let mut said = None;
     let mut had: BTreeSet<Bucket> = had.into_iter().collect();
+    let names = members.join(", ");
     loop {
         let now = table.snapshot();
-        had.extend(owned_by(&args.member, now.rows.values()));
+        had.extend(owned_by(members, now.rows.values()));
         let is_left = |bucket: &&Bucket| {
             let row = now.rows.get(*bucket);
-            row.is_some_and(|row| row.owners.first().is_none_or(|owner| owner.member == args.member))
+            let has = |row: &RowBody| row.owners.iter().any(|owner| members.contains(&owner.member));
+            row.is_some_and(|row| row.owners.is_empty() || has(row))
         };
         let left: Vec<Bucket> = had.iter().filter(is_left).cloned().collect();
         if left.is_empty() {
-            say(&format!("member {} has no bucket", args.member));
+            say(&format!("drained: {names}"));
             return Ok(left);
         }
         if said.is_none_or(|said: Instant| said.elapsed() >= SAY_EVERY) {
-            say(&format!("waiting until member {} has handed over {}", args.member, name_some(&left)));
+            say(&format!("waiting until {} handed over {}", has(members), name_some(&left)));
             said = Some(Instant::now());
         }
         if tokio::time::timeout_at(deadline, table.changed()).await.is_err() {
             return Ok(left);
         }
+    }
+}
+
+fn has(members: &[String]) -> String {
+    match members {
+        [member] => format!("{member} has"),
+        members => format!("{} have", members.join(", ")),
     }
 }
 
@@ -185,59 +182,20 @@ fn name_some(buckets: &[Bucket]) -> String {
 }
 
 fn render(outcome: &Outcome) -> String {
-    facts([
+    let text = facts([
         ("pool", outcome.pool.clone()),
-        ("member", outcome.member.clone()),
+        ("members", outcome.members.join(", ")),
         ("draining", if outcome.draining { "yes" } else { "no" }.to_owned()),
         ("buckets", outcome.remaining.len().to_string()),
         ("moves to balance", outcome.report.moves.to_string()),
         ("fewest possible", outcome.report.moves_lower_bound.to_string()),
-    ])
+    ]);
+    format!("{text}{}", shortages(&outcome.report))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rota_core::pool::{Member, Owner};
-
-    fn member(name: &str, draining: bool) -> MemberBody {
-        let member = Member { draining, ..Member::default() };
-        MemberBody {
-            name: name.into(),
-            member,
-            joined: 1,
-            session: None,
-            buckets: 0,
-            load: None,
-            progress: Default::default(),
-        }
-    }
-
-    fn rows(owners: &[&str]) -> Vec<RowBody> {
-        let row = |(bucket, owner): (usize, &&str)| RowBody {
-            bucket: bucket.to_string(),
-            owners: vec![Owner { member: (*owner).to_owned(), joined: 1 }],
-            fence: 1,
-            version: 0,
-        };
-        owners.iter().enumerate().map(row).collect()
-    }
-
-    #[test]
-    fn a_drained_members_buckets_all_move_and_no_others() {
-        let rows = rows(&["a", "a", "b", "b"]);
-        let problem = problem(&[member("a", true), member("b", false), member("c", false)], &rows);
-        let report = check::check(&problem, &solve(&problem)).unwrap();
-        assert_eq!((report.moves, report.moves_lower_bound), (2, 2));
-        assert_eq!(owned_by("a", &rows), [Bucket::number(0), Bucket::number(1)]);
-    }
-
-    #[test]
-    fn nobody_else_moves_nothing() {
-        let problem = problem(&[member("a", true)], &rows(&["a", "a"]));
-        let report = check::check(&problem, &solve(&problem)).unwrap();
-        assert_eq!((report.moves, report.members), (0, 0));
-    }
 
     #[test]
     fn many_buckets_are_not_all_named() {

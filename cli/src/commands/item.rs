@@ -7,6 +7,7 @@ use http::Method;
 use rota_client::{Client, Repeat};
 use rota_protocol::http::{ItemBody, ItemCreate};
 
+use super::pool::AffinityArgs;
 use super::worker::label;
 use crate::operator::{Operator, Reading};
 use crate::output::{Table, labels};
@@ -37,6 +38,8 @@ pub(crate) enum ItemCommand {
         /// Anything else that is known of it: KEY=VALUE, more than once.
         #[arg(long = "label", value_parser = label, value_name = "KEY=VALUE")]
         labels: Vec<(String, String)>,
+        #[command(flatten)]
+        affinity: AffinityArgs,
     },
     /// Remove an item. Its bucket goes when its owner has let go of it.
     #[command(after_help = "Example:\n  rota item remove logs app1:access")]
@@ -54,8 +57,9 @@ pub(crate) async fn run(operator: &Operator, command: ItemCommand) -> anyhow::Re
             let path = Client::query(&path(&pool), [reading.param()]);
             operator.show(&path, |items: &Vec<ItemBody>| table(items)).await?;
         }
-        ItemCommand::Add { pool, name, address, labels } => {
-            let item = ItemCreate { name, address, labels: labels.into_iter().collect(), persistent: true };
+        ItemCommand::Add { pool, name, address, labels, affinity } => {
+            let (labels, (require, prefer)) = (labels.into_iter().collect(), affinity.labels());
+            let item = ItemCreate { name, address, labels, require, prefer, persistent: true };
             let body = operator.ask(Method::POST, &path(&pool), Some(&item), Repeat::Safe).await?;
             operator.output.body(&body, |item: &ItemBody| table(std::slice::from_ref(item)))?;
         }

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use rota_client::Client;
-use rota_protocol::http::{Assignment, Grant, MemberBody};
+use rota_protocol::http::{Assignment, Grant, MemberBody, MembersChange};
 
+use super::change::{Limit, Selection, carry_out, number_or_none};
 use crate::args::Format;
 use crate::operator::{Operator, Reading};
 use crate::output::{Table, facts, labels};
@@ -31,6 +32,24 @@ pub(crate) enum MemberCommand {
         #[command(flatten)]
         reading: Reading,
     },
+    /// Change members' weights or capacities.
+    #[command(after_help = "Examples:
+  rota member set mail w1 --weight 2
+  rota member set mail --label zone=east --capacity 100 --dry-run
+  rota member set mail w1 --capacity none")]
+    Set {
+        #[command(flatten)]
+        selection: Selection,
+        /// Their share of the work, relative to the others'.
+        #[arg(long, allow_negative_numbers = true)]
+        weight: Option<u32>,
+        /// Most buckets that they take; "none" for as many as are their share.
+        #[arg(long, value_parser = number_or_none, value_name = "N")]
+        capacity: Option<Limit>,
+        /// Only show the plan that would run.
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 pub(crate) async fn run(operator: &Operator, command: MemberCommand) -> anyhow::Result<ExitCode> {
@@ -48,11 +67,18 @@ pub(crate) async fn run(operator: &Operator, command: MemberCommand) -> anyhow::
             };
             operator.output.body(&body, |member| describe(member, assignment.as_ref()))?;
         }
+        MemberCommand::Set { selection, weight, capacity, dry_run } => {
+            let capacity = capacity.map(|limit| limit.0);
+            let change = MembersChange { weight, capacity, ..selection.change() };
+            if let Some(body) = carry_out(operator, &selection.pool, change, dry_run).await? {
+                operator.output.body(&body, |members: &Vec<MemberBody>| list(members))?;
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn list(members: &[MemberBody]) -> String {
+pub(crate) fn list(members: &[MemberBody]) -> String {
     let row = |m: &MemberBody| {
         [
             m.name.clone(),
@@ -61,11 +87,19 @@ fn list(members: &[MemberBody]) -> String {
             m.member.zone.clone(),
             m.buckets.to_string(),
             load(m),
-            if m.member.draining { "draining" } else { "working" }.to_owned(),
+            state(m).to_owned(),
         ]
     };
     let names = ["MEMBER", "ADDRESS", "WEIGHT", "ZONE", "BUCKETS", "LOAD", "STATE"];
     Table::new(names, members.iter().map(row)).to_string()
+}
+
+fn state(member: &MemberBody) -> &'static str {
+    match (member.member.draining, member.member.cordoned) {
+        (true, _) => "draining",
+        (false, true) => "cordoned",
+        (false, false) => "working",
+    }
 }
 
 fn load(member: &MemberBody) -> String {
@@ -79,7 +113,8 @@ fn describe(member: &MemberBody, assignment: Option<&Assignment>) -> String {
         ("weight", member.member.weight.to_string()),
         ("zone", member.member.zone.clone()),
         ("labels", labels(&member.member.labels)),
-        ("state", if member.member.draining { "draining" } else { "working" }.to_owned()),
+        ("capacity", member.member.capacity.map(|most| most.to_string()).unwrap_or_default()),
+        ("state", state(member).to_owned()),
         ("load", load(member)),
         ("joined", member.joined.to_string()),
         ("session", member.session.clone().unwrap_or_default()),

@@ -1,6 +1,7 @@
 //! One file for each command, or family of them: what it takes, and what it does.
 
 pub(crate) mod agent;
+mod change;
 pub(crate) mod checkpoint;
 pub(crate) mod cluster;
 pub(crate) mod collector;
@@ -17,9 +18,11 @@ pub(crate) mod plan;
 pub(crate) mod pool;
 mod services;
 pub(crate) mod session;
+mod settings;
 pub(crate) mod status;
 pub(crate) mod table;
 pub(crate) mod watch;
+pub(crate) mod why;
 pub(crate) mod worker;
 
 use std::process::ExitCode;
@@ -45,7 +48,9 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Item(command) => item::run(&operator()?, command).await,
         Command::Table(command) => table::run(&operator()?, command).await,
         Command::Plan(command) => plan::run(&operator()?, command).await,
+        Command::Why(args) => why::run(&operator()?, args).await,
         Command::Drain(args) => drain::run(&operator()?, args).await,
+        Command::Cordon(args) => drain::cordon(&operator()?, args).await,
         Command::Checkpoint(command) => checkpoint::run(&operator()?, command).await,
         Command::Node(command) => node::run(&operator()?, command).await,
         Command::Watch(args) => watch::run(&operator()?, args).await,

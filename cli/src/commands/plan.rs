@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use rota_client::Client;
-use rota_core::pool::Move;
 use rota_protocol::http::PlanBody;
 
+use super::change::{first_moves, shortages};
 use crate::operator::{Operator, Reading};
-use crate::output::{Table, facts};
+use crate::output::facts;
 
 /// Plans: the moves between living members of a pool.
 #[derive(Debug, Subcommand)]
@@ -43,12 +43,10 @@ fn describe(plan: &PlanBody) -> String {
         ("unplaced", report.unplaced.to_string()),
         ("imbalance", format!("{:.3} buckets", f64::from(report.imbalance_milli) / 1000.0)),
     ]);
+    let text = format!("{text}{}", shortages(report));
     if plan.pending.is_empty() {
         return text;
     }
-    let row = |m: &Move| {
-        [m.bucket.to_string(), m.from.clone(), m.to.clone().unwrap_or_default(), m.fence.to_string()]
-    };
-    let moves = Table::new(["BUCKET", "FROM", "TO", "FENCE"], plan.pending.iter().map(row));
+    let moves = first_moves(&plan.pending);
     format!("{text}\n{moves}")
 }

@@ -5,13 +5,16 @@ use std::process::ExitCode;
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use http::Method;
 use rota_client::{Client, Repeat};
-use rota_core::pool::{Handoff, Kind, Strategy, layout};
-use rota_protocol::http::{NodeBody, PoolBody, PoolChange, PoolCreate, PoolKind};
+use rota_core::pool::{Kind, Labels, layout};
+use rota_protocol::http::{NodeBody, PlanPreview, PoolBody, PoolChange, PoolCreate, PoolKind};
 use serde::Serialize;
 
+use super::change::show_preview;
+use super::settings::{self, Settings};
+use super::worker::label;
 use crate::failure::USAGE;
 use crate::operator::{Operator, Reading};
-use crate::output::{Body, Table, count, facts, say};
+use crate::output::{Body, Table, count, facts, labels, say};
 
 /// Pools: bodies of work, each shared by its members.
 #[derive(Debug, Subcommand)]
@@ -19,19 +22,18 @@ pub(crate) enum PoolCommand {
     /// Create a pool.
     #[command(after_help = "Examples:
   rota pool create mail --buckets 1024
-  rota pool create logs --kind named")]
+  rota pool create logs --kind named
+  rota pool create send --buckets 64 --require exit=telecom-b --prefer zone=east
+  rota pool create data --buckets 1023 --replicas 3 --handoff warm
+  rota pool create topic --kind named --strategy range")]
     Create {
         /// Its name.
         name: String,
         /// Where its buckets come from.
         #[arg(long, value_enum, default_value_t = KindArg::Hashed)]
         kind: KindArg,
-        /// Buckets of a hashed pool; fixed for its life. Default: 1024.
-        #[arg(long, allow_negative_numbers = true)]
-        buckets: Option<u32>,
-        /// Most planned moves under way at once. Default: 256.
-        #[arg(long)]
-        max_moving: Option<u32>,
+        #[command(flatten)]
+        settings: Settings,
     },
     /// List the pools.
     #[command(after_help = "Example:\n  rota pool list")]
@@ -45,8 +47,26 @@ pub(crate) enum PoolCommand {
         reading: Reading,
     },
     /// Change a pool. What is left out stays as it is.
-    #[command(after_help = "Example:\n  rota pool change mail --max-moving 16")]
+    #[command(after_help = "Examples:
+  rota pool change mail --max-moving 16
+  rota pool change send --require exit=telecom-a --prefer none")]
     Change(ChangeArgs),
+    /// Have no planned move begin: living members keep what they have. What has no owner gets
+    /// one all the same, and what is under way is finished.
+    #[command(after_help = "Example:\n  rota pool pause mail")]
+    Pause {
+        /// The pool.
+        name: String,
+    },
+    /// Let planned moves begin again.
+    #[command(after_help = "Example:\n  rota pool resume mail --dry-run")]
+    Resume {
+        /// The pool.
+        name: String,
+        /// Only show the plan that would run.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Delete a pool, with its members' work and its checkpoints.
     #[command(after_help = "Example:
   rota pool delete mail              shows what would go
@@ -62,16 +82,34 @@ pub(crate) enum PoolCommand {
 
 /// What can be changed.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("changes").args(["max_moving", "buckets"]).multiple(true).required(true))]
+#[command(group = ArgGroup::new("changes").args(settings::ALL).multiple(true).required(true))]
 pub(crate) struct ChangeArgs {
     /// The pool.
     name: String,
-    /// Most planned moves under way at once.
+    #[command(flatten)]
+    settings: Settings,
+    /// Only show the plan that would run.
     #[arg(long)]
-    max_moving: Option<u32>,
-    /// Fixed for a pool's life: refused if it is another number.
-    #[arg(long)]
-    buckets: Option<u32>,
+    dry_run: bool,
+}
+
+/// What is asked of members.
+#[derive(Debug, Args)]
+pub(crate) struct AffinityArgs {
+    /// Only members with this label: KEY=VALUE, more than once. The zone counts as a
+    /// label "zone".
+    #[arg(long, value_parser = label, value_name = "KEY=VALUE")]
+    require: Vec<(String, String)>,
+    /// Of those, only members with this label too, as long as they can take all: KEY=VALUE,
+    /// more than once.
+    #[arg(long, value_parser = label, value_name = "KEY=VALUE")]
+    prefer: Vec<(String, String)>,
+}
+
+impl AffinityArgs {
+    pub(crate) fn labels(self) -> (Labels, Labels) {
+        (self.require.into_iter().collect(), self.prefer.into_iter().collect())
+    }
 }
 
 /// Where a pool's buckets come from.
@@ -85,13 +123,12 @@ pub(crate) enum KindArg {
 
 pub(crate) async fn run(operator: &Operator, command: PoolCommand) -> anyhow::Result<ExitCode> {
     match command {
-        PoolCommand::Create { name, kind, buckets, max_moving } => {
+        PoolCommand::Create { name, kind, settings } => {
             let kind = match kind {
                 KindArg::Hashed => PoolKind::Hashed,
                 KindArg::Named => PoolKind::Named,
             };
-            let (strategy, handoff) = (Strategy::default(), Handoff::default());
-            let create = PoolCreate { name, kind, buckets, strategy, handoff, max_moving };
+            let create = PoolCreate { name, kind, settings: settings.into_change()? };
             let body = operator.ask(Method::POST, "/v1/pools", Some(&create), Repeat::Unsafe).await?;
             operator.output.body(&body, describe)?;
         }
@@ -102,10 +139,16 @@ pub(crate) async fn run(operator: &Operator, command: PoolCommand) -> anyhow::Re
         PoolCommand::Show { name, reading } => {
             operator.show(&Client::query(&path(&name), [reading.param()]), describe).await?;
         }
-        PoolCommand::Change(ChangeArgs { name, max_moving, buckets }) => {
-            let change = PoolChange { buckets, max_moving, version: None };
-            let body = operator.ask(Method::PUT, &path(&name), Some(&change), Repeat::Safe).await?;
-            operator.output.body(&body, describe)?;
+        PoolCommand::Change(ChangeArgs { name, settings, dry_run }) => {
+            change(operator, &name, settings.into_change()?, dry_run).await?;
+        }
+        PoolCommand::Pause { name } => {
+            let paused = PoolChange { paused: Some(true), ..PoolChange::default() };
+            change(operator, &name, paused, false).await?;
+        }
+        PoolCommand::Resume { name, dry_run } => {
+            let resumed = PoolChange { paused: Some(false), ..PoolChange::default() };
+            change(operator, &name, resumed, dry_run).await?;
         }
         PoolCommand::Delete { name, yes } if yes.as_ref() == Some(&name) => {
             return delete(operator, &name).await;
@@ -113,6 +156,15 @@ pub(crate) async fn run(operator: &Operator, command: PoolCommand) -> anyhow::Re
         PoolCommand::Delete { name, .. } => return show_what_would_go(operator, &name).await,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn change(operator: &Operator, name: &str, change: PoolChange, dry_run: bool) -> anyhow::Result<()> {
+    if dry_run {
+        let asked = PlanPreview { pool: Some(change), ..PlanPreview::default() };
+        return show_preview(operator, name, &asked).await;
+    }
+    let body = operator.ask(Method::PUT, &path(name), Some(&change), Repeat::Safe).await?;
+    operator.output.body(&body, describe)
 }
 
 fn path(pool: &str) -> String {
@@ -158,19 +210,40 @@ async fn show_what_would_go(operator: &Operator, name: &str) -> anyhow::Result<E
 }
 
 fn describe(pool: &PoolBody) -> String {
-    let deleting = if pool.spec.deleting { "yes" } else { "no" };
+    let spec = &pool.spec;
+    let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
+    let bound = |bound: Option<u32>| bound.map_or("none".to_owned(), |bound| bound.to_string());
     facts([
         ("name", pool.name.clone()),
         ("kind", kind(pool)),
+        ("strategy", word(&spec.strategy)),
+        ("handoff", word(&spec.handoff)),
+        ("replicas", spec.replicas.to_string()),
+        ("spread", word(&spec.spread)),
         ("members", pool.members.to_string()),
         ("buckets", pool.buckets.to_string()),
         ("vacant", pool.vacant.to_string()),
+        ("degraded", pool.degraded.to_string()),
         ("moving", pool.moving.to_string()),
+        ("paused", yes(spec.paused)),
         ("table version", pool.table_version.to_string()),
-        ("max moving", pool.spec.max_moving.to_string()),
+        ("max moving", spec.max_moving.to_string()),
+        ("max moving per member", bound(spec.max_moving_per_member)),
+        ("max moving per zone", bound(spec.max_moving_per_zone)),
+        ("max out", bound(spec.max_out)),
+        ("grace", format!("{} ms", spec.grace_ms)),
+        ("lease end", word(&spec.lease_end)),
+        ("require", labels(&spec.affinity.require)),
+        ("prefer", labels(&spec.affinity.prefer)),
         ("spec version", pool.version.to_string()),
-        ("deleting", deleting.to_owned()),
+        ("deleting", yes(spec.deleting)),
     ])
+}
+
+/// A choice, as it is written in JSON.
+pub(crate) fn word(choice: &impl Serialize) -> String {
+    let json = serde_json::to_value(choice).unwrap_or_default();
+    json.as_str().unwrap_or_default().to_owned()
 }
 
 fn kind(pool: &PoolBody) -> String {
@@ -182,12 +255,13 @@ fn kind(pool: &PoolBody) -> String {
 }
 
 /// Pools, one a line.
-pub(crate) fn pools_table(pools: &[PoolBody]) -> Table<7> {
+pub(crate) fn pools_table(pools: &[PoolBody]) -> Table<8> {
     let row = |pool: &PoolBody| {
-        let [members, buckets, vacant, moving] =
-            [pool.members, pool.buckets, pool.vacant, pool.moving].map(|n| n.to_string());
-        [pool.name.clone(), kind(pool), members, buckets, vacant, moving, pool.table_version.to_string()]
+        let numbers = [pool.members, pool.buckets, pool.vacant, pool.degraded, pool.moving];
+        let [members, buckets, vacant, degraded, moving] = numbers.map(|n| n.to_string());
+        let version = pool.table_version.to_string();
+        [pool.name.clone(), kind(pool), members, buckets, vacant, degraded, moving, version]
     };
-    let names = ["POOL", "KIND", "MEMBERS", "BUCKETS", "VACANT", "MOVING", "TABLE"];
+    let names = ["POOL", "KIND", "MEMBERS", "BUCKETS", "VACANT", "DEGRADED", "MOVING", "TABLE"];
     Table::new(names, pools.iter().map(row))
 }

@@ -139,6 +139,7 @@ mod tests {
             members,
             buckets: 8,
             vacant,
+            degraded: 0,
             moving: 0,
         }
     }

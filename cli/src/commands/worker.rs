@@ -16,8 +16,8 @@ use crate::args::{Global, duration};
 /// Join a pool, and run a command for every bucket that this worker owns.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The command finds ROTA_POOL, ROTA_BUCKET, ROTA_FENCE and ROTA_CHECKPOINT in its environment,
-and says `progress TEXT` and `checkpoint POSITION` on its standard output.
+    after_help = "The command finds ROTA_POOL, ROTA_BUCKET, ROTA_ROLE, ROTA_FENCE and ROTA_CHECKPOINT in its
+environment, and says `progress TEXT` and `checkpoint POSITION` on its standard output.
 
 Example:
   rota worker --pool mail --name w1 --exec 'exec ./fetch-mailboxes --bucket $ROTA_BUCKET'"
@@ -33,12 +33,23 @@ pub(crate) struct WorkerArgs {
     /// again after a pause, doubled each time, from 200 ms to 30 s.
     #[arg(long, value_name = "CMD", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     exec: String,
+    /// In a pool with warm handoff: the command for a bucket that this worker prepares to own,
+    /// with the address of who leads it in ROTA_PRIMARY. When it ends well, the worker is ready.
+    /// Without one it is at once.
+    #[arg(long, value_name = "CMD", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    prepare: Option<String>,
+    /// In a pool with replicas: the command for a bucket that this worker follows as a backup.
+    #[arg(long, value_name = "CMD", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    follow: Option<String>,
     /// How others reach this worker; shown in the table.
     #[arg(long, env = "ROTA_ADDRESS", default_value = "")]
     address: String,
     /// This worker's share of the work, relative to the others'.
     #[arg(long, env = "ROTA_WEIGHT", default_value_t = 1, allow_negative_numbers = true)]
     weight: u32,
+    /// Most buckets that it takes. Default: as many as are its share.
+    #[arg(long, env = "ROTA_CAPACITY")]
+    capacity: Option<u32>,
     /// Where it stands.
     #[arg(long, env = "ROTA_ZONE", default_value = "")]
     zone: String,
@@ -85,12 +96,13 @@ pub(crate) async fn run(global: &Global, args: WorkerArgs) -> anyhow::Result<Exi
             weight: Some(args.weight),
             zone: args.zone,
             labels: args.labels.into_iter().collect(),
+            capacity: args.capacity,
         },
         pool: args.pool,
         session_timeout: args.session_timeout,
         history: args.history,
     };
-    let exec = Exec { command: args.exec, grace: args.grace };
+    let exec = Exec { command: args.exec, prepare: args.prepare, follow: args.follow, grace: args.grace };
     let worker = exec.join(client, options).await?;
     tracing::info!("joined");
     tokio::select! {

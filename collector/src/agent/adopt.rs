@@ -140,7 +140,7 @@ impl Follower {
             return Err(io::Error::other(format!("{SOURCES_MAX} sources are as many as an agent follows")));
         }
         let labels = labels(&self.owner.app, &self.owner.host, &file);
-        Item { address: String::new(), labels }.check().map_err(io::Error::other)?;
+        Item { labels, ..Item::default() }.check().map_err(io::Error::other)?;
         table.insert(Source {
             path: path.to_owned(),
             item: name(&file),

@@ -174,7 +174,7 @@ impl Registrar {
             name: item.to_owned(),
             address: self.registration.advertise.clone(),
             labels: labels(&self.owner.app, &self.owner.host, file),
-            persistent: false,
+            ..ItemCreate::default()
         }
     }
 

@@ -169,7 +169,7 @@ pub fn job(dir: &Path, address: &str, file: &str, store: &Arc<Store>, agents: &A
 
 /// Where the output of `file` is in `dir`/out.
 pub fn place(dir: &Path, file: &str) -> Place {
-    let item = Item { address: String::new(), labels: labels("app", "host", file) };
+    let item = Item { labels: labels("app", "host", file), ..Item::default() };
     Place::of(&dir.join("out"), &item_name("app", "host", file), &item).unwrap()
 }
 

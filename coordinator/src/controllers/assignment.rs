@@ -1,7 +1,7 @@
 //! Hands out the buckets of every pool: looks at a pool that changed, asks
 //! [`plan_step`] for the next step, proposes it, and looks again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rota_core::assign::{Step, plan_step};
@@ -20,22 +20,42 @@ const MULTIS_MAX: usize = 8;
 pub(super) async fn run(term: Term) {
     let replica = &term.control.replica;
     let mut pools = all_pools(&term);
+    // When pools are to be looked at again though nothing changes: milliseconds since 1970.
+    let mut due: BTreeMap<String, u64> = BTreeMap::new();
     loop {
         for pool in std::mem::take(&mut pools) {
-            if !advance(&term, &pool).await {
-                pools.insert(pool);
+            due.remove(&pool);
+            match advance(&term, &pool).await {
+                Ok(None) => {}
+                Ok(Some(at_ms)) => drop(due.insert(pool, at_ms)),
+                Err(NotProposed) => drop(pools.insert(pool)),
             }
         }
         if pools.is_empty() {
+            let now_ms = now_ms(&term);
+            let wait = due.values().map(|at| Duration::from_millis(at.saturating_sub(now_ms))).min();
             tokio::select! {
                 () = replica.dirtied() => {}
-                () = tokio::time::sleep(PERIOD) => pools = all_pools(&term),
+                () = tokio::time::sleep(wait.unwrap_or(PERIOD).min(PERIOD)) => match wait {
+                    Some(wait) if wait < PERIOD => {}
+                    _ => pools = all_pools(&term),
+                }
             }
         } else {
             tokio::time::sleep(RETRY_AFTER).await;
         }
         pools.extend(replica.take_dirty());
+        let now_ms = now_ms(&term);
+        pools.extend(due.iter().filter(|(_, at)| **at <= now_ms).map(|(pool, _)| pool.clone()));
     }
+}
+
+/// The step could not be proposed: it is to be tried again.
+struct NotProposed;
+
+/// Milliseconds since 1970, never earlier than what the state has seen.
+fn now_ms(term: &Term) -> u64 {
+    term.control.clock.now_ms().max(term.control.replica.read().state.time_ms())
 }
 
 fn all_pools(term: &Term) -> BTreeSet<String> {
@@ -43,26 +63,27 @@ fn all_pools(term: &Term) -> BTreeSet<String> {
 }
 
 /// Takes one step in one pool. What it changes makes the pool dirty, so that it
-/// is looked at again. False if the step could not be taken.
-async fn advance(term: &Term, pool: &str) -> bool {
+/// is looked at again. Returns when it is to be looked at again though nothing changes.
+async fn advance(term: &Term, pool: &str) -> Result<Option<u64>, NotProposed> {
     let (tree, view) = {
         let applied = term.control.replica.read();
         let Some(view) = applied.pools.get(pool) else {
             term.control.liveness.forget_pool(pool);
-            return true;
+            return Ok(None);
         };
         term.control.liveness.forget_members(pool, |name| view.members.contains_key(name));
         (applied.state.tree().clone(), view.clone())
     };
+    let now_ms = now_ms(term);
     // Large pools take long enough to hold up heartbeats.
-    let planned = tokio::task::spawn_blocking(move || plan_step(&tree, &view)).await;
+    let planned = tokio::task::spawn_blocking(move || plan_step(&tree, &view, now_ms)).await;
     let step = match planned.map_err(|e| e.to_string()).and_then(|step| step.map_err(|e| e.to_string())) {
         Ok(step) => step,
         // Nor does a planner that panics touch the other pools.
         Err(fault) => {
             tracing::error!(pool, %fault, "nothing is moved in this pool");
             metrics::counter!(crate::metrics::PLAN_FAULTS).increment(1);
-            return true;
+            return Ok(None);
         }
     };
     let mut refused = 0;
@@ -73,12 +94,12 @@ async fn advance(term: &Term, pool: &str) -> bool {
             Ok(some) => refused += some,
             Err(error) => {
                 tracing::debug!(pool, %error, "a step could not be proposed");
-                return false;
+                return Err(NotProposed);
             }
         }
     }
     tell(pool, &step, refused);
-    true
+    Ok(step.look_again_ms)
 }
 
 fn tell(pool: &str, step: &Step, refused: u32) {

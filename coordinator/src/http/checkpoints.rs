@@ -5,7 +5,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use rota_core::Zxid;
-use rota_core::pool::{Bucket, check_name, layout};
+use rota_core::pool::{Bucket, PoolView, check_name, layout};
 use rota_core::state::{Actor, CreateMode, Op, OpReply, Refusal, Reply};
 use rota_protocol::http::{CheckpointBody, CheckpointPut, Code, Data, ErrorBody};
 use utoipa_axum::router::OpenApiRouter;
@@ -58,30 +58,45 @@ async fn write(
     Body(body): Body<CheckpointPut>,
 ) -> ApiResult<Json<CheckpointBody>> {
     check_name(&bucket)?;
-    with_pool_now(&service, &pool, |_| Ok(())).await?;
-    let place = Place {
-        path: layout::checkpoint(&pool, &bucket),
-        fence: Op::CheckFence { path: layout::row(&pool, &bucket), fence: body.fence },
-        data: bytes(body.data.clone(), body.encoding)?,
-    };
-    let written = match body.replaces {
-        None => place.write(&service).await.map(Some),
-        Some(zxid) => place.replace(&service, zxid).await,
-    };
-    match written {
-        Ok(Some(zxid)) => Ok(Json(CheckpointBody { bucket, data: body.data, encoding: body.encoding, zxid })),
-        Ok(None) => {
-            let there = place.found(&service).map_or(0, |(zxid, _)| zxid);
-            Err(ApiError::other_checkpoint(&bucket, body.replaces.unwrap_or(0), there))
-        }
-        Err(ServiceError::Refused(refusal)) => match refusal.cause() {
-            Refusal::StaleFence { current: 0, .. } => Err(ApiError::no_bucket(&pool, &bucket)),
-            Refusal::StaleFence { given, current, .. } => {
-                Err(ApiError::stale_fence(&bucket, *given, *current))
+    let data = bytes(body.data.clone(), body.encoding)?;
+    let mut looks = 0..LOOKS_MAX;
+    loop {
+        let zxid = with_pool_now(&service, &pool, |view| led_since(view, &bucket, body.fence)).await?;
+        let place = Place {
+            path: layout::checkpoint(&pool, &bucket),
+            fence: Op::CheckFence { path: layout::row(&pool, &bucket), fence: zxid },
+            data: data.clone(),
+        };
+        let written = match body.replaces {
+            None => place.write(&service).await.map(Some),
+            Some(zxid) => place.replace(&service, zxid).await,
+        };
+        match written {
+            Ok(Some(zxid)) => {
+                return Ok(Json(CheckpointBody { bucket, data: body.data, encoding: body.encoding, zxid }));
             }
-            _ => Err(refusal.into()),
-        },
-        Err(error) => Err(error.into()),
+            Ok(None) => {
+                let there = place.found(&service).map_or(0, |(zxid, _)| zxid);
+                return Err(ApiError::other_checkpoint(&bucket, body.replaces.unwrap_or(0), there));
+            }
+            // The row has changed meanwhile: perhaps only its backups have.
+            outcome
+                if refused_with(&outcome, |r| matches!(r, Refusal::StaleFence { .. }))
+                    && looks.next().is_some() =>
+            {
+                service.catch_up().await?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The `mzxid` of a row whose primary has the grant with that fence.
+fn led_since(view: &PoolView, bucket: &str, fence: u64) -> ApiResult<Zxid> {
+    let entry = view.rows.get(&Bucket::new(bucket)).ok_or_else(|| ApiError::no_bucket(&view.name, bucket))?;
+    match entry.row.primary() {
+        Some(primary) if primary.fence == fence => Ok(entry.zxid),
+        _ => Err(ApiError::stale_fence(bucket, fence, entry.fence())),
     }
 }
 
@@ -104,7 +119,7 @@ async fn delete(
             let entry = view.rows.get(&Bucket::new(&bucket));
             match entry.and_then(|entry| entry.row.primary()).filter(|owner| view.is_living(owner)) {
                 Some(owner) => Err(owned(&pool, &bucket, &owner.member)),
-                None => Ok(entry.map(|entry| entry.fence)),
+                None => Ok(entry.map(|entry| entry.zxid)),
             }
         })?;
         let version = service.replica.read().state.tree().get(&path).map(|node| node.stamps.version);

@@ -175,7 +175,7 @@ impl From<SpecError> for ApiError {
     fn from(error: SpecError) -> Self {
         let code = match error {
             SpecError::BucketsFixed | SpecError::KindFixed => Code::Fixed,
-            SpecError::Buckets(_) | SpecError::MaxMoving(_) => Code::BadSpec,
+            _ => Code::BadSpec,
         };
         Self::new(code, error.to_string())
     }

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use rota_core::pool::{Bucket, Kind, Member, MemberEntry, PoolView, Row, check_name, layout, to_json};
+use rota_core::pool::{
+    Bucket, Deed, Kind, Member, MemberEntry, Owner, PoolView, Row, check_name, layout, to_json,
+};
 use rota_core::state::{Actor, CreateMode, Op, Refusal, SessionId};
 use rota_protocol::http::{
-    Assignment, Code, ErrorBody, Grant, ItemBody, ItemCreate, JoinPool, MemberBody, Release,
+    Assignment, Code, ErrorBody, Grant, ItemBody, ItemCreate, JoinPool, MemberBody, OfGrant, Peer,
 };
 use rota_protocol::peer::HeardMember;
 use serde::Deserialize;
@@ -30,6 +32,8 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
         .routes(routes!(drain, undrain))
         .routes(routes!(assignment))
         .routes(routes!(release))
+        .routes(routes!(step_down))
+        .routes(routes!(ready))
         .routes(routes!(list_items, put_item))
         .routes(routes!(show_item, delete_item))
 }
@@ -49,10 +53,13 @@ async fn list_members(
     with_pool(&service, &pool, |view| Ok(Json(describe_all(view, &heard))))
 }
 
-fn describe_all(view: &PoolView, heard: &BTreeMap<String, HeardMember>) -> Vec<MemberBody> {
-    let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
-    for owner in view.rows.values().filter_map(|entry| entry.row.primary()) {
-        *counts.entry(&owner.member).or_default() += 1;
+pub(super) fn describe_all(view: &PoolView, heard: &BTreeMap<String, HeardMember>) -> Vec<MemberBody> {
+    let (mut counts, mut leads): (BTreeMap<&str, u32>, BTreeMap<&str, u32>) = Default::default();
+    for entry in view.rows.values() {
+        for (at, owner) in entry.row.owners.iter().enumerate() {
+            *counts.entry(&owner.member).or_default() += 1;
+            *leads.entry(&owner.member).or_default() += u32::from(at == 0);
+        }
     }
     let describe = |(name, entry): (&String, &MemberEntry)| {
         let mut heard = heard.get(name).cloned().unwrap_or_default();
@@ -63,6 +70,7 @@ fn describe_all(view: &PoolView, heard: &BTreeMap<String, HeardMember>) -> Vec<M
             joined: entry.joined,
             session: entry.session.map(|s| s.to_string()),
             buckets: counts.get(name.as_str()).copied().unwrap_or(0),
+            primaries: leads.get(name.as_str()).copied().unwrap_or(0),
             load: heard.load,
             progress: heard.progress,
         }
@@ -70,10 +78,11 @@ fn describe_all(view: &PoolView, heard: &BTreeMap<String, HeardMember>) -> Vec<M
     view.members.iter().map(describe).collect()
 }
 
-/// What a member said of a bucket counts while it owns it.
+/// What a member said of a bucket counts while it owns it or prepares to.
 fn is_owned(view: &PoolView, bucket: &str, member: &str) -> bool {
     let entry = view.rows.get(&Bucket::new(bucket));
-    entry.and_then(|entry| entry.row.primary()).is_some_and(|owner| owner.member == member)
+    let named = entry.into_iter().flat_map(|entry| entry.row.owners.iter().chain(&entry.row.preparing));
+    named.into_iter().any(|owner| owner.member == member)
 }
 
 /// Join a pool, in the name of a session. The member goes with its session.
@@ -254,8 +263,7 @@ async fn assignment(
     let mut last = first;
     while let Ok(Ok(())) = tokio::time::timeout_at(deadline, changes.changed()).await {
         let next = with_pool(&service, &pool, |view| assignment_of(view, &member, who))?;
-        let same =
-            next.grants == last.grants && next.release == last.release && next.draining == last.draining;
+        let same = next == Assignment { version: next.version, ..last.clone() };
         last = next;
         if !same {
             break;
@@ -270,56 +278,149 @@ fn assignment_of(view: &PoolView, member: &str, who: Option<SessionId>) -> ApiRe
         let message = format!("member {member:?} of pool {:?} is kept by another session now", view.name);
         return Err(ApiError::new(Code::NotOwner, message));
     }
-    let mine = |owner: &rota_core::pool::Owner| owner.member == member && owner.joined == entry.joined;
-    let grants = view
-        .rows
-        .iter()
-        .filter(|(_, row)| row.row.primary().is_some_and(mine))
-        .map(|(bucket, row)| Grant {
+    let grants = view.held_by(member).filter_map(|(bucket, row)| {
+        let (role, own) = row.row.role_of(member, entry.joined)?;
+        let item = view.items.get(bucket.as_str()).cloned();
+        Some(Grant {
             bucket: bucket.to_string(),
-            fence: row.fence,
-            item: view.items.get(bucket.as_str()).cloned(),
+            fence: own.fence,
+            role,
+            peers: peers(view, &row.row, member),
+            item,
         })
-        .collect();
-    let release = view.pending_moves().filter(|m| m.from == member).map(|m| m.bucket.to_string()).collect();
-    let draining = entry.member.draining;
-    Ok(Assignment { joined: entry.joined, version: view.changed, grants, release, draining })
+    });
+    let asked: Vec<_> = view.pending_moves().filter(|the| the.from.as_deref() == Some(member)).collect();
+    let asked_to = |promote: bool| {
+        let due = asked.iter().filter(move |the| the.promote == promote && view.is_due(the));
+        due.map(|the| the.bucket.to_string()).collect()
+    };
+    Ok(Assignment {
+        joined: entry.joined,
+        version: view.changed,
+        grants: grants.collect(),
+        release: asked_to(false),
+        step_down: asked_to(true),
+        draining: entry.member.draining,
+        grace_ms: view.spec.grace_ms,
+        lease_end: view.spec.lease_end,
+    })
 }
 
-/// Let go of a bucket. Whoever does must have stopped working on it: it is
-/// granted to another at once.
+/// The others that own a bucket or prepare to. Where buckets have one owner and pass on without
+/// preparation there are none, and nobody is to be woken by the next one.
+fn peers(view: &PoolView, row: &Row, member: &str) -> Vec<Peer> {
+    let named = row.owners.iter().chain(&row.preparing).filter(|owner| owner.member != member);
+    let peer = |owner: &Owner| {
+        let (role, _) = row.role_of(&owner.member, owner.joined)?;
+        let address = view.members.get(&owner.member)?.member.address.clone();
+        Some(Peer { member: owner.member.clone(), address, role })
+    };
+    named.filter_map(peer).collect()
+}
+
+/// Let go of a bucket. Whoever does must have stopped working on it: another leads
+/// it at once.
 #[utoipa::path(post, path = "/v1/pools/{pool}/buckets/{bucket}/release", tag = "members",
-    params(("pool" = String, Path), ("bucket" = String, Path)), request_body = Release,
+    params(("pool" = String, Path), ("bucket" = String, Path)), request_body = OfGrant,
     responses((status = 204), (status = "default", body = ErrorBody)))]
 async fn release(
     State(service): State<Shared>,
-    Names((pool, bucket)): Names<(String, String)>,
+    Names(names): Names<(String, String)>,
     session: Session,
-    Body(body): Body<Release>,
+    Body(body): Body<OfGrant>,
 ) -> ApiResult<StatusCode> {
-    let who = session.needed()?;
-    let bucket_id = Bucket::new(&bucket);
-    let path = with_pool_now(&service, &pool, |view| {
-        let entry = view.rows.get(&bucket_id).ok_or_else(|| ApiError::no_bucket(&pool, &bucket))?;
-        if entry.fence != body.fence {
-            return Err(ApiError::stale_fence(&bucket, body.fence, entry.fence));
+    do_deed(&service, names, session, body.fence, Deed::Release).await
+}
+
+/// Lead a bucket no longer, but go on as a backup. Whoever does must have stopped
+/// leading: another leads at once.
+#[utoipa::path(post, path = "/v1/pools/{pool}/buckets/{bucket}/step-down", tag = "members",
+    params(("pool" = String, Path), ("bucket" = String, Path)), request_body = OfGrant,
+    responses((status = 204), (status = "default", body = ErrorBody)))]
+async fn step_down(
+    State(service): State<Shared>,
+    Names(names): Names<(String, String)>,
+    session: Session,
+    Body(body): Body<OfGrant>,
+) -> ApiResult<StatusCode> {
+    do_deed(&service, names, session, body.fence, Deed::StepDown).await
+}
+
+/// Own a bucket: the member was preparing, and has all that it takes.
+#[utoipa::path(post, path = "/v1/pools/{pool}/buckets/{bucket}/ready", tag = "members",
+    params(("pool" = String, Path), ("bucket" = String, Path)), request_body = OfGrant,
+    responses((status = 204), (status = "default", body = ErrorBody)))]
+async fn ready(
+    State(service): State<Shared>,
+    Names(names): Names<(String, String)>,
+    session: Session,
+    Body(body): Body<OfGrant>,
+) -> ApiResult<StatusCode> {
+    do_deed(&service, names, session, body.fence, Deed::Ready).await
+}
+
+/// A session's member does something with a row that names it. Others may change the row
+/// meanwhile.
+async fn do_deed(
+    service: &Service,
+    (pool, bucket): (String, String),
+    session: Session,
+    fence: u64,
+    deed: Deed,
+) -> ApiResult<StatusCode> {
+    let who = session.needed()?.session;
+    let path = layout::row(&pool, &bucket);
+    let mut attempts = 0..ATTEMPTS;
+    loop {
+        let (zxid, row) =
+            with_pool_now(service, &pool, |view| row_after(view, &bucket, who, fence, deed)).await?;
+        let ops = vec![
+            Op::CheckFence { path: path.clone(), fence: zxid },
+            Op::set(path.clone(), to_json(&row), None),
+        ];
+        match service.multi(Actor::rota(Some(who)), ops).await {
+            Err(ServiceError::Refused(refusal))
+                if matches!(refusal.cause(), Refusal::StaleFence { .. }) && attempts.next().is_some() =>
+            {
+                service.catch_up().await?;
+            }
+            other => return other.map(|_| StatusCode::NO_CONTENT).map_err(ApiError::from),
         }
-        let owner = entry.row.primary().and_then(|owner| view.members.get(&owner.member));
-        if owner.is_none_or(|owner| owner.session != Some(who.session)) {
-            return Err(ApiError::new(
-                Code::NotOwner,
-                format!("bucket {bucket:?} belongs to another session's member"),
-            ));
-        }
-        Ok(layout::row(&pool, &bucket))
-    })
-    .await?;
-    let ops = vec![
-        Op::CheckFence { path: path.clone(), fence: body.fence },
-        Op::set(path, to_json(&Row::vacant()), None),
-    ];
-    service.multi(Actor::rota(Some(who.session)), ops).await?;
-    Ok(StatusCode::NO_CONTENT)
+    }
+}
+
+/// The row that follows from what a session's member does, and the zxid of the one that there is.
+fn row_after(view: &PoolView, bucket: &str, who: SessionId, fence: u64, deed: Deed) -> ApiResult<(u64, Row)> {
+    let entry = view.rows.get(&Bucket::new(bucket)).ok_or_else(|| ApiError::no_bucket(&view.name, bucket))?;
+    let mut named = entry.row.owners.iter().chain(&entry.row.preparing);
+    let Some(own) = named.find(|owner| owner.fence == fence && is_kept_by(view, owner, who)) else {
+        // Of those that it names, perhaps one is the session's.
+        let mut named = entry.row.owners.iter().chain(&entry.row.preparing);
+        return Err(match named.find(|owner| is_kept_by(view, owner, who)) {
+            Some(own) => ApiError::stale_fence(bucket, fence, own.fence),
+            None if entry.fence() != fence => ApiError::stale_fence(bucket, fence, entry.fence()),
+            None => {
+                let message = format!("bucket {bucket:?} belongs to another session's member");
+                ApiError::new(Code::NotOwner, message)
+            }
+        });
+    };
+    let done = entry.row.done(own, deed, view.spec.replicas as usize);
+    let cannot = || {
+        let role = entry.row.role_of(&own.member, own.joined).map(|(role, _)| role);
+        let message = format!(
+            "member {:?} cannot do that with bucket {bucket:?}: its role is {role:?}, and there are {} owners",
+            own.member,
+            entry.row.owners.len()
+        );
+        ApiError::new(Code::Conflict, message)
+    };
+    Ok((entry.zxid, done.ok_or_else(cannot)?))
+}
+
+fn is_kept_by(view: &PoolView, owner: &Owner, who: SessionId) -> bool {
+    let member = view.members.get(&owner.member);
+    member.is_some_and(|entry| entry.session == Some(who) && entry.joined == owner.joined)
 }
 
 /// List a named pool's items.

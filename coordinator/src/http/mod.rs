@@ -3,10 +3,12 @@
 //! Handlers look at this server's replica, or have the service write; they
 //! decide nothing. Bodies are [`rota_protocol::http`]'s.
 
+mod changes;
 mod checkpoints;
 mod cluster;
 mod error;
 mod extract;
+mod history;
 mod import;
 mod members;
 mod nodes;
@@ -101,6 +103,8 @@ fn described() -> OpenApiRouter<Shared> {
         .merge(sessions::router())
         .merge(nodes::router())
         .merge(pools::router())
+        .merge(changes::router())
+        .merge(history::router())
         .merge(members::router())
         .merge(table::router())
         .merge(checkpoints::router())

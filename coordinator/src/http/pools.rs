@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use rota_core::pool::{Kind, PoolView, Spec, check_name, layout, to_json};
+use rota_core::pool::{Kind, PoolView, Spec, SpecError, check_name, layout, to_json};
 use rota_core::state::{Actor, Op, Refusal};
 use rota_protocol::http::{Code, ErrorBody, PlanBody, PoolBody, PoolChange, PoolCreate};
 use utoipa_axum::router::OpenApiRouter;
@@ -72,10 +72,11 @@ async fn create(
     Body(body): Body<PoolCreate>,
 ) -> ApiResult<(StatusCode, Json<PoolBody>)> {
     check_name(&body.name)?;
-    let no_buckets =
-        || ApiError::new(Code::BadSpec, "a named pool has one bucket for each item: leave out buckets");
-    let spec = body.spec().ok_or_else(no_buckets)?;
+    let spec = body.spec()?;
     spec.check()?;
+    if body.settings.version.is_some() {
+        return Err(ApiError::new(Code::BadSpec, "version is for changes: a new pool has none yet"));
+    }
     let ops = layout::create_pool(&body.name, to_json(&spec));
     match service.multi(Actor::rota(None), ops).await {
         Err(ServiceError::Refused(refusal)) if matches!(refusal.cause(), Refusal::NodeExists { .. }) => {
@@ -108,22 +109,20 @@ async fn change(
     Names(pool): Names<String>,
     Body(body): Body<PoolChange>,
 ) -> ApiResult<Json<PoolBody>> {
-    edit_spec(&service, &pool, |spec, version| {
-        if let Some(expected) = body.version
-            && expected != version
-        {
-            let refusal = Refusal::BadVersion { path: layout::pool(&pool), expected, actual: version };
-            return Err(refusal.into());
-        }
-        let kind = match (&spec.kind, body.buckets) {
-            (Kind::Hashed { .. }, Some(buckets)) => Kind::Hashed { buckets },
-            (Kind::Named, Some(_)) => return Err(rota_core::pool::SpecError::KindFixed.into()),
-            (kind, None) => kind.clone(),
-        };
-        Ok(Spec { kind, max_moving: body.max_moving.unwrap_or(spec.max_moving), ..spec.clone() })
-    })
-    .await?;
+    edit_spec(&service, &pool, |spec, version| changed(&pool, spec, version, &body)).await?;
     with_pool(&service, &pool, |pool| Ok(Json(describe(pool))))
+}
+
+/// What a spec of that version becomes.
+pub(super) fn changed(pool: &str, spec: &Spec, version: i32, change: &PoolChange) -> ApiResult<Spec> {
+    if let Some(expected) = change.version
+        && expected != version
+    {
+        let refusal = Refusal::BadVersion { path: layout::pool(pool), expected, actual: version };
+        return Err(refusal.into());
+    }
+    // A living pool is what it is.
+    Ok(change.applied(spec).map_err(|_| SpecError::KindFixed)?)
 }
 
 /// Replaces a pool's spec by what `edit` makes of it and its version.
@@ -190,6 +189,7 @@ async fn plan(
 fn describe(pool: &PoolView) -> PoolBody {
     let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let owned = pool.rows.values().filter(|entry| !entry.row.owners.is_empty()).count();
+    let degraded = pool.rows.values().filter(|entry| entry.row.degraded).count();
     // A pool that was just made has no rows yet.
     let buckets = match pool.spec.kind {
         Kind::Hashed { buckets } if !pool.spec.deleting => buckets,
@@ -203,6 +203,7 @@ fn describe(pool: &PoolView) -> PoolBody {
         members: small(pool.members.len()),
         buckets,
         vacant: buckets.saturating_sub(small(owned)),
+        degraded: small(degraded),
         moving: small(pool.pending_moves().count()),
     }
 }

@@ -114,8 +114,11 @@ fn table_since(view: &PoolView, since: Option<u64>) -> TableBody {
             (false, rows, removed)
         }
     };
-    let named: std::collections::BTreeSet<&String> =
-        rows.iter().flat_map(|row| &row.owners).map(|owner| &owner.member).collect();
+    let named: std::collections::BTreeSet<&String> = rows
+        .iter()
+        .flat_map(|row| row.owners.iter().chain(&row.preparing))
+        .map(|owner| &owner.member)
+        .collect();
     let address = |name: &String| Some((name.clone(), view.members.get(name)?.member.address.clone()));
     let addresses: BTreeMap<String, String> = named.into_iter().filter_map(address).collect();
     TableBody {
@@ -131,11 +134,13 @@ fn table_since(view: &PoolView, since: Option<u64>) -> TableBody {
     }
 }
 
-fn row_body(bucket: &Bucket, entry: &RowEntry) -> RowBody {
+pub(super) fn row_body(bucket: &Bucket, entry: &RowEntry) -> RowBody {
     RowBody {
         bucket: bucket.to_string(),
         owners: entry.row.owners.clone(),
-        fence: entry.fence,
+        preparing: entry.row.preparing.clone(),
+        degraded: entry.row.degraded,
+        fence: entry.fence(),
         version: entry.version,
     }
 }

@@ -1,87 +1,133 @@
-//! The strategy `balanced`: every member gets its share by weight, to within
+//! The strategy `balanced`: every member gets its fair share by weight, to within
 //! one bucket, with the fewest possible moves.
 //!
-//! Shares are rarely whole. Each member's quota is its share rounded down, or,
-//! for as many members as there are buckets left over, rounded up. A member
-//! that already has more than its rounded-down share saves a move by being one
-//! of those; so they come first. With the quotas fixed, a move is needed exactly
-//! for each bucket above its owner's quota.
+//! First comes what is nearly always the whole answer: who has too much gives some up,
+//! and what nobody has goes to whoever has the most room. Where zones and labels stand
+//! in the way of that, exchanges mend it: see `exchange`.
 
-use super::{Answer, Problem};
+use std::cmp::Reverse;
 
-/// The answer with the fewest moves among those that are balanced to within one
-/// bucket. Ties go to the member with the larger fraction, then to the first.
-/// Costs O(buckets + members log members).
+use super::room::Room;
+use super::rows::Rows;
+use super::{Answer, Problem, Quotas, REPLICAS_MAX, check, keep_irreplaceable};
+use super::{exchange, primaries};
+
+/// The answer with the fewest moves among those that are balanced to within one bucket.
+/// If nothing stands in the way it costs O(buckets log members).
 #[must_use]
 pub fn solve(problem: &Problem) -> Answer {
-    if problem.weight_total() == 0 {
-        return Answer { owners: problem.owners.clone() };
-    }
-    let mut room = quotas(problem);
-    let mut owners = problem.owners.clone();
-    for owner in &mut owners {
-        match owner {
-            Some(member) if room[*member] > 0 => room[*member] -= 1,
-            _ => *owner = None,
-        }
-    }
-    let mut takers = room.iter().enumerate().flat_map(|(member, room)| (0..*room).map(move |_| member));
-    for owner in owners.iter_mut().filter(|owner| owner.is_none()) {
-        *owner = takers.next();
-    }
-    Answer { owners }
+    let quotas = Quotas::of(problem);
+    let mut answer = place_all(problem, &quotas);
+    primaries::choose(problem, &mut answer);
+    keep_irreplaceable(problem, &mut answer);
+    answer
 }
 
-/// How many buckets each member is to have. They add up to all buckets.
-fn quotas(problem: &Problem) -> Vec<u64> {
-    let buckets = problem.owners.len() as u128;
-    let total = u128::from(problem.weight_total());
-    let counts = problem.counts();
-    let shares = problem.weights.iter().map(|w| buckets * u128::from(*w));
-    let (mut quotas, fractions): (Vec<u64>, Vec<u128>) =
-        shares.map(|share| (u64::try_from(share / total).unwrap_or(u64::MAX), share % total)).unzip();
-
-    let left_over = problem.owners.len() as u64 - quotas.iter().sum::<u64>();
-    let mut candidates: Vec<usize> = (0..quotas.len()).filter(|&m| fractions[m] > 0).collect();
-    candidates.sort_by_key(|&m| (counts[m] <= quotas[m], std::cmp::Reverse(fractions[m]), m));
-    for &member in candidates.iter().take(usize::try_from(left_over).unwrap_or(usize::MAX)) {
-        quotas[member] += 1;
+/// The answer without primaries, and without those who stay because they cannot be
+/// replaced.
+#[must_use]
+pub fn place_all(problem: &Problem, quotas: &Quotas) -> Answer {
+    let mut rows = Rows::kept(problem, quotas);
+    let targets = targets(&rows);
+    place(&mut rows, &targets);
+    shed(&mut rows, &targets);
+    place(&mut rows, &targets);
+    let is_balanced = (0..problem.members.len()).all(|member| rows.load(member) >= quotas.least[member]);
+    let owners = || (0..problem.buckets.len()).map(|bucket| rows.len(bucket));
+    let is_even = owners().max().unwrap_or(0) <= owners().min().unwrap_or(0) + 1;
+    let is_perfect = rows.missing() == 0 && is_balanced && is_even;
+    if !is_perfect || rows.moves() > check::lower_bound(problem, quotas) {
+        let is_rough = !exchange::mend(&mut rows);
+        return Answer { is_rough, ..rows.into_answer() };
     }
-    quotas
+    rows.into_answer()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// How many buckets each member is to have: its share rounded down or, for as many as
+/// there are left over, up. Whoever has so many already saves a move by being one of
+/// those, so they come first; then the larger fraction.
+fn targets(rows: &Rows<'_>) -> Vec<u64> {
+    let quotas = rows.quotas;
+    let mut targets = quotas.least.clone();
+    let mut candidates: Vec<usize> =
+        (0..targets.len()).filter(|member| quotas.most[*member] > quotas.least[*member]).collect();
+    let permille = |member: usize| (quotas.fraction(member) * 1e6).round() as u64;
+    candidates.sort_by_key(|&m| (rows.load(m) <= quotas.least[m], Reverse(permille(m)), m));
+    for &member in candidates.iter().take(usize::try_from(quotas.left_over()).unwrap_or(usize::MAX)) {
+        targets[member] += 1;
+    }
+    targets
+}
 
-    fn problem(weights: &[u32], counts: &[usize], vacant: usize) -> Problem {
-        let mut owners = Vec::new();
-        for (member, count) in counts.iter().enumerate() {
-            owners.extend(std::iter::repeat_n(Some(member), *count));
+/// Whoever has too much gives some up: the last buckets of which it is not the primary, then
+/// the others, but those first that a zone with room could take.
+fn shed(rows: &mut Rows<'_>, targets: &[u64]) {
+    let problem = rows.problem;
+    let mut room = vec![false; problem.zones()];
+    for (member, target) in targets.iter().enumerate() {
+        room[problem.members[member].zone] |= rows.load(member) < *target;
+    }
+    let room: Vec<usize> = (0..room.len()).filter(|zone| room[*zone]).collect();
+    for (member, target) in targets.iter().enumerate() {
+        let surplus = rows.load(member).saturating_sub(*target);
+        let Ok(surplus @ 1..) = usize::try_from(surplus) else { continue };
+        let can_go = |bucket: usize| {
+            // Another has given it up already: to somebody else than this one then.
+            let is_whole = rows.len(bucket) == problem.replicas;
+            is_whole && room.iter().any(|zone| rows.zone_has_room(bucket, *zone, Some(member)))
+        };
+        let is_led = |bucket: usize| rows.row(bucket).primary() == Some(member);
+        let mut held: Vec<usize> = rows.held(member).collect();
+        held.sort_by_cached_key(|bucket| (!can_go(*bucket), is_led(*bucket), Reverse(*bucket)));
+        rows.take_away(member, &held[..surplus]);
+    }
+}
+
+/// What nobody has goes to whoever it is destined for or has the most room: a first
+/// owner for every bucket, then a second. Buckets that few may own come first.
+fn place(rows: &mut Rows<'_>, targets: &[u64]) {
+    let problem = rows.problem;
+    let room = targets.iter().enumerate().map(|(member, target)| target.saturating_sub(rows.load(member)));
+    let mut room = Room::new(problem, room.collect());
+    let choice: Vec<usize> = problem
+        .classes
+        .iter()
+        .map(|class| class.allowed.iter().filter(|allowed| **allowed).count())
+        .collect();
+    let mut buckets: Vec<usize> =
+        (0..problem.buckets.len()).filter(|bucket| rows.len(*bucket) < problem.replicas).collect();
+    buckets.sort_by_key(|bucket| (choice[problem.buckets[*bucket].class], *bucket));
+    for wanted in 1..=problem.replicas {
+        for &bucket in &buckets {
+            while rows.len(bucket) < wanted && rows.missing() > 0 {
+                let destined = problem.buckets[bucket].destined;
+                let mut destined = destined.iter();
+                let destined = destined.find(|m| room.of(*m) > 0 && rows.may_take(bucket, *m, None));
+                let found = destined.or_else(|| {
+                    let zone_will_do = |zone| rows.zone_has_room(bucket, zone, None);
+                    room.find(start(problem, bucket, rows.len(bucket)), zone_will_do, |m| {
+                        rows.may_take(bucket, m, None)
+                    })
+                });
+                let Some(member) = found else { break };
+                rows.add(bucket, member);
+                room.take(problem, member);
+            }
         }
-        owners.extend(std::iter::repeat_n(None, vacant));
-        Problem { weights: weights.to_vec(), owners }
     }
+}
 
-    #[test]
-    fn equal_weights_share_evenly() {
-        assert_eq!(quotas(&problem(&[1, 1, 1], &[0, 0, 0], 10)), [4, 3, 3]);
+/// Where a bucket begins to look for its next owner among members that are alike: elsewhere
+/// each, so that a member shares its buckets with many others, and all of them help when it
+/// dies. (A bucket of one owner is shared with nobody.)
+fn start(problem: &Problem, bucket: usize, owners: usize) -> usize {
+    if problem.replicas == 1 {
+        return 0;
     }
-
-    #[test]
-    fn the_left_over_goes_to_who_has_it_already() {
-        assert_eq!(quotas(&problem(&[1, 1, 1], &[3, 3, 4], 0)), [3, 3, 4]);
-    }
-
-    #[test]
-    fn weights_count() {
-        assert_eq!(quotas(&problem(&[3, 1], &[0, 0], 8)), [6, 2]);
-        assert_eq!(quotas(&problem(&[0, 1], &[8, 0], 0)), [0, 8]);
-    }
-
-    #[test]
-    fn nobody_to_take_them_changes_nothing() {
-        let problem = problem(&[0], &[3], 2);
-        assert_eq!(solve(&problem).owners, problem.owners);
-    }
+    // The finalizer of SplitMix64 (Steele and others, "Fast splittable pseudorandom number
+    // generators", 2014).
+    let mut z = (bucket * (REPLICAS_MAX + 1) + owners) as u64;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    usize::try_from((z ^ (z >> 31)) >> 1).unwrap_or(0)
 }

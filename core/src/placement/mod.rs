@@ -1,53 +1,158 @@
-//! Which member should own which bucket: plain problem in, plain answer out.
+//! Which members should own which bucket: plain problem in, plain answer out.
 //!
 //! A [`Problem`] and its [`Answer`] know only numbers; [`crate::assign`]
-//! translates names. [`solve`] has no memory and no chance in it: the same
+//! translates names. There are three ways to solve one: [`solve`] ([`balanced`]), [`range`] and
+//! [`ring`]. None has memory and no chance in it: the same
 //! problem always has the same answer, and an answer that is posed again as the
 //! problem changes nothing. [`check`](check::check) verifies an answer without
 //! the code that made it.
+//!
+//! The rules of `balanced`, each before the next:
+//!
+//! 1. A bucket's owners are distinct members that it may have (weight, labels).
+//! 2. As many replicas as there can be: first one for every bucket, then a second.
+//! 3. No more than [`Quotas::spread`] of them in one zone: one, wherever there are zones
+//!    enough.
+//! 4. Every member has its fair share by weight, to within one bucket: see [`Quotas`].
+//! 5. The fewest moves.
+//! 6. Every member is the primary of its fair share of buckets, as far as its buckets
+//!    allow it, with few changes: see `primaries`.
 
 mod balanced;
 pub mod check;
+mod exchange;
+mod network;
+mod owners;
+mod primaries;
+mod quotas;
+pub mod range;
+pub mod ring;
+mod room;
+mod rows;
 
-pub use balanced::solve;
+pub use balanced::{place_all, solve};
+pub use owners::{Owners, REPLICAS_MAX};
+pub use quotas::Quotas;
 
 /// Buckets and the members that may own them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Each member's share of the work; 0 for one that is to be emptied.
-    pub weights: Vec<u32>,
-    /// Each bucket's owner now, as an index into `weights`.
-    pub owners: Vec<Option<usize>>,
+    /// The members.
+    pub members: Vec<Candidate>,
+    /// Owners that each bucket is to have, from 1 to [`REPLICAS_MAX`].
+    pub replicas: usize,
+    /// Kinds of buckets: which members may own one. At least one, if there are buckets.
+    pub classes: Vec<Class>,
+    /// The buckets.
+    pub buckets: Vec<Demand>,
+}
+
+/// A member that may own buckets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its share of the work; 0 for one that is to be emptied.
+    pub weight: u32,
+    /// Most buckets that it may own.
+    pub capacity: Option<u32>,
+    /// The number of its zone.
+    pub zone: usize,
+}
+
+/// Buckets that ask for the same labels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Class {
+    /// For each member, whether it may own them.
+    pub allowed: Vec<bool>,
+}
+
+/// A bucket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Demand {
+    /// Its kind, as an index into the problem's classes.
+    pub class: usize,
+    /// Its living owners now, and those with a claim to it.
+    pub owners: Owners,
+    /// Those of them who do not hold it, but have a claim: a dead owner's name that has
+    /// joined again, or whoever a vacant bucket is destined for. If they may not have it,
+    /// they do not keep it.
+    pub claims: Owners,
+    /// Who is destined for it already; it is given to them if that is as good.
+    pub destined: Owners,
 }
 
 /// Who should own each bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// Each bucket's owner, as an index into the problem's weights. `None` only
-    /// if no member has a weight and the bucket has no owner now.
-    pub owners: Vec<Option<usize>>,
+    /// Each bucket's owners.
+    pub owners: Vec<Owners>,
+    /// The search has ended early: it may be less even, or move more, than is needed. Posed
+    /// again after some of its moves, it gets better.
+    pub is_rough: bool,
+}
+
+impl Demand {
+    /// Those who hold the bucket now.
+    pub fn holders(&self) -> impl Iterator<Item = usize> + '_ {
+        self.owners.iter().filter(|owner| !self.claims.contains(*owner))
+    }
 }
 
 impl Problem {
-    /// Buckets that each member owns now.
+    /// A problem of equal buckets that any member may own, one each, and that nobody
+    /// owns yet.
     #[must_use]
-    pub fn counts(&self) -> Vec<u64> {
-        count(&self.owners, self.weights.len())
+    pub fn simple(weights: &[u32], buckets: usize) -> Self {
+        let members = weights.iter().map(|weight| Candidate { weight: *weight, capacity: None, zone: 0 });
+        Self {
+            members: members.collect(),
+            replicas: 1,
+            classes: vec![Class { allowed: vec![true; weights.len()] }],
+            buckets: vec![Demand::default(); buckets],
+        }
     }
 
-    /// The sum of all weights.
+    /// How many zones there are.
     #[must_use]
-    pub fn weight_total(&self) -> u64 {
-        self.weights.iter().map(|w| u64::from(*w)).sum()
+    pub fn zones(&self) -> usize {
+        self.members.iter().map(|member| member.zone + 1).max().unwrap_or(0)
+    }
+
+    /// Whether a member may own buckets of a class.
+    #[must_use]
+    pub fn may_own(&self, class: usize, member: usize) -> bool {
+        self.members[member].weight > 0 && self.classes[class].allowed[member]
+    }
+
+    /// The most buckets that a member may own.
+    #[must_use]
+    pub fn limit(&self, member: usize) -> u64 {
+        self.members[member].capacity.map_or(u64::MAX, u64::from)
+    }
+}
+
+/// Whoever should not have a bucket, but cannot be replaced, keeps it, and so does the
+/// last of those for whom there is no room. Nobody loses one for want of time.
+fn keep_irreplaceable(problem: &Problem, answer: &mut Answer) {
+    let is_rough = answer.is_rough;
+    for (demand, row) in problem.buckets.iter().zip(&mut answer.owners) {
+        let holders = demand.holders().count();
+        for owner in demand.holders() {
+            let is_barred = !problem.may_own(demand.class, owner);
+            let is_less = row.len() < holders.min(problem.replicas);
+            if row.contains(owner) {
+                continue;
+            }
+            if row.is_empty() || (is_barred || is_rough) && is_less {
+                row.push(owner);
+            }
+        }
     }
 }
 
 /// How many buckets each of `members` owners has.
 #[must_use]
-pub fn count(owners: &[Option<usize>], members: usize) -> Vec<u64> {
+pub fn count<'a>(rows: impl IntoIterator<Item = &'a Owners>, members: usize) -> Vec<u64> {
     let mut counts = vec![0; members];
-    for owner in owners.iter().flatten() {
-        counts[*owner] += 1;
-    }
+    rows.into_iter().flat_map(Owners::iter).for_each(|owner| counts[owner] += 1);
     counts
 }

@@ -1,5 +1,6 @@
 //! What a client may write into Rota's own part of the tree: members, items,
-//! checkpoints, and the release of a bucket, each as the HTTP API would write it.
+//! checkpoints, and what a member does with a row that names it, each as the HTTP API would
+//! write it.
 //! Everything else below `/rota` is written by Rota alone.
 //!
 //! It is checked where it takes effect, so that it holds whatever face the write
@@ -8,7 +9,7 @@
 use std::collections::BTreeSet;
 
 use super::layout::{self, Place, ROTA, check_name};
-use super::{Bucket, Item, Kind, Member, Row, Spec, from_json};
+use super::{Bucket, Deed, Item, Kind, Member, Owner, Row, Spec, from_json, to_json};
 use crate::path::is_at_or_below;
 use crate::state::{Acl, AclEntry, Actor, CreateMode, Op, Refusal, Standing, State};
 
@@ -33,7 +34,7 @@ pub(crate) fn check(state: &State, by: &Actor, ops: &[Op]) -> Result<(), (usize,
             // A row's version must not grow faster than the numbers of writes: a later row
             // there begins with one of those (`first_version`).
             Op::SetData { path, .. } if is_row(path) && !rows.insert(path.as_str()) => {
-                let hint = "a bucket is released once".to_owned();
+                let hint = "a row is written once in a multi".to_owned();
                 Err((index, Refusal::Reserved { path: path.clone(), hint }))
             }
             _ => Ok(()),
@@ -98,7 +99,7 @@ impl Write<'_> {
             (_, Some((pool, Place::Item(name)))) => self.item(op, path, pool, name),
             (_, Some((pool, Place::Checkpoint(bucket)))) => self.checkpoint(op, pool, &bucket),
             (Op::SetData { data, version, .. }, Some((pool, Place::Row(_)))) => {
-                self.release(path, pool, data.as_deref(), *version)
+                self.deed(path, pool, data.as_deref(), *version)
             }
             (_, Some(_)) => Err(reserved("change it through /v1/pools")),
             (_, None) => Err(reserved("pools are made through /v1/pools")),
@@ -118,10 +119,13 @@ impl Write<'_> {
             Op::SetData { data, .. } if self.keeps(path) => {
                 let before =
                     self.state.tree().get(path).and_then(|node| from_json::<Member>(node.bytes()).ok());
-                let draining = before.is_some_and(|member| member.draining);
-                match read_member(data.as_deref())?.draining == draining {
+                let operators = |member: &Member| (member.draining, member.cordoned);
+                let before = before.as_ref().map_or((false, false), operators);
+                match operators(&read_member(data.as_deref())?) == before {
                     true => Ok(()),
-                    false => Err(content(&"\"draining\" is the operator's: `rota drain`")),
+                    false => Err(content(
+                        &"\"draining\" and \"cordoned\" are the operator's: `rota drain`, `rota cordon`",
+                    )),
                 }
             }
             Op::Delete { .. } if self.keeps(path) => Ok(()),
@@ -140,9 +144,7 @@ impl Write<'_> {
                 if !matches!(mode, CreateMode::Ephemeral | CreateMode::Persistent) {
                     return Err(content(&"an item is an ephemeral or persistent node with its name"));
                 }
-                let spec = self.state.tree().get(&layout::pool(pool));
-                let spec = spec.and_then(|node| from_json::<Spec>(node.bytes()).ok());
-                if spec.is_some_and(|spec| spec.kind != Kind::Named) {
+                if self.spec(pool).is_some_and(|spec| spec.kind != Kind::Named) {
                     return Err(content(&"the pool is hashed: only a named pool has items"));
                 }
                 read_item(data.as_deref())
@@ -178,21 +180,41 @@ impl Write<'_> {
         }
     }
 
-    /// The owner lets go of a bucket: it empties the row, which is still the one
-    /// that it knows.
-    fn release(&self, path: &str, pool: &str, data: Option<&[u8]>, version: Option<i32>) -> Result<(), No> {
-        let row: Row = from_json(data.unwrap_or_default()).map_err(|fault| content(&fault))?;
-        let guarded = version.is_some() || self.fenced.contains(path);
-        if row != Row::vacant() || !guarded {
-            return Err(reserved("a row is only emptied, by its owner, with the version that it knows"));
+    /// A member does with a row that names it what is its to do, and nothing else; the row is
+    /// still the one that it knows.
+    fn deed(&self, path: &str, pool: &str, data: Option<&[u8]>, version: Option<i32>) -> Result<(), No> {
+        let next: Row = from_json(data.unwrap_or_default()).map_err(|fault| content(&fault))?;
+        if version.is_none() && !self.fenced.contains(path) {
+            return Err(reserved("a row is written with the version that the writer knows"));
         }
         let tree = self.state.tree();
-        let owner = tree.get(path).and_then(|node| from_json::<Row>(node.bytes()).ok());
-        let owner = owner.and_then(|row| row.primary().cloned());
-        match owner {
-            Some(owner) if self.keeps(&layout::member(pool, &owner.member)) => Ok(()),
-            _ => Err(reserved("the bucket belongs to another session's member, or to none")),
+        let row = tree
+            .get(path)
+            .and_then(|node| from_json::<Row>(node.bytes()).ok().map(|row| row.fenced(node.stamps.mzxid)));
+        let row = row.unwrap_or_default();
+        let is_own = |owner: &&Owner| {
+            let path = layout::member(pool, &owner.member);
+            self.keeps(&path) && tree.get(&path).is_some_and(|node| node.stamps.czxid == owner.joined)
+        };
+        let own: Vec<&Owner> = row.owners.iter().chain(&row.preparing).filter(is_own).collect();
+        if own.is_empty() {
+            return Err(reserved("the bucket belongs to another session's member, or to none"));
         }
+        let replicas = self.spec(pool).map_or(1, |spec| spec.replicas as usize);
+        let deeds = [Deed::Release, Deed::StepDown, Deed::Ready];
+        let rows = own.iter().flat_map(|owner| deeds.map(|deed| row.done(owner, deed, replicas)));
+        let rows: Vec<Row> = rows.flatten().collect();
+        if rows.contains(&next) {
+            return Ok(());
+        }
+        let may_be: Vec<String> =
+            rows.iter().map(|row| String::from_utf8_lossy(&to_json(row)).into_owned()).collect();
+        Err(reserved(format!("its member can make of this row only {}", may_be.join(" or "))))
+    }
+
+    fn spec(&self, pool: &str) -> Option<Spec> {
+        let node = self.state.tree().get(&layout::pool(pool))?;
+        from_json(node.bytes()).ok()
     }
 
     /// Whether the node at `path` is the session's own.

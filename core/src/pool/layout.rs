@@ -81,6 +81,18 @@ pub fn plan(pool: &str) -> String {
     format!("{POOLS}/{pool}/plan")
 }
 
+/// `/rota/pools/<pool>/away/<member>`
+#[must_use]
+pub fn away(pool: &str, member: &str) -> String {
+    format!("{POOLS}/{pool}/away/{member}")
+}
+
+/// `/rota/pools/<pool>/history`
+#[must_use]
+pub fn history(pool: &str) -> String {
+    format!("{POOLS}/{pool}/history")
+}
+
 /// `/rota/pools/<pool>/checkpoints/<bucket>`
 #[must_use]
 pub fn checkpoint(pool: &str, bucket: &str) -> String {
@@ -102,8 +114,11 @@ pub fn create_pool(name: &str, spec: Bytes) -> Vec<Op> {
     let above = [ROTA, POOLS].map(|path| Op::Ensure { path: path.to_owned(), acl: readable.clone() });
     let folders = FOLDERS.map(|folder| {
         // What clients write there is looked at: see `guard`.
-        let open =
-            if folder == "buckets" { perms::READ } else { perms::READ | perms::CREATE | perms::DELETE };
+        let open = if matches!(folder, "buckets" | "away" | "history") {
+            perms::READ
+        } else {
+            perms::READ | perms::CREATE | perms::DELETE
+        };
         create(format!("{root}/{folder}"), Bytes::new(), open)
     });
     let own = create(root, spec, perms::READ);
@@ -111,7 +126,7 @@ pub fn create_pool(name: &str, spec: Bytes) -> Vec<Op> {
 }
 
 /// The folders that every pool has from its creation on.
-pub const FOLDERS: [&str; 4] = ["members", "items", "buckets", "checkpoints"];
+pub const FOLDERS: [&str; 6] = ["members", "items", "buckets", "checkpoints", "away", "history"];
 
 /// What a node below [`POOLS`] is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,6 +141,10 @@ pub enum Place<'a> {
     Buckets,
     /// A row.
     Row(Bucket),
+    /// A member that has gone and may come back.
+    Away(&'a str),
+    /// A part of the history.
+    Chapter(&'a str),
     /// The plan.
     Plan,
     /// How far the work on a bucket has come.
@@ -146,6 +165,8 @@ pub fn place(path: &str) -> Option<(&str, Place<'_>)> {
         Some(("members", name)) => Place::Member(name),
         Some(("items", name)) => Place::Item(name),
         Some(("buckets", name)) => Place::Row(Bucket::new(name)),
+        Some(("away", name)) => Place::Away(name),
+        Some(("history", name)) => Place::Chapter(name),
         Some(("checkpoints", name)) => Place::Checkpoint(Bucket::new(name)),
         None if rest == "plan" => Place::Plan,
         None if rest == "buckets" => Place::Buckets,
@@ -175,6 +196,7 @@ mod tests {
         assert_eq!(place(&item("p", "i")), Some(("p", Place::Item("i"))));
         assert_eq!(place(&row("p", "3")), Some(("p", Place::Row(Bucket::number(3)))));
         assert_eq!(place(&plan("p")), Some(("p", Place::Plan)));
+        assert_eq!(place(&away("p", "m")), Some(("p", Place::Away("m"))));
         assert_eq!(place("/rota/pools/p/buckets"), Some(("p", Place::Buckets)));
         assert_eq!(place(&checkpoint("p", "3")), Some(("p", Place::Checkpoint(Bucket::number(3)))));
         assert_eq!(place("/rota/pools/p/checkpoints"), Some(("p", Place::Other)));

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::{Affinity, Labels};
+use crate::Zxid;
+
 /// Largest weight of a member.
 pub const WEIGHT_MAX: u32 = 1_000_000;
 const LABELS_MAX: usize = 64;
@@ -27,9 +30,29 @@ pub struct Member {
     /// Anything else that is known of it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Most buckets that it takes; as many as are its share, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<u32>,
     /// It is to be emptied: it gets no bucket and gives back those it has.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub draining: bool,
+    /// It gets no more buckets than it has.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cordoned: bool,
+}
+
+/// A member that has gone, and whose rows wait for it for a while: see `grace_ms` of the
+/// pool's spec.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Away {
+    /// What it said of itself.
+    #[serde(flatten)]
+    pub member: Member,
+    /// When it had joined.
+    pub joined: Zxid,
+    /// Since when it has been away, in milliseconds since 1970.
+    pub since_ms: u64,
 }
 
 /// An item of a named pool, as its node says. There is one bucket for each.
@@ -42,6 +65,9 @@ pub struct Item {
     /// Anything else that is known of it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Which members may have its bucket, besides what its pool says.
+    #[serde(flatten)]
+    pub affinity: Affinity,
 }
 
 /// Why a member or item is refused.
@@ -69,7 +95,9 @@ impl Default for Member {
             weight: 1,
             zone: String::new(),
             labels: BTreeMap::new(),
+            capacity: None,
             draining: false,
+            cordoned: false,
         }
     }
 }
@@ -94,12 +122,28 @@ impl Item {
     /// # Errors
     /// [`MemberError`] names the first bound that is broken.
     pub fn check(&self) -> Result<(), MemberError> {
-        check_described(&self.address, &self.labels)
+        check_described(&self.address, &self.labels)?;
+        self.affinity.check()
+    }
+}
+
+impl Affinity {
+    /// Checks the bounds of both.
+    ///
+    /// # Errors
+    /// [`MemberError`] names the first bound that is broken.
+    pub fn check(&self) -> Result<(), MemberError> {
+        check_labels(&self.require)?;
+        check_labels(&self.prefer)
     }
 }
 
 fn check_described(address: &str, labels: &BTreeMap<String, String>) -> Result<(), MemberError> {
     check_text("address", address)?;
+    check_labels(labels)
+}
+
+fn check_labels(labels: &Labels) -> Result<(), MemberError> {
     if labels.len() > LABELS_MAX {
         return Err(MemberError::Labels(labels.len()));
     }

@@ -4,8 +4,10 @@
 //! /rota/pools/<pool>                       Spec
 //! /rota/pools/<pool>/members/<member>      Member    (ephemeral)
 //! /rota/pools/<pool>/items/<item>          Item      (named pools; ephemeral or persistent)
-//! /rota/pools/<pool>/buckets/<bucket>      Row       (changes exactly when the grant changes)
+//! /rota/pools/<pool>/buckets/<bucket>      Row       (changes exactly when an owner does)
 //! /rota/pools/<pool>/plan                  Plan
+//! /rota/pools/<pool>/away/<member>         Away      (while rows wait for it)
+//! /rota/pools/<pool>/history/<number>      Chapter   (a bounded number of them)
 //! /rota/pools/<pool>/checkpoints/<bucket>  a position: bytes, written only by the owner
 //! ```
 //!
@@ -14,6 +16,8 @@
 
 mod bucket;
 pub(crate) mod guard;
+pub mod history;
+mod labels;
 pub mod layout;
 mod member;
 mod plan;
@@ -23,11 +27,15 @@ mod table;
 mod view;
 
 pub use bucket::{Bucket, bucket_of_key};
+pub use labels::{Affinity, Labels};
 pub use layout::{NAME_LEN_MAX, NameError, check_name};
-pub use member::{Item, Member, MemberError, WEIGHT_MAX};
-pub use plan::{Move, Plan, Report};
-pub use row::{Owner, Row};
-pub use spec::{BUCKETS_DEFAULT, BUCKETS_MAX, Handoff, Kind, MAX_MOVING_DEFAULT, Spec, SpecError, Strategy};
+pub use member::{Away, Item, Member, MemberError, WEIGHT_MAX};
+pub use plan::{Move, Plan, Reason, Report, ShortReason, Shortage, Wait};
+pub use row::{Deed, Owner, Role, Row};
+pub use spec::{
+    BUCKETS_DEFAULT, BUCKETS_MAX, Handoff, Kind, LeaseEnd, MAX_MOVING_DEFAULT, Spec, SpecError, Spread,
+    Strategy,
+};
 pub use table::{Delta, TableIndex};
 pub use view::{MemberEntry, PoolView, Pools, RowEntry};
 

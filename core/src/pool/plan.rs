@@ -1,12 +1,14 @@
 //! Plans: what is to be moved from living members now.
 //!
 //! A plan is an immutable value with a number and its parent's number. What has
-//! become of its moves is not written into it but read off the rows: a move is
-//! pending as long as its bucket's row has the fence that the move names.
+//! become of its moves is not written into it but read off the rows: see
+//! [`Move::is_pending`].
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Bucket;
+use super::{Bucket, Handoff, Labels, Row};
 use crate::Zxid;
 
 /// A numbered set of moves.
@@ -23,20 +25,76 @@ pub struct Plan {
     pub report: Report,
 }
 
-/// One bucket that its living owner is asked to let go.
+/// One owner of a bucket that is to be another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Move {
-    /// Which one.
+    /// Which bucket.
     pub bucket: Bucket,
-    /// The owner.
-    pub from: String,
-    /// Who is to have it next; nobody, when the bucket itself goes away.
+    /// The owner that lets go; nobody, when the bucket lacks an owner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Who is to be an owner next; nobody, when the bucket is to have one less.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
-    /// The fence of the grant that ends. The move is pending while the row
-    /// still has it.
+    /// Both are owners and stay: only the lead passes on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub promote: bool,
+    /// The fence of the grant that ends, `from`'s; 0 if there is none.
+    #[serde(default)]
     pub fence: Zxid,
+    /// Why.
+    #[serde(default)]
+    pub reason: Reason,
+}
+
+/// Why an owner becomes another.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The bucket is new, or had no owner.
+    Vacant,
+    /// An owner died or left.
+    Died,
+    /// An owner let go of its own accord.
+    Left,
+    /// An owner is emptied.
+    Drained,
+    /// A member joined after the owner was granted the bucket.
+    Joined,
+    /// The owner may not have the bucket: labels.
+    Barred,
+    /// To even out how busy the members are.
+    Load,
+    /// The operator has changed the pool or its members: weights, capacities, replicas.
+    #[default]
+    Operator,
+    /// The bucket's item or the pool is gone.
+    Removed,
+}
+
+impl Move {
+    /// Whether it is still to happen: whoever gives the bucket up has it by the same grant,
+    /// or whoever is to get it has not got it yet.
+    #[must_use]
+    pub fn is_pending(&self, row: &Row) -> bool {
+        let is_owner = |name: &str| row.owners.iter().find(|owner| owner.member == name);
+        match (&self.from, &self.to) {
+            (Some(from), _) => is_owner(from).is_some_and(|owner| owner.fence == self.fence),
+            (None, Some(to)) => !row.owners.is_empty() && is_owner(to).is_none(),
+            (None, None) => false,
+        }
+    }
+
+    /// Whether `from` is asked to let go or step down now. In a warm pool it is not before
+    /// the next owner is ready.
+    #[must_use]
+    pub fn is_due(&self, row: &Row, handoff: Handoff) -> bool {
+        let Some(to) = &self.to else { return true };
+        let is_ready = row.owners.iter().any(|owner| owner.member == *to);
+        is_ready || handoff == Handoff::Exclusive && !self.promote
+    }
 }
 
 /// What a planner says of its answer.
@@ -52,11 +110,70 @@ pub struct Report {
     pub moves: u32,
     /// The fewest moves with which any plan could reach this balance.
     pub moves_lower_bound: u32,
-    /// Buckets without an owner that get one.
+    /// Owners that buckets lack and get.
     pub placements: u32,
-    /// Buckets without an owner that stay so, since no member can take them.
+    /// Owners that buckets lack and do not get, since no member can take them.
     pub unplaced: u32,
-    /// The largest difference between a member's buckets and its exact share
-    /// by weight, in thousandths of a bucket.
+    /// Buckets of which another of their owners becomes the primary.
+    #[serde(default)]
+    pub promotions: u32,
+    /// The largest difference between a member's buckets and its exact fair share, in
+    /// thousandths of a bucket.
     pub imbalance_milli: u32,
+    /// The planner has ended its search early: the plan keeps the rules, but may be less even,
+    /// place less or move more than is needed. Planned again after its moves it gets better.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rough: bool,
+    /// Why buckets have fewer owners than they should, or such as should not have them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub short: Vec<Shortage>,
+    /// What further moves wait for, and how many do.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub waiting: BTreeMap<Wait, u32>,
+}
+
+/// What a move waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Wait {
+    /// The pool is paused.
+    Paused,
+    /// As many members are emptied or away as may be at once (`max_out`).
+    Out,
+    /// As many moves are under way as may be at once (`max_moving`).
+    Moving,
+    /// As many are under way from or to one of its members (`max_moving_per_member`).
+    Member,
+    /// As many are under way from or to one of its zones (`max_moving_per_zone`).
+    Zone,
+}
+
+/// Buckets that have too few owners, or such as should not have them, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Shortage {
+    /// What the buckets ask of their owners.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub require: Labels,
+    /// How many buckets.
+    pub buckets: u32,
+    /// Why.
+    pub reason: ShortReason,
+}
+
+/// Why nobody can take a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ShortReason {
+    /// There is no member that is not drained.
+    NoMembers,
+    /// No member that is not drained has the labels that are required.
+    NoMemberWithLabels,
+    /// There are fewer members that could than a bucket is to have owners.
+    FewMembers,
+    /// Those that could have as many as they take: their capacity, or what they had when
+    /// they were cordoned.
+    Capacity,
 }

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{Affinity, MemberError};
+use crate::placement::REPLICAS_MAX;
+
 /// Most buckets a hashed pool can have.
 pub const BUCKETS_MAX: u32 = 100_000;
 /// Buckets of a hashed pool, unless its spec says otherwise.
@@ -11,6 +14,9 @@ pub const BUCKETS_DEFAULT: u32 = 1024;
 pub const MAX_MOVING_DEFAULT: u32 = 256;
 /// Most planned moves at once: the plan must fit one node.
 pub const MAX_MOVING_MAX: u32 = 4096;
+/// Longest time for which the rows of a member that has gone wait for it, in milliseconds: a
+/// day.
+pub const GRACE_MS_MAX: u64 = 24 * 3600 * 1000;
 
 /// What a pool is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,9 +31,39 @@ pub struct Spec {
     /// How a bucket passes from one living member to another.
     #[serde(default)]
     pub handoff: Handoff,
+    /// Owners of each bucket, from 1 to 7.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub replicas: u32,
+    /// How the owners of one bucket lie to each other.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub spread: Spread,
+    /// Which members may have its buckets.
+    #[serde(flatten)]
+    pub affinity: Affinity,
     /// Most planned moves under way at once.
     #[serde(default = "max_moving")]
     pub max_moving: u32,
+    /// Of those, most from or to one member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_moving_per_member: Option<u32>,
+    /// Of those, most from or to one zone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_moving_per_zone: Option<u32>,
+    /// Most members that are emptied or away at once: the buckets of others that are to be
+    /// emptied wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_out: Option<u32>,
+    /// How long the rows of a member that has gone wait for one of the same name, in
+    /// milliseconds; 0 for not at all.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub grace_ms: u64,
+    /// What members do when their lease ends and no coordinator is heard.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub lease_end: LeaseEnd,
+    /// Living members keep what they have: no planned move begins. What nobody has is
+    /// granted all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
     /// The pool is being taken apart: its members let go of everything.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deleting: bool,
@@ -56,6 +92,35 @@ pub enum Strategy {
     /// By weight, to within one bucket, with the fewest moves.
     #[default]
     Balanced,
+    /// Sorted buckets to sorted members, in runs, as MetaQ's consumers do.
+    Range,
+    /// By consistent hashing: who knows the members can find an owner without asking.
+    Ring,
+}
+
+/// How the owners of one bucket lie to each other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Spread {
+    /// In as many zones as can be.
+    #[default]
+    Zone,
+    /// Anywhere.
+    None,
+}
+
+/// What members do when their lease ends and no coordinator is heard.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum LeaseEnd {
+    /// They stop: no two members ever work on one bucket at one time.
+    #[default]
+    Stop,
+    /// They go on. Another may have been granted the bucket meanwhile: what they write must be
+    /// guarded by its fence.
+    Continue,
 }
 
 /// How a bucket passes from one living member to another.
@@ -66,6 +131,9 @@ pub enum Handoff {
     /// The old owner stops before the new one starts.
     #[default]
     Exclusive,
+    /// The new owner copies what it takes first, and says when it is ready. Then it leads,
+    /// and only then the old one is let go.
+    Warm,
 }
 
 /// Why a spec, or a change of one, is refused.
@@ -77,6 +145,21 @@ pub enum SpecError {
     /// None, or too many.
     #[error("max_moving is {0}: it must be from 1 to {MAX_MOVING_MAX}")]
     MaxMoving(u32),
+    /// None, or too many.
+    #[error("replicas is {0}: it must be from 1 to {REPLICAS_MAX}")]
+    Replicas(u32),
+    /// A bound that lets nothing happen.
+    #[error("{0} is 0: it must be at least 1; leave it out for no bound")]
+    Zero(&'static str),
+    /// Too long.
+    #[error("grace_ms is {0}: it must be at most {GRACE_MS_MAX}, a day")]
+    Grace(u64),
+    /// Too many labels, or too long ones.
+    #[error("{0}")]
+    Labels(MemberError),
+    /// A named pool has one bucket for each item.
+    #[error("a named pool has one bucket for each item: leave out buckets")]
+    NamedBuckets,
     /// Keys would land in other buckets.
     #[error("a pool's buckets are fixed for its life: make a new pool and move the keys to it")]
     BucketsFixed,
@@ -93,6 +176,19 @@ fn max_moving() -> u32 {
     MAX_MOVING_DEFAULT
 }
 
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_one(number: &u32) -> bool {
+    *number == 1
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 impl Spec {
     /// A pool of that kind, all else as by default.
     #[must_use]
@@ -101,7 +197,16 @@ impl Spec {
             kind,
             strategy: Strategy::Balanced,
             handoff: Handoff::Exclusive,
+            replicas: 1,
+            spread: Spread::Zone,
+            affinity: Affinity::default(),
             max_moving: MAX_MOVING_DEFAULT,
+            max_moving_per_member: None,
+            max_moving_per_zone: None,
+            max_out: None,
+            grace_ms: 0,
+            lease_end: LeaseEnd::Stop,
+            paused: false,
             deleting: false,
         }
     }
@@ -120,7 +225,21 @@ impl Spec {
         if self.max_moving == 0 || self.max_moving > MAX_MOVING_MAX {
             return Err(SpecError::MaxMoving(self.max_moving));
         }
-        Ok(())
+        if self.replicas == 0 || self.replicas as usize > REPLICAS_MAX {
+            return Err(SpecError::Replicas(self.replicas));
+        }
+        if self.grace_ms > GRACE_MS_MAX {
+            return Err(SpecError::Grace(self.grace_ms));
+        }
+        let bounds = [
+            ("max_moving_per_member", self.max_moving_per_member),
+            ("max_moving_per_zone", self.max_moving_per_zone),
+            ("max_out", self.max_out),
+        ];
+        if let Some((name, _)) = bounds.iter().find(|(_, bound)| *bound == Some(0)) {
+            return Err(SpecError::Zero(name));
+        }
+        self.affinity.check().map_err(SpecError::Labels)
     }
 
     /// Checks that a living pool with this spec may get the spec `next`.
@@ -160,5 +279,9 @@ mod tests {
         assert_eq!(hashed(8).check_change(&Spec::new(Kind::Named)), Err(SpecError::KindFixed));
         let paced = Spec { max_moving: 1, ..hashed(8) };
         assert_eq!(hashed(8).check_change(&paced), Ok(()));
+        let replicas = |replicas| Spec { replicas, ..hashed(8) }.check();
+        assert_eq!((replicas(0), replicas(8)), (Err(SpecError::Replicas(0)), Err(SpecError::Replicas(8))));
+        assert_eq!(Spec { max_out: Some(0), ..hashed(8) }.check(), Err(SpecError::Zero("max_out")));
+        assert_eq!(Spec { grace_ms: u64::MAX, ..hashed(8) }.check(), Err(SpecError::Grace(u64::MAX)));
     }
 }

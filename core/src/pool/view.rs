@@ -8,12 +8,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 
+use super::history::Written;
 use super::layout::{self, Place};
-use super::{Bucket, Delta, Item, Kind, Member, Owner, Plan, Row, Spec, TableIndex, from_json};
+use super::{
+    Affinity, Away, Bucket, Delta, Item, Kind, Member, Owner, Plan, Row, Spec, TableIndex, from_json,
+};
 use crate::Zxid;
-use crate::state::{Event, Node, SessionId, State};
+use crate::state::{Event, Node, SessionId, Stamps, State};
 
 /// All pools, by name.
 #[derive(Debug, Clone, Default)]
@@ -37,11 +40,21 @@ pub struct PoolView {
     pub items: OrdMap<String, Item>,
     /// Its rows.
     pub rows: OrdMap<Bucket, RowEntry>,
+    /// The buckets whose rows name a member, as an owner or preparing.
+    held: OrdMap<String, OrdSet<Bucket>>,
+    /// Members that have gone and may come back: what the tree keeps of them.
+    pub away: BTreeMap<String, Away>,
+    /// Members that have gone since this view began, as they were.
+    pub departed: BTreeMap<String, MemberEntry>,
+    /// The nodes of its history.
+    pub history: OrdMap<String, Written>,
+    /// The last change of its spec.
+    pub spec_changed: Zxid,
     /// Its last plan (number 0 before the first).
     pub plan: Arc<Plan>,
     /// The version of the plan's node, if there is one.
     pub plan_version: Option<i32>,
-    /// Its last change of any kind.
+    /// Its last change but for checkpoints and history.
     pub changed: Zxid,
     table: TableIndex,
 }
@@ -59,15 +72,35 @@ pub struct MemberEntry {
     pub session: Option<SessionId>,
 }
 
-/// A row and the grant that it stands for.
+/// A row and the node that it stands in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowEntry {
-    /// The owners.
+    /// The owners, with their fences.
     pub row: Row,
-    /// The `mzxid` of the row's node.
-    pub fence: Zxid,
+    /// The `mzxid` of the row's node: it guards writes of the row.
+    pub zxid: Zxid,
     /// The version of the row's node.
     pub version: i32,
+    /// When the node was written, in milliseconds since 1970.
+    pub written_ms: u64,
+}
+
+impl RowEntry {
+    fn new(row: Row, node: &Node) -> Self {
+        let Stamps { mzxid, version, mtime_ms, .. } = node.stamps;
+        Self { row: row.fenced(mzxid), zxid: mzxid, version, written_ms: mtime_ms }
+    }
+
+    /// The primary's fence; of a vacant row, a number that is larger than every earlier one.
+    #[must_use]
+    pub fn fence(&self) -> Zxid {
+        self.row.primary().map_or(self.zxid, |primary| primary.fence)
+    }
+
+    /// Everybody that the row names.
+    fn named(&self) -> impl Iterator<Item = &Owner> {
+        self.row.owners.iter().chain(&self.row.preparing)
+    }
 }
 
 impl Pools {
@@ -86,12 +119,16 @@ impl Pools {
     }
 
     /// Takes in what one command changed; `state` is as that command left it or
-    /// later. Returns the names of the pools it touched.
+    /// later. Returns the names of the pools in which it touched anything that decides who
+    /// owns what.
     pub fn follow(&mut self, state: &State, events: &[Event]) -> Vec<String> {
         let mut touched: Vec<String> = Vec::new();
         for event in events {
             let Some((pool, place)) = layout::place(event.path.as_str()) else { continue };
             self.follow_one(state, pool, &place, event);
+            if matches!(place, Place::Checkpoint(_) | Place::Chapter(_) | Place::Other) {
+                continue;
+            }
             if touched.last().is_none_or(|last| last != pool) {
                 touched.push(pool.to_owned());
             }
@@ -145,6 +182,11 @@ impl PoolView {
             members: BTreeMap::new(),
             items: OrdMap::new(),
             rows: OrdMap::new(),
+            held: OrdMap::new(),
+            away: BTreeMap::new(),
+            departed: BTreeMap::new(),
+            history: OrdMap::new(),
+            spec_changed: spec_node.stamps.mzxid,
             plan: Arc::default(),
             plan_version: None,
             changed: state.zxid(),
@@ -160,27 +202,41 @@ impl PoolView {
             view.put_item(path.name(), Some(node));
         }
         for (path, node) in tree.children(&buckets) {
-            view.put_row(Bucket::new(path.name()), Some(node), node.stamps.mzxid);
+            view.put_row(&Bucket::new(path.name()), Some(node), node.stamps.mzxid);
+        }
+        for (path, node) in tree.children(&format!("{path}/away")) {
+            view.put_away(path.name(), Some(node));
+        }
+        for (path, node) in tree.children(&layout::history(name)) {
+            view.put_chapter(path.name(), Some(node));
         }
         view.put_plan(tree.get(&layout::plan(name)));
         Some(view)
     }
 
     fn follow(&mut self, node: Option<&Node>, place: &Place<'_>, event: &Event) {
+        if let Place::Checkpoint(_) | Place::Other = place {
+            return;
+        }
+        if let Place::Chapter(name) = place {
+            return self.put_chapter(name, node);
+        }
         self.changed = event.zxid;
         match place {
             Place::Spec => {
                 if let Some((node, spec)) = node.and_then(|n| Some((n, spec_of(n)?))) {
                     self.spec = spec;
                     self.spec_version = node.stamps.version;
+                    self.spec_changed = node.stamps.mzxid;
                 }
             }
             Place::Member(name) => self.put_member(name, node),
             Place::Item(name) => self.put_item(name, node),
-            Place::Row(bucket) => self.put_row(bucket.clone(), node, event.zxid),
+            Place::Row(bucket) => self.put_row(bucket, node, event.zxid),
             Place::Plan => self.put_plan(node),
+            Place::Away(name) => self.put_away(name, node),
             Place::Buckets => self.table.advance(node.map_or(0, |n| n.stamps.pzxid)),
-            Place::Checkpoint(_) | Place::Other => {}
+            Place::Chapter(_) | Place::Checkpoint(_) | Place::Other => {}
         }
     }
 
@@ -193,10 +249,27 @@ impl PoolView {
                     version: node.stamps.version,
                     session: node.owner(),
                 };
+                self.departed.remove(name);
                 self.members.insert(name.to_owned(), entry);
             }
-            None => drop(self.members.remove(name)),
+            None => {
+                if let Some(entry) = self.members.remove(name)
+                    && self.spec.grace_ms > 0
+                    && self.held.contains_key(name)
+                {
+                    self.departed.insert(name.to_owned(), entry);
+                }
+            }
         }
+    }
+
+    fn put_away(&mut self, name: &str, node: Option<&Node>) {
+        match node.and_then(|n| from_json(n.bytes()).ok()) {
+            Some(away) => drop(self.away.insert(name.to_owned(), away)),
+            None => drop(self.away.remove(name)),
+        }
+        // Whatever was decided about it stands in the tree now.
+        self.departed.remove(name);
     }
 
     fn put_item(&mut self, name: &str, node: Option<&Node>) {
@@ -206,19 +279,43 @@ impl PoolView {
         }
     }
 
-    fn put_row(&mut self, bucket: Bucket, node: Option<&Node>, zxid: Zxid) {
+    fn put_chapter(&mut self, name: &str, node: Option<&Node>) {
         match node {
             Some(node) => {
-                self.table.row_changed(&bucket, node.stamps.mzxid);
+                let written = Written { zxid: node.stamps.czxid, bytes: node.bytes().len() };
+                self.history.insert(name.to_owned(), written);
+            }
+            None => drop(self.history.remove(name)),
+        }
+    }
+
+    fn put_row(&mut self, bucket: &Bucket, node: Option<&Node>, zxid: Zxid) {
+        let before = match node {
+            Some(node) => {
+                self.table.row_changed(bucket, node.stamps.mzxid);
                 // Only the controller writes rows. One that does not decode is
                 // owned by nobody that could be named, so it is granted anew.
-                let row = from_json(node.bytes()).unwrap_or_default();
-                let entry = RowEntry { row, fence: node.stamps.mzxid, version: node.stamps.version };
-                self.rows.insert(bucket, entry);
+                let entry = RowEntry::new(from_json(node.bytes()).unwrap_or_default(), node);
+                for owner in entry.named() {
+                    self.held.entry(owner.member.clone()).or_default().insert(bucket.clone());
+                }
+                self.rows.insert(bucket.clone(), entry)
             }
             None => {
-                self.table.row_removed(&bucket, zxid);
-                self.rows.remove(&bucket);
+                self.table.row_removed(bucket, zxid);
+                self.rows.remove(bucket)
+            }
+        };
+        let now = self.rows.get(bucket);
+        for gone in before.iter().flat_map(RowEntry::named) {
+            if now.is_some_and(|now| now.named().any(|owner| owner.member == gone.member)) {
+                continue;
+            }
+            if let Some(held) = self.held.get_mut(&gone.member) {
+                held.remove(bucket);
+                if held.is_empty() {
+                    self.held.remove(&gone.member);
+                }
             }
         }
     }
@@ -246,9 +343,36 @@ impl PoolView {
         self.members.get(&owner.member).is_some_and(|m| m.joined == owner.joined)
     }
 
+    /// The buckets whose rows name a member, whenever it joined.
+    pub fn held_by(&self, member: &str) -> impl Iterator<Item = (&Bucket, &RowEntry)> {
+        let held = self.held.get(member).into_iter().flatten();
+        held.filter_map(|bucket| Some((bucket, self.rows.get(bucket)?)))
+    }
+
     /// The plan's moves that are still pending.
     pub fn pending_moves(&self) -> impl Iterator<Item = &super::Move> {
-        self.plan.moves.iter().filter(|m| self.rows.get(&m.bucket).is_some_and(|row| row.fence == m.fence))
+        self.plan.moves.iter().filter(|the| self.is_pending(the))
+    }
+
+    /// Whether a move is still to happen.
+    #[must_use]
+    pub fn is_pending(&self, the: &super::Move) -> bool {
+        self.rows.get(&the.bucket).is_some_and(|entry| the.is_pending(&entry.row))
+    }
+
+    /// Whether whoever gives a bucket up is asked to now.
+    #[must_use]
+    pub fn is_due(&self, the: &super::Move) -> bool {
+        self.rows.get(&the.bucket).is_some_and(|entry| the.is_due(&entry.row, self.spec.handoff))
+    }
+
+    /// Which members may have a bucket.
+    #[must_use]
+    pub fn affinity_of(&self, bucket: &Bucket) -> Affinity {
+        match self.items.get(bucket.as_str()) {
+            Some(item) => self.spec.affinity.of_item(&item.affinity),
+            None => self.spec.affinity.clone(),
+        }
     }
 
     /// The buckets that there should be rows for.

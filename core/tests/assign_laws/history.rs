@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
-use rota_core::pool::{Bucket, Kind, Member, Move, PoolView, Spec};
+use rota_core::pool::{Bucket, Handoff, Item, Kind, Member, PoolView, Spec};
 use rota_core::state::Op;
 
 use crate::world::{Settled, World};
@@ -25,8 +25,12 @@ pub enum Intent {
     /// Add an item, or remove it if it stands.
     Item(usize),
     Pace(u32),
-    /// Let go of one of the buckets that the plan asks for, or of all.
-    Release(Option<Index>),
+    /// Do one of the things that the plan asks for, or all.
+    Comply(Option<Index>),
+    /// Time goes by.
+    Later,
+    /// Nothing moves, or moves again.
+    Pause,
     /// Carry out so many multis of the step.
     Step(usize),
     /// Plan a step, whose multis arrive later.
@@ -42,7 +46,9 @@ fn intents(len_max: usize) -> impl Strategy<Value = Vec<Intent>> {
         5 => member,
         3 => (0..ITEMS.len()).prop_map(Intent::Item),
         1 => (1u32..4).prop_map(Intent::Pace),
-        4 => prop::option::of(any::<Index>()).prop_map(Intent::Release),
+        4 => prop::option::of(any::<Index>()).prop_map(Intent::Comply),
+        2 => Just(Intent::Later),
+        1 => Just(Intent::Pause),
         6 => (1usize..3).prop_map(Intent::Step),
         4 => Just(Intent::Hold),
         4 => any::<Index>().prop_map(Intent::Late),
@@ -79,11 +85,13 @@ impl History {
                 } else if self.view().items.contains_key(item) {
                     self.world.remove_item(POOL, item);
                 } else {
-                    self.world.add_item(POOL, item);
+                    self.world.add_item(POOL, item, &Item::default());
                 }
             }
             Intent::Pace(pace) => self.world.change_spec(POOL, |spec| spec.max_moving = *pace),
-            Intent::Release(which) => self.release(which.as_ref()),
+            Intent::Comply(which) => self.comply(which.as_ref()),
+            Intent::Later => self.world.now_ms += 1,
+            Intent::Pause => self.world.change_spec(POOL, |spec| spec.paused = !spec.paused),
             Intent::Step(multis) => {
                 for multi in self.world.plan(POOL).multis.iter().take(*multis) {
                     self.world.propose(multi).reply.unwrap();
@@ -105,7 +113,11 @@ impl History {
         let world = &mut self.world;
         let member = world.view(POOL).and_then(|view| view.members.get(name));
         match (member, choice % 6) {
-            (None, _) => world.join(POOL, name, &Member { weight, ..Member::default() }),
+            (None, _) => {
+                // Two zones.
+                let zone = (name.len() + usize::from(name.ends_with('3'))).to_string();
+                world.join(POOL, name, &Member { weight, zone, ..Member::default() });
+            }
             (Some(_), 0 | 1) => world.die(POOL, name),
             (Some(_), 2) => world.leave(POOL, name),
             (Some(_), 3 | 4) => world.change_member(POOL, name, |member| member.draining = !member.draining),
@@ -113,14 +125,18 @@ impl History {
         }
     }
 
-    fn release(&mut self, which: Option<&Index>) {
-        let pending = self.world.pending_moves(POOL);
-        let chosen: Vec<Move> = match which {
-            Some(which) if !pending.is_empty() => vec![which.get(&pending).clone()],
-            _ => pending,
+    fn comply(&mut self, which: Option<&Index>) {
+        let asked = self.world.asked(POOL);
+        let chosen = match which {
+            Some(which) if !asked.is_empty() => vec![which.get(&asked).clone()],
+            _ => asked,
         };
-        for the in &chosen {
-            self.world.release(POOL, the).reply.unwrap();
+        for (the, who, deed) in &chosen {
+            // Another has done something about the same bucket a moment ago.
+            let still = self.world.asked(POOL).iter().any(|(a, b, c)| (a, b, c) == (the, who, deed));
+            if still {
+                self.world.comply(POOL, the, who, *deed).reply.unwrap();
+            }
         }
     }
 
@@ -129,8 +145,20 @@ impl History {
     /// Each round of a look and its releases moves as many buckets as the pace
     /// allows, and none twice; the last moves are granted in one round more.
     pub fn settle(&mut self) -> Settled {
+        self.world.change_spec(POOL, |spec| spec.paused = false);
+        if self.view().spec.grace_ms > 0 {
+            // Until nobody is waited for any more.
+            self.world.settle(POOL, 100);
+            self.world.now_ms += 10;
+        }
         let settled = self.world.settle(POOL, 100);
         let pace = self.view().spec.max_moving as usize;
+        let spec = &self.view().spec;
+        let bounds = [spec.max_moving_per_member, spec.max_moving_per_zone, spec.max_out];
+        if spec.replicas > 1 || spec.handoff == Handoff::Warm || bounds != [None; 3] {
+            // What is copied first, only passes the lead on, or waits takes more looks.
+            return settled;
+        }
         let rounds_max = settled.released.len().div_ceil(pace) + 1;
         assert!(settled.rounds as usize <= rounds_max, "{settled:?}, at most {rounds_max} rounds expected");
         let moved: BTreeSet<&Bucket> = settled.released.iter().map(|the| &the.bucket).collect();
@@ -148,6 +176,24 @@ pub fn named() -> impl Strategy<Value = Spec> {
     (1u32..=4).prop_map(|max_moving| Spec { max_moving, ..Spec::new(Kind::Named) })
 }
 
+/// With every choice that a pool has.
+pub fn any_spec() -> impl Strategy<Value = Spec> {
+    let handoff = prop_oneof![Just(Handoff::Exclusive), Just(Handoff::Warm)];
+    let grace_ms = prop_oneof![3 => Just(0), 1 => 1u64..4];
+    let bound = || prop::option::weighted(0.2, 1u32..3);
+    (prop_oneof![hashed(), named()], 1u32..=3, handoff, grace_ms, (bound(), bound(), bound())).prop_map(
+        |(spec, replicas, handoff, grace_ms, (per_member, per_zone, max_out))| Spec {
+            replicas,
+            handoff,
+            grace_ms,
+            max_moving_per_member: per_member,
+            max_moving_per_zone: per_zone,
+            max_out,
+            ..spec
+        },
+    )
+}
+
 pub fn histories() -> impl Strategy<Value = (Spec, Vec<Intent>)> {
-    prop_oneof![(hashed(), intents(60)), (named(), intents(60))]
+    (any_spec(), intents(60))
 }

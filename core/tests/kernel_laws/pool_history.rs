@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use rota_core::pool::{Bucket, Kind, Member, Move, Owner, Plan, Row, Spec, layout, to_json};
+use rota_core::pool::{Bucket, Kind, Member, Move, Owner, Plan, Reason, Row, Spec, layout, to_json};
 use rota_core::state::{Actor, Command, CreateMode, Op, Password, SessionId, State};
 
 const POOLS: [&str; 2] = ["p", "q"];
@@ -154,7 +154,7 @@ impl Change {
         match (self.how, self.place) {
             (How::PutGarbage, _) => Bytes::from_static(b"{"),
             (_, Place::Member) => to_json(&Member { weight: self.number.into(), ..Member::default() }),
-            (_, Place::Row) => to_json(&Row::owned_by(Owner { member: "0".to_owned(), joined: number })),
+            (_, Place::Row) => to_json(&Row::owned_by(Owner::new("0", number))),
             (_, Place::Plan) => to_json(&Plan { number, moves: vec![a_move(number)], ..Plan::default() }),
             _ => Bytes::from_static(b"{}"),
         }
@@ -162,5 +162,6 @@ impl Change {
 }
 
 fn a_move(fence: u64) -> Move {
-    Move { bucket: Bucket::number(0), from: "0".to_owned(), to: None, fence }
+    let (bucket, from) = (Bucket::number(0), Some("0".to_owned()));
+    Move { bucket, from, to: None, promote: false, fence, reason: Reason::Drained }
 }

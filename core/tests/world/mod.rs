@@ -11,7 +11,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use rota_core::Zxid;
 use rota_core::assign::{Step, plan_step};
-use rota_core::pool::{Item, Member, Move, PoolView, Pools, Row, Spec, from_json, layout, to_json};
+use rota_core::pool::{
+    Bucket, Deed, Item, Member, Move, Owner, PoolView, Pools, Row, Spec, from_json, layout, to_json,
+};
 use rota_core::state::check::check;
 use rota_core::state::{Actor, Applied, Command, CreateMode, Op, Password, SessionId, State};
 
@@ -25,19 +27,21 @@ pub enum By {
 pub struct World {
     pub state: State,
     pub pools: Pools,
+    /// Milliseconds since 1970.
+    pub now_ms: u64,
     sessions: u64,
-    fences: BTreeMap<String, Zxid>,
+    fences: BTreeMap<String, (Zxid, String)>,
 }
 
 impl World {
     pub fn new() -> Self {
         let state = State::new();
-        Self { pools: Pools::load(&state), state, sessions: 0, fences: BTreeMap::new() }
+        Self { pools: Pools::load(&state), state, now_ms: 0, sessions: 0, fences: BTreeMap::new() }
     }
 
     pub fn apply(&mut self, by: By, command: &Command) -> Applied {
         let before = self.state.clone();
-        let applied = self.state.apply(before.zxid() + 1, 0, command.clone());
+        let applied = self.state.apply(before.zxid() + 1, self.now_ms, command.clone());
         self.pools.follow(&self.state, &applied.events);
         assert_eq!(check(&self.state), [""; 0], "after {command:?}");
         safety::assert_rows_pass_on_safely(&before, &self.state, by);
@@ -94,8 +98,8 @@ impl World {
         self.must(By::Anyone, None, vec![set(path, to_json(&member))]);
     }
 
-    pub fn add_item(&mut self, pool: &str, item: &str) {
-        self.must(By::Anyone, None, vec![create(layout::item(pool, item), to_json(&Item::default()))]);
+    pub fn add_item(&mut self, pool: &str, name: &str, item: &Item) {
+        self.must(By::Anyone, None, vec![create(layout::item(pool, name), to_json(item))]);
     }
 
     pub fn remove_item(&mut self, pool: &str, item: &str) {
@@ -110,12 +114,45 @@ impl World {
         self.view(pool).map(|view| view.pending_moves().cloned().collect()).unwrap_or_default()
     }
 
-    /// The owner lets a bucket go, as the plan asks.
-    pub fn release(&mut self, pool: &str, the: &Move) -> Applied {
-        self.give_up(pool, the.bucket.as_str(), the.fence)
+    /// Those who are asked to do something about a move: who, and what.
+    pub fn asked(&self, pool: &str) -> Vec<(Move, Owner, Deed)> {
+        let Some(view) = self.view(pool) else { return Vec::new() };
+        let mut asked = Vec::new();
+        for the in view.pending_moves() {
+            let row = &view.rows[&the.bucket].row;
+            let of = |name: &Option<String>, owners: &[Owner]| {
+                let name = name.as_ref()?;
+                owners.iter().find(|owner| owner.member == *name && view.is_living(owner)).cloned()
+            };
+            if view.is_due(the)
+                && let Some(from) = of(&the.from, &row.owners)
+            {
+                asked.push((the.clone(), from, if the.promote { Deed::StepDown } else { Deed::Release }));
+            }
+            if let Some(to) = of(&the.to, &row.preparing) {
+                asked.push((the.clone(), to, Deed::Ready));
+            }
+        }
+        asked
     }
 
-    /// An owner empties a row. It says which grant it means, so that it cannot
+    /// A member does what a move asks of it.
+    pub fn comply(&mut self, pool: &str, the: &Move, who: &Owner, deed: Deed) -> Applied {
+        self.deed(pool, the.bucket.as_str(), who, deed)
+    }
+
+    /// A member does something about a row that names it.
+    pub fn deed(&mut self, pool: &str, bucket: &str, who: &Owner, deed: Deed) -> Applied {
+        let view = self.view(pool).expect("the pool");
+        let entry = &view.rows[&Bucket::new(bucket)];
+        let replicas = view.spec.replicas as usize;
+        let row = entry.row.done(who, deed, replicas).expect("it can do that");
+        let path = layout::row(pool, bucket);
+        let ops = vec![Op::CheckFence { path: path.clone(), fence: entry.zxid }, set(path, to_json(&row))];
+        self.apply(By::Owner, &Command::Multi { by: Actor::rota(None), ops })
+    }
+
+    /// The only owner empties a row. It says which grant it means, so that it cannot
     /// give away one that it does not know of.
     pub fn give_up(&mut self, pool: &str, bucket: &str, fence: Zxid) -> Applied {
         let path = layout::row(pool, bucket);
@@ -125,7 +162,9 @@ impl World {
 
     /// What the controller would do now. Nothing, once the pool is gone.
     pub fn plan(&self, pool: &str) -> Step {
-        self.view(pool).map(|view| plan_step(self.state.tree(), view).unwrap()).unwrap_or_default()
+        self.view(pool)
+            .map(|view| plan_step(self.state.tree(), view, self.now_ms).unwrap())
+            .unwrap_or_default()
     }
 
     /// Proposes one multi of a step, now or later.
@@ -152,15 +191,17 @@ impl World {
         let mut settled = Settled::default();
         loop {
             let step = self.step(pool);
-            let pending = self.pending_moves(pool);
-            if step.multis.is_empty() && pending.is_empty() {
+            let asked = self.asked(pool);
+            if step.multis.is_empty() && asked.is_empty() {
                 return settled;
             }
             settled.rounds += 1;
             assert!(settled.rounds <= rounds_max, "not settled after {rounds_max} rounds");
-            for the in &pending {
-                self.release(pool, the).reply.unwrap();
-                settled.released.push(the.clone());
+            for (the, who, deed) in &asked {
+                self.comply(pool, the, who, *deed).reply.unwrap();
+                if *deed == Deed::Release {
+                    settled.released.push(the.clone());
+                }
             }
         }
     }

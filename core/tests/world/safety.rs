@@ -10,28 +10,53 @@ use rota_core::state::{Node, State};
 
 use super::By;
 
-/// No row is taken from an owner that lives: it gives it up itself, or goes.
+/// No owner that lives is taken out of a row: it gives it up itself, or goes. While one lives
+/// the row has a primary, and whoever leads goes on leading until it steps down itself.
 pub fn assert_rows_pass_on_safely(before: &State, after: &State, by: By) {
     for (pool, path, node) in rows(before) {
-        let Some(owner) = owner(node).filter(|owner| is_member(after, pool, owner)) else { continue };
-        let now = after.tree().get(path).map(self::owner);
-        let given_up = by == By::Owner && now == Some(None);
-        let kept = now == Some(Some(owner.clone()));
-        assert!(kept || given_up, "{path} was taken from {owner:?}, which lives: {now:?}");
+        let (row, Some(next)) = (row(node), after.tree().get(path)) else {
+            let lives = |owner: &Owner| is_member(after, pool, owner);
+            assert!(!row(node).owners.iter().any(lives), "{path} was removed from an owner that lives");
+            continue;
+        };
+        let (next, changed) = (self::row(next), next.stamps.mzxid != node.stamps.mzxid);
+        assert!(next.owners.iter().all(|a| next.owners.iter().filter(|b| b.member == a.member).count() == 1));
+        let living = row.owners.iter().filter(|owner| is_member(after, pool, owner));
+        let gone: Vec<&Owner> =
+            living.filter(|owner| !next.owners.iter().any(|n| n.is_same(owner))).collect();
+        assert!(gone.len() <= usize::from(by == By::Owner), "{path} was taken from {gone:?}, who live");
+        let Some(primary) = row.primary().filter(|owner| is_member(after, pool, owner)) else {
+            // Whoever was a backup, and lives, leads before anybody else does.
+            let backup = row.owners.iter().find(|owner| is_member(after, pool, owner));
+            let leads = next.primary();
+            assert!(
+                !changed
+                    || backup.is_none()
+                    || leads.is_some_and(|leads| row.owners.iter().any(|o| o.is_same(leads)))
+            );
+            continue;
+        };
+        let leads = next.primary().is_some_and(|leads| leads.is_same(primary));
+        assert!(leads || by == By::Owner, "{path}: the lead was taken from {primary:?}, who lives: {next:?}");
     }
 }
 
-/// No two grants of a bucket have the same fence, and later ones have larger
-/// fences: also when the row is removed and made anew.
-pub fn assert_fences_grow(state: &State, last: &mut BTreeMap<String, Zxid>) {
+/// Whoever leads a bucket does so by a grant whose fence is larger than those of all who led it
+/// before: also when the row is removed and made anew. Nobody says a fence of its own choice.
+pub fn assert_fences_grow(state: &State, last: &mut BTreeMap<String, (Zxid, String)>) {
     for (_, path, node) in rows(state) {
-        let before = last.insert(path.to_owned(), node.stamps.mzxid).unwrap_or(0);
-        assert!(node.stamps.mzxid >= before, "{path}: fence {} after {before}", node.stamps.mzxid);
-        assert!(node.stamps.mzxid == before || node.stamps.mzxid == state.zxid());
+        let mzxid = node.stamps.mzxid;
+        let row = row(node).fenced(mzxid);
+        assert!(row.owners.iter().chain(&row.preparing).all(|owner| owner.fence <= mzxid));
+        let Some(primary) = row.primary() else { continue };
+        let who = format!("{} {}", primary.member, primary.joined);
+        let (before, led) = last.insert(path.to_owned(), (primary.fence, who.clone())).unwrap_or_default();
+        assert!(primary.fence >= before, "{path}: fence {} after {before}", primary.fence);
+        assert!(primary.fence > before || who == led, "{path}: {who} leads by the grant of {led}");
     }
 }
 
-/// Each plan follows the one it replaces, and has a bucket once.
+/// Each plan follows the one it replaces, and has each move once.
 pub fn assert_plans_follow_each_other(before: &State, after: &State) {
     for (pool, _) in after.tree().children(POOLS) {
         let plan_of = |state: &State| -> Option<Plan> {
@@ -42,7 +67,8 @@ pub fn assert_plans_follow_each_other(before: &State, after: &State) {
             continue;
         }
         assert_eq!((new.number, new.parent), (old.number + 1, old.number));
-        assert!(new.moves.is_sorted_by(|a, b| a.bucket < b.bucket));
+        let key = |the: &rota_core::pool::Move| (the.bucket.clone(), the.from.clone(), the.to.clone());
+        assert!(new.moves.is_sorted_by(|a, b| key(a) < key(b)));
     }
 }
 
@@ -53,9 +79,8 @@ fn rows(state: &State) -> impl Iterator<Item = (&str, &str, &Node)> {
     })
 }
 
-fn owner(node: &Node) -> Option<Owner> {
-    let row: Row = from_json(node.bytes()).unwrap();
-    row.owners.into_iter().next()
+fn row(node: &Node) -> Row {
+    from_json(node.bytes()).unwrap()
 }
 
 fn is_member(state: &State, pool: &str, owner: &Owner) -> bool {

@@ -1,6 +1,7 @@
 //! Bodies of the HTTP API. The OpenAPI document is made from these types, so
 //! their doc comments are what API users read.
 
+mod change;
 mod cluster;
 mod error;
 mod import;
@@ -8,6 +9,7 @@ mod node;
 mod pool;
 mod session;
 
+pub use change::{MembersChange, PlanPreview, Previewed};
 pub use cluster::{AddServer, Cluster, Role, Server, SnapshotTaken, TransferLeader};
 pub use error::{Code, ErrorBody};
 pub use import::{ImportNode, ImportPart, ImportSession};
@@ -16,10 +18,10 @@ pub use node::{
     Data, Encoding, Missed, Mode, MultiOp, MultiReply, MultiRequest, NodeBody, NodeCreate, NodeSet, NodeStat,
 };
 pub use pool::{
-    Assignment, CheckpointBody, CheckpointPut, Grant, ItemBody, ItemCreate, JoinPool, MemberBody, OwnerOfKey,
-    PlanBody,
+    Assignment, CheckpointBody, CheckpointPut, Grant, HistoryBody, ItemBody, ItemCreate, JoinPool,
+    MemberBody, OfGrant, OwnerOfKey, Peer, PlanBody,
 };
-pub use pool::{PoolBody, PoolChange, PoolCreate, PoolKind, Release, RowBody, TableBody};
+pub use pool::{PoolBody, PoolChange, PoolCreate, PoolKind, RowBody, TableBody};
 pub use session::{KeepAlive, KeptAlive, MemberReport, OpenSession, SessionBody, SessionOpened};
 
 /// Header of a request: `<session id>:<password>`, in whose name it is made.

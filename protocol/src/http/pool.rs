@@ -2,77 +2,179 @@
 
 use std::collections::BTreeMap;
 
-use rota_core::pool::{Handoff, Item, Kind, Member, Move, Owner, Plan, Report, Spec, Strategy};
-use serde::{Deserialize, Serialize};
+use rota_core::pool::history::Event;
+use rota_core::pool::{
+    Affinity, Deed, Handoff, Item, Kind, Labels, LeaseEnd, Member, Move, Owner, Plan, Report, Role, Spec,
+    SpecError, Spread, Strategy,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::node::Encoding;
 
-/// Creates a pool.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+/// Creates a pool. Beside `name` and `kind` it takes what [`PoolChange`] does, but for the version.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "Map<String, Value>")]
 pub struct PoolCreate {
     /// Its name.
     pub name: String,
     /// `hashed` (keys are hashed to a fixed number of buckets) or `named` (one
     /// bucket for each item).
     pub kind: PoolKind,
-    /// Buckets of a hashed pool. Default: 1,024.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub buckets: Option<u32>,
-    /// How the buckets are shared.
-    #[serde(default)]
-    pub strategy: Strategy,
-    /// How a bucket passes from one living member to another.
-    #[serde(default)]
-    pub handoff: Handoff,
-    /// Most planned moves under way at once. Default: 256.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_moving: Option<u32>,
+    /// All else. What is left out is as by default.
+    #[serde(flatten)]
+    pub settings: PoolChange,
+}
+
+/// Fields that are not known are refused by name: `flatten` and `deny_unknown_fields` do not go
+/// together.
+impl TryFrom<Map<String, Value>> for PoolCreate {
+    type Error = serde_json::Error;
+
+    fn try_from(mut fields: Map<String, Value>) -> Result<Self, Self::Error> {
+        let name = fields.remove("name").ok_or_else(|| serde::de::Error::missing_field("name"))?;
+        let kind = fields.remove("kind").ok_or_else(|| serde::de::Error::missing_field("kind"))?;
+        for (field, value) in &fields {
+            read::<PoolChange>(field, Value::Object([(field.clone(), value.clone())].into_iter().collect()))?;
+        }
+        Ok(Self {
+            name: read("name", name)?,
+            kind: read("kind", kind)?,
+            settings: serde_json::from_value(Value::Object(fields))?,
+        })
+    }
+}
+
+/// Reads a field; an error names it.
+fn read<T: DeserializeOwned>(field: &str, value: Value) -> Result<T, serde_json::Error> {
+    serde_json::from_value(value).map_err(|error| serde::de::Error::custom(format!("{field}: {error}")))
 }
 
 /// The kinds of pools.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PoolKind {
     /// Keys are hashed to a fixed number of buckets.
+    #[default]
     Hashed,
     /// One bucket for each item.
     Named,
 }
 
 impl PoolCreate {
-    /// The spec that is asked for; `None` if a named pool is given buckets.
-    #[must_use]
-    pub fn spec(&self) -> Option<Spec> {
-        let kind = match (self.kind, self.buckets) {
-            (PoolKind::Hashed, buckets) => {
-                Kind::Hashed { buckets: buckets.unwrap_or(rota_core::pool::BUCKETS_DEFAULT) }
+    /// The spec that is asked for.
+    ///
+    /// # Errors
+    /// When a named pool is given buckets.
+    pub fn spec(&self) -> Result<Spec, SpecError> {
+        let kind = match self.kind {
+            PoolKind::Hashed => {
+                Kind::Hashed { buckets: self.settings.buckets.unwrap_or(rota_core::pool::BUCKETS_DEFAULT) }
             }
-            (PoolKind::Named, None) => Kind::Named,
-            (PoolKind::Named, Some(_)) => return None,
+            PoolKind::Named => Kind::Named,
         };
-        let mut spec = Spec::new(kind);
-        spec.strategy = self.strategy;
-        spec.handoff = self.handoff;
-        spec.max_moving = self.max_moving.unwrap_or(spec.max_moving);
-        Some(spec)
+        self.settings.applied(&Spec::new(kind))
     }
 }
 
 /// Changes a pool. What is left out stays as it is.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PoolChange {
-    /// Fixed for the pool's life; accepted only if it is what the pool has.
+    /// Buckets of a hashed pool. Default: 1,024. Fixed for the pool's life: in a change it is
+    /// accepted only if it is what the pool has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub buckets: Option<u32>,
-    /// Most planned moves under way at once.
+    /// How the buckets are shared. Default: `balanced`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Strategy>,
+    /// How a bucket passes from one living member to another. Default: `exclusive`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handoff: Option<Handoff>,
+    /// Owners of each bucket, from 1 to 7. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<u32>,
+    /// How the owners of one bucket lie to each other. Default: `zone`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<Spread>,
+    /// Most planned moves under way at once. Default: 256.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_moving: Option<u32>,
+    /// Of those, most from or to one member; null for no bound.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>)]
+    pub max_moving_per_member: Option<Option<u32>>,
+    /// Of those, most from or to one zone; null for no bound.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>)]
+    pub max_moving_per_zone: Option<Option<u32>>,
+    /// Most members that are emptied or away at once; null for no bound.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>)]
+    pub max_out: Option<Option<u32>>,
+    /// How long the rows of a member that has gone wait for one of the same name, in
+    /// milliseconds; 0 for not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_ms: Option<u64>,
+    /// What members do when their lease ends and no coordinator is heard. Default: `stop`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_end: Option<LeaseEnd>,
+    /// No planned move begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<bool>,
+    /// Only members with all of these labels have its buckets; none of them, if empty. The zone
+    /// counts as a label `zone`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub require: Option<Labels>,
+    /// Of those, only members with all of these labels too, as long as these can take
+    /// all that ask for it; none of them, if empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefer: Option<Labels>,
     /// The version that the spec must have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<i32>,
+}
+
+/// Something that is there, and null, are not the same as nothing (RFC 7396).
+pub(super) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u32>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+impl PoolChange {
+    /// What becomes of a spec.
+    ///
+    /// # Errors
+    /// When a named pool is given buckets.
+    pub fn applied(&self, spec: &Spec) -> Result<Spec, SpecError> {
+        let kind = match (&spec.kind, self.buckets) {
+            (Kind::Hashed { .. }, Some(buckets)) => Kind::Hashed { buckets },
+            (Kind::Named, Some(_)) => return Err(SpecError::NamedBuckets),
+            (kind, None) => kind.clone(),
+        };
+        let before = spec.clone();
+        let affinity = Affinity {
+            require: self.require.clone().unwrap_or(before.affinity.require),
+            prefer: self.prefer.clone().unwrap_or(before.affinity.prefer),
+        };
+        Ok(Spec {
+            kind,
+            strategy: self.strategy.unwrap_or(before.strategy),
+            handoff: self.handoff.unwrap_or(before.handoff),
+            replicas: self.replicas.unwrap_or(before.replicas),
+            spread: self.spread.unwrap_or(before.spread),
+            affinity,
+            max_moving: self.max_moving.unwrap_or(before.max_moving),
+            max_moving_per_member: self.max_moving_per_member.unwrap_or(before.max_moving_per_member),
+            max_moving_per_zone: self.max_moving_per_zone.unwrap_or(before.max_moving_per_zone),
+            max_out: self.max_out.unwrap_or(before.max_out),
+            grace_ms: self.grace_ms.unwrap_or(before.grace_ms),
+            lease_end: self.lease_end.unwrap_or(before.lease_end),
+            paused: self.paused.unwrap_or(before.paused),
+            deleting: before.deleting,
+        })
+    }
 }
 
 /// A pool.
@@ -92,6 +194,8 @@ pub struct PoolBody {
     pub buckets: u32,
     /// How many of them nobody owns.
     pub vacant: u32,
+    /// How many have fewer owners than they should, but not none.
+    pub degraded: u32,
     /// How many planned moves are pending.
     pub moving: u32,
 }
@@ -113,7 +217,10 @@ pub struct JoinPool {
     pub zone: String,
     /// Anything else that is known of it.
     #[serde(default)]
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
+    /// Most buckets that it takes. Default: as many as are its share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<u32>,
 }
 
 impl JoinPool {
@@ -125,7 +232,9 @@ impl JoinPool {
             weight: self.weight.unwrap_or(1),
             zone: self.zone.clone(),
             labels: self.labels.clone(),
+            capacity: self.capacity,
             draining: false,
+            cordoned: false,
         }
     }
 }
@@ -144,6 +253,8 @@ pub struct MemberBody {
     pub session: Option<String>,
     /// How many buckets it owns.
     pub buckets: u32,
+    /// Of how many it is the primary.
+    pub primaries: u32,
     /// How busy it says it is, if the leader has heard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<f32>,
@@ -163,7 +274,15 @@ pub struct ItemCreate {
     pub address: String,
     /// Anything else that is known of it.
     #[serde(default)]
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
+    /// Only members with all of these labels have its bucket, besides those that its pool
+    /// asks for.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub require: Labels,
+    /// Of those, only members with all of these labels too, as long as these can take
+    /// all that ask for it.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub prefer: Labels,
     /// It stays until it is deleted. Otherwise it goes with the session in the
     /// header `rota-session`, which is then needed.
     #[serde(default)]
@@ -174,7 +293,8 @@ impl ItemCreate {
     /// The item that this makes.
     #[must_use]
     pub fn item(&self) -> Item {
-        Item { address: self.address.clone(), labels: self.labels.clone() }
+        let affinity = Affinity { require: self.require.clone(), prefer: self.prefer.clone() };
+        Item { address: self.address.clone(), labels: self.labels.clone(), affinity }
     }
 }
 
@@ -189,13 +309,19 @@ pub struct ItemBody {
 }
 
 /// A bucket's row.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RowBody {
     /// Which bucket.
     pub bucket: String,
-    /// Its owners in order; none while it is vacant.
+    /// Its owners in order, each with the fence of its grant; none while it is vacant.
     pub owners: Vec<Owner>,
-    /// The fence of the grant: larger than that of every earlier one of the
+    /// Those who copy it from its primary, to own it next.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub preparing: Vec<Owner>,
+    /// It has owners, but fewer than its pool wants: a store would refuse writes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub degraded: bool,
+    /// The fence of the primary's grant: larger than that of every earlier primary of the
     /// bucket.
     pub fence: u64,
     /// The version of the row's node, for `check` in a multi.
@@ -235,6 +361,22 @@ pub struct OwnerOfKey {
     pub address: Option<String>,
 }
 
+/// Who owned a bucket when, and why that changed.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct HistoryBody {
+    /// The bucket.
+    pub bucket: String,
+    /// Its row now; none, if the bucket is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row: Option<RowBody>,
+    /// What happened, the last of it last. A bounded part of it is remembered.
+    pub events: Vec<Event>,
+    /// Of the moment that was asked for, what had happened last; none, if that is not
+    /// remembered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Event>,
+}
+
 /// A pool's plan.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct PlanBody {
@@ -265,38 +407,78 @@ impl PlanBody {
 }
 
 /// What a member owns and what it is asked to let go.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Assignment {
     /// The zxid at which the member joined. Another one means that another has
     /// taken its name.
     pub joined: u64,
     /// The pool's last change that is taken in here.
     pub version: u64,
-    /// The buckets that the member owns.
+    /// The buckets that the member owns or prepares to own.
     pub grants: Vec<Grant>,
     /// Of those, the ones that the plan asks it to release.
     pub release: Vec<String>,
+    /// Of those, the ones that the plan asks it to lead no longer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub step_down: Vec<String>,
     /// The member is being drained.
     pub draining: bool,
+    /// Its rows wait so long for it, or for one of its name, when it has gone, in milliseconds.
+    #[serde(default)]
+    pub grace_ms: u64,
+    /// What it does when its lease ends and no coordinator is heard.
+    #[serde(default)]
+    pub lease_end: LeaseEnd,
 }
 
-/// One bucket that a member owns.
+impl Assignment {
+    /// What the plan asks the member to do about a bucket.
+    #[must_use]
+    pub fn asked(&self, bucket: &str) -> Option<Deed> {
+        let names = |buckets: &[String]| buckets.iter().any(|other| other == bucket);
+        match () {
+            () if names(&self.release) => Some(Deed::Release),
+            () if names(&self.step_down) => Some(Deed::StepDown),
+            () => None,
+        }
+    }
+}
+
+/// One bucket that a member owns or prepares to own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Grant {
     /// Which.
     pub bucket: String,
     /// The fence of the grant.
     pub fence: u64,
+    /// What the member is to it.
+    #[serde(default)]
+    pub role: Role,
+    /// The others that own it or prepare to, the primary first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<Peer>,
     /// The item of that name, in a named pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub item: Option<Item>,
 }
 
-/// Lets go of a bucket.
+/// Another member that owns a bucket or prepares to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Peer {
+    /// Its name.
+    pub member: String,
+    /// Where it is reached; empty if it gave no address.
+    #[serde(default)]
+    pub address: String,
+    /// What it is to the bucket.
+    pub role: Role,
+}
+
+/// A member does something with a bucket that it owns or prepares to own.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Release {
-    /// The fence of the grant that ends.
+pub struct OfGrant {
+    /// The fence of its grant.
     pub fence: u64,
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use rota_client::Client;
-use rota_core::placement::{Problem, check::lower_bound};
+use rota_core::placement::{Problem, Quotas, check::lower_bound};
 use rota_protocol::http::{Cluster, MemberBody, PoolBody, TableBody};
 use tokio::time::Instant;
 
@@ -123,14 +123,15 @@ impl PoolSight {
         let draining: Vec<&MemberBody> = self.members.iter().filter(|m| m.member.draining).collect();
         let index: BTreeMap<&str, usize> =
             working.iter().chain(&draining).enumerate().map(|(i, m)| (m.name.as_str(), i)).collect();
-        let weights = working.iter().map(|m| m.member.weight).chain(draining.iter().map(|_| 0)).collect();
-        let owners: Vec<Option<usize>> = then
-            .iter()
-            .filter(|(bucket, _)| now.contains_key(*bucket))
-            .map(|(_, owner)| index.get(owner).copied())
-            .collect();
-        let orphans = owners.iter().filter(|owner| owner.is_none()).count();
-        let bound = lower_bound(&Problem { weights, owners });
+        let weights: Vec<u32> =
+            working.iter().map(|m| m.member.weight).chain(draining.iter().map(|_| 0)).collect();
+        let stayed: Vec<_> = then.iter().filter(|(bucket, _)| now.contains_key(*bucket)).collect();
+        let mut problem = Problem::simple(&weights, stayed.len());
+        for (bucket, (_, owner)) in problem.buckets.iter_mut().zip(stayed) {
+            bucket.owners = index.get(owner).copied().into_iter().collect();
+        }
+        let orphans = problem.buckets.iter().filter(|bucket| bucket.owners.is_empty()).count();
+        let bound = lower_bound(&problem, &Quotas::of(&problem));
         Cost { moves: moves as u64, lower_bound: bound + orphans as u64 }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use http::Method;
 use rota_client::{Client, Repeat};
-use rota_protocol::http::{Cluster, PoolCreate, PoolKind};
+use rota_protocol::http::{Cluster, PoolChange, PoolCreate, PoolKind};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -129,10 +129,7 @@ impl Stage {
         let pool = |name: &str, kind, buckets| PoolCreate {
             name: name.to_owned(),
             kind,
-            buckets,
-            strategy: Default::default(),
-            handoff: Default::default(),
-            max_moving: None,
+            settings: PoolChange { buckets, ..PoolChange::default() },
         };
         for pool in [pool(MAIL, PoolKind::Hashed, Some(buckets)), pool(LOGS, PoolKind::Named, None)] {
             let _: serde_json::Value =

@@ -120,10 +120,9 @@ async fn follow(operator: &Operator, args: ShowArgs) -> anyhow::Result<()> {
 
 fn rows_of(table: &TableBody) -> Table<5> {
     let owned = table.rows.iter().map(|row| {
-        let owners: Vec<&str> = row.owners.iter().map(|owner| owner.member.as_str()).collect();
-        let address = owners.first().and_then(|owner| table.addresses.get(*owner)).cloned();
+        let address = row.owners.first().and_then(|owner| table.addresses.get(&owner.member)).cloned();
         let (fence, version) = (row.fence.to_string(), row.version.to_string());
-        [row.bucket.clone(), owners.join(","), address.unwrap_or_default(), fence, version]
+        [row.bucket.clone(), owner_names(row), address.unwrap_or_default(), fence, version]
     });
     let removed = table
         .removed
@@ -132,15 +131,19 @@ fn rows_of(table: &TableBody) -> Table<5> {
     Table::new(["BUCKET", "OWNER", "ADDRESS", "FENCE", "VERSION"], owned.chain(removed))
 }
 
-fn owner_name(row: &RowBody) -> String {
-    row.owners.first().map(|owner| owner.member.clone()).unwrap_or_default()
+/// The owners in order, then with a `+` those who prepare; and whether they are too few.
+pub(crate) fn owner_names(row: &RowBody) -> String {
+    let owners = row.owners.iter().map(|owner| owner.member.clone());
+    let preparing = row.preparing.iter().map(|owner| format!("+{}", owner.member));
+    let names = owners.chain(preparing).collect::<Vec<_>>().join(",");
+    if row.degraded { format!("{names} (degraded)") } else { names }
 }
 
 fn describe_row(row: &RowBody) -> String {
     let joined = row.owners.first().map(|owner| owner.joined.to_string()).unwrap_or_default();
     facts([
         ("bucket", row.bucket.clone()),
-        ("owner", owner_name(row)),
+        ("owner", owner_names(row)),
         ("joined", joined),
         ("fence", row.fence.to_string()),
         ("version", row.version.to_string()),
@@ -156,9 +159,10 @@ mod tests {
     fn owners_vacancies_and_removals_show() {
         let row = |bucket: &str, owner: Option<&str>| RowBody {
             bucket: bucket.into(),
-            owners: owner.map(|member| Owner { member: member.into(), joined: 2 }).into_iter().collect(),
+            owners: owner.map(|member| Owner::new(member, 2)).into_iter().collect(),
             fence: 9,
             version: 1,
+            ..RowBody::default()
         };
         let table = TableBody {
             rows: vec![row("0", Some("w1")), row("1", None)],

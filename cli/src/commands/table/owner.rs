@@ -8,7 +8,7 @@ use rota_client::{Client, ClientError, Source, Table, TableCache};
 use rota_protocol::http::{Code, ErrorBody, OwnerOfKey};
 use serde::Serialize;
 
-use super::owner_name;
+use super::owner_names;
 use crate::operator::Operator;
 use crate::output::{Fact, facts, say};
 
@@ -90,7 +90,7 @@ fn owner_facts(owner: &OwnerOfKey) -> [Fact; 6] {
     [
         ("key", owner.key.clone()),
         ("bucket", owner.row.bucket.clone()),
-        ("owner", owner_name(&owner.row)),
+        ("owner", owner_names(&owner.row)),
         ("address", owner.address.clone().unwrap_or_default()),
         ("fence", owner.row.fence.to_string()),
         ("table version", owner.version.to_string()),
@@ -114,8 +114,8 @@ mod tests {
 
     #[test]
     fn a_copy_answers_as_a_coordinator_would() {
-        let owners = vec![Owner { member: "w1".into(), joined: 2 }];
-        let row = RowBody { bucket: "0".into(), owners, fence: 9, version: 1 };
+        let owners = vec![Owner::new("w1", 2)];
+        let row = RowBody { bucket: "0".into(), owners, fence: 9, version: 1, ..RowBody::default() };
         let table = Table {
             version: 9,
             hashed: Some(1),

@@ -8,7 +8,7 @@ use crate::naming::{item_name, labels};
 const WAIT: Duration = Duration::from_millis(20);
 
 fn place(dir: &Path) -> Place {
-    let item = Item { address: String::new(), labels: labels("a", "h", "x/f.log") };
+    let item = Item { labels: labels("a", "h", "x/f.log"), ..Item::default() };
     Place::of(dir, &item_name("a", "h", "x/f.log"), &item).unwrap()
 }
 

@@ -97,7 +97,7 @@ mod tests {
     use crate::naming::labels;
 
     fn place(app: &str, host: &str, file: &str) -> Result<Place, PlaceError> {
-        let item = Item { address: String::new(), labels: labels(app, host, file) };
+        let item = Item { labels: labels(app, host, file), ..Item::default() };
         Place::of(Path::new("/out"), &item_name(app, host, file), &item)
     }
 
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn labels_must_be_there_and_be_the_items_own() {
-        let mut item = Item { address: String::new(), labels: labels("a", "h", "f") };
+        let mut item = Item { labels: labels("a", "h", "f"), ..Item::default() };
         let of = |name: &str, item: &Item| Place::of(Path::new("/out"), name, item);
         assert!(matches!(of("a@h:g", &item), Err(PlaceError::OtherItem { .. })));
         item.labels.remove("host");

@@ -1,0 +1,166 @@
+//! What a pool can be told, for `rota pool create` and `rota pool change`.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use rota_core::pool::{Handoff, Labels, LeaseEnd, Spread, Strategy};
+use rota_protocol::http::PoolChange;
+
+use super::change::{Limit, number_or_none};
+use super::worker::label;
+use crate::args::duration;
+
+/// The names of all settings: a change needs one of them.
+pub(crate) const ALL: [&str; 14] = [
+    "buckets",
+    "strategy",
+    "handoff",
+    "replicas",
+    "spread",
+    "max_moving",
+    "max_moving_per_member",
+    "max_moving_per_zone",
+    "max_out",
+    "grace",
+    "lease_end",
+    "require",
+    "prefer",
+    "version",
+];
+
+/// A pool's settings. What is left out stays as it is, or is as by default.
+#[derive(Debug, Args)]
+pub(crate) struct Settings {
+    /// Buckets of a hashed pool; fixed for its life. Default: 1024.
+    #[arg(long, allow_negative_numbers = true)]
+    buckets: Option<u32>,
+    /// How the buckets are shared.
+    #[arg(long, value_enum)]
+    strategy: Option<StrategyArg>,
+    /// How a bucket passes from one living member to another.
+    #[arg(long, value_enum)]
+    handoff: Option<HandoffArg>,
+    /// Owners of each bucket, from 1 to 7; the first is the primary. Default: 1.
+    #[arg(long, allow_negative_numbers = true)]
+    replicas: Option<u32>,
+    /// How the owners of one bucket lie to each other.
+    #[arg(long, value_enum)]
+    spread: Option<SpreadArg>,
+    /// Most planned moves under way at once. Default: 256.
+    #[arg(long)]
+    max_moving: Option<u32>,
+    /// Of those, most from or to one member; "none" for no bound.
+    #[arg(long, value_parser = number_or_none, value_name = "N")]
+    max_moving_per_member: Option<Limit>,
+    /// Of those, most from or to one zone; "none" for no bound.
+    #[arg(long, value_parser = number_or_none, value_name = "N")]
+    max_moving_per_zone: Option<Limit>,
+    /// Most members that are emptied or away at once; "none" for no bound.
+    #[arg(long, value_parser = number_or_none, value_name = "N")]
+    max_out: Option<Limit>,
+    /// How long the rows of a member that has gone wait for one of the same name, e.g. 30s, for
+    /// rolling restarts; 0s for not at all.
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    grace: Option<Duration>,
+    /// What members do when their lease ends and no coordinator is heard.
+    #[arg(long, value_enum)]
+    lease_end: Option<LeaseEndArg>,
+    /// Only members with this label: KEY=VALUE, more than once. The zone counts as a label
+    /// "zone". In a change they take the place of those before; "none" for none.
+    #[arg(long, value_name = "KEY=VALUE")]
+    require: Vec<String>,
+    /// Of those, only members with this label too, as long as they can take all: KEY=VALUE,
+    /// more than once. In a change they take the place of those before; "none" for none.
+    #[arg(long, value_name = "KEY=VALUE")]
+    prefer: Vec<String>,
+    /// The version that the spec must have: refused if somebody has changed it.
+    #[arg(long)]
+    version: Option<i32>,
+}
+
+/// How buckets are shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum StrategyArg {
+    /// By weight, to within one bucket, with the fewest moves.
+    Balanced,
+    /// Sorted buckets to sorted members, in runs, as MetaQ's consumers do.
+    Range,
+    /// By consistent hashing.
+    Ring,
+}
+
+/// How a bucket passes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum HandoffArg {
+    /// The old owner stops before the new one starts.
+    Exclusive,
+    /// The new owner copies first; then it leads, and the old one is let go.
+    Warm,
+}
+
+/// How owners lie to each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SpreadArg {
+    /// In as many zones as can be.
+    Zone,
+    /// Anywhere.
+    None,
+}
+
+/// What members do when nobody is heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LeaseEndArg {
+    /// They stop: no two ever work on one bucket at one time.
+    Stop,
+    /// They go on; what they write must be guarded by fences.
+    Continue,
+}
+
+impl Settings {
+    /// Those that are given, as a change.
+    pub(crate) fn into_change(self) -> anyhow::Result<PoolChange> {
+        let limit = |limit: Option<Limit>| limit.map(|limit| limit.0);
+        Ok(PoolChange {
+            buckets: self.buckets,
+            strategy: self.strategy.map(|strategy| match strategy {
+                StrategyArg::Balanced => Strategy::Balanced,
+                StrategyArg::Range => Strategy::Range,
+                StrategyArg::Ring => Strategy::Ring,
+            }),
+            handoff: self.handoff.map(|handoff| match handoff {
+                HandoffArg::Exclusive => Handoff::Exclusive,
+                HandoffArg::Warm => Handoff::Warm,
+            }),
+            replicas: self.replicas,
+            spread: self.spread.map(|spread| match spread {
+                SpreadArg::Zone => Spread::Zone,
+                SpreadArg::None => Spread::None,
+            }),
+            max_moving: self.max_moving,
+            max_moving_per_member: limit(self.max_moving_per_member),
+            max_moving_per_zone: limit(self.max_moving_per_zone),
+            max_out: limit(self.max_out),
+            grace_ms: self.grace.map(|grace| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX)),
+            lease_end: self.lease_end.map(|end| match end {
+                LeaseEndArg::Stop => LeaseEnd::Stop,
+                LeaseEndArg::Continue => LeaseEnd::Continue,
+            }),
+            paused: None,
+            require: labels(&self.require)?,
+            prefer: labels(&self.prefer)?,
+            version: self.version,
+        })
+    }
+}
+
+/// Labels to change to; `None` if none are named.
+fn labels(texts: &[String]) -> anyhow::Result<Option<Labels>> {
+    match texts {
+        [] => Ok(None),
+        [none] if none == "none" => Ok(Some(Labels::new())),
+        texts => {
+            let labels = texts.iter().map(|text| label(text).map_err(anyhow::Error::msg));
+            labels.collect::<anyhow::Result<Labels>>().map(Some)
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Planned events: changes of members by the operator, and what would come of them.
+
+use axum::Json;
+use axum::extract::State;
+use rota_core::assign::preview;
+use rota_core::pool::{MemberEntry, PoolView, check_name, layout, to_json};
+use rota_core::state::{Actor, Op, Refusal};
+use rota_protocol::http::{
+    Code, ErrorBody, JoinPool, MemberBody, MembersChange, PlanBody, PlanPreview, Previewed,
+};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::error::{ApiError, ApiResult};
+use super::extract::{Body, Names, Shared};
+use super::members::describe_all;
+use super::pools::{self, with_pool, with_pool_now};
+use crate::service::ServiceError;
+
+/// How often a change is tried again when another came in between.
+const ATTEMPTS: usize = 5;
+
+pub(super) fn router() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(change_members)).routes(routes!(preview_plan))
+}
+
+/// Change members, all at once: drain or cordon them, give them another weight or
+/// capacity.
+#[utoipa::path(put, path = "/v1/pools/{pool}/members", tag = "members", params(("pool" = String, Path)),
+    request_body = MembersChange,
+    responses((status = 200, body = Vec<MemberBody>), (status = "default", body = ErrorBody)))]
+async fn change_members(
+    State(service): State<Shared>,
+    Names(pool): Names<String>,
+    Body(change): Body<MembersChange>,
+) -> ApiResult<Json<Vec<MemberBody>>> {
+    if change.is_empty() {
+        let message = "nothing is to be changed: give draining, cordoned, weight or capacity";
+        return Err(ApiError::new(Code::BadRequest, message));
+    }
+    let mut attempts = 0..ATTEMPTS;
+    let names = loop {
+        let (names, ops) = with_pool_now(&service, &pool, |view| {
+            let (mut names, mut ops) = (Vec::new(), Vec::new());
+            for (name, entry) in selected(view, &change)? {
+                let member = change.applied(&entry.member);
+                member.check()?;
+                let path = layout::member(&pool, &name);
+                ops.push(Op::set(path, to_json(&member), Some(entry.version)));
+                names.push(name);
+            }
+            Ok((names, ops))
+        })
+        .await?;
+        match service.multi(Actor::rota(None), ops).await {
+            Err(ServiceError::Refused(refusal))
+                if matches!(refusal.cause(), Refusal::BadVersion { .. } | Refusal::NoNode { .. })
+                    && attempts.next().is_some() => {}
+            other => {
+                other?;
+                break names;
+            }
+        }
+    };
+    with_pool(&service, &pool, |view| {
+        let mut members = describe_all(view, &Default::default());
+        members.retain(|member| names.contains(&member.name));
+        Ok(Json(members))
+    })
+}
+
+/// The members that are meant.
+fn selected(view: &PoolView, change: &MembersChange) -> ApiResult<Vec<(String, MemberEntry)>> {
+    if let Some(missing) = change.members.iter().find(|name| !view.members.contains_key(*name)) {
+        return Err(ApiError::no_member(&view.name, missing));
+    }
+    let selected = view.members.iter().filter(|(name, entry)| change.selects(name, &entry.member));
+    let selected: Vec<_> = selected.map(|(name, entry)| (name.clone(), entry.clone())).collect();
+    if selected.is_empty() {
+        let message = match change.labels.is_empty() {
+            true => "no member is meant: give members or labels".to_owned(),
+            false => format!("no member of pool {:?} has all of the labels", view.name),
+        };
+        return Err(ApiError::new(Code::NoMember, message));
+    }
+    Ok(selected)
+}
+
+/// Show what would come of changes, without making them: the very plan that would run
+/// next if they were made now, and how many buckets each member would have in the end.
+#[utoipa::path(post, path = "/v1/pools/{pool}/plan", tag = "pools", params(("pool" = String, Path)),
+    request_body = PlanPreview,
+    responses((status = 200, body = Previewed), (status = "default", body = ErrorBody)))]
+async fn preview_plan(
+    State(service): State<Shared>,
+    Names(pool): Names<String>,
+    Body(asked): Body<PlanPreview>,
+) -> ApiResult<Json<Previewed>> {
+    service.catch_up().await?;
+    let view = with_pool(&service, &pool, |view| {
+        let mut view = view.clone();
+        change_in_thought(&mut view, &asked)?;
+        Ok(view)
+    })?;
+    let tree = service.replica.read().state.tree().clone();
+    // Large pools take long enough to hold up heartbeats.
+    let now_ms = service.replica.read().state.time_ms();
+    let planned =
+        tokio::task::spawn_blocking(move || preview(&tree, &view, now_ms).map(|plan| (view, plan))).await;
+    let planned = planned.map_err(|e| e.to_string()).and_then(|plan| plan.map_err(|e| e.to_string()));
+    let (view, preview) = planned.map_err(|fault| ApiError::new(Code::Internal, fault))?;
+    let pending = preview.plan.moves.iter().filter(|the| view.is_pending(the)).cloned().collect();
+    let plan = PlanBody::new(&preview.plan, pending);
+    Ok(Json(Previewed { plan, shares: preview.shares, primaries: preview.primaries }))
+}
+
+fn change_in_thought(view: &mut PoolView, asked: &PlanPreview) -> ApiResult<()> {
+    if let Some(change) = &asked.pool {
+        let next = pools::changed(&view.name, &view.spec, view.spec_version, change)?;
+        view.spec.check_change(&next)?;
+        view.spec = next;
+    }
+    for change in &asked.change {
+        for (name, entry) in selected(view, change)? {
+            let member = change.applied(&entry.member);
+            member.check()?;
+            view.members.insert(name, MemberEntry { member, ..entry });
+        }
+    }
+    for name in &asked.gone {
+        view.members.remove(name).ok_or_else(|| ApiError::no_member(&view.name, name))?;
+    }
+    for join in &asked.join {
+        check_name(&join.name)?;
+        let entry = joined(view, join)?;
+        view.members.insert(join.name.clone(), entry);
+    }
+    Ok(())
+}
+
+/// A member that joins now.
+fn joined(view: &PoolView, join: &JoinPool) -> ApiResult<MemberEntry> {
+    if view.members.contains_key(&join.name) {
+        let message = format!("pool {:?} has a member {:?} already", view.name, join.name);
+        return Err(ApiError::new(Code::Exists, message));
+    }
+    let member = join.member();
+    member.check()?;
+    Ok(MemberEntry { member, joined: view.changed + 1, version: 0, session: None })
+}

@@ -1,0 +1,422 @@
+//! From what is to what should be: the next step for one pool.
+//!
+//! [`plan_step`] is level-triggered: it looks at the whole pool, not at what
+//! happened, so a missed event, a new leader and a restart are all the same to
+//! it. What it returns are multis whose operations are guarded by the rows' zxids;
+//! one that comes too late is refused and the next look makes another.
+//!
+//! How a bucket passes on in an exclusive pool; [`handoff`] has the whole table:
+//!
+//! ```text
+//!            planned                 its owner releases           granted
+//!  owned by A ───────► owned by A, ───────────────────► vacant ───────────► owned by B
+//!      │               move pending                       ▲
+//!      └──────────────── A's session has ended ───────────┘   (granted in the same write)
+//! ```
+//!
+//! An owner is taken out of a row only by itself, or when it is no longer a member
+//! with the same `joined`: by the committed end of its session. So at no time does
+//! a bucket have two primaries.
+
+mod handoff;
+mod moves;
+mod target;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use handoff::{Rules, Standing};
+use target::Target;
+
+use crate::pool::history::{self, Recorder};
+use crate::pool::{
+    Away, Bucket, Delta, Move, Owner, Plan, PoolView, Reason, Report, Row, RowEntry, layout, to_json,
+};
+use crate::state::{CreateMode, Op, Tree, perms};
+
+/// Most operations in one multi. At 200 bytes each it stays well below the
+/// largest entry, and other writes are not kept waiting for it.
+pub const OPS_MAX: usize = 512;
+/// Most nodes of the history that one step removes.
+const FORGOTTEN_MAX: usize = 64;
+
+/// The next step for a pool.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Step {
+    /// To be proposed, each on its own, in order. Empty when nothing is to do.
+    pub multis: Vec<Vec<Op>>,
+    /// Buckets without a primary that these multis give one.
+    pub grants: u32,
+    /// Moves that the new plan adds.
+    pub moves_planned: u32,
+    /// What the planner says.
+    pub report: Report,
+    /// The plan that these multis write; `None` if the one that there is stands.
+    pub plan: Option<Plan>,
+    /// When to look again at the latest, though nothing changes: milliseconds since 1970.
+    pub look_again_ms: Option<u64>,
+}
+
+/// What a planner's answer cannot be trusted for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the planner's answer for pool {pool} is wrong: {fault}")]
+pub struct PlanFault {
+    /// The pool.
+    pub pool: String,
+    /// What is wrong.
+    pub fault: String,
+}
+
+/// The next step for `pool`, which `tree` holds, at `now_ms` (milliseconds since 1970).
+///
+/// # Errors
+/// When the planner's answer fails its independent check. That is a bug, and
+/// nothing is moved on account of it.
+pub fn plan_step(tree: &Tree, pool: &PoolView, now_ms: u64) -> Result<Step, PlanFault> {
+    let wanted: BTreeSet<Bucket> = pool.wanted_buckets().collect();
+    let absent = absent(pool, now_ms);
+    let target = Target::of(pool, &wanted, &absent)?;
+    Ok(step_to(&target, &wanted, &absent, tree, pool))
+}
+
+/// The members that have gone and whose rows wait for them.
+fn absent(pool: &PoolView, now_ms: u64) -> BTreeMap<String, Away> {
+    let grace_ms = pool.spec.grace_ms;
+    if grace_ms == 0 || pool.spec.deleting {
+        return BTreeMap::new();
+    }
+    let is_member = |name: &str| pool.members.contains_key(name);
+    let mut absent: BTreeMap<String, Away> = BTreeMap::new();
+    for (name, entry) in pool.departed.iter().filter(|(name, _)| !is_member(name)) {
+        let away = Away { member: entry.member.clone(), joined: entry.joined, since_ms: now_ms };
+        absent.insert(name.clone(), away);
+    }
+    let waits = |away: &Away| now_ms < away.since_ms.saturating_add(grace_ms);
+    // One that has gone once more since then counts anew.
+    let is_known = |name: &str| !is_member(name) && !pool.departed.contains_key(name);
+    let known = pool.away.iter().filter(|(name, away)| is_known(name) && waits(away));
+    absent.extend(known.map(|(name, away)| (name.clone(), away.clone())));
+    absent.retain(|name, away| {
+        let names = |owner: &Owner| owner.member == *name && owner.joined == away.joined;
+        let mut rows = pool.held_by(name);
+        !away.member.draining
+            && rows.any(|(_, entry)| entry.row.owners.iter().chain(&entry.row.preparing).any(names))
+    });
+    absent
+}
+
+struct Stepper<'a> {
+    pool: &'a PoolView,
+    absent: &'a BTreeMap<String, Away>,
+    target: &'a Target,
+    /// The plan's moves of each bucket that are pending.
+    pending: BTreeMap<&'a Bucket, Vec<&'a Move>>,
+}
+
+impl Stepper<'_> {
+    fn standing(&self, owner: &Owner) -> Standing {
+        if self.pool.is_living(owner) {
+            return Standing::Living;
+        }
+        match self.absent.get(&owner.member) {
+            Some(away) if away.joined == owner.joined => Standing::Away,
+            _ => Standing::Gone,
+        }
+    }
+
+    /// The row that should stand now.
+    fn next_row(&self, bucket: &Bucket, row: &Row) -> Row {
+        let planned = self.pending.get(bucket).map_or(&[][..], Vec::as_slice);
+        let standing = |owner: &Owner| self.standing(owner);
+        handoff::next_row(&self.rules(&standing), row, self.wanted(bucket), planned)
+    }
+
+    fn rules<'s>(&self, standing: &'s dyn Fn(&Owner) -> Standing) -> Rules<'s> {
+        Rules { handoff: self.pool.spec.handoff, replicas: self.pool.spec.replicas as usize, standing }
+    }
+
+    fn wanted(&self, bucket: &Bucket) -> &[Owner] {
+        self.target.owners.get(bucket).map_or(&[], Vec::as_slice)
+    }
+
+    /// Why a row becomes another.
+    fn reason(&self, bucket: &Bucket, before: Option<&Row>) -> Reason {
+        let planned = || self.pool.plan.moves.iter().find(|the| the.bucket == *bucket);
+        let Some(before) = before else { return Reason::Vacant };
+        match before.owners.iter().any(|owner| self.standing(owner) != Standing::Living) {
+            true => Reason::Died,
+            false => planned().map_or(Reason::Vacant, |the| the.reason),
+        }
+    }
+}
+
+fn step_to(
+    target: &Target,
+    wanted: &BTreeSet<Bucket>,
+    absent: &BTreeMap<String, Away>,
+    tree: &Tree,
+    pool: &PoolView,
+) -> Step {
+    let mut pending: BTreeMap<&Bucket, Vec<&Move>> = BTreeMap::new();
+    pool.pending_moves().for_each(|the| pending.entry(&the.bucket).or_default().push(the));
+    let stepper = Stepper { pool, absent, target, pending };
+    let mut step = Step { report: target.report.clone(), ..Step::default() };
+    step.look_again_ms = absent.values().map(|away| away.since_ms.saturating_add(pool.spec.grace_ms)).min();
+
+    let mut writer = Writer::new(pool);
+    let mut needed: Vec<Move> = Vec::new();
+    for bucket in wanted {
+        let Some(entry) = pool.rows.get(bucket) else {
+            let row = stepper.next_row(bucket, &Row::vacant());
+            step.grants += u32::from(row.primary().is_some());
+            writer.create(bucket, &row);
+            continue;
+        };
+        let row = stepper.next_row(bucket, &entry.row);
+        let led = entry.row.primary().is_some_and(|owner| stepper.standing(owner) == Standing::Living);
+        step.grants += u32::from(!led && row.primary().is_some_and(|owner| pool.is_living(owner)));
+        needed.extend(stepper.moves_of(bucket, &row));
+        writer.replace(bucket, entry, &row, stepper.reason(bucket, Some(&entry.row)));
+    }
+    for (bucket, entry) in pool.rows.iter().filter(|(bucket, _)| !wanted.contains(bucket)) {
+        let row = stepper.next_row(bucket, &entry.row);
+        match row.owners.is_empty() {
+            true => writer.delete(bucket, entry),
+            false => {
+                needed.extend(stepper.moves_of(bucket, &row));
+                writer.replace(bucket, entry, &row, Reason::Removed);
+            }
+        }
+    }
+    step.multis = writer.finish();
+    step.multis.extend(keep_absent(pool, absent));
+    if let Some((plan, added)) = moves::next_plan(pool, absent, &needed, &target.report) {
+        step.moves_planned = added;
+        step.multis.push(vec![write_plan(pool, &plan)]);
+        step.plan = Some(plan);
+    }
+    if pool.spec.deleting && pool.rows.is_empty() {
+        step.multis = vec![take_apart(tree, pool)];
+    }
+    step
+}
+
+/// What is to come.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Preview {
+    /// The plan that will stand after the next step, with what the planner says now.
+    pub plan: Plan,
+    /// How many buckets each member will own in the end.
+    pub shares: BTreeMap<String, u32>,
+    /// Of how many it will be the primary.
+    pub primaries: BTreeMap<String, u32>,
+}
+
+/// What is to come; of a pool that was changed in thought, what would come of the change.
+///
+/// # Errors
+/// As [`plan_step`].
+pub fn preview(tree: &Tree, pool: &PoolView, now_ms: u64) -> Result<Preview, PlanFault> {
+    let wanted: BTreeSet<Bucket> = pool.wanted_buckets().collect();
+    let absent = absent(pool, now_ms);
+    let target = Target::of(pool, &wanted, &absent)?;
+    let step = step_to(&target, &wanted, &absent, tree, pool);
+    let plan = step.plan.unwrap_or_else(|| Plan { report: step.report, ..(*pool.plan).clone() });
+    let none: BTreeMap<String, u32> = pool.members.keys().map(|name| (name.clone(), 0)).collect();
+    let (mut shares, mut primaries) = (none.clone(), none);
+    for owners in target.owners.values() {
+        for (at, owner) in owners.iter().enumerate() {
+            *shares.entry(owner.member.clone()).or_default() += 1;
+            *primaries.entry(owner.member.clone()).or_default() += u32::from(at == 0);
+        }
+    }
+    Ok(Preview { plan, shares, primaries })
+}
+
+fn row_path(pool: &PoolView, bucket: &Bucket) -> String {
+    layout::row(&pool.name, bucket.as_str())
+}
+
+/// Gathers writes of rows into multis, each with its part of the history.
+struct Writer<'a> {
+    pool: &'a PoolView,
+    multis: Vec<Vec<Op>>,
+    ops: Vec<Op>,
+    recorder: Recorder,
+    /// Rows that members changed by themselves since the last chapter.
+    unrecorded: BTreeSet<Bucket>,
+}
+
+impl<'a> Writer<'a> {
+    fn new(pool: &'a PoolView) -> Self {
+        let last = pool.history.values().map(|written| written.zxid).max();
+        let unrecorded = match last.map(|last| pool.table_since(last)) {
+            Some(Delta::Rows { changed, .. }) => changed.into_iter().collect(),
+            _ => BTreeSet::new(),
+        };
+        Self { pool, multis: Vec::new(), ops: Vec::new(), recorder: Recorder::default(), unrecorded }
+    }
+
+    fn create(&mut self, bucket: &Bucket, row: &Row) {
+        // Clients write there only what is theirs to say: see `pool::guard`.
+        let create = layout::create(row_path(self.pool, bucket), to_json(row), perms::READ | perms::WRITE);
+        self.add(vec![create]);
+        self.recorder.note(bucket, row, Reason::Vacant, None);
+    }
+
+    fn replace(&mut self, bucket: &Bucket, entry: &RowEntry, row: &Row, reason: Reason) {
+        if *row == entry.row {
+            return;
+        }
+        let write = Op::set(row_path(self.pool, bucket), to_json(row), None);
+        self.add(vec![fenced(self.pool, bucket, entry), write]);
+        self.record_own(bucket, entry);
+        self.recorder.note(bucket, row, reason, None);
+    }
+
+    fn delete(&mut self, bucket: &Bucket, entry: &RowEntry) {
+        let delete = Op::Delete { path: row_path(self.pool, bucket), version: Some(entry.version) };
+        self.add(vec![fenced(self.pool, bucket, entry), delete]);
+        self.record_own(bucket, entry);
+        self.recorder.note(bucket, &Row::vacant(), Reason::Removed, None);
+    }
+
+    /// What a member did with a row by itself is put down before what becomes of it.
+    fn record_own(&mut self, bucket: &Bucket, entry: &RowEntry) {
+        if self.unrecorded.remove(bucket) {
+            let planned = self.pool.plan.moves.iter().find(|the| the.bucket == *bucket);
+            let reason = planned.map_or(Reason::Left, |the| the.reason);
+            self.recorder.note(bucket, &entry.row, reason, Some(entry.written_ms));
+        }
+    }
+
+    /// A write and its guard stay in one multi, which has room for its chapter.
+    fn add(&mut self, write: Vec<Op>) {
+        if self.ops.len() + write.len() + 2 > OPS_MAX {
+            self.close();
+        }
+        self.ops.extend(write);
+    }
+
+    fn close(&mut self) {
+        if let Some(chapter) = std::mem::take(&mut self.recorder).into_chapter() {
+            let folder = layout::history(&self.pool.name);
+            self.ops.push(ensure(folder.clone()));
+            let mode = CreateMode::PersistentSequential;
+            self.ops.push(Op::Create {
+                path: format!("{folder}/h-"),
+                data: Some(to_json(&chapter)),
+                mode,
+                acl: readable(),
+            });
+        }
+        if !self.ops.is_empty() {
+            self.multis.push(std::mem::take(&mut self.ops));
+        }
+    }
+
+    fn finish(mut self) -> Vec<Vec<Op>> {
+        for bucket in std::mem::take(&mut self.unrecorded) {
+            if let Some(entry) = self.pool.rows.get(&bucket) {
+                self.unrecorded.insert(bucket.clone());
+                self.record_own(&bucket, entry);
+            }
+        }
+        self.close();
+        let forgotten = forgotten(self.pool);
+        if !forgotten.is_empty() {
+            self.multis.push(forgotten);
+        }
+        self.multis
+    }
+}
+
+/// The oldest part of the history goes when there is too much of it.
+fn forgotten(pool: &PoolView) -> Vec<Op> {
+    let mut nodes = pool.history.len();
+    let mut bytes: usize = pool.history.values().map(|written| written.bytes).sum();
+    let mut ops = Vec::new();
+    for (name, written) in &pool.history {
+        let is_enough = nodes <= history::NODES_MAX && bytes <= history::BYTES_MAX;
+        if is_enough || ops.len() == FORGOTTEN_MAX {
+            break;
+        }
+        ops.push(Op::Delete { path: format!("{}/{name}", layout::history(&pool.name)), version: None });
+        nodes -= 1;
+        bytes -= written.bytes;
+    }
+    ops
+}
+
+/// The tree keeps who is away and since when, so that the next leader knows.
+fn keep_absent(pool: &PoolView, absent: &BTreeMap<String, Away>) -> Option<Vec<Op>> {
+    let mut ops = Vec::new();
+    for (name, away) in absent {
+        let (path, data) = (layout::away(&pool.name, name), to_json(away));
+        match pool.away.get(name) {
+            Some(known) if known == away => {}
+            Some(_) => ops.push(Op::set(path, data, None)),
+            None => ops.push(layout::create(path, data, perms::READ)),
+        }
+    }
+    if !ops.is_empty() {
+        let folder = layout::pool(&pool.name) + "/away";
+        ops.insert(0, ensure(folder));
+    }
+    for name in pool.away.keys().filter(|name| !absent.contains_key(*name)) {
+        ops.push(Op::Delete { path: layout::away(&pool.name, name), version: None });
+    }
+    ops.truncate(OPS_MAX);
+    (!ops.is_empty()).then_some(ops)
+}
+
+fn readable() -> Option<Vec<crate::state::AclEntry>> {
+    Some(crate::state::Acl::for_anyone(perms::READ).entries())
+}
+
+fn ensure(path: String) -> Op {
+    Op::Ensure { path, acl: readable() }
+}
+
+fn fenced(pool: &PoolView, bucket: &Bucket, entry: &RowEntry) -> Op {
+    Op::CheckFence { path: row_path(pool, bucket), fence: entry.zxid }
+}
+
+fn write_plan(pool: &PoolView, plan: &Plan) -> Op {
+    let (path, data) = (layout::plan(&pool.name), to_json(plan));
+    match pool.plan_version {
+        Some(version) => Op::set(path, data, Some(version)),
+        None => layout::create(path, data, perms::READ),
+    }
+}
+
+/// The paths below `path`, children before their parents, until there are
+/// [`OPS_MAX`].
+fn list_below(tree: &Tree, path: &str, found: &mut Vec<String>) {
+    for child in tree.paths_below(path) {
+        list_below(tree, child.as_str(), found);
+        if found.len() >= OPS_MAX {
+            return;
+        }
+        found.push(child.to_string());
+    }
+}
+
+/// Removes what is left of a pool that is being deleted, once it has no rows:
+/// what its folders hold, [`OPS_MAX`] nodes at a time; then, all at once, the
+/// folders, the plan and the pool itself.
+fn take_apart(tree: &Tree, pool: &PoolView) -> Vec<Op> {
+    let delete = |path: String| Op::Delete { path, version: None };
+    let root = layout::pool(&pool.name);
+    // The pool may have been made again, or the deletion taken back, since.
+    let guard = Op::Check { path: root.clone(), version: Some(pool.spec_version) };
+    let folders = layout::FOLDERS.map(|folder| format!("{root}/{folder}"));
+    let mut held = Vec::new();
+    for folder in &folders {
+        list_below(tree, folder, &mut held);
+    }
+    let held: Vec<Op> = held.into_iter().map(delete).collect();
+    let last: Vec<Op> =
+        tree.paths_below(&root).map(ToString::to_string).chain([root.clone()]).map(delete).collect();
+    let deletes = if held.is_empty() { last } else { held };
+    std::iter::once(guard).chain(deletes).collect()
+}

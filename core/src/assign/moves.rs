@@ -1,0 +1,162 @@
+//! Which of the moves that are needed go into the plan now: within the pool's bounds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Owner, Stepper, handoff};
+use crate::pool::{Away, Bucket, Move, Plan, PoolView, Reason, Report, Row, Spec, Wait};
+
+impl Stepper<'_> {
+    /// The moves that are needed for a bucket whose row is this now.
+    pub(super) fn moves_of(&self, bucket: &Bucket, row: &Row) -> Vec<Move> {
+        if row.owners.iter().all(|owner| !self.pool.is_living(owner)) {
+            return Vec::new();
+        }
+        let wanted = self.wanted(bucket);
+        if row.owners.len() == wanted.len() && row.owners.iter().zip(wanted).all(|(a, b)| a.is_same(b)) {
+            return Vec::new();
+        }
+        let standing = |owner: &Owner| self.standing(owner);
+        let living: Vec<Owner> = wanted.iter().filter(|owner| self.pool.is_living(owner)).cloned().collect();
+        let planned = self.pending.get(bucket).map_or(&[][..], Vec::as_slice);
+        let reason = |from: Option<&Owner>, to: Option<&Owner>| self.reason_of_move(bucket, from, to);
+        handoff::moves_of(bucket, &self.rules(&standing), row, &living, planned, reason)
+    }
+
+    fn reason_of_move(&self, bucket: &Bucket, from: Option<&Owner>, to: Option<&Owner>) -> Reason {
+        let pool = self.pool;
+        let row_zxid = pool.rows.get(bucket).map_or(0, |entry| entry.zxid);
+        let since = from.map_or(row_zxid, |owner| owner.fence);
+        let has_joined = to.is_some_and(|to| to.joined > since);
+        let Some(from) = from else {
+            return match () {
+                () if pool.spec_changed > row_zxid => Reason::Operator,
+                () if has_joined => Reason::Joined,
+                () => Reason::Died,
+            };
+        };
+        let member = pool.members.get(&from.member).map(|entry| &entry.member);
+        match member {
+            _ if self.wanted(bucket).is_empty() => Reason::Removed,
+            Some(member) if member.draining => Reason::Drained,
+            Some(member) if !member.has_labels(&pool.affinity_of(bucket).require) => Reason::Barred,
+            _ if has_joined => Reason::Joined,
+            _ => Reason::Operator,
+        }
+    }
+}
+
+/// The plan that should stand now, and how many moves it adds; `None` if the
+/// present one will do.
+pub(super) fn next_plan(
+    pool: &PoolView,
+    absent: &BTreeMap<String, Away>,
+    needed: &[Move],
+    report: &Report,
+) -> Option<(Plan, u32)> {
+    let pending: Vec<&Move> = pool.pending_moves().collect();
+    let is_same = |a: &Move, b: &Move| {
+        a.bucket == b.bucket
+            && a.from == b.from
+            && a.promote == b.promote
+            && (a.from.is_some() || a.to == b.to)
+    };
+    let mut by_bucket: BTreeMap<&Bucket, Vec<&Move>> = BTreeMap::new();
+    pending.iter().for_each(|the| by_bucket.entry(&the.bucket).or_default().push(the));
+    let is_begun =
+        |the: &Move| by_bucket.get(&the.bucket).is_some_and(|all| all.iter().any(|p| is_same(p, the)));
+    let (kept, waiting): (Vec<&Move>, Vec<&Move>) = needed.iter().partition(|the| is_begun(the));
+    let mut budget = Budget::new(pool, absent);
+    kept.iter().for_each(|the| budget.take(the));
+    let (mut added, mut waits) = (Vec::new(), BTreeMap::<Wait, u32>::new());
+    // What lacks an owner comes first.
+    let (lacking, moving): (Vec<&Move>, Vec<&Move>) = waiting.into_iter().partition(|the| the.from.is_none());
+    for the in lacking.into_iter().chain(moving) {
+        match budget.waits_for(the) {
+            None => {
+                budget.take(the);
+                added.push(the);
+            }
+            Some(wait) => *waits.entry(wait).or_default() += 1,
+        }
+    }
+    let mut moves: Vec<Move> = kept.iter().chain(&added).map(|the| (*the).clone()).collect();
+    moves.sort_by(|a, b| (&a.bucket, &a.from, &a.to).cmp(&(&b.bucket, &b.from, &b.to)));
+
+    // Who waits for something is to see for what.
+    let before = &pool.plan.report;
+    let says_the_same = before.short == report.short && before.waiting.keys().eq(waits.keys());
+    if says_the_same && added.is_empty() && moves.iter().eq(pending.iter().copied()) {
+        return None;
+    }
+    let added = u32::try_from(added.len()).unwrap_or(u32::MAX);
+    let parent = pool.plan.number;
+    let report = Report { waiting: waits, ..report.clone() };
+    Some((Plan { number: parent + 1, parent, moves, report }, added))
+}
+
+/// What may still be begun.
+struct Budget<'a> {
+    spec: &'a Spec,
+    pool: &'a PoolView,
+    moving: u32,
+    members: BTreeMap<&'a str, u32>,
+    zones: BTreeMap<&'a str, u32>,
+    /// Members that are emptied or away.
+    out: BTreeSet<&'a str>,
+}
+
+impl<'a> Budget<'a> {
+    fn new(pool: &'a PoolView, absent: &'a BTreeMap<String, Away>) -> Self {
+        let out = absent.keys().map(String::as_str).collect();
+        let (members, zones) = (BTreeMap::new(), BTreeMap::new());
+        Self { spec: &pool.spec, pool, moving: 0, members, zones, out }
+    }
+
+    fn is_draining(&self, name: &str) -> bool {
+        self.pool.members.get(name).is_some_and(|entry| entry.member.draining)
+    }
+
+    fn ends(the: &'a Move) -> impl Iterator<Item = &'a str> {
+        the.from.iter().chain(&the.to).map(String::as_str)
+    }
+
+    /// The zones of both ends; one that is the same, once.
+    fn zones(&self, the: &'a Move) -> BTreeSet<&'a str> {
+        let entries = Self::ends(the).filter_map(|name| self.pool.members.get(name));
+        entries.map(|entry| entry.member.zone.as_str()).collect()
+    }
+
+    fn take(&mut self, the: &'a Move) {
+        self.moving += 1;
+        Self::ends(the).for_each(|name| *self.members.entry(name).or_default() += 1);
+        for zone in self.zones(the) {
+            *self.zones.entry(zone).or_default() += 1;
+        }
+        if let Some(from) = the.from.as_deref().filter(|from| self.is_draining(from)) {
+            self.out.insert(from);
+        }
+    }
+
+    /// What a move waits for, if it may not begin now.
+    fn waits_for(&self, the: &'a Move) -> Option<Wait> {
+        let is_full = |counts: &BTreeMap<&str, u32>, name: &str, most: Option<u32>| {
+            most.is_some_and(|most| counts.get(name).is_some_and(|count| *count >= most))
+        };
+        let from = the.from.as_deref();
+        let is_one_more = || from.is_some_and(|from| self.is_draining(from) && !self.out.contains(from));
+        let out = u32::try_from(self.out.len()).unwrap_or(u32::MAX);
+        match self.spec {
+            // A bucket that goes away, or lacks an owner, does not wait for the operator.
+            spec if spec.paused && from.is_some() && the.to.is_some() => Some(Wait::Paused),
+            spec if spec.max_out.is_some_and(|most| out >= most) && is_one_more() => Some(Wait::Out),
+            spec if self.moving >= spec.max_moving => Some(Wait::Moving),
+            spec if Self::ends(the).any(|n| is_full(&self.members, n, spec.max_moving_per_member)) => {
+                Some(Wait::Member)
+            }
+            spec if self.zones(the).iter().any(|z| is_full(&self.zones, z, spec.max_moving_per_zone)) => {
+                Some(Wait::Zone)
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Who should own each bucket of a pool: the pool as a problem in numbers, and the answer
+//! in names.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::PlanFault;
+use crate::placement::ring::Names;
+use crate::placement::{self, Answer, Candidate, Class, Demand, Owners, Problem, Quotas, check};
+use crate::pool::{
+    Affinity, Away, Bucket, Labels, Member, Move, Owner, PoolView, Report, ShortReason, Shortage, Spread,
+    Strategy,
+};
+
+/// Who should own each bucket.
+pub(super) struct Target {
+    /// Each bucket's owners, in order, as they are to be granted.
+    pub(super) owners: BTreeMap<Bucket, Vec<Owner>>,
+    pub(super) report: Report,
+}
+
+impl Target {
+    pub(super) fn of(
+        pool: &PoolView,
+        wanted: &BTreeSet<Bucket>,
+        absent: &BTreeMap<String, Away>,
+    ) -> Result<Self, PlanFault> {
+        let crew = Crew::new(pool, absent);
+        let posed = Posed::new(pool, wanted, &crew);
+        let problem = &posed.problem;
+        let answer = match pool.spec.strategy {
+            Strategy::Balanced => placement::solve(problem),
+            Strategy::Range => placement::range::solve(problem),
+            Strategy::Ring => {
+                let members = crew.owners.iter().map(|owner| owner.member.as_str()).collect();
+                let buckets = wanted.iter().map(Bucket::as_str).collect();
+                placement::ring::solve(problem, &Names { members, buckets })
+            }
+        };
+        let checked = match pool.spec.strategy {
+            Strategy::Balanced => check::check(problem, &answer),
+            Strategy::Range | Strategy::Ring => check::check_fixed(problem, &answer),
+        };
+        let mut report = checked.map_err(|fault| PlanFault { pool: pool.name.clone(), fault })?;
+        report.short = posed.shortages(&answer);
+        let named = |owners: &Owners| owners.iter().map(|at| crew.owners[at].clone()).collect();
+        let owners = wanted.iter().cloned().zip(answer.owners.iter().map(named)).collect();
+        Ok(Self { owners, report })
+    }
+}
+
+/// Those who may own buckets, by number: the members, and those who are away and may be back.
+struct Crew<'a> {
+    members: Vec<&'a Member>,
+    owners: Vec<Owner>,
+    index: BTreeMap<&'a str, usize>,
+}
+
+impl<'a> Crew<'a> {
+    fn new(pool: &'a PoolView, absent: &'a BTreeMap<String, Away>) -> Self {
+        let there = pool.members.iter().map(|(name, entry)| (name.as_str(), &entry.member, entry.joined));
+        let away = absent.iter().map(|(name, away)| (name.as_str(), &away.member, away.joined));
+        let mut all: Vec<(&str, &Member, u64)> = there.chain(away).collect();
+        all.sort_by_key(|(name, ..)| *name);
+        Self {
+            members: all.iter().map(|(_, member, _)| *member).collect(),
+            owners: all.iter().map(|(name, _, joined)| Owner::new(name, *joined)).collect(),
+            index: all.iter().map(|(name, ..)| *name).zip(0..).collect(),
+        }
+    }
+
+    fn at(&self, name: &str) -> Option<usize> {
+        self.index.get(name).copied()
+    }
+
+    /// The number of each one's zone.
+    fn zones(&self, spread: Spread) -> Vec<usize> {
+        let zone = |member: &&'a Member| match spread {
+            Spread::Zone => member.zone.as_str(),
+            Spread::None => "",
+        };
+        let names: BTreeSet<&str> = self.members.iter().map(zone).collect();
+        let numbers: BTreeMap<&str, usize> = names.into_iter().zip(0..).collect();
+        self.members.iter().map(|member| numbers[zone(member)]).collect()
+    }
+}
+
+/// A pool as a problem in numbers.
+struct Posed {
+    problem: Problem,
+    /// What the buckets of each class ask for.
+    affinities: Vec<Affinity>,
+}
+
+impl Posed {
+    fn new(pool: &PoolView, wanted: &BTreeSet<Bucket>, crew: &Crew<'_>) -> Self {
+        let mut planned: BTreeMap<&Bucket, Vec<&Move>> = BTreeMap::new();
+        pool.plan.moves.iter().for_each(|the| planned.entry(&the.bucket).or_default().push(the));
+        let mut classes: BTreeMap<Affinity, usize> = BTreeMap::new();
+        let mut buckets = Vec::with_capacity(wanted.len());
+        for bucket in wanted {
+            let next = classes.len();
+            let class = *classes.entry(pool.affinity_of(bucket)).or_insert(next);
+            let planned = planned.get(bucket).map_or(&[][..], Vec::as_slice);
+            buckets.push(demand(pool, bucket, class, planned, crew));
+        }
+        let owned = placement::count(buckets.iter().map(|bucket| &bucket.owners), crew.members.len());
+        let mut affinities = vec![Affinity::default(); classes.len()];
+        classes.into_iter().for_each(|(affinity, class)| affinities[class] = affinity);
+        let zones = crew.zones(pool.spec.spread);
+        let candidates = crew.members.iter().zip(owned).zip(zones);
+        let members = candidates.map(|((member, owned), zone)| candidate(member, owned, zone)).collect();
+        let replicas = pool.spec.replicas as usize;
+        let mut problem = Problem { members, replicas, classes: Vec::new(), buckets };
+        let having = |labels: fn(&Affinity) -> &Labels, affinity: &Affinity| -> Vec<bool> {
+            crew.members.iter().map(|member| member.has_labels(labels(affinity))).collect()
+        };
+        let required = affinities.iter().map(|affinity| Class { allowed: having(|a| &a.require, affinity) });
+        let required: Vec<Class> = required.collect();
+        let preferred = affinities.iter().zip(&required).map(|(affinity, required)| {
+            let preferred = having(|a| &a.prefer, affinity);
+            let both = preferred.iter().zip(&required.allowed).map(|(a, b)| *a && *b);
+            Class { allowed: both.collect() }
+        });
+        let preferred: Vec<Class> = preferred.collect();
+        problem.classes = required;
+        if preferred != problem.classes {
+            let all = Quotas::of(&problem).total;
+            let required = std::mem::replace(&mut problem.classes, preferred);
+            if Quotas::of(&problem).total < all {
+                problem.classes = required;
+            }
+        }
+        Self { problem, affinities }
+    }
+
+    /// Why buckets have too few owners, or such as should not have them.
+    fn shortages(&self, answer: &Answer) -> Vec<Shortage> {
+        let problem = &self.problem;
+        let mut short = vec![0u32; self.affinities.len()];
+        let mut taken = vec![0u64; problem.members.len()];
+        for (demand, owners) in problem.buckets.iter().zip(&answer.owners) {
+            owners.iter().for_each(|owner| taken[owner] += 1);
+            let is_good = |owner: &usize| {
+                problem.may_own(demand.class, *owner) && taken[*owner] <= problem.limit(*owner)
+            };
+            short[demand.class] += u32::from(owners.iter().filter(is_good).count() < problem.replicas);
+        }
+        let told = self.affinities.iter().zip(short).enumerate().filter(|(_, (_, buckets))| *buckets > 0);
+        told.map(|(class, (affinity, buckets))| Shortage {
+            require: affinity.require.clone(),
+            buckets,
+            reason: self.reason(class),
+        })
+        .collect()
+    }
+
+    fn reason(&self, class: usize) -> ShortReason {
+        let problem = &self.problem;
+        let could = (0..problem.members.len()).filter(|member| problem.may_own(class, *member)).count();
+        match could {
+            _ if problem.members.iter().all(|member| member.weight == 0) => ShortReason::NoMembers,
+            0 => ShortReason::NoMemberWithLabels,
+            could if could < problem.replicas => ShortReason::FewMembers,
+            _ => ShortReason::Capacity,
+        }
+    }
+}
+
+fn candidate(member: &Member, owned: u64, zone: usize) -> Candidate {
+    let owned = u32::try_from(owned).unwrap_or(u32::MAX);
+    let limits = [member.capacity, member.cordoned.then_some(owned)];
+    Candidate {
+        weight: if member.draining { 0 } else { member.weight },
+        capacity: limits.into_iter().flatten().min(),
+        zone,
+    }
+}
+
+/// Whose the bucket is to be taken for: its owners', even one that is asked to let go (so that a
+/// plan can still be taken back) or that has gone (its name may have joined again, or may yet);
+/// for a vacant row, whom the plan destined it for, if that one can still take it.
+fn demand(pool: &PoolView, bucket: &Bucket, class: usize, planned: &[&Move], crew: &Crew<'_>) -> Demand {
+    let mut demand = Demand { class, ..Demand::default() };
+    let Some(entry) = pool.rows.get(bucket) else { return demand };
+    let replicas = pool.spec.replicas as usize;
+    let add = |owners: &mut Owners, at: usize| {
+        if !owners.contains(at) && owners.len() < placement::REPLICAS_MAX {
+            owners.push(at);
+        }
+    };
+    for owner in &entry.row.owners {
+        if let Some(at) = crew.at(&owner.member) {
+            add(&mut demand.owners, at);
+            if !crew.owners[at].is_same(owner) || !pool.is_living(owner) {
+                add(&mut demand.claims, at);
+            }
+        }
+    }
+    let preparing = entry.row.preparing.iter().map(|owner| owner.member.as_str());
+    let destined = planned.iter().filter_map(|the| the.to.as_deref()).chain(preparing);
+    for at in destined.filter_map(|name| crew.at(name)) {
+        add(&mut demand.destined, at);
+        // A place that is free is taken for whoever is destined for it, so that others are not.
+        let can_take = !crew.members[at].draining;
+        if can_take && demand.owners.len() < replicas && !demand.owners.contains(at) {
+            demand.owners.push(at);
+            demand.claims.push(at);
+        }
+    }
+    demand
+}

@@ -1,0 +1,356 @@
+//! A worker's life.
+//!
+//! One task owns everything. It waits for the next thing to happen (what it owns
+//! has changed, its session's lease has, a handler has returned, it is to
+//! leave) and then brings the running handlers in step:
+//!
+//! ```text
+//!              granted                    asked to release or step down, another role, leaving
+//!  (nothing) ──────────► running ──────────────────────────────► stopping
+//!      ▲                    │                                        │ returned:
+//!      │                    │ no longer granted, or lease over       │ say so
+//!      └────────────────────┴──── ended at once ◄────────────────────┘
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+use rota_client::{Client, ClientError, LeaseState, Repeat, Session};
+use rota_core::pool::{Deed, LeaseEnd, Role};
+use rota_protocol::http::{Assignment, Code, Grant, OfGrant, Peer};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::history::History;
+use crate::lease::Lease;
+use crate::work::{Returned, attend};
+use crate::worker::{Ended, Handler, RETRY_AFTER};
+
+/// The last part of a lease in which handlers are told to stop: a tenth. When it
+/// is over they are ended.
+const STOPPING_PART: u32 = 10;
+/// How long a worker that leaves waits for the coordinator to ask for the next
+/// bucket before it stops everything by itself.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
+
+pub(crate) struct Runner<H> {
+    session: Session,
+    lease: watch::Receiver<LeaseState>,
+    pool: String,
+    member: String,
+    handler: Arc<H>,
+    history: Option<Arc<History>>,
+    running: BTreeMap<String, Running>,
+    /// The handlers.
+    tasks: JoinSet<Returned>,
+    /// What is being said to the coordinator. Whatever is not said by the end is
+    /// dropped: the end of the session says it all.
+    errands: JoinSet<()>,
+    latest: Assignment,
+    /// Grants, by bucket and fence, that were given back, or are being. Work on
+    /// them never begins again, whatever an older answer says of them.
+    given_up: BTreeMap<String, u64>,
+    leaving: bool,
+}
+
+/// A bucket's handler at work.
+struct Running {
+    fence: u64,
+    role: Role,
+    /// Asks it to stop.
+    cancel: CancellationToken,
+    /// Ends it.
+    kill: CancellationToken,
+    /// What it was asked to stop for.
+    asked: Option<Deed>,
+    /// The others that own the bucket.
+    peers: watch::Sender<Vec<Peer>>,
+}
+
+enum Happened {
+    Assigned(Assignment),
+    Lease(LeaseState),
+    LeaseNearlyOver,
+    Returned(Returned),
+    Leave,
+    Impatient,
+    /// Nothing is assigned any more: it is no member.
+    NoMember,
+    /// The session's keeper, or a handler's task, is gone.
+    Over,
+}
+
+impl<H: Handler> Runner<H> {
+    pub(crate) fn new(
+        session: Session,
+        (pool, member): (String, String),
+        handler: Arc<H>,
+        history: Option<Arc<History>>,
+    ) -> Self {
+        Self {
+            lease: session.lease(),
+            session,
+            pool,
+            member,
+            handler,
+            history,
+            running: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            errands: JoinSet::new(),
+            latest: Assignment::default(),
+            given_up: BTreeMap::new(),
+            leaving: false,
+        }
+    }
+
+    pub(crate) async fn run(
+        mut self,
+        mut assigned: mpsc::Receiver<Assignment>,
+        leave: CancellationToken,
+    ) -> Ended {
+        let mut patience = Instant::now();
+        let mut warned_of = None;
+        let how = loop {
+            let state = *self.lease.borrow_and_update();
+            let warn_at = match state {
+                LeaseState::Held { until } if warned_of != Some(until) => {
+                    Some(until - self.session.timeout() / STOPPING_PART)
+                }
+                _ => None,
+            };
+            let happened = tokio::select! {
+                next = assigned.recv() => next.map_or(Happened::NoMember, Happened::Assigned),
+                changed = self.lease.changed() => {
+                    if changed.is_err() { Happened::Over } else { Happened::Lease(*self.lease.borrow()) }
+                }
+                () = sleep_until(warn_at) => Happened::LeaseNearlyOver,
+                Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => match done {
+                    Ok(returned) => Happened::Returned(returned),
+                    Err(error) => {
+                        tracing::error!(%error, "a handler's task failed");
+                        Happened::Over
+                    }
+                },
+                Some(_) = self.errands.join_next(), if !self.errands.is_empty() => continue,
+                () = leave.cancelled(), if !self.leaving => Happened::Leave,
+                () = tokio::time::sleep_until(patience), if self.leaving => Happened::Impatient,
+            };
+            match happened {
+                Happened::Assigned(assignment) => {
+                    self.latest = assignment;
+                    self.bring_in_step();
+                    patience = Instant::now() + LEAVE_PATIENCE;
+                }
+                Happened::Lease(LeaseState::Held { .. }) => self.bring_in_step(),
+                Happened::Lease(LeaseState::Lapsed) if self.goes_on() => {
+                    tracing::warn!("no coordinator is heard: going on, as the pool says");
+                }
+                Happened::Lease(LeaseState::Lapsed) => self.end_all(),
+                Happened::LeaseNearlyOver => {
+                    if let LeaseState::Held { until } = state {
+                        warned_of = Some(until);
+                    }
+                    if !self.goes_on() {
+                        self.ask_all();
+                    }
+                }
+                Happened::Returned(returned) => {
+                    self.returned(&returned);
+                    patience = Instant::now() + LEAVE_PATIENCE;
+                }
+                Happened::Leave => {
+                    self.leaving = true;
+                    patience = Instant::now() + LEAVE_PATIENCE;
+                    // Whose rows wait for it leaves them as they are.
+                    match self.latest.grace_ms {
+                        0 => self.ask_to_be_drained(),
+                        _ => self.ask_all(),
+                    }
+                }
+                // Nobody asks for the rest: it is stopped, and left with the session.
+                Happened::Impatient => {
+                    self.ask_all();
+                    patience = Instant::now() + self.handler.stop_timeout();
+                }
+                Happened::NoMember if self.leaving => break Ended::Left,
+                Happened::NoMember => {
+                    self.end_all();
+                    break self.why_no_member().await;
+                }
+                Happened::Lease(LeaseState::Ended) | Happened::Over => break Ended::SessionEnded,
+            }
+            if self.leaving && self.running.is_empty() {
+                break Ended::Left;
+            }
+        };
+        drop(assigned);
+        self.finish().await;
+        how
+    }
+
+    /// Ends what still runs, and the session.
+    async fn finish(mut self) {
+        self.end_all();
+        while self.tasks.join_next().await.is_some() {}
+        if *self.lease.borrow() != LeaseState::Ended
+            && let Err(error) = self.session.close().await
+        {
+            tracing::warn!(%error, "the session could not be closed: it ends with its timeout");
+        }
+    }
+
+    /// Whether the work goes on when the session's lease is over and nobody has said that the
+    /// session is.
+    fn goes_on(&self) -> bool {
+        self.latest.lease_end == LeaseEnd::Continue
+    }
+
+    /// Whether there is enough left of the lease to begin something.
+    fn may_start(&self) -> bool {
+        let LeaseState::Held { until } = *self.lease.borrow() else { return false };
+        Instant::now() < until - self.session.timeout() / STOPPING_PART
+    }
+
+    /// Why it is no member: because its session has ended, or although it lives.
+    async fn why_no_member(&self) -> Ended {
+        let path = Client::path(["v1", "sessions", self.session.id()]);
+        let asked = self.session.request::<(), serde_json::Value>(Method::GET, &path, None, Repeat::Safe);
+        match asked.await {
+            Err(error) if error.code() == Some(Code::SessionExpired) => Ended::SessionEnded,
+            _ => Ended::NoMember,
+        }
+    }
+
+    /// Starts, stops and ends handlers so that they fit the latest assignment.
+    fn bring_in_step(&mut self) {
+        let granted: BTreeMap<&str, &Grant> =
+            self.latest.grants.iter().map(|g| (g.bucket.as_str(), g)).collect();
+        for (bucket, running) in &mut self.running {
+            match granted.get(bucket.as_str()) {
+                Some(grant) if grant.fence == running.fence => {
+                    running.peers.send_if_modified(|peers| {
+                        let is_other = *peers != grant.peers;
+                        peers.clone_from(&grant.peers);
+                        is_other
+                    });
+                    let asked = self.latest.asked(bucket);
+                    if running.asked.is_none() && asked.is_some() {
+                        running.asked = asked;
+                        running.cancel.cancel();
+                    }
+                }
+                // It is something else to the bucket now: what it has, it keeps.
+                Some(_) if running.role != Role::Primary => running.cancel.cancel(),
+                _ => {
+                    // It may be somebody else's already.
+                    running.cancel.cancel();
+                    running.kill.cancel();
+                }
+            }
+        }
+        self.given_up.retain(|bucket, fence| granted.get(bucket.as_str()).is_some_and(|g| g.fence == *fence));
+        if self.leaving || !self.may_start() {
+            return;
+        }
+        let idle = |grant: &&Grant| {
+            !self.running.contains_key(&grant.bucket)
+                && self.given_up.get(&grant.bucket) != Some(&grant.fence)
+        };
+        let idle: Vec<Grant> = self.latest.grants.iter().filter(idle).cloned().collect();
+        for grant in idle {
+            match self.latest.asked(&grant.bucket) {
+                Some(deed) => self.say(deed, grant.bucket, grant.fence),
+                None => self.start(&grant),
+            }
+        }
+    }
+
+    fn start(&mut self, grant: &Grant) {
+        let (cancel, kill) = (CancellationToken::new(), CancellationToken::new());
+        let peers = watch::Sender::new(grant.peers.clone());
+        let who = (self.pool.as_str(), self.member.as_str());
+        let lease = Lease::new(self.session.clone(), who, grant, cancel.clone(), peers.subscribe());
+        let running =
+            Running { fence: grant.fence, role: grant.role, cancel, kill: kill.clone(), asked: None, peers };
+        self.running.insert(grant.bucket.clone(), running);
+        self.tasks.spawn(attend(Arc::clone(&self.handler), lease, kill, self.history.clone()));
+    }
+
+    /// A handler has returned or was ended. If the bucket is still ours, what it was asked for
+    /// is done now.
+    fn returned(&mut self, returned: &Returned) {
+        let Returned { bucket, fence, is_ready } = returned;
+        let Some(running) = self.running.remove(bucket) else { return };
+        let still_ours = self.latest.grants.iter().any(|g| g.bucket == *bucket && g.fence == *fence);
+        let deed = running.asked.or(is_ready.then_some(Deed::Ready));
+        match deed {
+            Some(deed) if still_ours => self.say(deed, bucket.clone(), *fence),
+            _ => self.bring_in_step(),
+        }
+    }
+
+    /// Tells the coordinator what the worker has done about a bucket, until that is heard or
+    /// the session has ended, and the grant with it.
+    fn say(&mut self, deed: Deed, bucket: String, fence: u64) {
+        self.given_up.insert(bucket.clone(), fence);
+        let (session, pool) = (self.session.clone(), self.pool.clone());
+        self.errands.spawn(async move {
+            let what = match deed {
+                Deed::Release => "release",
+                Deed::StepDown => "step-down",
+                Deed::Ready => "ready",
+            };
+            let path = Client::path(["v1", "pools", &pool, "buckets", &bucket, what]);
+            while *session.lease().borrow() != LeaseState::Ended {
+                let said: Result<serde_json::Value, _> =
+                    session.request(Method::POST, &path, Some(&OfGrant { fence }), Repeat::Safe).await;
+                match said {
+                    Ok(_) => return,
+                    // An earlier try was carried out, or the grant has ended otherwise.
+                    Err(ClientError::Refused(error)) if error.code.status() < 500 => {
+                        tracing::debug!(bucket, what, code = %error.code, "done already");
+                        return;
+                    }
+                    Err(error) => tracing::warn!(bucket, what, %error, "could not be said yet"),
+                }
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+        });
+    }
+
+    fn ask_to_be_drained(&mut self) {
+        let (session, pool, member) = (self.session.clone(), self.pool.clone(), self.member.clone());
+        self.errands.spawn(async move {
+            let path = Client::path(["v1", "pools", &pool, "members", &member, "drain"]);
+            let drained: Result<serde_json::Value, _> =
+                session.request(Method::POST, &path, None::<&()>, Repeat::Safe).await;
+            if let Err(error) = drained {
+                tracing::warn!(%error, "could not ask to be drained");
+            }
+        });
+    }
+
+    fn ask_all(&self) {
+        for running in self.running.values() {
+            running.cancel.cancel();
+        }
+    }
+
+    fn end_all(&self) {
+        for running in self.running.values() {
+            running.cancel.cancel();
+            running.kill.cancel();
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -73,20 +73,26 @@ impl Pool {
     }
 
     fn history(&self, member: &str) -> (String, PathBuf) {
-        let file = format!("{member}.history");
-        let path = self.dir.join(&file);
-        assert!(!path.exists(), "each life of a member has its own name: {member}");
-        (file, path)
+        // Each life of a member has a history of its own.
+        let lives = (1..).map(|life| format!("{member}.{life}.history"));
+        let mut unused = lives.map(|file| (file.clone(), self.dir.join(file)));
+        unused.find(|(_, path)| !path.exists()).expect("there are numbers enough")
     }
 
     /// A worker process that runs `command` for every bucket.
     #[must_use]
     pub fn start_worker(&self, member: &str, command: &str) -> ExecWorker {
+        self.start_worker_with(member, command, &[])
+    }
+
+    /// As [`Pool::start_worker`], with more flags.
+    #[must_use]
+    pub fn start_worker_with(&self, member: &str, command: &str, flags: &[&str]) -> ExecWorker {
         let (file, history) = self.history(member);
         let timeout = format!("{}ms", self.timeout.as_millis());
         let servers = self.servers.join(",");
         let history = history.display().to_string();
-        let args: Vec<&str> = vec![
+        let args = [
             "worker",
             "--servers",
             &servers,
@@ -101,6 +107,7 @@ impl Pool {
             "--exec",
             command,
         ];
+        let args = args.iter().chain(flags);
         let process = Process::start(args, &self.dir.join(format!("../{}-{member}.log", self.name)));
         let fates = Arc::clone(&self.fates);
         ExecWorker { process, file, timeout: self.timeout, fates, paused_ns: 0 }

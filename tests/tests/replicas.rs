@@ -1,0 +1,164 @@
+//! Buckets with several owners, and owners that copy before they lead: deaths, moves, and
+//! members that go and come back.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::ensure;
+use rota_core::pool::Handoff;
+use rota_protocol::http::{HistoryBody, PoolChange, PoolKind, RowBody};
+use rota_tests::{Call, Cluster, ExecWorker, LIVENESS, Pool, Settings, eventually};
+use rota_worker::monotonic_ns;
+
+const BUCKETS: usize = 12;
+/// Beyond its session's timeout, how long a dead worker's bucket may be idle.
+const TAKEOVER: Duration = Duration::from_millis(300);
+/// How long a bucket may be idle that passes between living workers.
+const HANDOFF: Duration = Duration::from_millis(300);
+/// Work that lasts until it is told to stop.
+const LAST: &str = "exec sleep 1000000";
+
+async fn cluster_and_pool(settings: PoolChange, timeout: Duration) -> (Cluster, Pool) {
+    let cluster = Cluster::start_with(3, Settings { alone: true, ..Settings::default() }).await;
+    let buckets = Some(u32::try_from(BUCKETS).unwrap());
+    let settings = PoolChange { buckets, ..settings };
+    let pool = Pool::create(&cluster, "data", PoolKind::Hashed, settings, timeout).await;
+    (cluster, pool)
+}
+
+/// A worker that writes down what it copies, and from whom, in a file; it takes a while.
+fn start(pool: &Pool, name: &str, copies: &Path) -> ExecWorker {
+    let prepare =
+        format!("sleep 0.3; echo $ROTA_MEMBER $ROTA_BUCKET from $ROTA_PRIMARY >> {}", copies.display());
+    pool.start_worker_with(name, LAST, &["--address", &format!("{name}:1"), "--prepare", &prepare])
+}
+
+/// Lines `MEMBER BUCKET from ADDRESS`.
+fn copied(copies: &Path) -> Vec<String> {
+    std::fs::read_to_string(copies).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+fn members(row: &RowBody) -> Vec<&str> {
+    row.owners.iter().map(|owner| owner.member.as_str()).collect()
+}
+
+/// Waits until every bucket has so many owners, all distinct, and nobody prepares any more.
+async fn every_bucket_has(pool: &Pool, replicas: usize) -> Vec<RowBody> {
+    eventually(&format!("every bucket has {replicas} owners"), LIVENESS, async || {
+        let rows = pool.table().await?.rows;
+        ensure!(rows.len() == BUCKETS);
+        for row in &rows {
+            let distinct: BTreeSet<&str> = members(row).into_iter().collect();
+            ensure!(distinct.len() == replicas && row.owners.len() == replicas, "{row:?}");
+            ensure!(row.preparing.is_empty() && !row.degraded, "{row:?}");
+        }
+        Ok(rows)
+    })
+    .await
+}
+
+fn copies_in(cluster: &Cluster) -> PathBuf {
+    cluster.dir().join("copies")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_primarys_backup_leads_at_once_and_then_the_missing_one_is_copied() {
+    let settings =
+        PoolChange { replicas: Some(2), handoff: Some(Handoff::Warm), ..PoolChange::default() };
+    let (cluster, pool) = cluster_and_pool(settings, Duration::from_millis(1_500)).await;
+    let copies = copies_in(&cluster);
+    let [mut w1, _w2, _w3] = ["w1", "w2", "w3"].map(|name| start(&pool, name, &copies));
+    pool.is_shared_by(&["w1", "w2", "w3"], BUCKETS).await;
+    let before = every_bucket_has(&pool, 2).await;
+    let (led, held): (Vec<&RowBody>, Vec<&RowBody>) = {
+        let held: Vec<&RowBody> = before.iter().filter(|row| members(row).contains(&"w1")).collect();
+        (held.iter().copied().filter(|row| members(row)[0] == "w1").collect(), held)
+    };
+    assert_eq!((led.len(), held.len()), (4, 8), "{before:?}");
+    let copied_before = copied(&copies).len();
+
+    let killed_ns = w1.kill9();
+    pool.is_shared_by(&["w2", "w3"], BUCKETS).await;
+    let histories = pool.histories();
+    histories.check();
+    // Whoever was a backup leads, and did not copy for it: it took no longer than the timeout.
+    let idle = histories.idle_since(killed_ns);
+    let longest = idle.iter().filter(|idle| idle.between.0 == "w1").map(|idle| idle.lasted).max().unwrap();
+    println!("primary killed: at most {} ms until its backups led (timeout 1500 ms)", longest.as_millis());
+    assert!(longest <= pool.timeout() + TAKEOVER, "{longest:?}");
+    let after = every_bucket_has(&pool, 2).await;
+    for row in &led {
+        let now = after.iter().find(|other| other.bucket == row.bucket).unwrap();
+        assert!(members(now).contains(&members(row)[1]), "{row:?} {now:?}");
+    }
+    // What w1 had is copied by others, once each, from whoever leads it.
+    let copied = copied(&copies).split_off(copied_before);
+    let buckets: BTreeSet<&str> = copied.iter().filter_map(|line| line.split(' ').nth(1)).collect();
+    let wanted: BTreeSet<&str> = held.iter().map(|row| row.bucket.as_str()).collect();
+    assert_eq!((buckets, copied.len()), (wanted, held.len()), "{copied:?}");
+    assert!(copied.iter().all(|line| line.ends_with("from w2:1") || line.ends_with("from w3:1")), "{copied:?}");
+
+    let history = pool.path(&format!("buckets/{}/history", led[0].bucket));
+    let told: HistoryBody = cluster.ask(2, Call::get(&history)).await.ok().unwrap();
+    let reasons: Vec<String> = told.events.iter().map(|event| format!("{:?}", event.reason)).collect();
+    assert!(reasons.contains(&"Died".to_owned()), "{told:?}");
+    let ran = cluster.operate(&["why", "data", &led[0].bucket]).await;
+    assert!(ran.out.contains("died"), "{}", ran.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warm_move_is_copied_first_and_leaves_no_gap() {
+    let settings = PoolChange { handoff: Some(Handoff::Warm), ..PoolChange::default() };
+    let (cluster, pool) = cluster_and_pool(settings, Duration::from_secs(5)).await;
+    let copies = copies_in(&cluster);
+    let [mut w1, _w2] = ["w1", "w2"].map(|name| start(&pool, name, &copies));
+    pool.is_shared_by(&["w1", "w2"], BUCKETS).await;
+    let _w3 = start(&pool, "w3", &copies);
+    let joined_ns = monotonic_ns();
+    pool.is_shared_by(&["w1", "w2", "w3"], BUCKETS).await;
+    every_bucket_has(&pool, 1).await;
+    let told_ns = monotonic_ns();
+    w1.process().term();
+    let status = w1.process().ended(LIVENESS).await;
+    assert!(status.success(), "{status}: {}", w1.process().said());
+    pool.is_shared_by(&["w2", "w3"], BUCKETS).await;
+    let histories = pool.histories();
+    histories.check();
+    for (since_ns, what) in [(joined_ns, "a member joined"), (told_ns, "a member left")] {
+        let longest = histories.idle_since(since_ns).first().map_or(Duration::ZERO, |idle| idle.lasted);
+        println!("warm, {what}: no bucket idle longer than {} ms, copying took 300", longest.as_millis());
+        assert!(longest <= HANDOFF, "{what}: {longest:?}");
+    }
+    // All that w3 got from w1 and w2, and what the two got from w1, was copied once.
+    let copied = copied(&copies);
+    assert!(copied.iter().filter(|line| line.starts_with("w3 ")).count() >= 4, "{copied:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rows_of_a_member_that_restarts_wait_for_it() {
+    let settings = PoolChange { grace_ms: Some(60_000), ..PoolChange::default() };
+    let (cluster, pool) = cluster_and_pool(settings, Duration::from_secs(5)).await;
+    let [mut w1, _w2, _w3] = ["w1", "w2", "w3"].map(|name| pool.start_worker(name, LAST));
+    pool.is_shared_by(&["w1", "w2", "w3"], BUCKETS).await;
+    let before = pool.table().await.unwrap();
+    let restarted_ns = monotonic_ns();
+    w1.process().term();
+    assert!(w1.process().ended(LIVENESS).await.success());
+    // The next leader knows of it.
+    let leader = cluster.all_follow_one_leader().await;
+    let ran = cluster.operate(&["node", "ls", "/rota/pools/data/away"]).await;
+    assert!(ran.out.contains("w1"), "{} {}", ran.out, ran.err);
+    let mut cluster = cluster;
+    cluster.kill9(leader);
+    let _w1 = pool.start_worker("w1", LAST);
+    pool.is_shared_by(&["w1", "w2", "w3"], BUCKETS).await;
+    let after = pool.table().await.unwrap();
+    let owners = |rows: &[RowBody]| rows.iter().map(|row| members(row).join(",")).collect::<Vec<_>>();
+    assert_eq!(owners(&before.rows), owners(&after.rows), "nobody else has had them");
+    let histories = pool.histories();
+    histories.check();
+    let idle = histories.idle_since(restarted_ns);
+    assert!(idle.iter().all(|idle| idle.between == ("w1".to_owned(), "w1".to_owned())), "{idle:?}");
+    assert_eq!(idle.len(), BUCKETS / 3);
+}

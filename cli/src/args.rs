@@ -78,6 +78,7 @@ pub(crate) enum Command {
     Why(commands::why::WhyArgs),
     Drain(commands::drain::DrainArgs),
     Cordon(commands::drain::CordonArgs),
+    Replace(commands::replace::ReplaceArgs),
     #[command(subcommand)]
     Checkpoint(commands::checkpoint::CheckpointCommand),
     #[command(subcommand)]

@@ -152,10 +152,7 @@ impl Session {
         let mut reports = self.shared.reports.lock().expect("no code panics while it holds this");
         let key = (report.pool.clone(), report.member.clone());
         match reports.get_mut(&key) {
-            Some(waiting) => {
-                waiting.load = report.load.or(waiting.load);
-                waiting.progress.extend(report.progress);
-            }
+            Some(waiting) => waiting.extend(report),
             None => drop(reports.insert(key, report)),
         }
     }

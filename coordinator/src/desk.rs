@@ -270,7 +270,10 @@ fn believable(pools: &Pools, session: SessionId, reports: Vec<MemberReport>) -> 
     let of_own = |mut report: MemberReport| {
         let pool = pools.get(&report.pool)?;
         let member = pool.members.get(&report.member)?;
-        report.progress.retain(|bucket, _| pool.rows.contains_key(&Bucket::new(bucket)));
+        let is_there = |bucket: &String| pool.rows.contains_key(&Bucket::new(bucket));
+        report.progress.retain(|bucket, _| is_there(bucket));
+        report.loads.retain(|bucket, _| is_there(bucket));
+        report.lags.retain(|bucket, _| is_there(bucket));
         (member.session == Some(session)).then_some(report)
     };
     reports.into_iter().filter_map(of_own).collect()

@@ -26,6 +26,8 @@ pub(crate) const ZK_CONNECTIONS: &str = "rota_zookeeper_connections";
 pub(crate) const ZK_WATCHES: &str = "rota_zookeeper_watches";
 pub(crate) const ZK_PACKETS: &str = "rota_zookeeper_packets_total";
 pub(crate) const VACANT: &str = "rota_pool_vacant_buckets";
+pub(crate) const DEGRADED: &str = "rota_pool_degraded_buckets";
+pub(crate) const STUCK: &str = "rota_pool_stuck_buckets";
 
 /// What kind of number a metric is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +95,13 @@ pub const ALL: &[(&str, Kind, &str, &str)] = &[
         "packets from clients of ZooKeeper (received), and answers and events to them (sent)",
     ),
     (VACANT, Kind::Gauge, "pool", "buckets that nobody owns"),
+    (DEGRADED, Kind::Gauge, "pool", "buckets that have fewer owners than they should, but not none"),
+    (
+        STUCK,
+        Kind::Gauge,
+        "pool",
+        "on the leader: buckets whose owners have said nothing new for longer than the pool's stuck_ms",
+    ),
 ];
 
 /// Tells the recorder what each metric means.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use rota_core::Zxid;
 use rota_core::batch::{self, Batch, Fate};
 use rota_core::events::EventLog;
-use rota_core::pool::Pools;
+use rota_core::pool::{Concerned, Pools, Touched};
 use rota_core::state::{Event, Reply, SessionId, State};
 use rota_protocol::peer::{LogId, Membership, SnapshotHead, Vote};
 use tokio::sync::{Notify, watch};
@@ -28,6 +28,9 @@ const EVENTS_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Points of the past whose digest is remembered, to compare with the leader's.
 const DIGESTS_MAX: usize = 1024;
 
+/// Members that nobody follows any more and that are forgotten when another is followed.
+const FORGOTTEN_AT_ONCE: usize = 4;
+
 /// How far a server has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Progress {
@@ -44,12 +47,27 @@ pub(crate) struct Replica {
     liveness: Arc<Liveness>,
     hub: Arc<Hub>,
     progress: watch::Sender<Progress>,
-    pools: Mutex<BTreeMap<String, watch::Sender<Zxid>>>,
+    followed: Mutex<BTreeMap<String, Followed>>,
     /// Pools that changed since the assignment controller looked.
     dirty: Mutex<BTreeSet<String>>,
     dirtied: Notify,
     /// Bytes of batches applied since the last snapshot.
     log_bytes: Mutex<u64>,
+}
+
+/// Who follows a pool. The values count changes.
+#[derive(Default)]
+struct Followed {
+    /// All of it.
+    pool: watch::Sender<u64>,
+    /// What concerns one member.
+    members: BTreeMap<String, watch::Sender<u64>>,
+}
+
+impl Followed {
+    fn is_followed(&self) -> bool {
+        self.pool.receiver_count() > 0 || !self.members.is_empty()
+    }
 }
 
 /// What readers see.
@@ -81,7 +99,7 @@ impl Replica {
             liveness,
             hub,
             progress: watch::Sender::new(Progress::default()),
-            pools: Mutex::default(),
+            followed: Mutex::default(),
             dirty: Mutex::default(),
             dirtied: Notify::new(),
             log_bytes: Mutex::new(0),
@@ -231,26 +249,51 @@ impl Replica {
         self.progress.subscribe()
     }
 
-    /// Follows the changes of one pool; the value is the zxid of the last one,
-    /// or 0 if none was seen since somebody began to follow.
-    pub(crate) fn follow_pool(&self, pool: &str) -> watch::Receiver<Zxid> {
-        let mut pools = self.pools.lock().expect("no code panics while it holds this");
-        pools.retain(|name, sender| name == pool || sender.receiver_count() > 0);
-        pools.entry(pool.to_owned()).or_insert_with(|| watch::Sender::new(0)).subscribe()
+    /// Follows the changes of one pool.
+    pub(crate) fn follow_pool(&self, pool: &str) -> watch::Receiver<u64> {
+        let mut followed = self.lock_followed();
+        followed.retain(|name, who| name == pool || who.is_followed());
+        followed.entry(pool.to_owned()).or_default().pool.subscribe()
     }
 
-    fn note_dirty(&self, names: Vec<String>) {
-        if names.is_empty() {
+    /// Follows what concerns one member of a pool, so that a thousand of them are not woken by
+    /// each other's rows.
+    pub(crate) fn follow_member(&self, pool: &str, member: &str) -> watch::Receiver<u64> {
+        let mut followed = self.lock_followed();
+        let members = &mut followed.entry(pool.to_owned()).or_default().members;
+        // Only a few at a time are looked at: there may be thousands.
+        let idle: Vec<String> = members
+            .iter()
+            .filter(|(name, sender)| *name != member && sender.receiver_count() == 0)
+            .map(|(name, _)| name.clone())
+            .take(FORGOTTEN_AT_ONCE)
+            .collect();
+        idle.iter().for_each(|name| drop(members.remove(name)));
+        members.entry(member.to_owned()).or_default().subscribe()
+    }
+
+    fn lock_followed(&self) -> MutexGuard<'_, BTreeMap<String, Followed>> {
+        self.followed.lock().expect("no code panics while it holds this")
+    }
+
+    fn note_dirty(&self, touched: Touched) {
+        if touched.pools.is_empty() {
             return;
         }
-        let followers = self.pools.lock().expect("no code panics while it holds this");
-        for name in &names {
-            if let Some(sender) = followers.get(name) {
-                sender.send_modify(|count| *count += 1);
+        let followed = self.lock_followed();
+        for (name, whom) in &touched.pools {
+            let Some(followed) = followed.get(name) else { continue };
+            let tell = |sender: &watch::Sender<u64>| sender.send_modify(|count| *count += 1);
+            tell(&followed.pool);
+            match whom {
+                Concerned::All => followed.members.values().for_each(tell),
+                Concerned::Some(names) => {
+                    names.iter().filter_map(|name| followed.members.get(name)).for_each(tell);
+                }
             }
         }
-        drop(followers);
-        self.lock_dirty().extend(names);
+        drop(followed);
+        self.lock_dirty().extend(touched.pools.into_keys());
         self.dirtied.notify_one();
     }
 
@@ -329,11 +372,11 @@ pub(crate) fn live_sessions(state: &State) -> impl Iterator<Item = LiveSession> 
 impl Applied {
     /// Derives the pools from the state, and says which there were and are: those that
     /// follow a pool which is not there any more are told as well.
-    fn reload_pools(&mut self) -> Vec<String> {
+    fn reload_pools(&mut self) -> Touched {
         let mut names: Vec<String> = self.pools.iter().map(|p| p.name.clone()).collect();
         self.pools = Pools::load(&self.state);
         names.extend(self.pools.iter().map(|p| p.name.clone()));
-        names
+        Touched { pools: names.into_iter().map(|name| (name, Concerned::All)).collect() }
     }
 
     fn head(&self) -> SnapshotHead {

@@ -14,8 +14,8 @@ use std::fmt::Write as _;
 use golden::Command as Line;
 use rota_core::assign::Step;
 use rota_core::pool::{
-    Affinity, Bucket, Deed, Delta, Handoff, Item, Kind, Labels, Member, Move, Owner, PoolView, Report,
-    RowEntry, Shortage, Spec, Spread, from_json, history, layout,
+    Affinity, Balance, Bucket, Deed, Delta, Handoff, Item, Kind, Labels, Member, Move, Owner, PoolView,
+    Report, RowEntry, Shortage, Spec, Spread, from_json, history, layout,
 };
 use rota_core::state::{Applied, Node, Op};
 use world::World;
@@ -50,6 +50,7 @@ scenarios! { "assign", run:
     item_comes_back_before_the_release
     item_removed_while_owned
     item_removed_while_vacant
+    items_of_unequal_weight
     join_in_paced_steps
     join_moves_the_lower_bound
     joins_together_share_at_once
@@ -59,6 +60,7 @@ scenarios! { "assign", run:
     late_grant_is_refused
     late_plan_is_refused
     leave_is_granted_at_once
+    load_is_evened_out_a_little_at_a_time
     member_dies_in_the_middle_of_a_handoff
     named_pool_grows
     named_pool_shrinks
@@ -74,12 +76,14 @@ scenarios! { "assign", run:
     rejoin_under_the_same_name_gets_new_fences
     release_after_the_plan_was_taken_back
     release_of_an_old_grant_is_refused
+    replaced_by_a_newcomer
     replicas_backup_dies
     replicas_drain
     replicas_on_distinct_zones
     replicas_primary_dies
     replicas_raised_and_lowered
     ring_and_back
+    stuck_owner_is_left
     table_tells_what_changed_since
     two_out_at_once
     undrain_brings_its_share_back
@@ -107,15 +111,16 @@ struct Script {
 
 impl Script {
     /// Operators: `pool NAME hashed buckets=N [SPEC]` · `pool NAME named [SPEC]` · `pace N`
-    /// · `ask [AFFINITY]` · `change SPEC`; SPEC is `strategy=NAME`,
+    /// · `ask [AFFINITY]` · `change SPEC` · `load BUCKET N` · `load-budget N` · `stuck BUCKET`
+    /// · `moves-on BUCKET`; SPEC is `by-load`, `strategy=NAME`,
     /// `replicas=N`, `warm`, `paused`, `max_moving=N`,
     /// `max_moving_per_member=N`, `max_moving_per_zone=N`, `max_out=N`, `grace_ms=N`, `anywhere`
     /// and AFFINITY
     /// · `delete-pool` · `item add NAME [AFFINITY]` · `item remove NAME`; AFFINITY is
     /// `require=KEY=VALUE,…` and `prefer=KEY=VALUE,…`
     ///
-    /// Members: `join NAME [weight=N] [capacity=N] [zone=Z] [labels=KEY=VALUE,…]`
-    /// · `leave NAME` · `die NAME` · `drain NAME` · `undrain NAME` · `cordon NAME`
+    /// Members: `join NAME [cordoned] [weight=N] [capacity=N] [zone=Z] [labels=KEY=VALUE,…]`
+    /// · `leave NAME` · `die NAME` · `drain NAME` · `undrain NAME` · `replace NAME BY` · `cordon NAME`
     /// · `uncordon NAME` · `weight NAME N` · `capacity NAME N` · `labels NAME to=KEY=VALUE,…` · `checkpoint BUCKET`
     /// · `release [OWNER]`, `ready [MEMBER]`, `step-down [OWNER]`: do all that the plan asks for
     /// · `give-up BUCKET fence=N`: whatever the plan says
@@ -143,7 +148,7 @@ impl Script {
             "hold" => {
                 let step = self.world.plan(&self.pool);
                 self.held.clone_from(&step.multis);
-                format!("on its way: {} granted, {} moves planned\n", step.grants, step.moves_planned)
+                format!("on its way: {} granted, {} moves planned\n", step.grants, step.moves_planned())
             }
             "late" => {
                 self.held.split_off(0).iter().map(|multi| outcome(&self.world.propose(multi))).collect()
@@ -183,11 +188,20 @@ impl Script {
                 world.change_spec(pool, |spec| spec.affinity = affinity);
             }
             "change" => world.change_spec(pool, |spec| change_spec(spec, &name, line)),
-            "at" => world.now_ms = name.parse().expect("milliseconds"),
+            "at" => world.known.now_ms = name.parse().expect("milliseconds"),
+            // What members say of their work.
+            "load" => {
+                let load = line.word().parse().expect("a load");
+                world.known.loads.insert(Bucket::new(&name), load);
+            }
+            "load-budget" => world.known.load_budget = Some(name.parse().expect("a number")),
+            "stuck" => assert!(world.known.stuck.insert(Bucket::new(&name))),
+            "moves-on" => assert!(world.known.stuck.remove(&Bucket::new(&name))),
             "delete-pool" => world.change_spec(pool, |spec| spec.deleting = true),
             "item" if name == "add" => {
                 let name = line.word();
-                world.add_item(pool, &name, &Item { affinity: affinity(line), ..Item::default() });
+                let weight = line.option("weight").unwrap_or(1);
+                world.add_item(pool, &name, &Item { weight, affinity: affinity(line), ..Item::default() });
             }
             "item" if name == "remove" => world.remove_item(pool, &line.word()),
             "join" => {
@@ -195,6 +209,7 @@ impl Script {
                     weight: line.option("weight").unwrap_or(1),
                     capacity: line.option("capacity"),
                     zone: line.option("zone").unwrap_or_default(),
+                    cordoned: line.flag("cordoned"),
                     labels: labels(line, "labels"),
                     ..Member::default()
                 };
@@ -204,6 +219,13 @@ impl Script {
             "die" => world.die(pool, &name),
             "drain" => world.change_member(pool, &name, |member| member.draining = true),
             "undrain" => world.change_member(pool, &name, |member| member.draining = false),
+            "replace" => {
+                let by = line.word();
+                world.change_member(pool, &name, |member| {
+                    (member.draining, member.successor) = (true, Some(by.clone()));
+                });
+                world.change_member(pool, &by, |member| (member.draining, member.cordoned) = (false, false));
+            }
             "cordon" => world.change_member(pool, &name, |member| member.cordoned = true),
             "uncordon" => world.change_member(pool, &name, |member| member.cordoned = false),
             "labels" => {
@@ -239,7 +261,7 @@ impl Script {
         if step.multis.is_empty() {
             return "nothing to do\n".to_owned();
         }
-        let mut text = format!("{} granted, {} moves planned\n", step.grants, step.moves_planned);
+        let mut text = format!("{} granted, {} moves planned\n", step.grants, step.moves_planned());
         // The plan, if there is one, comes last.
         let is_plan = |op: &Op| match op {
             Op::Create { path, .. } | Op::SetData { path, .. } => *path == layout::plan(&self.pool),
@@ -310,6 +332,7 @@ fn change_spec(spec: &mut Spec, flag: &str, line: &mut Line) {
     let mut has = |name: &str| flag == name || line.flag(name);
     spec.handoff = if has("warm") { Handoff::Warm } else { spec.handoff };
     spec.spread = if has("anywhere") { Spread::None } else { spec.spread };
+    spec.balance = if has("by-load") { Balance::Load } else { spec.balance };
     spec.paused = has("paused") || (spec.paused && !has("resumed"));
     if let Some(strategy) = line.option::<String>("strategy") {
         spec.strategy = serde_json::from_value(strategy.into()).expect("a strategy");
@@ -381,11 +404,22 @@ fn plan(view: &PoolView) -> String {
         return "no plan\n".to_owned();
     }
     let pending: Vec<&Move> = view.pending_moves().collect();
-    let Report { moves, moves_lower_bound: bound, placements, unplaced, .. } = view.plan.report;
+    let Report {
+        moves,
+        moves_lower_bound: bound,
+        placements,
+        unplaced,
+        busiest_milli,
+        busiest_bound_milli,
+        ..
+    } = view.plan.report;
     let mut text = format!(
         "plan {} after {}: moves={moves} bound={bound} placements={placements} unplaced={unplaced}\n",
         view.plan.number, view.plan.parent
     );
+    if let (Some(busiest), Some(bound)) = (busiest_milli, busiest_bound_milli) {
+        writeln!(text, "  the busiest has {busiest}, at least {bound}").unwrap();
+    }
     for short in &view.plan.report.short {
         writeln!(text, "  {} short: {:?} {:?}", short.buckets, short.reason, short.require).unwrap();
     }

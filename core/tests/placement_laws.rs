@@ -64,6 +64,7 @@ fn any_problem(members_max: usize, buckets_max: usize) -> impl Strategy<Value = 
                     replicas,
                     classes,
                     buckets,
+                    ..Problem::default()
                 })
         },
     )
@@ -250,6 +251,7 @@ fn large(members: usize, buckets: usize) -> Problem {
         replicas: 3,
         classes: vec![Class { allowed: vec![true; members] }],
         buckets: vec![Demand::default(); buckets],
+        ..Problem::default()
     }
 }
 

@@ -73,7 +73,7 @@ fn problem(chance: &mut Chance) -> Problem {
         Demand { class: chance.below(classes.len()), owners, ..Demand::default() }
     };
     let buckets = (0..buckets).map(|_| demand(chance)).collect();
-    Problem { members: candidates, replicas, classes, buckets }
+    Problem { members: candidates, replicas, classes, buckets, ..Problem::default() }
 }
 
 /// Arcs in pairs: each and its reverse.

@@ -1,7 +1,7 @@
 //! Bugs that the laws and scripts once found, each as it was found.
 
 use bytes::Bytes;
-use rota_core::assign::plan_step;
+use rota_core::assign::{Known, plan_step};
 use rota_core::placement::{self, Answer, Owners, Problem};
 use rota_core::pool::*;
 use rota_core::state::*;
@@ -123,7 +123,7 @@ fn a_late_grant_does_not_take_a_row_that_was_made_again() {
             },
         );
     };
-    let step = |s: &State, p: &Pools| plan_step(s.tree(), p.get("p").unwrap(), 0).unwrap();
+    let step = |s: &State, p: &Pools| plan_step(s.tree(), p.get("p").unwrap(), &Known::default()).unwrap();
     join(&mut s, &mut p, 1, "w1");
     go(&mut s, &mut p, Command::Write { by: Actor::rota(None), op: create("/rota/pools/p/items/x", "{}") });
     for m in step(&s, &p).multis {
@@ -208,7 +208,7 @@ fn a_pool_with_nodes_below_its_checkpoints_goes() {
     for _ in 0..10 {
         let pools = Pools::load(&s);
         let Some(view) = pools.get("p") else { return };
-        for ops in plan_step(s.tree(), view, 0).unwrap().multis {
+        for ops in plan_step(s.tree(), view, &Known::default()).unwrap().multis {
             multi(&mut s, ops).reply.unwrap();
         }
     }

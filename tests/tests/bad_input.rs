@@ -114,6 +114,12 @@ async fn pools_members_and_items_have_bounds() {
                 &["handoff", "hot"],
             ),
             (make(json!({"name": "p", "kind": "hashed", "strategy": "odd"})), Code::BadJson, &["ring"]),
+            (
+                make(json!({"name": "p", "kind": "hashed", "stuck_ms": 10})),
+                Code::BadSpec,
+                &["stuck_ms is 10"],
+            ),
+            (make(json!({"name": "p", "kind": "hashed", "min_gain_percent": 1})), Code::BadSpec, &["3 to"]),
             (make(json!({"name": "p", "kind": "hashed", "version": 1})), Code::BadSpec, &["version"]),
             (make(json!({"name": "p", "kind": "hashed", "odd": 1})), Code::BadJson, &["odd"]),
             (make(json!({"name": "p", "kind": "odd"})), Code::BadJson, &["kind", "odd"]),

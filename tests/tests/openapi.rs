@@ -28,6 +28,7 @@ const ROUTES: &[(&str, &[&str])] = &[
     ("/v1/pools/{pool}/plan", &["get", "post"]),
     ("/v1/pools/{pool}/members", &["get", "post", "put"]),
     ("/v1/pools/{pool}/members/{member}", &["delete", "get"]),
+    ("/v1/pools/{pool}/members/{member}/replace", &["post"]),
     ("/v1/pools/{pool}/members/{member}/drain", &["delete", "post"]),
     ("/v1/pools/{pool}/members/{member}/assignment", &["get"]),
     ("/v1/pools/{pool}/buckets/{bucket}", &["get"]),

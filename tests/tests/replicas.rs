@@ -64,8 +64,7 @@ fn copies_in(cluster: &Cluster) -> PathBuf {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_primarys_backup_leads_at_once_and_then_the_missing_one_is_copied() {
-    let settings =
-        PoolChange { replicas: Some(2), handoff: Some(Handoff::Warm), ..PoolChange::default() };
+    let settings = PoolChange { replicas: Some(2), handoff: Some(Handoff::Warm), ..PoolChange::default() };
     let (cluster, pool) = cluster_and_pool(settings, Duration::from_millis(1_500)).await;
     let copies = copies_in(&cluster);
     let [mut w1, _w2, _w3] = ["w1", "w2", "w3"].map(|name| start(&pool, name, &copies));
@@ -97,7 +96,10 @@ async fn a_dead_primarys_backup_leads_at_once_and_then_the_missing_one_is_copied
     let buckets: BTreeSet<&str> = copied.iter().filter_map(|line| line.split(' ').nth(1)).collect();
     let wanted: BTreeSet<&str> = held.iter().map(|row| row.bucket.as_str()).collect();
     assert_eq!((buckets, copied.len()), (wanted, held.len()), "{copied:?}");
-    assert!(copied.iter().all(|line| line.ends_with("from w2:1") || line.ends_with("from w3:1")), "{copied:?}");
+    assert!(
+        copied.iter().all(|line| line.ends_with("from w2:1") || line.ends_with("from w3:1")),
+        "{copied:?}"
+    );
 
     let history = pool.path(&format!("buckets/{}/history", led[0].bucket));
     let told: HistoryBody = cluster.ask(2, Call::get(&history)).await.ok().unwrap();

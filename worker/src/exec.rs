@@ -302,6 +302,12 @@ impl Attendance<'_> {
         let text = line.is_whole.then(|| std::str::from_utf8(&line.bytes).ok()).flatten();
         match text.and_then(|text| text.split_once(' ')) {
             Some(("progress", text)) => self.lease.progress(text),
+            Some(("load", rate)) if rate.trim().parse::<f64>().is_ok() => {
+                self.lease.load(rate.trim().parse().unwrap_or_default());
+            }
+            Some(("lag", lag)) if lag.trim().parse::<f64>().is_ok() => {
+                self.lease.lag(lag.trim().parse().unwrap_or_default());
+            }
             // Where the work stands is the primary's to say.
             Some(("checkpoint", position)) if self.lease.role() == Role::Primary => {
                 self.unwritten = Some(position.to_owned());

@@ -219,14 +219,38 @@ impl Lease {
         self.inner.session.client().request(Method::PUT, &path, Some(body), &[], Repeat::Safe).await
     }
 
-    /// Says how the work goes, for whoever looks. It may be lost.
+    /// Says how the work goes, for whoever looks. It may be lost. In a pool that looks for stuck
+    /// owners it is what tells that this one is none.
     pub fn progress(&self, text: impl Into<String>) {
-        self.inner.session.report(MemberReport {
-            pool: self.inner.pool.clone(),
-            member: self.inner.member.clone(),
-            load: None,
-            progress: [(self.inner.bucket.clone(), text.into())].into(),
+        self.report(|report| {
+            report.progress.insert(self.inner.bucket.clone(), text.into());
         });
+    }
+
+    /// Says how busy the bucket keeps this worker: a rate, in any unit that all members of the
+    /// pool use. It may be lost. In a pool that is shared by load it is what counts.
+    pub fn load(&self, rate: f64) {
+        self.report(|report| {
+            report.loads.insert(self.inner.bucket.clone(), rate);
+        });
+    }
+
+    /// Says how far the work is behind, in any unit, for whoever looks. It may be lost.
+    pub fn lag(&self, lag: f64) {
+        self.report(|report| {
+            report.lags.insert(self.inner.bucket.clone(), lag);
+        });
+    }
+
+    fn report(&self, say: impl FnOnce(&mut MemberReport)) {
+        let (pool, member) = (self.inner.pool.clone(), self.inner.member.clone());
+        let mut report = MemberReport { pool, member, ..MemberReport::default() };
+        say(&mut report);
+        match report.fault() {
+            None => self.inner.session.report(report),
+            // One that is out of bounds would have the whole keep-alive refused.
+            Some(fault) => tracing::warn!(%fault, "not reported"),
+        }
     }
 
     fn checkpoint_path(&self) -> String {

@@ -90,7 +90,8 @@ pub(crate) async fn cordon(operator: &Operator, args: CordonArgs) -> anyhow::Res
 
 pub(crate) async fn run(operator: &Operator, args: DrainArgs) -> anyhow::Result<ExitCode> {
     let pool = &args.selection.pool;
-    let change = MembersChange { draining: Some(!args.undo), ..args.selection.change() };
+    let draining = Some(!args.undo);
+    let change = MembersChange { draining, successor: Some(None), ..args.selection.change() };
     if args.dry_run {
         carry_out(operator, pool, change, true).await?;
         return Ok(ExitCode::SUCCESS);
@@ -112,7 +113,8 @@ pub(crate) async fn run(operator: &Operator, args: DrainArgs) -> anyhow::Result<
     };
     let waits = !(args.undo || args.no_wait);
     if waits {
-        outcome.remaining = wait_until_empty(operator, &args, &outcome.members, outcome.remaining).await?;
+        outcome.remaining =
+            wait_until_empty(operator, pool, args.timeout, &outcome.members, outcome.remaining).await?;
     }
     operator.output.document(&outcome, render)?;
     if waits && !outcome.remaining.is_empty() {
@@ -127,21 +129,22 @@ pub(crate) async fn run(operator: &Operator, args: DrainArgs) -> anyhow::Result<
     Ok(ExitCode::SUCCESS)
 }
 
-fn owned_by<'a>(members: &[String], rows: impl IntoIterator<Item = &'a RowBody>) -> Vec<Bucket> {
+pub(super) fn owned_by<'a>(members: &[String], rows: impl IntoIterator<Item = &'a RowBody>) -> Vec<Bucket> {
     let owned = |row: &&RowBody| row.owners.iter().any(|owner| members.contains(&owner.member));
     rows.into_iter().filter(owned).map(|row| Bucket::new(&row.bucket)).collect()
 }
 
 /// Waits until the members have no bucket and each that they had is another's.
 /// Returns the buckets that are left at the timeout.
-async fn wait_until_empty(
+pub(super) async fn wait_until_empty(
     operator: &Operator,
-    args: &DrainArgs,
+    pool: &str,
+    timeout: Duration,
     members: &[String],
     had: Vec<Bucket>,
 ) -> anyhow::Result<Vec<Bucket>> {
-    let deadline = Instant::now() + args.timeout;
-    let mut table = TableCache::open(operator.client.clone(), &args.selection.pool, None).await?;
+    let deadline = Instant::now() + timeout;
+    let mut table = TableCache::open(operator.client.clone(), pool, None).await?;
     let mut said = None;
     let mut had: BTreeSet<Bucket> = had.into_iter().collect();
     let names = members.join(", ");

@@ -38,6 +38,9 @@ pub(crate) enum ItemCommand {
         /// Anything else that is known of it: KEY=VALUE, more than once.
         #[arg(long = "label", value_parser = label, value_name = "KEY=VALUE")]
         labels: Vec<(String, String)>,
+        /// How much work it is, relative to the other items'.
+        #[arg(long, default_value_t = 1, allow_negative_numbers = true)]
+        weight: u32,
         #[command(flatten)]
         affinity: AffinityArgs,
     },
@@ -57,9 +60,10 @@ pub(crate) async fn run(operator: &Operator, command: ItemCommand) -> anyhow::Re
             let path = Client::query(&path(&pool), [reading.param()]);
             operator.show(&path, |items: &Vec<ItemBody>| table(items)).await?;
         }
-        ItemCommand::Add { pool, name, address, labels, affinity } => {
+        ItemCommand::Add { pool, name, address, labels, weight, affinity } => {
             let (labels, (require, prefer)) = (labels.into_iter().collect(), affinity.labels());
-            let item = ItemCreate { name, address, labels, require, prefer, persistent: true };
+            let item =
+                ItemCreate { name, address, labels, require, prefer, weight: Some(weight), persistent: true };
             let body = operator.ask(Method::POST, &path(&pool), Some(&item), Repeat::Safe).await?;
             operator.output.body(&body, |item: &ItemBody| table(std::slice::from_ref(item)))?;
         }

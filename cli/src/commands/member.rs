@@ -1,12 +1,15 @@
 //! `rota member`: who shares a pool's work, and how far they are.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Subcommand;
 use rota_client::Client;
+use rota_core::pool::Deed;
 use rota_protocol::http::{Assignment, Grant, MemberBody, MembersChange};
 
 use super::change::{Limit, Selection, carry_out, number_or_none};
+use super::pool::word;
 use crate::args::Format;
 use crate::operator::{Operator, Reading};
 use crate::output::{Table, facts, labels};
@@ -86,11 +89,13 @@ pub(crate) fn list(members: &[MemberBody]) -> String {
             m.member.weight.to_string(),
             m.member.zone.clone(),
             m.buckets.to_string(),
+            m.primaries.to_string(),
             load(m),
+            m.stuck.len().to_string(),
             state(m).to_owned(),
         ]
     };
-    let names = ["MEMBER", "ADDRESS", "WEIGHT", "ZONE", "BUCKETS", "LOAD", "STATE"];
+    let names = ["MEMBER", "ADDRESS", "WEIGHT", "ZONE", "BUCKETS", "PRIMARY OF", "LOAD", "STUCK", "STATE"];
     Table::new(names, members.iter().map(row)).to_string()
 }
 
@@ -119,13 +124,24 @@ fn describe(member: &MemberBody, assignment: Option<&Assignment>) -> String {
         ("joined", member.joined.to_string()),
         ("session", member.session.clone().unwrap_or_default()),
         ("buckets", member.buckets.to_string()),
+        ("primary of", member.primaries.to_string()),
+        ("successor", member.member.successor.clone().unwrap_or_default()),
     ]);
     let Some(assignment) = assignment.filter(|assignment| !assignment.grants.is_empty()) else { return text };
     let row = |grant: &Grant| {
-        let state = if assignment.release.contains(&grant.bucket) { "to release" } else { "owned" };
+        let asked = match assignment.asked(&grant.bucket) {
+            Some(Deed::Release) => "to release",
+            Some(Deed::StepDown) => "to step down",
+            Some(Deed::Ready) | None => "",
+        };
+        let number = |of: &BTreeMap<String, f64>| of.get(&grant.bucket).map_or(String::new(), f64::to_string);
+        let stuck = if member.stuck.contains(&grant.bucket) { "stuck" } else { "" };
         let progress = member.progress.get(&grant.bucket).cloned().unwrap_or_default();
-        [grant.bucket.clone(), grant.fence.to_string(), state.to_owned(), progress]
+        let state = [asked, stuck].into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(", ");
+        let (load, lag) = (number(&member.loads), number(&member.lags));
+        [grant.bucket.clone(), word(&grant.role), grant.fence.to_string(), state, load, lag, progress]
     };
     let grants = assignment.grants.iter().map(row);
-    format!("{text}\n{}", Table::new(["BUCKET", "FENCE", "STATE", "PROGRESS"], grants))
+    let names = ["BUCKET", "ROLE", "FENCE", "STATE", "LOAD", "LAG", "PROGRESS"];
+    format!("{text}\n{}", Table::new(names, grants))
 }

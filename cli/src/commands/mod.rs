@@ -16,6 +16,7 @@ pub(crate) mod member;
 pub(crate) mod node;
 pub(crate) mod plan;
 pub(crate) mod pool;
+pub(crate) mod replace;
 mod services;
 pub(crate) mod session;
 mod settings;
@@ -50,6 +51,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Plan(command) => plan::run(&operator()?, command).await,
         Command::Why(args) => why::run(&operator()?, args).await,
         Command::Drain(args) => drain::run(&operator()?, args).await,
+        Command::Replace(args) => replace::run(&operator()?, args).await,
         Command::Cordon(args) => drain::cordon(&operator()?, args).await,
         Command::Checkpoint(command) => checkpoint::run(&operator()?, command).await,
         Command::Node(command) => node::run(&operator()?, command).await,

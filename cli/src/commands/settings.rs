@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use rota_core::pool::{Handoff, Labels, LeaseEnd, Spread, Strategy};
+use rota_core::pool::{Balance, Handoff, Labels, LeaseEnd, Spread, Strategy, WhenStuck};
 use rota_protocol::http::PoolChange;
 
 use super::change::{Limit, number_or_none};
@@ -11,7 +11,7 @@ use super::worker::label;
 use crate::args::duration;
 
 /// The names of all settings: a change needs one of them.
-pub(crate) const ALL: [&str; 14] = [
+pub(crate) const ALL: [&str; 19] = [
     "buckets",
     "strategy",
     "handoff",
@@ -23,9 +23,14 @@ pub(crate) const ALL: [&str; 14] = [
     "max_out",
     "grace",
     "lease_end",
+    "balance",
+    "min_gain",
+    "max_churn",
+    "stuck_after",
+    "when_stuck",
     "require",
     "prefer",
-    "version",
+    "spec_version",
 ];
 
 /// A pool's settings. What is left out stays as it is, or is as by default.
@@ -65,6 +70,24 @@ pub(crate) struct Settings {
     /// What members do when their lease ends and no coordinator is heard.
     #[arg(long, value_enum)]
     lease_end: Option<LeaseEndArg>,
+    /// What counts when buckets are shared in balance.
+    #[arg(long, value_enum)]
+    balance: Option<BalanceArg>,
+    /// Where buckets have weights or loads: nothing is moved to even out for less, in percent.
+    /// Default: 10.
+    #[arg(long, value_name = "PERCENT")]
+    min_gain: Option<u32>,
+    /// Where buckets are shared by load: most of them that are moved for it in a minute.
+    /// Default: 10.
+    #[arg(long, value_name = "N")]
+    max_churn: Option<u32>,
+    /// An owner that says nothing new of its work for so long counts as stuck, e.g. 60s; "none"
+    /// for never.
+    #[arg(long, value_parser = time_or_none, value_name = "TIME")]
+    stuck_after: Option<TimeLimit>,
+    /// What becomes of its bucket.
+    #[arg(long, value_enum)]
+    when_stuck: Option<WhenStuckArg>,
     /// Only members with this label: KEY=VALUE, more than once. The zone counts as a label
     /// "zone". In a change they take the place of those before; "none" for none.
     #[arg(long, value_name = "KEY=VALUE")]
@@ -74,8 +97,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "KEY=VALUE")]
     prefer: Vec<String>,
     /// The version that the spec must have: refused if somebody has changed it.
-    #[arg(long)]
-    version: Option<i32>,
+    #[arg(long, value_name = "N")]
+    spec_version: Option<i32>,
 }
 
 /// How buckets are shared.
@@ -105,6 +128,35 @@ enum SpreadArg {
     Zone,
     /// Anywhere.
     None,
+}
+
+/// What counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum BalanceArg {
+    /// How many buckets a member has; where items have weights, what they weigh.
+    Weight,
+    /// How busy they keep it, as its members say.
+    Load,
+}
+
+/// What becomes of a stuck owner's bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum WhenStuckArg {
+    /// It is shown.
+    Show,
+    /// It is shown, and moved to another member.
+    Move,
+}
+
+/// A time, or no limit.
+#[derive(Debug, Clone, Copy)]
+struct TimeLimit(Option<u64>);
+
+fn time_or_none(text: &str) -> Result<TimeLimit, String> {
+    match text {
+        "none" => Ok(TimeLimit(None)),
+        text => Ok(TimeLimit(Some(u64::try_from(duration(text)?.as_millis()).unwrap_or(u64::MAX)))),
+    }
 }
 
 /// What members do when nobody is heard.
@@ -145,10 +197,21 @@ impl Settings {
                 LeaseEndArg::Stop => LeaseEnd::Stop,
                 LeaseEndArg::Continue => LeaseEnd::Continue,
             }),
+            balance: self.balance.map(|balance| match balance {
+                BalanceArg::Weight => Balance::Weight,
+                BalanceArg::Load => Balance::Load,
+            }),
+            min_gain_percent: self.min_gain,
+            max_churn_per_minute: self.max_churn,
+            stuck_ms: self.stuck_after.map(|limit| limit.0),
+            when_stuck: self.when_stuck.map(|when| match when {
+                WhenStuckArg::Show => WhenStuck::Show,
+                WhenStuckArg::Move => WhenStuck::Move,
+            }),
             paused: None,
             require: labels(&self.require)?,
             prefer: labels(&self.prefer)?,
-            version: self.version,
+            version: self.spec_version,
         })
     }
 }

@@ -50,6 +50,9 @@ pub(crate) struct WorkerArgs {
     /// Most buckets that it takes. Default: as many as are its share.
     #[arg(long, env = "ROTA_CAPACITY")]
     capacity: Option<u32>,
+    /// Join without getting a bucket, until `rota cordon --undo` or `rota replace`.
+    #[arg(long)]
+    cordoned: bool,
     /// Where it stands.
     #[arg(long, env = "ROTA_ZONE", default_value = "")]
     zone: String,
@@ -97,6 +100,7 @@ pub(crate) async fn run(global: &Global, args: WorkerArgs) -> anyhow::Result<Exi
             zone: args.zone,
             labels: args.labels.into_iter().collect(),
             capacity: args.capacity,
+            cordoned: args.cordoned,
         },
         pool: args.pool,
         session_timeout: args.session_timeout,

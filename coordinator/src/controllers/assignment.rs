@@ -4,8 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rota_core::assign::{Step, plan_step};
+use rota_core::assign::{Known, Step, plan_step};
+use rota_core::pool::{Balance, Move, PoolView, Reason, WhenStuck};
 use rota_core::state::{Actor, Command};
+
+use tokio::time::Instant;
 
 use super::Term;
 
@@ -62,6 +65,25 @@ fn all_pools(term: &Term) -> BTreeSet<String> {
     term.control.replica.read().pools.iter().map(|pool| pool.name.clone()).collect()
 }
 
+/// What is known besides the tree.
+fn known(term: &Term, view: &PoolView) -> Known {
+    let (liveness, now) = (&term.control.liveness, Instant::now());
+    let mut known = Known { now_ms: now_ms(term), ..Known::default() };
+    if view.spec.balance == Balance::Load {
+        known.loads = liveness.loads(&view.name);
+        known.load_budget = Some(liveness.churn(&view.name, view.spec.max_churn_per_minute, 0, now));
+    }
+    if let Some(stuck_ms) = view.spec.stuck_ms {
+        let led = view.rows.iter().filter_map(|(bucket, entry)| Some((bucket, entry.row.primary()?)));
+        let stuck = liveness.stuck(&view.name, led, Duration::from_millis(stuck_ms), now);
+        metrics::gauge!(crate::metrics::STUCK, "pool" => view.name.clone()).set(stuck.len() as f64);
+        if view.spec.when_stuck == WhenStuck::Move {
+            known.stuck = stuck;
+        }
+    }
+    known
+}
+
 /// Takes one step in one pool. What it changes makes the pool dirty, so that it
 /// is looked at again. Returns when it is to be looked at again though nothing changes.
 async fn advance(term: &Term, pool: &str) -> Result<Option<u64>, NotProposed> {
@@ -74,9 +96,9 @@ async fn advance(term: &Term, pool: &str) -> Result<Option<u64>, NotProposed> {
         term.control.liveness.forget_members(pool, |name| view.members.contains_key(name));
         (applied.state.tree().clone(), view.clone())
     };
-    let now_ms = now_ms(term);
+    let known = known(term, &view);
     // Large pools take long enough to hold up heartbeats.
-    let planned = tokio::task::spawn_blocking(move || plan_step(&tree, &view, now_ms)).await;
+    let planned = tokio::task::spawn_blocking(move || plan_step(&tree, &view, &known)).await;
     let step = match planned.map_err(|e| e.to_string()).and_then(|step| step.map_err(|e| e.to_string())) {
         Ok(step) => step,
         // Nor does a planner that panics touch the other pools.
@@ -98,6 +120,9 @@ async fn advance(term: &Term, pool: &str) -> Result<Option<u64>, NotProposed> {
             }
         }
     }
+    let is_for_load = |the: &&Move| the.reason == Reason::Load;
+    let churned = step.added.iter().filter(is_for_load).count();
+    term.control.liveness.churn(pool, u32::MAX, churned, Instant::now());
     tell(pool, &step, refused);
     Ok(step.look_again_ms)
 }
@@ -109,17 +134,17 @@ fn tell(pool: &str, step: &Step, refused: u32) {
         tracing::info!(pool, refused, "a part of a step was refused: the pool has changed meanwhile");
     }
     metrics::counter!(crate::metrics::STEPS_REFUSED).increment(u64::from(refused));
-    if step.grants > 0 || step.moves_planned > 0 {
+    if step.grants > 0 || step.moves_planned() > 0 {
         let report = &step.report;
         tracing::info!(
             pool,
             grants = step.grants,
-            moves_planned = step.moves_planned,
+            moves_planned = step.moves_planned(),
             moves = report.moves,
             moves_lower_bound = report.moves_lower_bound,
             "assignment"
         );
     }
     metrics::counter!(crate::metrics::GRANTS).increment(u64::from(step.grants));
-    metrics::counter!(crate::metrics::MOVES_PLANNED).increment(u64::from(step.moves_planned));
+    metrics::counter!(crate::metrics::MOVES_PLANNED).increment(u64::from(step.moves_planned()));
 }

@@ -2,11 +2,11 @@
 
 use axum::Json;
 use axum::extract::State;
-use rota_core::assign::preview;
-use rota_core::pool::{MemberEntry, PoolView, check_name, layout, to_json};
+use rota_core::assign::{Known, preview};
+use rota_core::pool::{Balance, Bucket, MemberEntry, PoolView, WhenStuck, check_name, layout, to_json};
 use rota_core::state::{Actor, Op, Refusal};
 use rota_protocol::http::{
-    Code, ErrorBody, JoinPool, MemberBody, MembersChange, PlanBody, PlanPreview, Previewed,
+    Code, ErrorBody, JoinPool, MemberBody, MembersChange, PlanBody, PlanPreview, Previewed, Replace,
 };
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -15,13 +15,17 @@ use super::error::{ApiError, ApiResult};
 use super::extract::{Body, Names, Shared};
 use super::members::describe_all;
 use super::pools::{self, with_pool, with_pool_now};
-use crate::service::ServiceError;
+use crate::service::{Service, ServiceError};
+use crate::sessions::loads_of;
 
 /// How often a change is tried again when another came in between.
 const ATTEMPTS: usize = 5;
 
 pub(super) fn router() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().routes(routes!(change_members)).routes(routes!(preview_plan))
+    OpenApiRouter::new()
+        .routes(routes!(change_members))
+        .routes(routes!(replace))
+        .routes(routes!(preview_plan))
 }
 
 /// Change members, all at once: drain or cordon them, give them another weight or
@@ -38,16 +42,39 @@ async fn change_members(
         let message = "nothing is to be changed: give draining, cordoned, weight or capacity";
         return Err(ApiError::new(Code::BadRequest, message));
     }
+    Ok(Json(change_all(&service, &pool, &[change]).await?))
+}
+
+/// Have a member take another's place: that one is emptied, and what it has passes on to its
+/// successor, as far as that is its fair share.
+#[utoipa::path(post, path = "/v1/pools/{pool}/members/{member}/replace", tag = "members",
+    params(("pool" = String, Path), ("member" = String, Path)), request_body = Replace,
+    responses((status = 200, body = Vec<MemberBody>), (status = "default", body = ErrorBody)))]
+async fn replace(
+    State(service): State<Shared>,
+    Names((pool, member)): Names<(String, String)>,
+    Body(body): Body<Replace>,
+) -> ApiResult<Json<Vec<MemberBody>>> {
+    if member == body.by {
+        return Err(ApiError::new(Code::BadRequest, "a member cannot take its own place: name another"));
+    }
+    Ok(Json(change_all(&service, &pool, &MembersChange::replacing(&member, &body.by)).await?))
+}
+
+/// Makes changes, all in one write. Returns the members that they meant.
+async fn change_all(service: &Service, pool: &str, changes: &[MembersChange]) -> ApiResult<Vec<MemberBody>> {
     let mut attempts = 0..ATTEMPTS;
     let names = loop {
-        let (names, ops) = with_pool_now(&service, &pool, |view| {
+        let (names, ops) = with_pool_now(service, pool, |view| {
             let (mut names, mut ops) = (Vec::new(), Vec::new());
-            for (name, entry) in selected(view, &change)? {
-                let member = change.applied(&entry.member);
-                member.check()?;
-                let path = layout::member(&pool, &name);
-                ops.push(Op::set(path, to_json(&member), Some(entry.version)));
-                names.push(name);
+            for change in changes {
+                for (name, entry) in selected(view, change)? {
+                    let member = change.applied(&entry.member);
+                    member.check()?;
+                    let path = layout::member(pool, &name);
+                    ops.push(Op::set(path, to_json(&member), Some(entry.version)));
+                    names.push(name);
+                }
             }
             Ok((names, ops))
         })
@@ -62,10 +89,10 @@ async fn change_members(
             }
         }
     };
-    with_pool(&service, &pool, |view| {
+    with_pool(service, pool, |view| {
         let mut members = describe_all(view, &Default::default());
         members.retain(|member| names.contains(&member.name));
-        Ok(Json(members))
+        Ok(members)
     })
 }
 
@@ -104,14 +131,32 @@ async fn preview_plan(
     })?;
     let tree = service.replica.read().state.tree().clone();
     // Large pools take long enough to hold up heartbeats.
-    let now_ms = service.replica.read().state.time_ms();
+    let known = known(&service, &view).await?;
     let planned =
-        tokio::task::spawn_blocking(move || preview(&tree, &view, now_ms).map(|plan| (view, plan))).await;
+        tokio::task::spawn_blocking(move || preview(&tree, &view, &known).map(|plan| (view, plan))).await;
     let planned = planned.map_err(|e| e.to_string()).and_then(|plan| plan.map_err(|e| e.to_string()));
     let (view, preview) = planned.map_err(|fault| ApiError::new(Code::Internal, fault))?;
     let pending = preview.plan.moves.iter().filter(|the| view.is_pending(the)).cloned().collect();
     let plan = PlanBody::new(&preview.plan, pending);
     Ok(Json(Previewed { plan, shares: preview.shares, primaries: preview.primaries }))
+}
+
+/// What the leader knows besides the tree.
+async fn known(service: &Service, view: &PoolView) -> ApiResult<Known> {
+    let mut known = Known { now_ms: service.replica.read().state.time_ms(), ..Known::default() };
+    let (by_load, moves_stuck) =
+        (view.spec.balance == Balance::Load, view.spec.when_stuck == WhenStuck::Move);
+    if by_load || moves_stuck {
+        let heard = service.heard_of(&view.name).await?;
+        if by_load {
+            known.loads = loads_of(&heard);
+            known.load_budget = Some(view.spec.max_churn_per_minute as usize);
+        }
+        if moves_stuck {
+            known.stuck = heard.values().flat_map(|heard| &heard.stuck).map(|b| Bucket::new(b)).collect();
+        }
+    }
+    Ok(known)
 }
 
 fn change_in_thought(view: &mut PoolView, asked: &PlanPreview) -> ApiResult<()> {

@@ -64,6 +64,9 @@ pub(super) fn describe_all(view: &PoolView, heard: &BTreeMap<String, HeardMember
     let describe = |(name, entry): (&String, &MemberEntry)| {
         let mut heard = heard.get(name).cloned().unwrap_or_default();
         heard.progress.retain(|bucket, _| is_owned(view, bucket, name));
+        heard.loads.retain(|bucket, _| is_owned(view, bucket, name));
+        heard.lags.retain(|bucket, _| is_owned(view, bucket, name));
+        heard.stuck.retain(|bucket| is_owned(view, bucket, name));
         MemberBody {
             name: name.clone(),
             member: entry.member.clone(),
@@ -73,6 +76,9 @@ pub(super) fn describe_all(view: &PoolView, heard: &BTreeMap<String, HeardMember
             primaries: leads.get(name.as_str()).copied().unwrap_or(0),
             load: heard.load,
             progress: heard.progress,
+            loads: heard.loads,
+            lags: heard.lags,
+            stuck: heard.stuck,
         }
     };
     view.members.iter().map(describe).collect()
@@ -213,7 +219,8 @@ async fn set_draining(
     loop {
         let (next, version) = with_pool_now(service, pool, |view| {
             let entry = view.members.get(member).ok_or_else(|| ApiError::no_member(pool, member))?;
-            Ok((Member { draining, ..entry.member.clone() }, entry.version))
+            // A drain passes on to whoever; who is taken back has no successor.
+            Ok((Member { draining, successor: None, ..entry.member.clone() }, entry.version))
         })
         .await?;
         let op = Op::set(layout::member(pool, member), to_json(&next), Some(version));
@@ -255,7 +262,7 @@ async fn assignment(
     let who = session.0.map(|who| who.session);
     let deadline = poll_deadline(poll.wait_ms)?;
     service.reach(poll.since.unwrap_or(0)).await?;
-    let mut changes = service.replica.follow_pool(&pool);
+    let mut changes = service.replica.follow_member(&pool, &member);
     let first = with_pool(&service, &pool, |view| assignment_of(view, &member, who))?;
     if poll.since.is_none_or(|since| since < first.version) {
         return Ok(Json(first));

@@ -76,6 +76,8 @@ async fn metrics(State(service): State<Shared>) -> Response {
         for pool in applied.pools.iter() {
             let vacant = pool.rows.values().filter(|entry| entry.row.owners.is_empty()).count();
             ::metrics::gauge!(names::VACANT, "pool" => pool.name.clone()).set(vacant as f64);
+            let degraded = pool.rows.values().filter(|entry| entry.row.degraded).count();
+            ::metrics::gauge!(names::DEGRADED, "pool" => pool.name.clone()).set(degraded as f64);
         }
     }
     gauge(names::PURGED, service.group.purged());

@@ -4,7 +4,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use rota_core::state::{Command, SessionId};
-use rota_protocol::http::{Code, ErrorBody, KeepAlive, KeptAlive, OpenSession, SessionBody, SessionOpened};
+use rota_protocol::http::{
+    Code, ErrorBody, KeepAlive, KeptAlive, MemberReport, OpenSession, SessionBody, SessionOpened,
+};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -90,6 +92,9 @@ async fn keep_alive(
     Body(body): Body<KeepAlive>,
 ) -> ApiResult<Json<KeptAlive>> {
     let who = own(&id, session.needed()?)?;
+    if let Some(fault) = body.reports.iter().find_map(MemberReport::fault) {
+        return Err(ApiError::new(Code::BadRequest, fault));
+    }
     let timeout_ms = service.keep_alive(who, body.reports).await?;
     Ok(Json(KeptAlive { timeout_ms }))
 }

@@ -47,7 +47,7 @@ pub struct Step {
     /// Buckets without a primary that these multis give one.
     pub grants: u32,
     /// Moves that the new plan adds.
-    pub moves_planned: u32,
+    pub added: Vec<Move>,
     /// What the planner says.
     pub report: Report,
     /// The plan that these multis write; `None` if the one that there is stands.
@@ -66,16 +66,30 @@ pub struct PlanFault {
     pub fault: String,
 }
 
-/// The next step for `pool`, which `tree` holds, at `now_ms` (milliseconds since 1970).
+/// What is known besides the tree. A plan follows from the two.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Milliseconds since 1970.
+    pub now_ms: u64,
+    /// How busy buckets keep their owners, in any unit; of buckets that are not named here it
+    /// is not known.
+    pub loads: BTreeMap<Bucket, u64>,
+    /// How many buckets may still be moved to even out the load.
+    pub load_budget: Option<usize>,
+    /// Buckets whose primary says nothing new of its work.
+    pub stuck: BTreeSet<Bucket>,
+}
+
+/// The next step for `pool`, which `tree` holds.
 ///
 /// # Errors
 /// When the planner's answer fails its independent check. That is a bug, and
 /// nothing is moved on account of it.
-pub fn plan_step(tree: &Tree, pool: &PoolView, now_ms: u64) -> Result<Step, PlanFault> {
+pub fn plan_step(tree: &Tree, pool: &PoolView, known: &Known) -> Result<Step, PlanFault> {
     let wanted: BTreeSet<Bucket> = pool.wanted_buckets().collect();
-    let absent = absent(pool, now_ms);
-    let target = Target::of(pool, &wanted, &absent)?;
-    Ok(step_to(&target, &wanted, &absent, tree, pool))
+    let absent = absent(pool, known.now_ms);
+    let target = Target::of(pool, &wanted, &absent, known)?;
+    Ok(step_to(&target, &wanted, &absent, known, tree, pool))
 }
 
 /// The members that have gone and whose rows wait for them.
@@ -107,9 +121,18 @@ fn absent(pool: &PoolView, now_ms: u64) -> BTreeMap<String, Away> {
 struct Stepper<'a> {
     pool: &'a PoolView,
     absent: &'a BTreeMap<String, Away>,
+    known: &'a Known,
     target: &'a Target,
     /// The plan's moves of each bucket that are pending.
     pending: BTreeMap<&'a Bucket, Vec<&'a Move>>,
+}
+
+impl Step {
+    /// How many moves the new plan adds.
+    #[must_use]
+    pub fn moves_planned(&self) -> u32 {
+        u32::try_from(self.added.len()).unwrap_or(u32::MAX)
+    }
 }
 
 impl Stepper<'_> {
@@ -153,12 +176,13 @@ fn step_to(
     target: &Target,
     wanted: &BTreeSet<Bucket>,
     absent: &BTreeMap<String, Away>,
+    known: &Known,
     tree: &Tree,
     pool: &PoolView,
 ) -> Step {
     let mut pending: BTreeMap<&Bucket, Vec<&Move>> = BTreeMap::new();
     pool.pending_moves().for_each(|the| pending.entry(&the.bucket).or_default().push(the));
-    let stepper = Stepper { pool, absent, target, pending };
+    let stepper = Stepper { pool, absent, known, target, pending };
     let mut step = Step { report: target.report.clone(), ..Step::default() };
     step.look_again_ms = absent.values().map(|away| away.since_ms.saturating_add(pool.spec.grace_ms)).min();
 
@@ -190,7 +214,7 @@ fn step_to(
     step.multis = writer.finish();
     step.multis.extend(keep_absent(pool, absent));
     if let Some((plan, added)) = moves::next_plan(pool, absent, &needed, &target.report) {
-        step.moves_planned = added;
+        step.added = added;
         step.multis.push(vec![write_plan(pool, &plan)]);
         step.plan = Some(plan);
     }
@@ -215,11 +239,11 @@ pub struct Preview {
 ///
 /// # Errors
 /// As [`plan_step`].
-pub fn preview(tree: &Tree, pool: &PoolView, now_ms: u64) -> Result<Preview, PlanFault> {
+pub fn preview(tree: &Tree, pool: &PoolView, known: &Known) -> Result<Preview, PlanFault> {
     let wanted: BTreeSet<Bucket> = pool.wanted_buckets().collect();
-    let absent = absent(pool, now_ms);
-    let target = Target::of(pool, &wanted, &absent)?;
-    let step = step_to(&target, &wanted, &absent, tree, pool);
+    let absent = absent(pool, known.now_ms);
+    let target = Target::of(pool, &wanted, &absent, known)?;
+    let step = step_to(&target, &wanted, &absent, known, tree, pool);
     let plan = step.plan.unwrap_or_else(|| Plan { report: step.report, ..(*pool.plan).clone() });
     let none: BTreeMap<String, u32> = pool.members.keys().map(|name| (name.clone(), 0)).collect();
     let (mut shares, mut primaries) = (none.clone(), none);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Owner, Stepper, handoff};
-use crate::pool::{Away, Bucket, Move, Plan, PoolView, Reason, Report, Row, Spec, Wait};
+use crate::pool::{Away, Balance, Bucket, Move, Plan, PoolView, Reason, Report, Row, Spec, Wait};
 
 impl Stepper<'_> {
     /// The moves that are needed for a bucket whose row is this now.
@@ -39,20 +39,22 @@ impl Stepper<'_> {
             _ if self.wanted(bucket).is_empty() => Reason::Removed,
             Some(member) if member.draining => Reason::Drained,
             Some(member) if !member.has_labels(&pool.affinity_of(bucket).require) => Reason::Barred,
+            _ if self.known.stuck.contains(bucket) => Reason::Stuck,
             _ if has_joined => Reason::Joined,
+            _ if pool.spec.balance == Balance::Load && pool.spec_changed < row_zxid => Reason::Load,
             _ => Reason::Operator,
         }
     }
 }
 
-/// The plan that should stand now, and how many moves it adds; `None` if the
+/// The plan that should stand now, and the moves that it adds; `None` if the
 /// present one will do.
 pub(super) fn next_plan(
     pool: &PoolView,
     absent: &BTreeMap<String, Away>,
     needed: &[Move],
     report: &Report,
-) -> Option<(Plan, u32)> {
+) -> Option<(Plan, Vec<Move>)> {
     let pending: Vec<&Move> = pool.pending_moves().collect();
     let is_same = |a: &Move, b: &Move| {
         a.bucket == b.bucket
@@ -88,7 +90,7 @@ pub(super) fn next_plan(
     if says_the_same && added.is_empty() && moves.iter().eq(pending.iter().copied()) {
         return None;
     }
-    let added = u32::try_from(added.len()).unwrap_or(u32::MAX);
+    let added = added.into_iter().cloned().collect();
     let parent = pool.plan.number;
     let report = Report { waiting: waits, ..report.clone() };
     Some((Plan { number: parent + 1, parent, moves, report }, added))

@@ -3,12 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::PlanFault;
+use super::{Known, PlanFault};
 use crate::placement::ring::Names;
-use crate::placement::{self, Answer, Candidate, Class, Demand, Owners, Problem, Quotas, check};
+use crate::placement::{self, Answer, Candidate, Class, Demand, Owners, Problem, Quotas, check, weighted};
 use crate::pool::{
-    Affinity, Away, Bucket, Labels, Member, Move, Owner, PoolView, Report, ShortReason, Shortage, Spread,
-    Strategy,
+    Affinity, Away, Balance, Bucket, Labels, Member, Move, Owner, PoolView, Report, ShortReason, Shortage,
+    Spread, Strategy,
 };
 
 /// Who should own each bucket.
@@ -23,11 +23,13 @@ impl Target {
         pool: &PoolView,
         wanted: &BTreeSet<Bucket>,
         absent: &BTreeMap<String, Away>,
+        known: &Known,
     ) -> Result<Self, PlanFault> {
         let crew = Crew::new(pool, absent);
-        let posed = Posed::new(pool, wanted, &crew);
+        let posed = Posed::new(pool, wanted, &crew, known);
         let problem = &posed.problem;
         let answer = match pool.spec.strategy {
+            Strategy::Balanced if !problem.weights.is_empty() => weighted::solve(problem),
             Strategy::Balanced => placement::solve(problem),
             Strategy::Range => placement::range::solve(problem),
             Strategy::Ring => {
@@ -37,10 +39,14 @@ impl Target {
             }
         };
         let checked = match pool.spec.strategy {
-            Strategy::Balanced => check::check(problem, &answer),
-            Strategy::Range | Strategy::Ring => check::check_fixed(problem, &answer),
+            Strategy::Balanced if problem.weights.is_empty() => check::check(problem, &answer),
+            _ => check::check_fixed(problem, &answer),
         };
         let mut report = checked.map_err(|fault| PlanFault { pool: pool.name.clone(), fault })?;
+        if pool.spec.strategy == Strategy::Balanced && !problem.weights.is_empty() {
+            let (busiest, bound) = weighted::busiest(problem, &answer);
+            (report.busiest_milli, report.busiest_bound_milli) = (Some(busiest), Some(bound));
+        }
         report.short = posed.shortages(&answer);
         let named = |owners: &Owners| owners.iter().map(|at| crew.owners[at].clone()).collect();
         let owners = wanted.iter().cloned().zip(answer.owners.iter().map(named)).collect();
@@ -92,31 +98,38 @@ struct Posed {
 }
 
 impl Posed {
-    fn new(pool: &PoolView, wanted: &BTreeSet<Bucket>, crew: &Crew<'_>) -> Self {
+    fn new(pool: &PoolView, wanted: &BTreeSet<Bucket>, crew: &Crew<'_>, known: &Known) -> Self {
         let mut planned: BTreeMap<&Bucket, Vec<&Move>> = BTreeMap::new();
         pool.plan.moves.iter().for_each(|the| planned.entry(&the.bucket).or_default().push(the));
-        let mut classes: BTreeMap<Affinity, usize> = BTreeMap::new();
+        // What buckets ask for, and the number of a member that they are to leave.
+        let mut classes: BTreeMap<(Affinity, Option<usize>), usize> = BTreeMap::new();
         let mut buckets = Vec::with_capacity(wanted.len());
         for bucket in wanted {
             let next = classes.len();
-            let class = *classes.entry(pool.affinity_of(bucket)).or_insert(next);
+            let stuck = known.stuck.contains(bucket).then(|| pool.rows.get(bucket)).flatten();
+            let leaves = stuck.and_then(|entry| crew.at(&entry.row.primary()?.member));
+            let class = *classes.entry((pool.affinity_of(bucket), leaves)).or_insert(next);
             let planned = planned.get(bucket).map_or(&[][..], Vec::as_slice);
             buckets.push(demand(pool, bucket, class, planned, crew));
         }
         let owned = placement::count(buckets.iter().map(|bucket| &bucket.owners), crew.members.len());
-        let mut affinities = vec![Affinity::default(); classes.len()];
-        classes.into_iter().for_each(|(affinity, class)| affinities[class] = affinity);
+        let mut affinities = vec![(Affinity::default(), None); classes.len()];
+        classes.into_iter().for_each(|(asked, class)| affinities[class] = asked);
         let zones = crew.zones(pool.spec.spread);
         let candidates = crew.members.iter().zip(owned).zip(zones);
         let members = candidates.map(|((member, owned), zone)| candidate(member, owned, zone)).collect();
         let replicas = pool.spec.replicas as usize;
-        let mut problem = Problem { members, replicas, classes: Vec::new(), buckets };
+        let mut problem = Problem { members, replicas, buckets, ..Problem::default() };
         let having = |labels: fn(&Affinity) -> &Labels, affinity: &Affinity| -> Vec<bool> {
             crew.members.iter().map(|member| member.has_labels(labels(affinity))).collect()
         };
-        let required = affinities.iter().map(|affinity| Class { allowed: having(|a| &a.require, affinity) });
+        let required = affinities.iter().map(|(affinity, leaves)| {
+            let mut allowed = having(|a| &a.require, affinity);
+            leaves.iter().for_each(|member| allowed[*member] = false);
+            Class { allowed }
+        });
         let required: Vec<Class> = required.collect();
-        let preferred = affinities.iter().zip(&required).map(|(affinity, required)| {
+        let preferred = affinities.iter().zip(&required).map(|((affinity, _), required)| {
             let preferred = having(|a| &a.prefer, affinity);
             let both = preferred.iter().zip(&required.allowed).map(|(a, b)| *a && *b);
             Class { allowed: both.collect() }
@@ -130,6 +143,10 @@ impl Posed {
                 problem.classes = required;
             }
         }
+        problem.weights = weights(pool, wanted, known);
+        problem.trigger_percent = u64::from(pool.spec.min_gain_percent);
+        problem.budget = known.load_budget.filter(|_| pool.spec.balance == Balance::Load);
+        let affinities = affinities.into_iter().map(|(affinity, _)| affinity).collect();
         Self { problem, affinities }
     }
 
@@ -166,6 +183,25 @@ impl Posed {
     }
 }
 
+/// How busy each bucket keeps its owners; empty, if all do alike. What is not known is as the
+/// median of what is.
+fn weights(pool: &PoolView, wanted: &BTreeSet<Bucket>, known: &Known) -> Vec<u64> {
+    if pool.spec.balance == Balance::Load {
+        if known.loads.is_empty() {
+            return Vec::new();
+        }
+        let mut all: Vec<u64> = known.loads.values().copied().collect();
+        all.sort_unstable();
+        let median = all[all.len() / 2].max(1);
+        return wanted.iter().map(|b| known.loads.get(b).map_or(median, |load| (*load).max(1))).collect();
+    }
+    if pool.items.values().all(|item| item.weight == 1) {
+        return Vec::new();
+    }
+    let weight = |bucket: &Bucket| pool.items.get(bucket.as_str()).map_or(1, |item| u64::from(item.weight));
+    wanted.iter().map(weight).collect()
+}
+
 fn candidate(member: &Member, owned: u64, zone: usize) -> Candidate {
     let owned = u32::try_from(owned).unwrap_or(u32::MAX);
     let limits = [member.capacity, member.cordoned.then_some(owned)];
@@ -196,8 +232,14 @@ fn demand(pool: &PoolView, bucket: &Bucket, class: usize, planned: &[&Move], cre
             }
         }
     }
+    // Whoever is replaced has a successor.
+    let successor = |owner: &Owner| {
+        let member = &pool.members.get(&owner.member)?.member;
+        member.successor.as_deref().filter(|_| member.draining)
+    };
+    let successors = entry.row.owners.iter().filter_map(successor);
     let preparing = entry.row.preparing.iter().map(|owner| owner.member.as_str());
-    let destined = planned.iter().filter_map(|the| the.to.as_deref()).chain(preparing);
+    let destined = planned.iter().filter_map(|the| the.to.as_deref()).chain(preparing).chain(successors);
     for at in destined.filter_map(|name| crew.at(name)) {
         add(&mut demand.destined, at);
         // A place that is free is taken for whoever is destined for it, so that others are not.

@@ -1,8 +1,8 @@
 //! Which members should own which bucket: plain problem in, plain answer out.
 //!
 //! A [`Problem`] and its [`Answer`] know only numbers; [`crate::assign`]
-//! translates names. There are three ways to solve one: [`solve`] ([`balanced`]), [`range`] and
-//! [`ring`]. None has memory and no chance in it: the same
+//! translates names. There are four ways to solve one: [`solve`] ([`balanced`]), [`weighted`],
+//! [`range`] and [`ring`]. None has memory and no chance in it: the same
 //! problem always has the same answer, and an answer that is posed again as the
 //! problem changes nothing. [`check`](check::check) verifies an answer without
 //! the code that made it.
@@ -29,13 +29,14 @@ pub mod range;
 pub mod ring;
 mod room;
 mod rows;
+pub mod weighted;
 
 pub use balanced::{place_all, solve};
 pub use owners::{Owners, REPLICAS_MAX};
 pub use quotas::Quotas;
 
 /// Buckets and the members that may own them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Problem {
     /// The members.
     pub members: Vec<Candidate>,
@@ -45,6 +46,13 @@ pub struct Problem {
     pub classes: Vec<Class>,
     /// The buckets.
     pub buckets: Vec<Demand>,
+    /// How busy each bucket keeps its owners; empty, if all do alike.
+    pub weights: Vec<u64>,
+    /// For weighted buckets: nothing is evened out if the busiest member is so near to the
+    /// bound, in percent.
+    pub trigger_percent: u64,
+    /// For weighted buckets: most of them that pass on only to even out.
+    pub budget: Option<usize>,
 }
 
 /// A member that may own buckets.
@@ -108,6 +116,7 @@ impl Problem {
             replicas: 1,
             classes: vec![Class { allowed: vec![true; weights.len()] }],
             buckets: vec![Demand::default(); buckets],
+            ..Self::default()
         }
     }
 
@@ -121,6 +130,12 @@ impl Problem {
     #[must_use]
     pub fn may_own(&self, class: usize, member: usize) -> bool {
         self.members[member].weight > 0 && self.classes[class].allowed[member]
+    }
+
+    /// How busy a bucket keeps its owners.
+    #[must_use]
+    pub fn weight(&self, bucket: usize) -> u64 {
+        self.weights.get(bucket).copied().unwrap_or(1)
     }
 
     /// The most buckets that a member may own.

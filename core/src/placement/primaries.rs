@@ -56,6 +56,7 @@ fn quotas(problem: &Problem, answer: &Answer) -> Quotas {
         replicas: 1,
         classes: vec![Class { allowed: vec![true; problem.members.len()] }],
         buckets: vec![Demand::default(); led],
+        ..Problem::default()
     })
 }
 

@@ -51,6 +51,7 @@ fn runs(problem: &Problem, members: &[usize], used: &[u64], buckets: usize) -> V
         replicas: 1,
         classes: vec![Class { allowed: vec![true; members.len()] }],
         buckets: vec![Demand::default(); buckets],
+        ..Problem::default()
     });
     let mut runs: Vec<usize> =
         quotas.least.iter().map(|least| usize::try_from(*least).unwrap_or(0)).collect();

@@ -4,16 +4,18 @@
 //!
 //! Whoever owns a bucket and may, keeps it. What nobody has goes to the least busy, the heaviest
 //! first (R. Graham, "Bounds on multiprocessing timing anomalies", SIAM J. Appl. Math. 17(2),
-//! 1969). Then, only if the busiest is [`TRIGGER_PERCENT`] above the bound, it passes on one
+//! 1969). Then, only if the busiest is so far above the bound that it pays, it passes on one
 //! bucket, or exchanges two, whichever evens out the most, again and again until it is
-//! [`ENOUGH_PERCENT`] above it, nothing helps, or the budget is used up. The gap between the two
-//! is what keeps plans from swinging to and fro.
+//! [`ENOUGH_PERCENT`] above it, nothing helps, or the budget is used up; and so do others, as long
+//! as one exchange gains enough. That nothing is moved for less keeps plans from swinging to and
+//! fro.
 
 use std::collections::BTreeSet;
 
 use super::{Answer, Owners, Problem, Quotas, keep_irreplaceable, primaries};
 
-/// Nothing is moved to even out less than that, in percent above the bound.
+/// Nothing is moved to even out less than that, in percent above the bound, unless the pool
+/// says otherwise.
 pub const TRIGGER_PERCENT: u64 = 10;
 /// Where evening out ends, in percent above the bound.
 pub const ENOUGH_PERCENT: u64 = 3;
@@ -27,8 +29,8 @@ const SCALE: u128 = 1 << 20;
 pub fn solve(problem: &Problem) -> Answer {
     let mut loads = Loads::kept(problem);
     loads.place_missing();
-    let is_rough = !loads.even_out();
-    let mut answer = Answer { owners: loads.rows, is_rough };
+    loads.even_out();
+    let mut answer = Answer { owners: loads.rows, is_rough: false };
     order(problem, &mut answer);
     primaries::choose(problem, &mut answer);
     keep_irreplaceable(problem, &mut answer);
@@ -63,46 +65,48 @@ fn relative(load: u64, weight: u32) -> u128 {
 }
 
 /// No answer that places everything has a busiest member with less. The members that may own
-/// the buckets of some classes have at least these buckets; and the heaviest bucket, if all are
-/// placed, has owners, of whom the weakest has not more weight than the `replicas`-th strongest.
+/// the buckets of a class have at least these buckets; and the heaviest bucket has owners, of
+/// whom the weakest has not more weight than the `replicas`-th strongest.
 fn bound(problem: &Problem) -> u128 {
-    let may = |class: usize, member: usize| problem.may_own(class, member);
-    let members = problem.members.len();
-    let strength = |allowed: &dyn Fn(usize) -> bool| -> u128 {
-        let weights = (0..members).filter(|m| allowed(*m)).map(|m| u128::from(problem.members[m].weight));
-        weights.sum()
-    };
-    let mut of_class = vec![0u128; problem.classes.len()];
-    let mut heaviest = vec![0u64; problem.classes.len()];
+    let classes = problem.classes.len();
+    let mut of_class = vec![0u128; classes];
+    let mut heaviest = vec![0u64; classes];
     for (bucket, demand) in problem.buckets.iter().enumerate() {
         let weight = problem.weight(bucket);
         of_class[demand.class] += u128::from(weight);
         heaviest[demand.class] = heaviest[demand.class].max(weight);
     }
-    let any = |member: usize| (0..of_class.len()).any(|class| of_class[class] > 0 && may(class, member));
-    let mut least = match strength(&any) {
-        0 => 0,
-        all => of_class.iter().sum::<u128>() * placed(problem, &any) * SCALE / all,
-    };
-    for class in 0..of_class.len() {
-        let allowed = |member: usize| may(class, member);
-        let owners = placed(problem, &allowed);
-        if owners == 0 {
-            continue;
-        }
-        least = least.max(of_class[class] * owners * SCALE / strength(&allowed));
-        let mut weights: Vec<u32> =
-            (0..members).filter(|m| allowed(*m)).map(|m| problem.members[m].weight).collect();
+    let strongest = |may: &dyn Fn(usize) -> bool| -> Vec<u32> {
+        let able = (0..problem.members.len()).filter(|member| may(*member));
+        let mut weights: Vec<u32> = able.map(|member| problem.members[member].weight).collect();
         weights.sort_unstable_by_key(|weight| std::cmp::Reverse(*weight));
-        least = least.max(relative(heaviest[class], weights[usize::try_from(owners).unwrap_or(1) - 1]));
+        weights
+    };
+    let in_any = |m: usize| (0..classes).any(|class| of_class[class] > 0 && problem.may_own(class, m));
+    let mut least = level(of_class.iter().sum(), problem.replicas, &strongest(&in_any));
+    for class in 0..classes {
+        let weights = strongest(&|member| problem.may_own(class, member));
+        least = least.max(level(of_class[class], problem.replicas, &weights));
+        if let Some(weakest) = weights.get(problem.replicas.min(weights.len()).saturating_sub(1)) {
+            least = least.max(relative(heaviest[class], *weakest));
+        }
     }
     least
 }
 
-/// How many owners a bucket can have of these members.
-fn placed(problem: &Problem, allowed: &dyn Fn(usize) -> bool) -> u128 {
-    let could = (0..problem.members.len()).filter(|member| allowed(*member)).count();
-    could.min(problem.replicas) as u128
+/// How busy members of these weights, the greatest first, are at least with so much of which each
+/// part has distinct owners: alike, but none has more than all there is.
+fn level(all: u128, replicas: usize, weights: &[u32]) -> u128 {
+    let owners = replicas.min(weights.len());
+    let mut level = 0;
+    for full in 0..owners {
+        let rest: u128 = weights[full..].iter().map(|weight| u128::from(*weight)).sum();
+        level = all * (owners - full) as u128 * SCALE / rest;
+        if level * u128::from(weights[full]) <= all * SCALE {
+            break;
+        }
+    }
+    level
 }
 
 struct Loads<'a> {
@@ -205,38 +209,62 @@ impl<'a> Loads<'a> {
         self.bound * u128::from(100 + percent) / 100
     }
 
-    /// Evens out. False if the budget ended it.
-    fn even_out(&mut self) -> bool {
-        let busiest = |loads: &Self| {
-            let able = (0..loads.held.len()).filter(|member| loads.problem.members[*member].weight > 0);
-            able.max_by_key(|member| (loads.relative(*member), std::cmp::Reverse(*member)))
-        };
-        let Some(first) = busiest(self) else { return true };
-        if self.relative(first) <= self.percent_above(TRIGGER_PERCENT) {
-            return true;
-        }
+    /// Evens out, as far as the budget goes: first the busiest, if it is far above the bound; then
+    /// whoever can gain enough.
+    fn even_out(&mut self) {
         let mut left = self.problem.budget.unwrap_or(usize::MAX);
-        while let Some(from) = busiest(self)
-            && self.relative(from) > self.percent_above(ENOUGH_PERCENT)
-        {
-            let Some(exchange) = self.best_exchange(from) else { return true };
-            let cost = 1 + usize::from(exchange.back.is_some());
-            if cost > left {
-                return false;
-            }
-            left -= cost;
-            self.remove(exchange.bucket, from);
-            if let Some(back) = exchange.back {
-                self.remove(back, exchange.to);
-                self.add(back, from);
-            }
-            self.add(exchange.bucket, exchange.to);
+        let percent = self.problem.trigger_percent.max(ENOUGH_PERCENT);
+        let trigger = self.percent_above(percent);
+        if self.busiest_first().first().is_some_and(|first| self.relative(*first) > trigger) {
+            let enough = self.percent_above(ENOUGH_PERCENT);
+            while let Some(from) = self.busiest_first().first().copied()
+                && self.relative(from) > enough
+                && let Some(exchange) = self.best_exchange(from)
+                && self.exchange(from, &exchange, &mut left)
+            {}
         }
+        let strength: u128 = self.problem.members.iter().map(|member| u128::from(member.weight)).sum();
+        let mean = self.loads.iter().map(|load| u128::from(*load)).sum::<u128>() * SCALE / strength.max(1);
+        let gain = mean * u128::from(percent) / 100;
+        while {
+            let order = self.busiest_first();
+            let least = order.last().map_or(0, |to| self.relative(*to));
+            order.into_iter().any(|from| {
+                // Nobody gains more than what it has above the least busy.
+                if self.relative(from) - least <= gain {
+                    return false;
+                }
+                let exchange = self.best_exchange(from).filter(|e| self.relative(from) - e.busier > gain);
+                exchange.is_some_and(|exchange| self.exchange(from, &exchange, &mut left))
+            })
+        } {}
+    }
+
+    fn busiest_first(&self) -> Vec<usize> {
+        let able = (0..self.held.len()).filter(|member| self.problem.members[*member].weight > 0);
+        let mut order: Vec<usize> = able.collect();
+        order.sort_by_key(|member| (std::cmp::Reverse(self.relative(*member)), *member));
+        order
+    }
+
+    /// False if there is no budget left for it.
+    fn exchange(&mut self, from: usize, exchange: &Exchange, left: &mut usize) -> bool {
+        let cost = 1 + usize::from(exchange.back.is_some());
+        if cost > *left {
+            return false;
+        }
+        *left -= cost;
+        self.remove(exchange.bucket, from);
+        if let Some(back) = exchange.back {
+            self.remove(back, exchange.to);
+            self.add(back, from);
+        }
+        self.add(exchange.bucket, exchange.to);
         true
     }
 
-    /// What the busiest member should pass on, and what it should take for it, so that the
-    /// busier of the two is the least busy.
+    /// What a member should pass on, and what it should take for it, so that the busier of the
+    /// two is the least busy.
     fn best_exchange(&self, from: usize) -> Option<Exchange> {
         let problem = self.problem;
         let able = (0..self.held.len()).filter(|to| *to != from && problem.members[*to].weight > 0);
@@ -254,8 +282,7 @@ impl<'a> Loads<'a> {
             for &bucket in &self.held[from] {
                 let weight = problem.weight(bucket);
                 if self.may_take(bucket, to, Some(from)) {
-                    let busier =
-                        self.relative_with(from, 0, weight).max(self.relative_with(to, weight, 0));
+                    let busier = self.relative_with(from, 0, weight).max(self.relative_with(to, weight, 0));
                     consider(Exchange { busier, moves: 1, bucket, to, back: None });
                 }
             }
@@ -306,4 +333,82 @@ struct Exchange {
     bucket: usize,
     to: usize,
     back: Option<usize>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::placement::{Candidate, Class, Demand};
+
+    /// A sequence of numbers that look drawn by chance: xorshift (G. Marsaglia, 2003).
+    fn numbers(seed: u64) -> impl FnMut(u64) -> u64 {
+        let mut state = seed | 1;
+        move |below| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % below
+        }
+    }
+
+    fn problem(seed: u64) -> Problem {
+        let mut number = numbers(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let members = 2 + usize::try_from(number(12)).unwrap();
+        let buckets = members * (8 + usize::try_from(number(12)).unwrap());
+        let replicas = 1 + usize::try_from(number(2)).unwrap();
+        let member = |number: &mut dyn FnMut(u64) -> u64| Candidate {
+            weight: 1 + u32::try_from(number(3)).unwrap(),
+            capacity: None,
+            zone: 0,
+        };
+        let members: Vec<Candidate> = (0..members).map(|_| member(&mut number)).collect();
+        let owners = |number: &mut dyn FnMut(u64) -> u64| match number(3) {
+            0 => Owners::default(),
+            _ => std::iter::once(usize::try_from(number(members.len() as u64)).unwrap()).collect(),
+        };
+        let demands =
+            (0..buckets).map(|_| Demand { owners: owners(&mut number), ..Demand::default() }).collect();
+        // Most are light, a few heavy.
+        let weight = |number: &mut dyn FnMut(u64) -> u64| 100 + number(100) + number(5) / 4 * number(300);
+        Problem {
+            replicas,
+            classes: vec![Class { allowed: vec![true; members.len()] }],
+            members,
+            buckets: demands,
+            weights: (0..buckets).map(|_| weight(&mut number)).collect(),
+            trigger_percent: TRIGGER_PERCENT,
+            budget: None,
+        }
+    }
+
+    #[test]
+    fn the_busiest_is_near_the_bound_and_nothing_changes_after() {
+        for seed in 1..400 {
+            let problem = problem(seed);
+            let answer = solve(&problem);
+            let (busiest, bound) = busiest(&problem, &answer);
+            assert!(busiest * 100 <= bound * 110, "seed {seed}: {busiest} of {bound}: {problem:?}");
+            let mut again = problem.clone();
+            again.buckets.iter_mut().zip(&answer.owners).for_each(|(bucket, row)| bucket.owners = *row);
+            assert_eq!(solve(&again), answer, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_budget_ends_it_and_a_settled_one_is_left_alone() {
+        let mut problem = Problem::simple(&[1, 1], 20);
+        problem.weights = vec![10; 20];
+        problem.trigger_percent = TRIGGER_PERCENT;
+        problem.buckets.iter_mut().for_each(|bucket| bucket.owners = std::iter::once(0).collect());
+        problem.budget = Some(3);
+        let moved = |answer: &Answer| answer.owners.iter().filter(|row| row.contains(1)).count();
+        assert_eq!(moved(&solve(&problem)), 3);
+        problem.budget = None;
+        assert_eq!(moved(&solve(&problem)), 10);
+        // 11 to 9 is 10 % above: not worth a move.
+        for bucket in &mut problem.buckets[11..] {
+            bucket.owners = std::iter::once(1).collect();
+        }
+        assert_eq!(moved(&solve(&problem)), 9);
+    }
 }

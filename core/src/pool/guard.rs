@@ -119,12 +119,13 @@ impl Write<'_> {
             Op::SetData { data, .. } if self.keeps(path) => {
                 let before =
                     self.state.tree().get(path).and_then(|node| from_json::<Member>(node.bytes()).ok());
-                let operators = |member: &Member| (member.draining, member.cordoned);
-                let before = before.as_ref().map_or((false, false), operators);
+                let operators =
+                    |member: &Member| (member.draining, member.cordoned, member.successor.clone());
+                let before = before.as_ref().map_or((false, false, None), operators);
                 match operators(&read_member(data.as_deref())?) == before {
                     true => Ok(()),
                     false => Err(content(
-                        &"\"draining\" and \"cordoned\" are the operator's: `rota drain`, `rota cordon`",
+                        &"\"draining\", \"cordoned\" and \"successor\" are the operator's: `rota drain`, `rota cordon`, `rota replace`",
                     )),
                 }
             }

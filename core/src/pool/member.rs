@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Affinity, Labels};
 use crate::Zxid;
 
-/// Largest weight of a member.
+/// Largest weight of a member or an item.
 pub const WEIGHT_MAX: u32 = 1_000_000;
 const LABELS_MAX: usize = 64;
 const TEXT_LEN_MAX: usize = 1024;
@@ -39,6 +39,9 @@ pub struct Member {
     /// It gets no more buckets than it has.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cordoned: bool,
+    /// While it is emptied: the member that is to get what it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub successor: Option<String>,
 }
 
 /// A member that has gone, and whose rows wait for it for a while: see `grace_ms` of the
@@ -56,7 +59,7 @@ pub struct Away {
 }
 
 /// An item of a named pool, as its node says. There is one bucket for each.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Item {
     /// Where its owner reaches it; may be empty.
@@ -65,6 +68,9 @@ pub struct Item {
     /// Anything else that is known of it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// How much work it is, relative to the other items'.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub weight: u32,
     /// Which members may have its bucket, besides what its pool says.
     #[serde(flatten)]
     pub affinity: Affinity,
@@ -88,6 +94,18 @@ fn one() -> u32 {
     1
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_one(number: &u32) -> bool {
+    *number == 1
+}
+
+impl Default for Item {
+    fn default() -> Self {
+        let (address, labels, affinity) = Default::default();
+        Self { address, labels, weight: 1, affinity }
+    }
+}
+
 impl Default for Member {
     fn default() -> Self {
         Self {
@@ -98,6 +116,7 @@ impl Default for Member {
             capacity: None,
             draining: false,
             cordoned: false,
+            successor: None,
         }
     }
 }
@@ -122,6 +141,9 @@ impl Item {
     /// # Errors
     /// [`MemberError`] names the first bound that is broken.
     pub fn check(&self) -> Result<(), MemberError> {
+        if self.weight == 0 || self.weight > WEIGHT_MAX {
+            return Err(MemberError::Weight(self.weight));
+        }
         check_described(&self.address, &self.labels)?;
         self.affinity.check()
     }

@@ -33,11 +33,11 @@ pub use member::{Away, Item, Member, MemberError, WEIGHT_MAX};
 pub use plan::{Move, Plan, Reason, Report, ShortReason, Shortage, Wait};
 pub use row::{Deed, Owner, Role, Row};
 pub use spec::{
-    BUCKETS_DEFAULT, BUCKETS_MAX, Handoff, Kind, LeaseEnd, MAX_MOVING_DEFAULT, Spec, SpecError, Spread,
-    Strategy,
+    BUCKETS_DEFAULT, BUCKETS_MAX, Balance, Handoff, Kind, LeaseEnd, MAX_MOVING_DEFAULT, Spec, SpecError,
+    Spread, Strategy, WhenStuck,
 };
 pub use table::{Delta, TableIndex};
-pub use view::{MemberEntry, PoolView, Pools, RowEntry};
+pub use view::{Concerned, MemberEntry, PoolView, Pools, RowEntry, Touched};
 
 /// Reads a node's JSON.
 ///

@@ -67,6 +67,8 @@ pub enum Reason {
     Barred,
     /// To even out how busy the members are.
     Load,
+    /// Its owner says nothing new of its work.
+    Stuck,
     /// The operator has changed the pool or its members: weights, capacities, replicas.
     #[default]
     Operator,
@@ -120,6 +122,13 @@ pub struct Report {
     /// The largest difference between a member's buckets and its exact fair share, in
     /// thousandths of a bucket.
     pub imbalance_milli: u32,
+    /// Where buckets have weights or loads: how busy the busiest member is for its weight, in
+    /// thousandths of a unit of theirs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub busiest_milli: Option<u64>,
+    /// No plan could have a busiest member with less.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub busiest_bound_milli: Option<u64>,
     /// The planner has ended its search early: the plan keeps the rules, but may be less even,
     /// place less or move more than is needed. Planned again after its moves it gets better.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

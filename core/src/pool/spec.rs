@@ -60,6 +60,22 @@ pub struct Spec {
     /// What members do when their lease ends and no coordinator is heard.
     #[serde(default, skip_serializing_if = "is_default")]
     pub lease_end: LeaseEnd,
+    /// What counts when buckets are shared in balance.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub balance: Balance,
+    /// Where buckets have weights or loads: nothing is moved to even out unless the busiest
+    /// member is so much above what is possible, in percent.
+    #[serde(default = "min_gain", skip_serializing_if = "is_min_gain")]
+    pub min_gain_percent: u32,
+    /// Where buckets are shared by load: most of them that are moved for it in a minute.
+    #[serde(default = "max_churn", skip_serializing_if = "is_max_churn")]
+    pub max_churn_per_minute: u32,
+    /// An owner that says nothing new of its work for so long counts as stuck, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stuck_ms: Option<u64>,
+    /// What becomes of its bucket.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub when_stuck: WhenStuck,
     /// Living members keep what they have: no planned move begins. What nobody has is
     /// granted all the same.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -96,6 +112,30 @@ pub enum Strategy {
     Range,
     /// By consistent hashing: who knows the members can find an owner without asking.
     Ring,
+}
+
+/// What counts when buckets are shared in balance.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// How many buckets a member has; where items have weights, what they weigh.
+    #[default]
+    Weight,
+    /// How busy they keep it, as its members say.
+    Load,
+}
+
+/// What becomes of the bucket of an owner that is stuck.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum WhenStuck {
+    /// It is shown.
+    #[default]
+    Show,
+    /// It is shown, and moved to another member.
+    Move,
 }
 
 /// How the owners of one bucket lie to each other.
@@ -151,6 +191,9 @@ pub enum SpecError {
     /// A bound that lets nothing happen.
     #[error("{0} is 0: it must be at least 1; leave it out for no bound")]
     Zero(&'static str),
+    /// Too small or too large.
+    #[error("{0} is {1}: it must be from {2} to {3}")]
+    Range(&'static str, u64, u64, u64),
     /// Too long.
     #[error("grace_ms is {0}: it must be at most {GRACE_MS_MAX}, a day")]
     Grace(u64),
@@ -176,6 +219,29 @@ fn max_moving() -> u32 {
     MAX_MOVING_DEFAULT
 }
 
+/// Bounds of `stuck_ms`: a keep-alive may come a second late, and after a day somebody has looked.
+const STUCK_MS: (u64, u64) = (1000, 24 * 3600 * 1000);
+const MIN_GAIN_PERCENT: (u32, u32) = (3, 1000);
+const MAX_CHURN: (u32, u32) = (1, 100_000);
+
+fn min_gain() -> u32 {
+    10
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_min_gain(percent: &u32) -> bool {
+    *percent == min_gain()
+}
+
+fn max_churn() -> u32 {
+    10
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_max_churn(churn: &u32) -> bool {
+    *churn == max_churn()
+}
+
 fn one() -> u32 {
     1
 }
@@ -183,6 +249,10 @@ fn one() -> u32 {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
 fn is_one(number: &u32) -> bool {
     *number == 1
+}
+
+fn widened((least, most): (u32, u32)) -> (u64, u64) {
+    (u64::from(least), u64::from(most))
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -206,6 +276,11 @@ impl Spec {
             max_out: None,
             grace_ms: 0,
             lease_end: LeaseEnd::Stop,
+            balance: Balance::Weight,
+            min_gain_percent: min_gain(),
+            max_churn_per_minute: max_churn(),
+            stuck_ms: None,
+            when_stuck: WhenStuck::Show,
             paused: false,
             deleting: false,
         }
@@ -236,6 +311,17 @@ impl Spec {
             ("max_moving_per_zone", self.max_moving_per_zone),
             ("max_out", self.max_out),
         ];
+        let (gain, churn) = (self.min_gain_percent, self.max_churn_per_minute);
+        let ranges = [
+            ("min_gain_percent", u64::from(gain), widened(MIN_GAIN_PERCENT)),
+            ("max_churn_per_minute", u64::from(churn), widened(MAX_CHURN)),
+            ("stuck_ms", self.stuck_ms.unwrap_or(STUCK_MS.0), STUCK_MS),
+        ];
+        if let Some((name, value, (least, most))) =
+            ranges.into_iter().find(|(_, value, (least, most))| !(*least..=*most).contains(value))
+        {
+            return Err(SpecError::Range(name, value, least, most));
+        }
         if let Some((name, _)) = bounds.iter().find(|(_, bound)| *bound == Some(0)) {
             return Err(SpecError::Zero(name));
         }

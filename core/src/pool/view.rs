@@ -5,7 +5,7 @@
 //! readers of tables and the assignment controller, which would otherwise
 //! decode every row each time they look.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
@@ -22,6 +22,28 @@ use crate::state::{Event, Node, SessionId, Stamps, State};
 #[derive(Debug, Clone, Default)]
 pub struct Pools {
     pools: BTreeMap<String, PoolView>,
+}
+
+/// What a command touched.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// The pools, and which of their members are told something else now of what they own.
+    pub pools: BTreeMap<String, Concerned>,
+}
+
+/// Which members something concerns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Concerned {
+    /// All of them.
+    All,
+    /// These.
+    Some(BTreeSet<String>),
+}
+
+impl Default for Concerned {
+    fn default() -> Self {
+        Self::Some(BTreeSet::new())
+    }
 }
 
 /// One pool. A clone costs O(members), so that it can be planned for while the
@@ -119,21 +141,42 @@ impl Pools {
     }
 
     /// Takes in what one command changed; `state` is as that command left it or
-    /// later. Returns the names of the pools in which it touched anything that decides who
-    /// owns what.
-    pub fn follow(&mut self, state: &State, events: &[Event]) -> Vec<String> {
-        let mut touched: Vec<String> = Vec::new();
+    /// later. Returns in which pools it touched anything that decides who owns what, and
+    /// whom that concerns.
+    pub fn follow(&mut self, state: &State, events: &[Event]) -> Touched {
+        let mut touched = Touched::default();
         for event in events {
             let Some((pool, place)) = layout::place(event.path.as_str()) else { continue };
-            self.follow_one(state, pool, &place, event);
             if matches!(place, Place::Checkpoint(_) | Place::Chapter(_) | Place::Other) {
+                self.follow_one(state, pool, &place, event);
                 continue;
             }
-            if touched.last().is_none_or(|last| last != pool) {
-                touched.push(pool.to_owned());
-            }
+            let whom = touched.pools.entry(pool.to_owned()).or_default();
+            self.note_concerned(pool, &place, whom);
+            self.follow_one(state, pool, &place, event);
+            self.note_concerned(pool, &place, whom);
         }
         touched
+    }
+
+    /// Whom something in a pool concerns, as it is now.
+    fn note_concerned(&self, pool: &str, place: &Place<'_>, whom: &mut Concerned) {
+        let Some(view) = self.pools.get(pool) else { return *whom = Concerned::All };
+        let Concerned::Some(names) = whom else { return };
+        match place {
+            Place::Spec => *whom = Concerned::All,
+            // The owners of a row are told where the others are.
+            Place::Member(name) => {
+                names.insert((*name).to_owned());
+                let rows = view.held_by(name).map(|(_, entry)| entry);
+                names.extend(rows.flat_map(RowEntry::named).map(|owner| owner.member.clone()));
+            }
+            Place::Item(item) => names.extend(view.named_in(&Bucket::new(item))),
+            Place::Row(bucket) => names.extend(view.named_in(bucket)),
+            Place::Plan => names.extend(view.plan.moves.iter().filter_map(|the| the.from.clone())),
+            Place::Away(_) | Place::Buckets => {}
+            Place::Checkpoint(_) | Place::Chapter(_) | Place::Other => {}
+        }
     }
 
     fn follow_one(&mut self, state: &State, pool: &str, place: &Place<'_>, event: &Event) {
@@ -341,6 +384,12 @@ impl PoolView {
     #[must_use]
     pub fn is_living(&self, owner: &Owner) -> bool {
         self.members.get(&owner.member).is_some_and(|m| m.joined == owner.joined)
+    }
+
+    /// Everybody that a bucket's row names.
+    fn named_in(&self, bucket: &Bucket) -> impl Iterator<Item = String> + '_ {
+        let entry = self.rows.get(bucket).into_iter();
+        entry.flat_map(RowEntry::named).map(|owner| owner.member.clone())
     }
 
     /// The buckets whose rows name a member, whenever it joined.

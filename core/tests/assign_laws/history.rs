@@ -90,7 +90,7 @@ impl History {
             }
             Intent::Pace(pace) => self.world.change_spec(POOL, |spec| spec.max_moving = *pace),
             Intent::Comply(which) => self.comply(which.as_ref()),
-            Intent::Later => self.world.now_ms += 1,
+            Intent::Later => self.world.known.now_ms += 1,
             Intent::Pause => self.world.change_spec(POOL, |spec| spec.paused = !spec.paused),
             Intent::Step(multis) => {
                 for multi in self.world.plan(POOL).multis.iter().take(*multis) {
@@ -149,7 +149,7 @@ impl History {
         if self.view().spec.grace_ms > 0 {
             // Until nobody is waited for any more.
             self.world.settle(POOL, 100);
-            self.world.now_ms += 10;
+            self.world.known.now_ms += 10;
         }
         let settled = self.world.settle(POOL, 100);
         let pace = self.view().spec.max_moving as usize;

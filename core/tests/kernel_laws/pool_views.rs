@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use rota_core::Zxid;
-use rota_core::pool::{Bucket, Delta, PoolView, Pools, RowEntry};
+use rota_core::pool::{Bucket, Concerned, Delta, Owner, PoolView, Pools, RowEntry};
 use rota_core::state::{Event, State};
 
 type Rows = BTreeMap<Bucket, RowEntry>;
@@ -34,10 +34,24 @@ impl Followed {
     }
 
     /// Takes in what was left.
-    fn catch_up(&mut self) -> Vec<String> {
+    fn catch_up(&mut self) -> Vec<(String, Concerned)> {
         let Self { state, pools, behind } = self;
-        behind.drain(..).flat_map(|events| pools.follow(state, &events)).collect()
+        behind.drain(..).flat_map(|events| pools.follow(state, &events).pools).collect()
     }
+}
+
+/// What a member is told of what it owns.
+fn told(pool: &PoolView, member: &str) -> impl PartialEq + std::fmt::Debug + use<> {
+    let entry = pool.members.get(member).cloned();
+    let row = |(bucket, row): (&Bucket, &RowEntry)| {
+        let address = |owner: &Owner| pool.members.get(&owner.member).map(|m| m.member.address.clone());
+        let addresses: Vec<_> = row.row.owners.iter().chain(&row.row.preparing).map(address).collect();
+        (bucket.clone(), row.row.clone(), addresses, pool.items.get(bucket.as_str()).cloned())
+    };
+    let rows: Vec<_> = pool.held_by(member).map(row).collect();
+    let asked = pool.pending_moves().filter(|the| the.from.as_deref() == Some(member));
+    let asked: Vec<_> = asked.map(|the| (the.clone(), pool.is_due(the))).collect();
+    (entry, rows, asked, pool.spec.grace_ms, pool.spec.lease_end)
 }
 
 fn assert_as_if_loaded(followed: &Followed) {
@@ -51,6 +65,10 @@ fn assert_as_if_loaded(followed: &Followed) {
         assert_eq!(a.rows, b.rows);
         assert_eq!((&a.plan, a.plan_version), (&b.plan, b.plan_version));
         assert_eq!(a.table_version(), b.table_version());
+        assert_eq!((&a.away, &a.history), (&b.away, &b.history));
+        for member in a.members.keys() {
+            assert!(a.held_by(member).eq(b.held_by(member)), "{member}");
+        }
         // Loading does not know when the last change was: only that it was.
         assert!(a.changed <= b.changed);
     }
@@ -78,7 +96,20 @@ proptest! {
             let before = followed.pools.clone();
             followed.apply(intent);
             let touched = followed.catch_up();
-            for pool in followed.pools.iter().filter(|pool| !touched.contains(&pool.name)) {
+            for pool in followed.pools.iter() {
+                let Some(was) = before.get(&pool.name) else { continue };
+                let concerns = |name: &str| touched.iter().any(|(touched, whom)| {
+                    *touched == pool.name && match whom {
+                        Concerned::All => true,
+                        Concerned::Some(names) => names.contains(name),
+                    }
+                });
+                for name in was.members.keys().chain(pool.members.keys()).filter(|name| !concerns(name)) {
+                    prop_assert_eq!(told(was, name), told(pool, name));
+                }
+            }
+            let is_touched = |name: &str| touched.iter().any(|(touched, _)| touched == name);
+            for pool in followed.pools.iter().filter(|pool| !is_touched(&pool.name)) {
                 prop_assert_eq!(before.get(&pool.name).map(|b| b.changed), Some(pool.changed));
                 prop_assert_eq!(before.get(&pool.name).map(|b| &b.rows), Some(&pool.rows));
             }

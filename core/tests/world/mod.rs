@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use rota_core::Zxid;
-use rota_core::assign::{Step, plan_step};
+use rota_core::assign::{Known, Step, plan_step};
 use rota_core::pool::{
     Bucket, Deed, Item, Member, Move, Owner, PoolView, Pools, Row, Spec, from_json, layout, to_json,
 };
@@ -27,8 +27,8 @@ pub enum By {
 pub struct World {
     pub state: State,
     pub pools: Pools,
-    /// Milliseconds since 1970.
-    pub now_ms: u64,
+    /// What is known besides the state.
+    pub known: Known,
     sessions: u64,
     fences: BTreeMap<String, (Zxid, String)>,
 }
@@ -36,12 +36,18 @@ pub struct World {
 impl World {
     pub fn new() -> Self {
         let state = State::new();
-        Self { pools: Pools::load(&state), state, now_ms: 0, sessions: 0, fences: BTreeMap::new() }
+        Self {
+            pools: Pools::load(&state),
+            state,
+            known: Known::default(),
+            sessions: 0,
+            fences: BTreeMap::new(),
+        }
     }
 
     pub fn apply(&mut self, by: By, command: &Command) -> Applied {
         let before = self.state.clone();
-        let applied = self.state.apply(before.zxid() + 1, self.now_ms, command.clone());
+        let applied = self.state.apply(before.zxid() + 1, self.known.now_ms, command.clone());
         self.pools.follow(&self.state, &applied.events);
         assert_eq!(check(&self.state), [""; 0], "after {command:?}");
         safety::assert_rows_pass_on_safely(&before, &self.state, by);
@@ -163,7 +169,7 @@ impl World {
     /// What the controller would do now. Nothing, once the pool is gone.
     pub fn plan(&self, pool: &str) -> Step {
         self.view(pool)
-            .map(|view| plan_step(self.state.tree(), view, self.now_ms).unwrap())
+            .map(|view| plan_step(self.state.tree(), view, &self.known).unwrap())
             .unwrap_or_default()
     }
 

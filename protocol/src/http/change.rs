@@ -25,6 +25,10 @@ pub struct MembersChange {
     /// Give them no more buckets than they have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cordoned: Option<bool>,
+    /// While they are emptied: the member that is to get what they have; null for whoever.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub successor: Option<Option<String>>,
     /// Their share of the work, relative to the other members' weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
@@ -35,6 +39,24 @@ pub struct MembersChange {
 }
 
 impl MembersChange {
+    /// What it takes for `by` to take `member`'s place.
+    #[must_use]
+    pub fn replacing(member: &str, by: &str) -> [Self; 2] {
+        let emptied = Self {
+            members: vec![member.to_owned()],
+            draining: Some(true),
+            successor: Some(Some(by.to_owned())),
+            ..Self::default()
+        };
+        let takes = Self {
+            members: vec![by.to_owned()],
+            draining: Some(false),
+            cordoned: Some(false),
+            ..Self::default()
+        };
+        [emptied, takes]
+    }
+
     /// Whether a member is meant.
     #[must_use]
     pub fn selects(&self, name: &str, member: &Member) -> bool {
@@ -48,6 +70,7 @@ impl MembersChange {
         Member {
             draining: self.draining.unwrap_or(member.draining),
             cordoned: self.cordoned.unwrap_or(member.cordoned),
+            successor: self.successor.clone().unwrap_or_else(|| member.successor.clone()),
             weight: self.weight.unwrap_or(member.weight),
             capacity: self.capacity.unwrap_or(member.capacity),
             ..member.clone()

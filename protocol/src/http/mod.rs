@@ -21,7 +21,7 @@ pub use pool::{
     Assignment, CheckpointBody, CheckpointPut, Grant, HistoryBody, ItemBody, ItemCreate, JoinPool,
     MemberBody, OfGrant, OwnerOfKey, Peer, PlanBody,
 };
-pub use pool::{PoolBody, PoolChange, PoolCreate, PoolKind, RowBody, TableBody};
+pub use pool::{PoolBody, PoolChange, PoolCreate, PoolKind, Replace, RowBody, TableBody};
 pub use session::{KeepAlive, KeptAlive, MemberReport, OpenSession, SessionBody, SessionOpened};
 
 /// Header of a request: `<session id>:<password>`, in whose name it is made.

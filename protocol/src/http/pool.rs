@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use rota_core::pool::history::Event;
 use rota_core::pool::{
-    Affinity, Deed, Handoff, Item, Kind, Labels, LeaseEnd, Member, Move, Owner, Plan, Report, Role, Spec,
-    SpecError, Spread, Strategy,
+    Affinity, Balance, Deed, Handoff, Item, Kind, Labels, LeaseEnd, Member, Move, Owner, Plan, Report, Role,
+    Spec, SpecError, Spread, Strategy, WhenStuck,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -121,6 +121,25 @@ pub struct PoolChange {
     /// What members do when their lease ends and no coordinator is heard. Default: `stop`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_end: Option<LeaseEnd>,
+    /// What counts when buckets are shared in balance. Default: `weight`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<Balance>,
+    /// Where buckets have weights or loads: nothing is moved to even out for less, in percent.
+    /// Default: 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_gain_percent: Option<u32>,
+    /// Where buckets are shared by load: most of them that are moved for it in a minute.
+    /// Default: 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_churn_per_minute: Option<u32>,
+    /// An owner that says nothing new of its work for so long counts as stuck, in milliseconds;
+    /// null for never.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub stuck_ms: Option<Option<u64>>,
+    /// What becomes of its bucket. Default: `show`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when_stuck: Option<WhenStuck>,
     /// No planned move begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<bool>,
@@ -138,7 +157,9 @@ pub struct PoolChange {
 }
 
 /// Something that is there, and null, are not the same as nothing (RFC 7396).
-pub(super) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u32>>, D::Error> {
+pub(super) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
@@ -171,6 +192,11 @@ impl PoolChange {
             max_out: self.max_out.unwrap_or(before.max_out),
             grace_ms: self.grace_ms.unwrap_or(before.grace_ms),
             lease_end: self.lease_end.unwrap_or(before.lease_end),
+            balance: self.balance.unwrap_or(before.balance),
+            min_gain_percent: self.min_gain_percent.unwrap_or(before.min_gain_percent),
+            max_churn_per_minute: self.max_churn_per_minute.unwrap_or(before.max_churn_per_minute),
+            stuck_ms: self.stuck_ms.unwrap_or(before.stuck_ms),
+            when_stuck: self.when_stuck.unwrap_or(before.when_stuck),
             paused: self.paused.unwrap_or(before.paused),
             deleting: before.deleting,
         })
@@ -221,6 +247,9 @@ pub struct JoinPool {
     /// Most buckets that it takes. Default: as many as are its share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<u32>,
+    /// It gets no bucket before it is told that it may, or takes another's place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cordoned: bool,
 }
 
 impl JoinPool {
@@ -234,7 +263,8 @@ impl JoinPool {
             labels: self.labels.clone(),
             capacity: self.capacity,
             draining: false,
-            cordoned: false,
+            cordoned: self.cordoned,
+            successor: None,
         }
     }
 }
@@ -261,6 +291,15 @@ pub struct MemberBody {
     /// What it said last of each bucket, if the leader has heard.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub progress: BTreeMap<String, String>,
+    /// How busy each bucket keeps it, if the leader has heard.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub loads: BTreeMap<String, f64>,
+    /// How far it is behind with each bucket, if the leader has heard.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lags: BTreeMap<String, f64>,
+    /// Buckets of which it has said nothing new for longer than the pool's `stuck_ms`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stuck: Vec<String>,
 }
 
 /// Adds an item to a named pool, or replaces it.
@@ -283,6 +322,9 @@ pub struct ItemCreate {
     /// all that ask for it.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub prefer: Labels,
+    /// How much work it is, relative to the other items'. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
     /// It stays until it is deleted. Otherwise it goes with the session in the
     /// header `rota-session`, which is then needed.
     #[serde(default)]
@@ -294,7 +336,8 @@ impl ItemCreate {
     #[must_use]
     pub fn item(&self) -> Item {
         let affinity = Affinity { require: self.require.clone(), prefer: self.prefer.clone() };
-        Item { address: self.address.clone(), labels: self.labels.clone(), affinity }
+        let weight = self.weight.unwrap_or(1);
+        Item { address: self.address.clone(), labels: self.labels.clone(), weight, affinity }
     }
 }
 
@@ -472,6 +515,14 @@ pub struct Peer {
     pub address: String,
     /// What it is to the bucket.
     pub role: Role,
+}
+
+/// Has a member take another's place.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Replace {
+    /// Who takes it.
+    pub by: String,
 }
 
 /// A member does something with a bucket that it owns or prepares to own.

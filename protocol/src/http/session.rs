@@ -50,6 +50,43 @@ pub struct MemberReport {
     /// Progress, by bucket: what is new since the last report.
     #[serde(default)]
     pub progress: BTreeMap<String, String>,
+    /// How busy each bucket keeps the member: a rate, in any unit that is the same for all members
+    /// of the pool, from 0 to 1e12.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub loads: BTreeMap<String, f64>,
+    /// How far it is behind with each bucket, in any unit, from 0 to 1e12.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lags: BTreeMap<String, f64>,
+}
+
+/// Largest load or lag that a member can report.
+pub const LOAD_MAX: f64 = 1e12;
+
+impl MemberReport {
+    /// Takes in what was said later.
+    pub fn extend(&mut self, later: Self) {
+        self.load = later.load.or(self.load);
+        self.progress.extend(later.progress);
+        self.loads.extend(later.loads);
+        self.lags.extend(later.lags);
+    }
+
+    /// What is out of bounds, if anything is.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        let is_sound = |value: f64| (0.0..=LOAD_MAX).contains(&value);
+        let sound = self.load.is_none_or(|load| is_sound(f64::from(load)));
+        let of_buckets =
+            self.loads.iter().map(|pair| ("loads", pair)).chain(self.lags.iter().map(|pair| ("lags", pair)));
+        let bad = of_buckets.into_iter().find(|(_, (_, value))| !is_sound(**value));
+        match bad {
+            Some((what, (bucket, value))) => {
+                Some(format!("{what} of bucket {bucket:?} is {value}: it must be from 0 to {LOAD_MAX:e}"))
+            }
+            None if !sound => Some(format!("load is {:?}: it must be from 0 to {LOAD_MAX:e}", self.load)),
+            None => None,
+        }
+    }
 }
 
 /// The session lives, and its full timeout runs from when the request that is

@@ -73,6 +73,12 @@ pub struct HeardMember {
     pub load: Option<f32>,
     /// What it said last of each bucket.
     pub progress: BTreeMap<String, String>,
+    /// How busy each bucket keeps it.
+    pub loads: BTreeMap<String, f64>,
+    /// How far it is behind with each bucket.
+    pub lags: BTreeMap<String, f64>,
+    /// Buckets of which it has said nothing new for longer than its pool allows.
+    pub stuck: Vec<String>,
 }
 
 /// An answer.

@@ -18,7 +18,7 @@ pub use raft::{
 };
 
 /// Version of these messages. Servers of different versions do not talk.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 /// Largest frame, in bytes: one batch of 1 MiB and much room. A longer length is
 /// damage or somebody else's protocol.
 pub const FRAME_BYTES_MAX: usize = 32 * 1024 * 1024;

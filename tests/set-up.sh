@@ -10,14 +10,28 @@ install_missing() {
     fi
     run=""
     [ "$(id -u)" -eq 0 ] || run="sudo"
+    case "$missing " in *" redis-server "*) keep_redis_down ;; esac
     $run apt-get update -qq
     # shellcheck disable=SC2086
     DEBIAN_FRONTEND=noninteractive $run apt-get install -y -qq --no-install-recommends $missing
+    # Nor with the machine.
+    case "$missing " in *" redis-server "*) $run update-rc.d redis-server disable ;; esac
+}
+
+# Debian's package starts a server of its own when it is installed. The tests start theirs,
+# on ports of their own, and nothing else is to be left listening. Where a policy is there
+# already (in containers), it forbids every service.
+keep_redis_down() {
+    policy=/usr/sbin/policy-rc.d
+    [ ! -e "$policy" ] || return 0
+    trap '$run rm -f "$policy"' EXIT
+    printf '#!/bin/sh\ncase "$*" in *redis-server*) exit 101 ;; esac\n' | $run tee "$policy" >/dev/null
+    $run chmod 755 "$policy"
 }
 
 missing=""
 # What tells that a package is there, a command or one of its files, and the package.
-for pair in curl:curl openssl:openssl cc:gcc javac:default-jdk-headless \
+for pair in curl:curl openssl:openssl cc:gcc javac:default-jdk-headless redis-server:redis-server \
     /usr/share/zookeeper/bin/zkCli.sh:zookeeper \
     /usr/share/java/curator-recipes.jar:libcurator-recipes-java \
     /usr/share/java/slf4j-nop.jar:libslf4j-java \

@@ -90,6 +90,7 @@ pub(crate) enum Command {
     Cluster(commands::cluster::ClusterCommand),
     #[command(subcommand)]
     Import(commands::import::ImportCommand),
+    Simulate(commands::simulate::SimulateArgs),
     Digest(commands::digest::DigestArgs),
     Completions(commands::completions::CompletionsArgs),
 }

@@ -11,6 +11,7 @@
 //! - [`placement`]: which member should own which bucket.
 //! - [`assign`]: the next step from what is to what should be.
 //! - [`events`]: a bounded memory of what changed, for watchers that come and go.
+//! - [`simulation`]: a pool played through on a simulated clock.
 //! - [`watches`]: who is to be told of what changes, as in ZooKeeper.
 
 pub mod assign;
@@ -19,6 +20,7 @@ pub mod events;
 pub mod path;
 pub mod placement;
 pub mod pool;
+pub mod simulation;
 pub mod state;
 pub mod watches;
 

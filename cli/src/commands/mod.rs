@@ -20,6 +20,7 @@ pub(crate) mod replace;
 mod services;
 pub(crate) mod session;
 mod settings;
+pub(crate) mod simulate;
 pub(crate) mod status;
 pub(crate) mod table;
 pub(crate) mod watch;
@@ -60,6 +61,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Cluster(command) => cluster::run(&operator()?, command).await,
         Command::Import(command) => import::run(&operator()?, command).await,
         Command::Digest(args) => digest::run(&args),
+        Command::Simulate(args) => simulate::run(&global, &args),
         Command::Completions(args) => completions::run(&args),
     }
 }

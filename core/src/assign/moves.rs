@@ -40,8 +40,8 @@ impl Stepper<'_> {
             Some(member) if member.draining => Reason::Drained,
             Some(member) if !member.has_labels(&pool.affinity_of(bucket).require) => Reason::Barred,
             _ if self.known.stuck.contains(bucket) => Reason::Stuck,
+            _ if pool.spec.balance == Balance::Load && !self.known.loads.is_empty() => Reason::Load,
             _ if has_joined => Reason::Joined,
-            _ if pool.spec.balance == Balance::Load && pool.spec_changed < row_zxid => Reason::Load,
             _ => Reason::Operator,
         }
     }

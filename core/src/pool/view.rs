@@ -398,6 +398,12 @@ impl PoolView {
         held.filter_map(|bucket| Some((bucket, self.rows.get(bucket)?)))
     }
 
+    /// How many rows name a member.
+    #[must_use]
+    pub fn held_count(&self, member: &str) -> u64 {
+        self.held.get(member).map_or(0, |held| held.len() as u64)
+    }
+
     /// The plan's moves that are still pending.
     pub fn pending_moves(&self) -> impl Iterator<Item = &super::Move> {
         self.plan.moves.iter().filter(|the| self.is_pending(the))

@@ -1,0 +1,102 @@
+//! Simulated pools: what is known beforehand about the times is what comes out.
+
+use proptest::prelude::*;
+use rota_core::pool::{Bucket, Handoff, Kind, Member, Spec};
+use rota_core::simulation::{Account, Act, Change, Fault, Scenario, Timing, simulate};
+
+const TIMING: Timing = Timing { session_timeout_ms: 10_000, look_ms: 10, stop_ms: 100, copy_ms: 5_000 };
+
+fn spec(buckets: u32, replicas: u32, handoff: Handoff) -> Spec {
+    Spec { replicas, handoff, ..Spec::new(Kind::Hashed { buckets }) }
+}
+
+fn join(members: u32) -> (u64, Vec<Act>) {
+    (0, (1..=members).map(|n| Act::Join(format!("w{n}"), Member::default())).collect())
+}
+
+fn play(spec: Spec, events: Vec<(u64, Vec<Act>)>) -> Account {
+    simulate(&Scenario { spec, timing: TIMING, events }).unwrap()
+}
+
+fn drain(member: &str) -> Act {
+    Act::Change { member: member.to_owned(), change: Change::Draining(true) }
+}
+
+#[test]
+fn a_death_costs_the_timeout_and_a_look() {
+    let account = play(spec(12, 1, Handoff::Exclusive), vec![join(3), (60_000, vec![Act::Die("w1".into())])]);
+    let death = &account.phases[1];
+    assert_eq!((death.moves, death.unowned, death.longest_ms), (0, 4, 10_010));
+    assert_eq!((death.unowned_ms, death.settled_ms), (40_040, 70_010));
+}
+
+#[test]
+fn an_exclusive_move_leaves_a_bucket_alone_for_a_look_and_a_warm_one_does_not() {
+    let events = || vec![join(3), (60_000, vec![drain("w1")])];
+    let exclusive = &play(spec(12, 1, Handoff::Exclusive), events()).phases[1];
+    assert_eq!((exclusive.moves, exclusive.moves_lower_bound, exclusive.copies), (4, 4, 0));
+    assert_eq!((exclusive.unowned, exclusive.longest_ms), (4, 10));
+    let warm = &play(spec(12, 1, Handoff::Warm), events()).phases[1];
+    assert_eq!((warm.moves, warm.copies, warm.unowned), (4, 4, 0));
+    assert!(warm.settled_ms >= 60_000 + TIMING.copy_ms + TIMING.stop_ms);
+}
+
+#[test]
+fn a_backup_leads_at_once_and_what_is_missing_is_copied() {
+    let account = play(spec(12, 2, Handoff::Warm), vec![join(3), (60_000, vec![Act::Die("w1".into())])]);
+    let death = &account.phases[1];
+    assert_eq!((death.unowned, death.longest_ms, death.copies), (4, 10_010, 8));
+    assert_eq!(account.unowned(), 0);
+}
+
+#[test]
+fn what_cannot_be_is_said() {
+    let fault = |events| {
+        let scenario = Scenario { spec: spec(4, 1, Handoff::Exclusive), timing: TIMING, events };
+        simulate(&scenario).unwrap_err().to_string()
+    };
+    assert!(fault(vec![(5, vec![Act::Die("w1".into())])]).contains("at 5 ms: there is no member \"w1\""));
+    let twice = vec![join(1), (1, vec![Act::Die("w1".into()), Act::Die("w1".into())])];
+    assert!(fault(twice).contains("dead already"));
+    let heavy = Act::Join("w".into(), Member { weight: 0, ..Member::default() });
+    assert!(fault(vec![(0, vec![heavy])]).contains("weight is 0"));
+    let scenario = Scenario { spec: spec(0, 1, Handoff::Exclusive), timing: TIMING, events: vec![] };
+    assert!(matches!(simulate(&scenario), Err(Fault::Spec(_))));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// However members come and go: as long as one is there in the end, everything has an owner,
+    /// and the same scenario comes out the same.
+    #[test]
+    fn it_comes_to_rest_with_everything_owned(
+        buckets in 1u32..40,
+        replicas in 1u32..4,
+        is_warm in any::<bool>(),
+        acts in prop::collection::vec((0u64..30_000, 2u32..6, 0u8..4), 0..12),
+    ) {
+        let handoff = if is_warm { Handoff::Warm } else { Handoff::Exclusive };
+        let mut events = vec![join(5)];
+        let mut gone = [false; 6];
+        let mut at_ms = 0;
+        for (after_ms, member, what) in acts {
+            at_ms += after_ms + 1;
+            let name = format!("w{member}");
+            if std::mem::replace(&mut gone[member as usize], what < 2) {
+                gone[member as usize] = true;
+                continue;
+            }
+            events.push((at_ms, vec![match what {
+                0 => Act::Die(name),
+                1 => Act::Leave(name),
+                2 => drain(&name),
+                _ => Act::Load(Bucket::number(0), 5),
+            }]));
+        }
+        let account = play(spec(buckets, replicas, handoff), events.clone());
+        prop_assert_eq!(account.unowned(), 0);
+        let again = play(spec(buckets, replicas, handoff), events);
+        prop_assert_eq!(account.samples, again.samples);
+    }
+}

@@ -1,5 +1,6 @@
 //! Benchmarks: numbers about the built binary, from outside. `ROTA_BIN` names it.
 
+mod assignment;
 mod big;
 mod chart;
 mod compare;
@@ -20,6 +21,9 @@ use clap::Parser;
 enum Bench {
     Compare(compare::Compare),
     Load(load::Load),
+    /// Measure what handing out work costs: plans, and how fast changes reach those whom they
+    /// concern.
+    Assignment(assignment::AssignmentArgs),
     /// Start three servers, and measure what sessions cost that are held by clients which
     /// only ping.
     Sessions(sessions::Sessions),
@@ -28,6 +32,7 @@ enum Bench {
 fn main() -> anyhow::Result<()> {
     match Bench::parse() {
         Bench::Compare(args) => runtime()?.block_on(compare::run(&args)),
+        Bench::Assignment(args) => runtime()?.block_on(assignment::run(&args)),
         Bench::Load(args) => load::run(&args),
         Bench::Sessions(args) => runtime()?.block_on(sessions::run(&args)),
     }

@@ -20,10 +20,15 @@ mod session;
 mod store;
 mod table;
 mod transport;
+mod version;
 mod watch;
 
 pub use client::{Client, Repeat};
 pub use error::ClientError;
 pub use session::{LeaseState, Session};
 pub use table::{OwnerOfKey, Source, Table, TableCache};
+pub use version::{
+    HEADER_TABLE_VERSION, SendTableVersion, SendsTableVersion, ServeTableVersion, ServesTableVersion,
+    version_in,
+};
 pub use watch::{WatchItem, WatchStream};

@@ -6,14 +6,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
 use rota_core::pool::{Bucket, Owner, bucket_of_key};
-use rota_protocol::http::{Code, RowBody, TableBody};
+use rota_protocol::http::{Code, HEADER_MIN_ZXID, RowBody, TableBody};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::client::Client;
+use crate::client::{Client, Repeat};
 use crate::error::ClientError;
 use crate::store::DiskCopy;
 
@@ -22,6 +23,8 @@ const WAIT_MS: u64 = 20_000;
 /// How long the first look at a table waits for a coordinator, when there is a
 /// copy on disk to fall back to.
 const FIRST_LOOK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a table is looked for of which somebody says that there is one.
+const PULL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause after a poll that failed.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// Pause after a poll that found no pool.
@@ -164,6 +167,8 @@ impl Source {
 #[derive(Debug, Clone)]
 pub struct TableCache {
     state: watch::Receiver<(Arc<Table>, Source)>,
+    /// The newest version that somebody has said there is.
+    heard: watch::Sender<u64>,
     _follower: Arc<DropGuard>,
 }
 
@@ -202,14 +207,52 @@ impl TableCache {
         let stop = CancellationToken::new();
         let guard = Arc::new(stop.clone().drop_guard());
         let pool = pool.to_owned();
+        let heard = watch::Sender::new(0);
+        let heard_of = heard.subscribe();
         // Ends with the last handle on the table.
         tokio::spawn(async move {
             tokio::select! {
-                () = follow(client, pool, disk, sender) => {}
+                () = follow(client, pool, disk, sender, heard_of) => {}
                 () = stop.cancelled() => {}
             }
         });
-        Ok(Self { state, _follower: guard })
+        Ok(Self { state, heard, _follower: guard })
+    }
+
+    /// The version of the table as it is known now.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.state.borrow().0.version
+    }
+
+    /// Whether the table is older than a version that somebody knows.
+    #[must_use]
+    pub fn is_behind(&self, version: u64) -> bool {
+        self.version() < version
+    }
+
+    /// Somebody knows this version of the table: if it is newer than the cache's, it is pulled at
+    /// once, from another server than the one that has not said it.
+    pub fn heard_of(&self, version: u64) {
+        if self.is_behind(version) {
+            self.heard.send_if_modified(|heard| {
+                let is_news = *heard < version;
+                *heard = version.max(*heard);
+                is_news
+            });
+        }
+    }
+
+    /// Pulls until the table is at least of this version, and returns it.
+    pub async fn reached(&self, version: u64) -> Arc<Table> {
+        self.heard_of(version);
+        let mut state = self.state.clone();
+        let reached = state.wait_for(|(table, _)| table.version >= version).await;
+        match reached.map(|state| Arc::clone(&state.0)) {
+            Ok(table) => table,
+            // The follower is gone: nothing newer will come.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// The table as it is known now.
@@ -244,18 +287,43 @@ async fn poll(
     client.long_poll(&path, Duration::from_millis(wait_ms)).await
 }
 
+/// Asks for a table that is at least of a version, of whichever server has it first.
+async fn pull(
+    client: &Client,
+    pool: &str,
+    since: Option<u64>,
+    newest: u64,
+) -> Result<TableBody, ClientError> {
+    let since = since.map(|version| version.to_string());
+    let path = Client::query(&Client::path(["v1", "pools", pool, "table"]), [("since", since)]);
+    let at_least = [(HEADER_MIN_ZXID, newest.to_string())];
+    // Whoever said that there is one may be wrong.
+    let client = client.with_deadline(PULL_TIMEOUT);
+    client.request(Method::GET, &path, None::<&()>, &at_least, Repeat::Safe).await
+}
+
 async fn follow(
     client: Client,
     pool: String,
     disk: Option<DiskCopy>,
     state: watch::Sender<(Arc<Table>, Source)>,
+    mut heard: watch::Receiver<u64>,
 ) {
     let mut gone = false;
     loop {
+        heard.mark_unchanged();
         let (known, source) = state.borrow().clone();
         // A table from the disk may be of another life of the cluster: begin anew.
         let since = matches!(source, Source::Coordinator { .. }).then_some(known.version);
-        match poll(&client, &pool, since, WAIT_MS).await {
+        let polled = tokio::select! {
+            polled = poll(&client, &pool, since, WAIT_MS) => polled,
+            // A server that is behind itself would have us wait: asked anew, another may answer.
+            Ok(()) = heard.changed() => {
+                let newest = *heard.borrow();
+                pull(&client, &pool, since, newest).await
+            }
+        };
+        match polled {
             Ok(body) => {
                 gone = false;
                 let mut table = if since.is_some() { (*known).clone() } else { Table::default() };

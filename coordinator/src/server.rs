@@ -140,6 +140,7 @@ impl Server {
             authority,
             liveness,
             hub: Arc::clone(&hub),
+            told: http::Told::default(),
         });
         let zk = Arc::new(Zk::new(Arc::clone(&service), hub, tasks.clone()));
 

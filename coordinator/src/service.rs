@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use crate::auth::Authority;
 use crate::config::Config;
 use crate::desk::{Desk, DeskError};
+use crate::http::Told;
 use crate::outbox::{Outbox, Waiter};
 use crate::parts::Entropy;
 use crate::raft::Group;
@@ -32,6 +33,7 @@ pub(crate) struct Service {
     pub(crate) authority: Authority,
     pub(crate) liveness: Arc<Liveness>,
     pub(crate) hub: Arc<Hub>,
+    pub(crate) told: Told,
 }
 
 /// Why something was not done.

@@ -76,6 +76,7 @@ scenarios! { "assign", run:
     rejoin_under_the_same_name_gets_new_fences
     release_after_the_plan_was_taken_back
     release_of_an_old_grant_is_refused
+    released_is_granted_without_planning
     replaced_by_a_newcomer
     replicas_backup_dies
     replicas_drain
@@ -126,7 +127,7 @@ impl Script {
     /// · `give-up BUCKET fence=N`: whatever the plan says
     ///
     /// Controller: `step` · `settle`: steps and releases until all is quiet
-    /// · `hold`: plan a step, but do not propose it yet · `late`: propose it now
+    /// · `quick`: grant what needs no planning · `hold`: plan a step, but do not propose it yet · `late`: propose it now
     ///
     /// Reads: `short`: why buckets lack owners · `rows`: the primaries' buckets · `owners`: each
     /// bucket's · `fences` · `plan` · `waiting` · `table` · `since VERSION` · `ls` · `history BUCKET`
@@ -137,6 +138,10 @@ impl Script {
             "step" => {
                 let step = self.world.step(&self.pool);
                 self.text_of_step(&step)
+            }
+            "quick" => {
+                self.world.grant_quickly(&self.pool);
+                String::new()
             }
             "short" => {
                 let report = self.world.plan(&self.pool).report;

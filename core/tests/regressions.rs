@@ -44,7 +44,7 @@ fn fence_zero_of_nothing() {
 }
 #[test]
 fn since_max() {
-    let t = TableIndex::starting_at(3);
+    let t = TableIndex::starting_at(3, 3);
     assert!(matches!(t.since(u64::MAX), Delta::Rows { .. }));
 }
 #[test]

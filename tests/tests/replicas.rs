@@ -149,8 +149,12 @@ async fn the_rows_of_a_member_that_restarts_wait_for_it() {
     assert!(w1.process().ended(LIVENESS).await.success());
     // The next leader knows of it.
     let leader = cluster.all_follow_one_leader().await;
-    let ran = cluster.operate(&["node", "ls", "/rota/pools/data/away"]).await;
-    assert!(ran.out.contains("w1"), "{} {}", ran.out, ran.err);
+    eventually("the tree keeps that w1 is away", LIVENESS, async || {
+        let ran = cluster.operate(&["node", "ls", "/rota/pools/data/away"]).await;
+        ensure!(ran.out.contains("w1"), "{} {}", ran.out, ran.err);
+        Ok(())
+    })
+    .await;
     let mut cluster = cluster;
     cluster.kill9(leader);
     let _w1 = pool.start_worker("w1", LAST);

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rota_tests::{Ran, Turn, rota, run};
+use rota_tests::{Ran, Turn, python, rota, run};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -64,5 +64,22 @@ async fn the_example_runs_through() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/rebalance.sh");
     let ran = run(&script, &[], STORY_TIMEOUT).await;
     succeeded(&ran);
+    println!("{}", ran.out);
+}
+
+/// It prints an account of every message, and fails if the account is wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_of_partitions_loses_nothing() {
+    let _turn = Turn::alone().await;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/partitions/run.sh");
+    let interpreter = python().get_program().to_string_lossy().into_owned();
+    let ran = run(
+        Path::new("env"),
+        &[&format!("PYTHON={interpreter}"), &script.display().to_string()],
+        STORY_TIMEOUT,
+    )
+    .await;
+    succeeded(&ran);
+    assert!(ran.out.contains("the account is right"), "{}", ran.out);
     println!("{}", ran.out);
 }

@@ -16,8 +16,10 @@ use crate::args::{Global, duration};
 /// Join a pool, and run a command for every bucket that this worker owns.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The command finds ROTA_POOL, ROTA_BUCKET, ROTA_ROLE, ROTA_FENCE and ROTA_CHECKPOINT in its
-environment, and says `progress TEXT` and `checkpoint POSITION` on its standard output.
+    after_help = "The command finds ROTA_POOL, ROTA_BUCKET, ROTA_MEMBER, ROTA_FENCE and ROTA_CHECKPOINT in its
+environment; in a named pool ROTA_ITEM, the item as JSON; ROTA_ROLE (primary, backup, preparing), and
+in ROTA_PRIMARY the address of who leads the bucket, if that is another. It says `progress TEXT`,
+`checkpoint POSITION`, `load RATE` and `lag NUMBER` on its standard output.
 
 Example:
   rota worker --pool mail --name w1 --exec 'exec ./fetch-mailboxes --bucket $ROTA_BUCKET'"

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rota_core::assign::{Known, Step, plan_step};
+use rota_core::assign::{Known, Step, plan_step, quick_step};
 use rota_core::pool::{Balance, Move, PoolView, Reason, WhenStuck};
-use rota_core::state::{Actor, Command};
+use rota_core::state::{Actor, Command, Op};
 
 use tokio::time::Instant;
 
@@ -34,6 +34,7 @@ pub(super) async fn run(term: Term) {
                 Err(NotProposed) => drop(pools.insert(pool)),
             }
         }
+        pools.extend(replica.take_dirty());
         if pools.is_empty() {
             let now_ms = now_ms(&term);
             let wait = due.values().map(|at| Duration::from_millis(at.saturating_sub(now_ms))).min();
@@ -87,6 +88,7 @@ fn known(term: &Term, view: &PoolView) -> Known {
 /// Takes one step in one pool. What it changes makes the pool dirty, so that it
 /// is looked at again. Returns when it is to be looked at again though nothing changes.
 async fn advance(term: &Term, pool: &str) -> Result<Option<u64>, NotProposed> {
+    grant_quickly(term, pool).await?;
     let (tree, view) = {
         let applied = term.control.replica.read();
         let Some(view) = applied.pools.get(pool) else {
@@ -97,8 +99,14 @@ async fn advance(term: &Term, pool: &str) -> Result<Option<u64>, NotProposed> {
         (applied.state.tree().clone(), view.clone())
     };
     let known = known(term, &view);
-    // Large pools take long enough to hold up heartbeats.
-    let planned = tokio::task::spawn_blocking(move || plan_step(&tree, &view, &known)).await;
+    // Large pools take long enough to hold up heartbeats, and what members let go of meanwhile.
+    let mut planning = tokio::task::spawn_blocking(move || plan_step(&tree, &view, &known));
+    let planned = loop {
+        tokio::select! {
+            planned = &mut planning => break planned,
+            () = term.control.replica.dirtied() => grant_quickly(term, pool).await?,
+        }
+    };
     let step = match planned.map_err(|e| e.to_string()).and_then(|step| step.map_err(|e| e.to_string())) {
         Ok(step) => step,
         // Nor does a planner that panics touch the other pools.
@@ -108,8 +116,25 @@ async fn advance(term: &Term, pool: &str) -> Result<Option<u64>, NotProposed> {
             return Ok(None);
         }
     };
+    let refused = propose(term, pool, &step.multis).await?;
+    let is_for_load = |the: &&Move| the.reason == Reason::Load;
+    let churned = step.added.iter().filter(is_for_load).count();
+    term.control.liveness.churn(pool, u32::MAX, churned, Instant::now());
+    tell(pool, &step, refused);
+    Ok(step.look_again_ms)
+}
+
+/// Grants what can be granted without planning.
+async fn grant_quickly(term: &Term, pool: &str) -> Result<(), NotProposed> {
+    let multis = term.control.replica.read().pools.get(pool).map(quick_step).unwrap_or_default();
+    // What is refused is seen by the next plan.
+    propose(term, pool, &multis).await.map(drop)
+}
+
+/// Proposes multis, each on its own. Returns how many were refused.
+async fn propose(term: &Term, pool: &str, multis: &[Vec<Op>]) -> Result<u32, NotProposed> {
     let mut refused = 0;
-    for some in step.multis.chunks(MULTIS_MAX) {
+    for some in multis.chunks(MULTIS_MAX) {
         let commands: Vec<Command> =
             some.iter().map(|ops| Command::Multi { by: Actor::rota(None), ops: ops.clone() }).collect();
         match term.propose(&commands).await {
@@ -120,11 +145,7 @@ async fn advance(term: &Term, pool: &str) -> Result<Option<u64>, NotProposed> {
             }
         }
     }
-    let is_for_load = |the: &&Move| the.reason == Reason::Load;
-    let churned = step.added.iter().filter(is_for_load).count();
-    term.control.liveness.churn(pool, u32::MAX, churned, Instant::now());
-    tell(pool, &step, refused);
-    Ok(step.look_again_ms)
+    Ok(refused)
 }
 
 fn tell(pool: &str, step: &Step, refused: u32) {

@@ -17,6 +17,8 @@ mod pools;
 mod sessions;
 mod table;
 
+pub(crate) use table::Told;
+
 use std::sync::Arc;
 use std::time::Duration;
 

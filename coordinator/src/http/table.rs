@@ -1,7 +1,9 @@
 //! `/v1/pools/{pool}/table` and `/owner`: who owns what.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -21,6 +23,15 @@ use super::extract::{Names, Params, ReadParams, Shared, poll_deadline};
 use super::nodes::wants_stream;
 use super::pools::with_pool;
 use crate::service::Service;
+
+/// Least time between two events of one stream: what changes meanwhile is one event, so that
+/// ten thousand listeners are not told each of a thousand moves by itself.
+const PACE: Duration = Duration::from_millis(250);
+/// Changes that are remembered as they were told: listeners that have fallen behind each other ask
+/// for a few.
+const TOLD_MAX: usize = 16;
+/// Bytes of them.
+const TOLD_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 pub(super) fn router() -> OpenApiRouter<Shared> {
     OpenApiRouter::new().routes(routes!(table)).routes(routes!(row)).routes(routes!(owner))
@@ -87,21 +98,93 @@ async fn next_table(
     }
 }
 
+/// What a stream of a table's changes has come to.
+struct Following {
+    service: Shared,
+    pool: String,
+    since: Option<u64>,
+    /// Before this it says nothing more.
+    next_at: Instant,
+}
+
 fn table_stream(service: Shared, pool: String, since: Option<u64>) -> Response {
-    let deltas = stream::unfold(Some((service, pool, since)), |following| async move {
-        let (service, pool, since) = following?;
-        let far = Instant::now() + std::time::Duration::from_secs(24 * 3600);
-        let (event, next) = match next_table(&service, &pool, since, far).await {
-            Ok(body) => {
-                let version = body.version;
-                let event = SseEvent::default().id(version.to_string()).event("table").json_data(&body);
-                (event, Some((service, pool, Some(version))))
+    let first = Following { service, pool, since, next_at: Instant::now() };
+    let deltas = stream::unfold(Some(first), |following| async move {
+        let mut following = following?;
+        // What changes meanwhile is told together.
+        tokio::time::sleep_until(following.next_at).await;
+        let far = Instant::now() + Duration::from_secs(24 * 3600);
+        let Following { service, pool, since, .. } = &following;
+        match next_event(service, pool, *since, far).await {
+            Ok((version, data)) => {
+                following.since = Some(version);
+                following.next_at = Instant::now() + PACE;
+                let event = SseEvent::default().id(version.to_string()).event("table").data(&*data);
+                Some((Ok::<_, Infallible>(event), Some(following)))
             }
-            Err(ApiError(error)) => (SseEvent::default().event("error").json_data(&error), None),
-        };
-        Some((Ok::<_, Infallible>(event.unwrap_or_default()), next))
+            Err(ApiError(error)) => {
+                let event = SseEvent::default().event("error").json_data(&error);
+                Some((Ok(event.unwrap_or_default()), None))
+            }
+        }
     });
     Sse::new(deltas).keep_alive(KeepAlive::default()).into_response()
+}
+
+/// The table once it is newer than `since`, as JSON, with its version. Thousands who follow it are
+/// told the same: it is written once.
+async fn next_event(
+    service: &Service,
+    pool: &str,
+    since: Option<u64>,
+    deadline: Instant,
+) -> ApiResult<(u64, Arc<str>)> {
+    let mut changes = service.replica.follow_pool(pool);
+    loop {
+        let version = with_pool(service, pool, |view| Ok(view.table_version()))?;
+        let newer = since.is_none_or(|since| version > since);
+        if newer || !matches!(tokio::time::timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
+            let key = (pool.to_owned(), since);
+            if let Some(told) = service.told.get(&key, version) {
+                return Ok((version, told));
+            }
+            let body = with_pool(service, pool, |view| Ok(table_since(view, since)))?;
+            let version = body.version;
+            let json =
+                serde_json::to_string(&body).map_err(|e| ApiError::new(Code::Internal, e.to_string()))?;
+            let told: Arc<str> = json.into();
+            service.told.put(key, version, &told);
+            return Ok((version, told));
+        }
+    }
+}
+
+/// Changes of tables as they were told last: pool, the version that the listener had, and what it
+/// has become.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    last: Mutex<VecDeque<(ToldKey, u64, Arc<str>)>>,
+}
+
+type ToldKey = (String, Option<u64>);
+
+impl Told {
+    fn get(&self, key: &ToldKey, version: u64) -> Option<Arc<str>> {
+        let last = self.last.lock().expect("no code panics while it holds this");
+        let found = last.iter().find(|(of, to, _)| of == key && *to == version);
+        found.map(|(_, _, told)| Arc::clone(told))
+    }
+
+    fn put(&self, key: ToldKey, version: u64, told: &Arc<str>) {
+        let mut last = self.last.lock().expect("no code panics while it holds this");
+        last.retain(|(of, ..)| *of != key);
+        last.push_back((key, version, Arc::clone(told)));
+        while last.len() > TOLD_MAX
+            || last.iter().map(|(.., told)| told.len()).sum::<usize>() > TOLD_BYTES_MAX
+        {
+            last.pop_front();
+        }
+    }
 }
 
 fn table_since(view: &PoolView, since: Option<u64>) -> TableBody {

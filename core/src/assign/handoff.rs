@@ -99,7 +99,7 @@ pub(super) fn moves_of(
     row: &Row,
     wanted: &[Owner],
     planned: &[&Move],
-    reason: impl Fn(Option<&Owner>, Option<&Owner>) -> Reason,
+    reason: impl Fn(Option<&Owner>) -> Reason,
 ) -> Vec<Move> {
     let owns = |owner: &Owner| row.owners.iter().any(|other| other.is_same(owner));
     let is_wanted = |owner: &Owner| wanted.iter().any(|other| other.is_same(owner));
@@ -122,7 +122,7 @@ pub(super) fn moves_of(
             to: to.map(|owner| owner.member.clone()),
             promote,
             fence: from.map_or(0, |owner| owner.fence),
-            reason: before.map_or_else(|| reason(from, to), |the| the.reason),
+            reason: before.map_or_else(|| reason(from), |the| the.reason),
         }
     };
     let mut moves = Vec::new();

@@ -146,7 +146,7 @@ fn moves_lead_to_what_is_wanted_whoever_complies_first() {
             loop {
                 let by_ref: Vec<&Move> = planned.iter().collect();
                 row = next_row(&rules, &row, &case.wanted, &by_ref).fenced(FENCE + rounds);
-                planned = moves_of(&bucket, &rules, &row, &case.wanted, &by_ref, |_, _| Reason::Operator);
+                planned = moves_of(&bucket, &rules, &row, &case.wanted, &by_ref, |_| Reason::Operator);
                 let by_ref: Vec<&Move> = planned.iter().collect();
                 row = next_row(&rules, &row, &case.wanted, &by_ref).fenced(FENCE + rounds);
                 let mut deeds: Vec<(Owner, Deed)> =

@@ -92,6 +92,32 @@ pub fn plan_step(tree: &Tree, pool: &PoolView, known: &Known) -> Result<Step, Pl
     Ok(step_to(&target, &wanted, &absent, known, tree, pool))
 }
 
+/// What can be granted without planning: buckets that their owners have let go of, as the plan
+/// asked, to whom the plan says. That is what a bucket waits for while it passes on; all else can
+/// wait for [`plan_step`].
+#[must_use]
+pub fn quick_step(pool: &PoolView) -> Vec<Vec<Op>> {
+    let mut writer = Writer::new(pool);
+    let is_able = |name: &str| pool.members.get(name).filter(|entry| !entry.member.draining);
+    for the in &pool.plan.moves {
+        let Some((to, entry)) = the.to.as_ref().zip(pool.rows.get(&the.bucket)) else { continue };
+        let is_wanted = pool.is_wanted(&the.bucket);
+        if let Some(member) = is_able(to)
+            && is_wanted
+            && entry.row.owners.is_empty()
+            && entry.row.preparing.is_empty()
+        {
+            let row = Row::owned_by(Owner::new(to, member.joined));
+            let row = row.after(&entry.row, pool.spec.replicas as usize);
+            writer.replace(&the.bucket, entry, &row, the.reason);
+        }
+    }
+    // What members did by themselves is put down with the next plan.
+    writer.unrecorded.clear();
+    writer.close();
+    writer.multis
+}
+
 /// The members that have gone and whose rows wait for them.
 fn absent(pool: &PoolView, now_ms: u64) -> BTreeMap<String, Away> {
     let grace_ms = pool.spec.grace_ms;
@@ -300,8 +326,9 @@ impl<'a> Writer<'a> {
     fn delete(&mut self, bucket: &Bucket, entry: &RowEntry) {
         let delete = Op::Delete { path: row_path(self.pool, bucket), version: Some(entry.version) };
         self.add(vec![fenced(self.pool, bucket, entry), delete]);
-        self.record_own(bucket, entry);
-        self.recorder.note(bucket, &Row::vacant(), Reason::Removed, None);
+        // If its owner has let go, that was its end.
+        let at_ms = self.unrecorded.remove(bucket).then_some(entry.written_ms);
+        self.recorder.note(bucket, &Row::vacant(), Reason::Removed, at_ms);
     }
 
     /// What a member did with a row by itself is put down before what becomes of it.

@@ -18,31 +18,21 @@ impl Stepper<'_> {
         let standing = |owner: &Owner| self.standing(owner);
         let living: Vec<Owner> = wanted.iter().filter(|owner| self.pool.is_living(owner)).cloned().collect();
         let planned = self.pending.get(bucket).map_or(&[][..], Vec::as_slice);
-        let reason = |from: Option<&Owner>, to: Option<&Owner>| self.reason_of_move(bucket, from, to);
+        let reason = |from: Option<&Owner>| self.reason_of_move(bucket, from);
         handoff::moves_of(bucket, &self.rules(&standing), row, &living, planned, reason)
     }
 
-    fn reason_of_move(&self, bucket: &Bucket, from: Option<&Owner>, to: Option<&Owner>) -> Reason {
+    /// Why a move is needed: for what its owner is, or for what has changed last.
+    fn reason_of_move(&self, bucket: &Bucket, from: Option<&Owner>) -> Reason {
         let pool = self.pool;
-        let row_zxid = pool.rows.get(bucket).map_or(0, |entry| entry.zxid);
-        let since = from.map_or(row_zxid, |owner| owner.fence);
-        let has_joined = to.is_some_and(|to| to.joined > since);
-        let Some(from) = from else {
-            return match () {
-                () if pool.spec_changed > row_zxid => Reason::Operator,
-                () if has_joined => Reason::Joined,
-                () => Reason::Died,
-            };
-        };
-        let member = pool.members.get(&from.member).map(|entry| &entry.member);
+        let member = from.and_then(|from| pool.members.get(&from.member)).map(|entry| &entry.member);
         match member {
             _ if self.wanted(bucket).is_empty() => Reason::Removed,
             Some(member) if member.draining => Reason::Drained,
             Some(member) if !member.has_labels(&pool.affinity_of(bucket).require) => Reason::Barred,
-            _ if self.known.stuck.contains(bucket) => Reason::Stuck,
-            _ if pool.spec.balance == Balance::Load && !self.known.loads.is_empty() => Reason::Load,
-            _ if has_joined => Reason::Joined,
-            _ => Reason::Operator,
+            Some(_) if self.known.stuck.contains(bucket) => Reason::Stuck,
+            Some(_) if pool.spec.balance == Balance::Load && !self.known.loads.is_empty() => Reason::Load,
+            _ => pool.causes.last(),
         }
     }
 }

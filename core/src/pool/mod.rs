@@ -37,7 +37,7 @@ pub use spec::{
     Spread, Strategy, WhenStuck,
 };
 pub use table::{Delta, TableIndex};
-pub use view::{Concerned, MemberEntry, PoolView, Pools, RowEntry, Touched};
+pub use view::{Causes, Concerned, MemberEntry, PoolView, Pools, RowEntry, Touched};
 
 /// Reads a node's JSON.
 ///

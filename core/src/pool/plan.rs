@@ -61,8 +61,10 @@ pub enum Reason {
     Left,
     /// An owner is emptied.
     Drained,
-    /// A member joined after the owner was granted the bucket.
+    /// A member has joined.
     Joined,
+    /// Items have come or gone.
+    Items,
     /// The owner may not have the bucket: labels.
     Barred,
     /// To even out how busy the members are.

@@ -2,8 +2,8 @@
 //!
 //! The version of a table is the zxid of the last change to any of its rows, a
 //! removal included. Of rows that stand, the last change of each is known. Of
-//! removed ones a bounded number is remembered; whoever is further behind gets
-//! the whole table.
+//! removed ones a bounded number is remembered, as long as the server runs; whoever is further
+//! behind gets the whole table.
 
 use imbl::{OrdMap, OrdSet};
 
@@ -39,10 +39,10 @@ pub struct TableIndex {
 }
 
 impl TableIndex {
-    /// An index that begins at `version`, and knows of no removal before it.
+    /// An index of a table of that version, from which no row was removed after `floor`.
     #[must_use]
-    pub fn starting_at(version: Zxid) -> Self {
-        Self { version, floor: version, ..Self::default() }
+    pub fn starting_at(version: Zxid, floor: Zxid) -> Self {
+        Self { version, floor, ..Self::default() }
     }
 
     /// The table's version.
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_delta_has_each_row_once_as_it_is_now() {
-        let mut index = TableIndex::starting_at(10);
+        let mut index = TableIndex::starting_at(10, 10);
         index.row_changed(&Bucket::new("a"), 11);
         index.row_changed(&Bucket::new("b"), 12);
         index.row_changed(&Bucket::new("a"), 13);
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn removals_are_forgotten_in_bounds_and_then_the_whole_table_is_asked_for() {
-        let mut index = TableIndex::starting_at(0);
+        let mut index = TableIndex::starting_at(0, 0);
         for n in 1..=REMOVED_MAX as u64 + 1 {
             index.row_removed(&Bucket::new(&format!("x{n}")), n);
         }

@@ -13,7 +13,7 @@ use imbl::{OrdMap, OrdSet};
 use super::history::Written;
 use super::layout::{self, Place};
 use super::{
-    Affinity, Away, Bucket, Delta, Item, Kind, Member, Owner, Plan, Row, Spec, TableIndex, from_json,
+    Affinity, Away, Bucket, Delta, Item, Kind, Member, Owner, Plan, Reason, Row, Spec, TableIndex, from_json,
 };
 use crate::Zxid;
 use crate::state::{Event, Node, SessionId, Stamps, State};
@@ -70,8 +70,8 @@ pub struct PoolView {
     pub departed: BTreeMap<String, MemberEntry>,
     /// The nodes of its history.
     pub history: OrdMap<String, Written>,
-    /// The last change of its spec.
-    pub spec_changed: Zxid,
+    /// When what decides who owns what changed last, by kind.
+    pub causes: Causes,
     /// Its last plan (number 0 before the first).
     pub plan: Arc<Plan>,
     /// The version of the plan's node, if there is one.
@@ -92,6 +92,36 @@ pub struct MemberEntry {
     pub version: i32,
     /// The session that keeps it.
     pub session: Option<SessionId>,
+}
+
+/// When what decides who owns what changed last, by kind; 0 for never, as far as is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Causes {
+    /// The spec.
+    pub spec: Zxid,
+    /// A member joined.
+    pub joined: Zxid,
+    /// A member died or left.
+    pub departure: Zxid,
+    /// A member was changed: drained, given another weight.
+    pub operator: Zxid,
+    /// An item came, went or was changed.
+    pub items: Zxid,
+}
+
+impl Causes {
+    /// The last of them, as the reason of what follows from it.
+    #[must_use]
+    pub fn last(&self) -> Reason {
+        let causes = [
+            (self.spec, Reason::Operator),
+            (self.operator, Reason::Operator),
+            (self.items, Reason::Items),
+            (self.joined, Reason::Joined),
+            (self.departure, Reason::Died),
+        ];
+        causes.into_iter().max_by_key(|(zxid, _)| *zxid).map_or(Reason::Operator, |(_, reason)| reason)
+    }
 }
 
 /// A row and the node that it stands in.
@@ -229,7 +259,7 @@ impl PoolView {
             away: BTreeMap::new(),
             departed: BTreeMap::new(),
             history: OrdMap::new(),
-            spec_changed: spec_node.stamps.mzxid,
+            causes: Causes { spec: spec_node.stamps.mzxid, ..Causes::default() },
             plan: Arc::default(),
             plan_version: None,
             changed: state.zxid(),
@@ -237,7 +267,8 @@ impl PoolView {
         };
         let version = tree.children(&buckets).map(|(_, n)| n.stamps.mzxid).max().unwrap_or(0);
         let removed = tree.get(&buckets).map_or(0, |node| node.stamps.pzxid);
-        view.table = TableIndex::starting_at(version.max(removed));
+        // The parent's last child was made or removed then: after that, none was removed.
+        view.table = TableIndex::starting_at(version.max(removed), removed);
         for (path, node) in tree.children(&format!("{path}/members")) {
             view.put_member(path.name(), Some(node));
         }
@@ -254,6 +285,10 @@ impl PoolView {
             view.put_chapter(path.name(), Some(node));
         }
         view.put_plan(tree.get(&layout::plan(name)));
+        // A folder's pzxid is that of the last child that came or went.
+        let last = |folder: &str| tree.get(&format!("{path}/{folder}")).map_or(0, |node| node.stamps.pzxid);
+        view.causes.items = last("items");
+        view.causes.departure = Some(last("members")).filter(|at| *at > view.causes.joined).unwrap_or(0);
         Some(view)
     }
 
@@ -270,11 +305,19 @@ impl PoolView {
                 if let Some((node, spec)) = node.and_then(|n| Some((n, spec_of(n)?))) {
                     self.spec = spec;
                     self.spec_version = node.stamps.version;
-                    self.spec_changed = node.stamps.mzxid;
+                    self.causes.spec = node.stamps.mzxid;
                 }
             }
-            Place::Member(name) => self.put_member(name, node),
-            Place::Item(name) => self.put_item(name, node),
+            Place::Member(name) => {
+                if node.is_none() {
+                    self.causes.departure = event.zxid;
+                }
+                self.put_member(name, node);
+            }
+            Place::Item(name) => {
+                self.causes.items = event.zxid;
+                self.put_item(name, node);
+            }
             Place::Row(bucket) => self.put_row(bucket, node, event.zxid),
             Place::Plan => self.put_plan(node),
             Place::Away(name) => self.put_away(name, node),
@@ -293,6 +336,10 @@ impl PoolView {
                     session: node.owner(),
                 };
                 self.departed.remove(name);
+                self.causes.joined = self.causes.joined.max(entry.joined);
+                if node.stamps.mzxid > entry.joined {
+                    self.causes.operator = self.causes.operator.max(node.stamps.mzxid);
+                }
                 self.members.insert(name.to_owned(), entry);
             }
             None => {
@@ -427,6 +474,16 @@ impl PoolView {
         match self.items.get(bucket.as_str()) {
             Some(item) => self.spec.affinity.of_item(&item.affinity),
             None => self.spec.affinity.clone(),
+        }
+    }
+
+    /// Whether there should be a row for a bucket.
+    #[must_use]
+    pub fn is_wanted(&self, bucket: &Bucket) -> bool {
+        match self.spec.kind {
+            _ if self.spec.deleting => false,
+            Kind::Hashed { buckets } => bucket.as_str().parse().is_ok_and(|number: u32| number < buckets),
+            Kind::Named => self.items.contains_key(bucket.as_str()),
         }
     }
 

@@ -33,6 +33,8 @@ pub enum Intent {
     Pause,
     /// Carry out so many multis of the step.
     Step(usize),
+    /// Grant what needs no planning.
+    Quick,
     /// Plan a step, whose multis arrive later.
     Hold,
     /// One of them arrives. They may overtake each other.
@@ -50,6 +52,7 @@ fn intents(len_max: usize) -> impl Strategy<Value = Vec<Intent>> {
         2 => Just(Intent::Later),
         1 => Just(Intent::Pause),
         6 => (1usize..3).prop_map(Intent::Step),
+        3 => Just(Intent::Quick),
         4 => Just(Intent::Hold),
         4 => any::<Index>().prop_map(Intent::Late),
     ];
@@ -97,6 +100,7 @@ impl History {
                     self.world.propose(multi).reply.unwrap();
                 }
             }
+            Intent::Quick => self.world.grant_quickly(POOL),
             Intent::Hold => self.late.extend(self.world.plan(POOL).multis),
             Intent::Late(which) if !self.late.is_empty() => {
                 let multi = self.late.swap_remove(which.index(self.late.len()));

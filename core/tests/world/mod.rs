@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use rota_core::Zxid;
-use rota_core::assign::{Known, Step, plan_step};
+use rota_core::assign::{Known, Step, plan_step, quick_step};
 use rota_core::pool::{
     Bucket, Deed, Item, Member, Move, Owner, PoolView, Pools, Row, Spec, from_json, layout, to_json,
 };
@@ -171,6 +171,13 @@ impl World {
         self.view(pool)
             .map(|view| plan_step(self.state.tree(), view, &self.known).unwrap())
             .unwrap_or_default()
+    }
+
+    /// What the controller grants without planning.
+    pub fn grant_quickly(&mut self, pool: &str) {
+        for multi in self.view(pool).map(quick_step).unwrap_or_default() {
+            self.propose(&multi).reply.unwrap();
+        }
     }
 
     /// Proposes one multi of a step, now or later.

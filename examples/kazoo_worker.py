@@ -5,7 +5,7 @@
     rota pool create work --buckets 8
     examples/kazoo_worker.py 127.0.0.1:2181 work w1
 
-It counts in every bucket that it owns, ten times a second, and puts the count down as the
+For pools whose buckets have one owner each. It counts in every bucket that it owns, ten times a second, and puts the count down as the
 bucket's checkpoint. Whoever owns the bucket next, in whatever language, counts on from there.
 
 What every worker must keep to:
@@ -52,7 +52,7 @@ class Worker:
 
     def saw_plan(self, data, stat):
         moves = json.loads(data)["moves"] if data else []
-        self.moves = {move["bucket"]: move["fence"] for move in moves if move["from"] == self.name}
+        self.moves = {move["bucket"]: move["fence"] for move in moves if move.get("from") == self.name}
 
     def saw_buckets(self, buckets):
         for bucket in set(buckets) - set(self.rows):

@@ -27,3 +27,16 @@ fn the_benchmark_runs() {
     let chart = std::fs::read_to_string(out.path().join("results.svg")).unwrap();
     assert_eq!(chart.matches("<rect").count(), 1 + 12, "a bar for each system and workload");
 }
+
+#[test]
+fn the_benchmark_of_assignment_runs() {
+    let small =
+        ["--members", "40", "--buckets", "1000", "--workers", "20", "--changes", "20", "--watchers", "60"];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rota-bench"));
+    let ran = command.arg("assignment").args(small).output().unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let text = String::from_utf8(ran.stdout).unwrap();
+    for what in ["from nothing", "after a death", "20 workers", "60 watchers"] {
+        assert!(text.contains(what), "{text}");
+    }
+}

@@ -1,11 +1,11 @@
 //! Hands out the buckets of every pool: looks at a pool that changed, asks
 //! [`plan_step`] for the next step, proposes it, and looks again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rota_core::assign::{Known, Step, plan_step, quick_step};
-use rota_core::pool::{Balance, Move, PoolView, Reason, WhenStuck};
+use rota_core::pool::{Balance, Causes, Move, PoolView, Reason, WhenStuck};
 use rota_core::state::{Actor, Command, Op};
 
 use tokio::time::Instant;
@@ -14,6 +14,9 @@ use super::Term;
 
 /// Every pool is looked at this often, changed or not.
 const PERIOD: Duration = Duration::from_secs(5);
+/// While moves are under way a pool is planned this often at most: each of a thousand that let go
+/// of a bucket would have it planned once more, and wait for that.
+const PLAN_PERIOD: Duration = Duration::from_millis(100);
 /// Pause after a step that could not be proposed.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 /// Multis in one Raft entry: with [`rota_core::assign::OPS_MAX`] operations each
@@ -22,19 +25,24 @@ const MULTIS_MAX: usize = 8;
 
 pub(super) async fn run(term: Term) {
     let replica = &term.control.replica;
-    let mut pools = all_pools(&term);
+    let mut pools: BTreeMap<String, Occasion> = all_pools(&term);
     // When pools are to be looked at again though nothing changes: milliseconds since 1970.
     let mut due: BTreeMap<String, u64> = BTreeMap::new();
+    let mut planned: BTreeMap<String, Planned> = BTreeMap::new();
     loop {
-        for pool in std::mem::take(&mut pools) {
-            due.remove(&pool);
-            match advance(&term, &pool).await {
-                Ok(None) => {}
+        for (pool, occasion) in std::mem::take(&mut pools) {
+            match look(&term, &pool, occasion, &mut planned).await {
                 Ok(Some(at_ms)) => drop(due.insert(pool, at_ms)),
-                Err(NotProposed) => drop(pools.insert(pool)),
+                Ok(None) => drop(due.remove(&pool)),
+                Err(NotProposed) => drop(pools.insert(pool, Occasion::Due)),
             }
         }
-        pools.extend(replica.take_dirty());
+        let dirty = |pools: &mut BTreeMap<String, Occasion>| {
+            for pool in replica.take_dirty() {
+                pools.entry(pool).or_insert(Occasion::Changed);
+            }
+        };
+        dirty(&mut pools);
         if pools.is_empty() {
             let now_ms = now_ms(&term);
             let wait = due.values().map(|at| Duration::from_millis(at.saturating_sub(now_ms))).min();
@@ -45,13 +53,63 @@ pub(super) async fn run(term: Term) {
                     _ => pools = all_pools(&term),
                 }
             }
-        } else {
+        } else if pools.values().any(|occasion| *occasion == Occasion::Due) {
             tokio::time::sleep(RETRY_AFTER).await;
         }
-        pools.extend(replica.take_dirty());
+        dirty(&mut pools);
         let now_ms = now_ms(&term);
-        pools.extend(due.iter().filter(|(_, at)| **at <= now_ms).map(|(pool, _)| pool.clone()));
+        let is_due = due.iter().filter(|(_, at)| **at <= now_ms);
+        pools.extend(is_due.map(|(pool, _)| (pool.clone(), Occasion::Due)));
+        planned.retain(|pool, _| replica.read().pools.get(pool).is_some());
     }
+}
+
+/// Why a pool is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Occasion {
+    /// It has changed.
+    Changed,
+    /// It is time, or the last step could not be taken.
+    Due,
+}
+
+/// When a pool was planned last, and on account of what.
+struct Planned {
+    at: Instant,
+    causes: Causes,
+    /// When it is to be looked at again: milliseconds since 1970.
+    look_again_ms: Option<u64>,
+}
+
+/// Looks at a pool: grants at once what can be granted without planning; and plans, unless all
+/// that has changed since the last plan is what that plan asked for, a moment ago. Returns when it
+/// is to be looked at again though nothing changes.
+async fn look(
+    term: &Term,
+    pool: &str,
+    occasion: Occasion,
+    planned: &mut BTreeMap<String, Planned>,
+) -> Result<Option<u64>, NotProposed> {
+    grant_quickly(term, pool).await?;
+    let (causes, moves) = {
+        let applied = term.control.replica.read();
+        let view = applied.pools.get(pool);
+        (view.map(|view| view.causes), view.map_or(0, |view| view.pending_moves().count()))
+    };
+    if let (Occasion::Changed, Some(last)) = (occasion, planned.get(pool))
+        && Some(last.causes) == causes
+        && moves > 0
+        && last.at.elapsed() < PLAN_PERIOD
+    {
+        let soon_ms = now_ms(term) + u64::try_from(PLAN_PERIOD.as_millis()).unwrap_or(u64::MAX);
+        return Ok(Some(last.look_again_ms.map_or(soon_ms, |at_ms| at_ms.min(soon_ms))));
+    }
+    let at = Instant::now();
+    let look_again_ms = advance(term, pool).await?;
+    if let Some(causes) = causes {
+        planned.insert(pool.to_owned(), Planned { at, causes, look_again_ms });
+    }
+    Ok(look_again_ms)
 }
 
 /// The step could not be proposed: it is to be tried again.
@@ -62,8 +120,8 @@ fn now_ms(term: &Term) -> u64 {
     term.control.clock.now_ms().max(term.control.replica.read().state.time_ms())
 }
 
-fn all_pools(term: &Term) -> BTreeSet<String> {
-    term.control.replica.read().pools.iter().map(|pool| pool.name.clone()).collect()
+fn all_pools(term: &Term) -> BTreeMap<String, Occasion> {
+    term.control.replica.read().pools.iter().map(|pool| (pool.name.clone(), Occasion::Due)).collect()
 }
 
 /// What is known besides the tree.
@@ -88,7 +146,6 @@ fn known(term: &Term, view: &PoolView) -> Known {
 /// Takes one step in one pool. What it changes makes the pool dirty, so that it
 /// is looked at again. Returns when it is to be looked at again though nothing changes.
 async fn advance(term: &Term, pool: &str) -> Result<Option<u64>, NotProposed> {
-    grant_quickly(term, pool).await?;
     let (tree, view) = {
         let applied = term.control.replica.read();
         let Some(view) = applied.pools.get(pool) else {

@@ -244,6 +244,16 @@ impl Liveness {
         heard.values().flat_map(|heard| &heard.stuck).map(|bucket| Bucket::new(bucket)).collect()
     }
 
+    /// Nobody looks for stuck owners in a pool any more.
+    pub(crate) fn forget_stuck(&self, pool: &str) {
+        let mut table = self.lock();
+        if table.moved.remove(pool).is_some()
+            && let Some(members) = table.heard.get_mut(pool)
+        {
+            members.values_mut().for_each(|heard| heard.stuck.clear());
+        }
+    }
+
     /// How many buckets of a pool may be moved now to even out the load, of so many in a minute;
     /// `planned` more are.
     pub(crate) fn churn(&self, pool: &str, per_minute: u32, planned: usize, now: Instant) -> usize {

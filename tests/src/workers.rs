@@ -88,9 +88,21 @@ impl Pool {
     /// As [`Pool::start_worker`], with more flags.
     #[must_use]
     pub fn start_worker_with(&self, member: &str, command: &str, flags: &[&str]) -> ExecWorker {
+        self.start_worker_at(&self.servers, member, command, flags)
+    }
+
+    /// As [`Pool::start_worker_with`], with other addresses of the servers.
+    #[must_use]
+    pub fn start_worker_at(
+        &self,
+        servers: &[String],
+        member: &str,
+        command: &str,
+        flags: &[&str],
+    ) -> ExecWorker {
         let (file, history) = self.history(member);
         let timeout = format!("{}ms", self.timeout.as_millis());
-        let servers = self.servers.join(",");
+        let servers = servers.join(",");
         let history = history.display().to_string();
         let args = [
             "worker",

@@ -139,6 +139,8 @@ fn known(term: &Term, view: &PoolView) -> Known {
         if view.spec.when_stuck == WhenStuck::Move {
             known.stuck = stuck;
         }
+    } else {
+        liveness.forget_stuck(&view.name);
     }
     known
 }

@@ -263,8 +263,11 @@ async fn assignment(
     let deadline = poll_deadline(poll.wait_ms)?;
     service.reach(poll.since.unwrap_or(0)).await?;
     let mut changes = service.replica.follow_member(&pool, &member);
-    let first = with_pool(&service, &pool, |view| assignment_of(view, &member, who))?;
-    if poll.since.is_none_or(|since| since < first.version) {
+    let (first, changed) = with_pool(&service, &pool, |view| {
+        Ok((assignment_of(view, &member, who)?, view.changed_for(&member)))
+    })?;
+    // What has changed for others is no news.
+    if poll.since.is_none_or(|since| since < changed) {
         return Ok(Json(first));
     }
     let mut last = first;

@@ -40,6 +40,15 @@ pub enum Concerned {
     Some(BTreeSet<String>),
 }
 
+impl Concerned {
+    fn add(&mut self, more: Self) {
+        match (&mut *self, more) {
+            (Self::Some(names), Self::Some(more)) => names.extend(more),
+            _ => *self = Self::All,
+        }
+    }
+}
+
 impl Default for Concerned {
     fn default() -> Self {
         Self::Some(BTreeSet::new())
@@ -78,6 +87,10 @@ pub struct PoolView {
     pub plan_version: Option<i32>,
     /// Its last change but for checkpoints and history.
     pub changed: Zxid,
+    /// The last change that concerned all members, as far as is known.
+    told_all: Zxid,
+    /// The last one that concerned a member besides.
+    told: OrdMap<String, Zxid>,
     table: TableIndex,
 }
 
@@ -181,10 +194,14 @@ impl Pools {
                 self.follow_one(state, pool, &place, event);
                 continue;
             }
-            let whom = touched.pools.entry(pool.to_owned()).or_default();
-            self.note_concerned(pool, &place, whom);
+            let mut whom = Concerned::default();
+            self.note_concerned(pool, &place, &mut whom);
             self.follow_one(state, pool, &place, event);
-            self.note_concerned(pool, &place, whom);
+            self.note_concerned(pool, &place, &mut whom);
+            if let Some(view) = self.pools.get_mut(pool) {
+                view.note_told(&whom, event.zxid);
+            }
+            touched.pools.entry(pool.to_owned()).or_default().add(whom);
         }
         touched
     }
@@ -263,6 +280,8 @@ impl PoolView {
             plan: Arc::default(),
             plan_version: None,
             changed: state.zxid(),
+            told_all: state.zxid(),
+            told: OrdMap::new(),
             table: TableIndex::default(),
         };
         let version = tree.children(&buckets).map(|(_, n)| n.stamps.mzxid).max().unwrap_or(0);
@@ -431,6 +450,27 @@ impl PoolView {
     #[must_use]
     pub fn is_living(&self, owner: &Owner) -> bool {
         self.members.get(&owner.member).is_some_and(|m| m.joined == owner.joined)
+    }
+
+    fn note_told(&mut self, whom: &Concerned, zxid: Zxid) {
+        match whom {
+            Concerned::All => self.told_all = zxid,
+            // Who is no member is told nothing any more.
+            Concerned::Some(names) => {
+                for name in names {
+                    match self.members.contains_key(name) {
+                        true => drop(self.told.insert(name.clone(), zxid)),
+                        false => drop(self.told.remove(name)),
+                    }
+                }
+            }
+        }
+    }
+
+    /// The last change of what a member is told of what it owns.
+    #[must_use]
+    pub fn changed_for(&self, member: &str) -> Zxid {
+        self.told.get(member).copied().unwrap_or(0).max(self.told_all)
     }
 
     /// Everybody that a bucket's row names.

@@ -51,16 +51,16 @@ pub struct MemberReport {
     #[serde(default)]
     pub progress: BTreeMap<String, String>,
     /// How busy each bucket keeps the member: a rate, in any unit that is the same for all members
-    /// of the pool, from 0 to 1e12.
+    /// of the pool, from 0 to 1e9.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub loads: BTreeMap<String, f64>,
-    /// How far it is behind with each bucket, in any unit, from 0 to 1e12.
+    /// How far it is behind with each bucket, in any unit, from 0 to 1e9.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub lags: BTreeMap<String, f64>,
 }
 
 /// Largest load or lag that a member can report.
-pub const LOAD_MAX: f64 = 1e12;
+pub const LOAD_MAX: f64 = 1e9;
 
 impl MemberReport {
     /// Takes in what was said later.

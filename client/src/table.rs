@@ -168,7 +168,7 @@ impl Source {
 pub struct TableCache {
     state: watch::Receiver<(Arc<Table>, Source)>,
     /// The newest version that somebody has said there is.
-    heard: watch::Sender<u64>,
+    heard: Arc<watch::Sender<u64>>,
     _follower: Arc<DropGuard>,
 }
 
@@ -207,8 +207,8 @@ impl TableCache {
         let stop = CancellationToken::new();
         let guard = Arc::new(stop.clone().drop_guard());
         let pool = pool.to_owned();
-        let heard = watch::Sender::new(0);
-        let heard_of = heard.subscribe();
+        let heard = Arc::new(watch::Sender::new(0));
+        let heard_of = Arc::clone(&heard);
         // Ends with the last handle on the table.
         tokio::spawn(async move {
             tokio::select! {
@@ -307,8 +307,9 @@ async fn follow(
     pool: String,
     disk: Option<DiskCopy>,
     state: watch::Sender<(Arc<Table>, Source)>,
-    mut heard: watch::Receiver<u64>,
+    heard_of: Arc<watch::Sender<u64>>,
 ) {
+    let mut heard = heard_of.subscribe();
     let mut gone = false;
     loop {
         heard.mark_unchanged();
@@ -319,8 +320,16 @@ async fn follow(
             polled = poll(&client, &pool, since, WAIT_MS) => polled,
             // A server that is behind itself would have us wait: asked anew, another may answer.
             Ok(()) = heard.changed() => {
-                let newest = *heard.borrow();
-                pull(&client, &pool, since, newest).await
+                let newest = *heard_of.borrow();
+                let pulled = pull(&client, &pool, since, newest).await;
+                if pulled.is_err() {
+                    // Perhaps there is none: the next to be heard of counts again.
+                    heard_of.send_if_modified(|heard| {
+                        *heard = 0;
+                        false
+                    });
+                }
+                pulled
             }
         };
         match polled {

@@ -66,7 +66,7 @@ struct Followed {
 
 impl Followed {
     fn is_followed(&self) -> bool {
-        self.pool.receiver_count() > 0 || !self.members.is_empty()
+        self.pool.receiver_count() > 0 || self.members.values().any(|sender| sender.receiver_count() > 0)
     }
 }
 
@@ -261,7 +261,7 @@ impl Replica {
     pub(crate) fn follow_member(&self, pool: &str, member: &str) -> watch::Receiver<u64> {
         let mut followed = self.lock_followed();
         let members = &mut followed.entry(pool.to_owned()).or_default().members;
-        // Only a few at a time are looked at: there may be thousands.
+        // There may be thousands: only a few at a time are let go of.
         let idle: Vec<String> = members
             .iter()
             .filter(|(name, sender)| *name != member && sender.receiver_count() == 0)

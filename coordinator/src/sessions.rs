@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use rota_core::pool::{Bucket, Owner};
+use rota_core::pool::{Bucket, Owner, PoolView, RowEntry};
 use rota_core::state::SessionId;
 use rota_protocol::http::MemberReport;
 use rota_protocol::peer::HeardMember;
@@ -202,9 +202,32 @@ impl Liveness {
         heard
     }
 
-    /// How busy buckets keep their owners, as the members of a pool said.
-    pub(crate) fn loads(&self, pool: &str) -> BTreeMap<Bucket, u64> {
-        self.lock().heard.get(pool).map(loads_of).unwrap_or_default()
+    /// How busy buckets keep their owners, as the members of a pool said. What they said of
+    /// buckets that the pool's rows do not name them in is forgotten.
+    pub(crate) fn loads(&self, view: &PoolView) -> BTreeMap<Bucket, u64> {
+        let heard = self.lock().heard.get(&view.name).cloned().unwrap_or_default();
+        let names = |bucket: &str, member: &str| {
+            let entry = view.rows.get(&Bucket::new(bucket));
+            let named =
+                entry.into_iter().flat_map(|entry| entry.row.owners.iter().chain(&entry.row.preparing));
+            named.into_iter().any(|owner| owner.member == member)
+        };
+        let mut old: Vec<(&str, &str)> = Vec::new();
+        for (member, said) in &heard {
+            let buckets = said.loads.keys().chain(said.lags.keys()).chain(said.progress.keys());
+            old.extend(
+                buckets.filter(|bucket| !names(bucket, member)).map(|b| (member.as_str(), b.as_str())),
+            );
+        }
+        if let Some(members) = self.lock().heard.get_mut(&view.name).filter(|_| !old.is_empty()) {
+            for (member, bucket) in old {
+                let Some(said) = members.get_mut(member) else { continue };
+                said.loads.remove(bucket);
+                said.lags.remove(bucket);
+                said.progress.remove(bucket);
+            }
+        }
+        loads_of(view, &heard)
     }
 
     /// Takes note of who leads which bucket by which grant, and returns the buckets of which
@@ -280,11 +303,15 @@ impl Liveness {
     }
 }
 
-/// How busy buckets keep their owners, in thousandths of the members' unit: plans are made of
-/// whole numbers.
-pub(crate) fn loads_of(heard: &BTreeMap<String, HeardMember>) -> BTreeMap<Bucket, u64> {
-    let loads = heard.values().flat_map(|heard| &heard.loads);
-    loads.map(|(bucket, load)| (Bucket::new(bucket), (load * 1000.0).round() as u64)).collect()
+/// How busy buckets keep those who lead them, in thousandths of the members' unit: plans are made
+/// of whole numbers.
+pub(crate) fn loads_of(view: &PoolView, heard: &BTreeMap<String, HeardMember>) -> BTreeMap<Bucket, u64> {
+    let load = |(bucket, entry): (&Bucket, &RowEntry)| {
+        let said = heard.get(&entry.row.primary()?.member)?;
+        let load = said.loads.get(bucket.as_str())?;
+        Some((bucket.clone(), (load * 1000.0).round() as u64))
+    };
+    view.rows.iter().filter_map(load).collect()
 }
 
 impl Table {
@@ -431,7 +458,7 @@ mod tests {
             let report = MemberReport { pool, member, loads, ..MemberReport::default() };
             liveness.heard(A, start, vec![report]).unwrap();
         }
-        assert_eq!(liveness.loads("p"), [(Bucket::number(7), 13_000)].into());
+        assert_eq!(liveness.heard_of("p")["m"].loads, [("7".to_owned(), 13.0)].into());
         let churn = |planned, at_ms| liveness.churn("p", 3, planned, start + ms(at_ms));
         assert_eq!((churn(0, 0), churn(2, 0), churn(1, 30_000)), (3, 1, 0));
         assert_eq!((churn(0, 59_999), churn(0, 60_000), churn(0, 90_000)), (0, 2, 3));

@@ -24,6 +24,8 @@ scenarios! { "assign", run:
     away_and_back_again
     away_for_too_long
     away_primary_has_a_backup
+    away_takes_nothing_more
+    away_takes_nothing_more_in_a_range
     bounds_per_member
     bounds_per_zone
     capacity_is_the_most

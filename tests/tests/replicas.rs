@@ -168,3 +168,56 @@ async fn the_rows_of_a_member_that_restarts_wait_for_it() {
     assert!(idle.iter().all(|idle| idle.between == ("w1".to_owned(), "w1".to_owned())), "{idle:?}");
     assert_eq!(idle.len(), BUCKETS / 3);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_leaves_stays_until_others_have_copied() {
+    let settings = PoolChange { handoff: Some(Handoff::Warm), ..PoolChange::default() };
+    let (_cluster, pool) = cluster_and_pool(settings, Duration::from_secs(5)).await;
+    let slowly = |name: &str| pool.start_worker_with(name, LAST, &["--prepare", "sleep 3"]);
+    let [mut w1, _w2] = ["w1", "w2"].map(slowly);
+    pool.is_shared_by(&["w1", "w2"], BUCKETS).await;
+    let told_ns = monotonic_ns();
+    w1.process().term();
+    assert!(w1.process().ended(LIVENESS).await.success(), "{}", w1.process().said());
+    let took = Duration::from_nanos(monotonic_ns() - told_ns);
+    assert!(took >= Duration::from_secs(3), "it did not wait for the copies: {took:?}");
+    pool.is_shared_by(&["w2"], BUCKETS).await;
+    let histories = pool.histories();
+    histories.check();
+    let longest = histories.idle_since(told_ns).first().map_or(Duration::ZERO, |idle| idle.lasted);
+    assert!(longest <= HANDOFF, "{longest:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_whose_successor_dies_while_it_stops_works_on() {
+    let settings = PoolChange { handoff: Some(Handoff::Warm), ..PoolChange::default() };
+    let (_cluster, pool) = cluster_and_pool(settings, Duration::from_millis(1_500)).await;
+    // It takes longer to stop than it takes to see that the other is dead.
+    let linger = "trap 'sleep 4; exit 0' TERM; while :; do sleep 0.05; done";
+    let _w1 = pool.start_worker_with("w1", linger, &["--grace", "20s"]);
+    pool.is_shared_by(&["w1"], BUCKETS).await;
+    let before = pool.table().await.unwrap();
+    let mut w2 = pool.start_worker("w2", LAST);
+    eventually("w1 is asked to let go", LIVENESS, async || {
+        let rows = pool.table().await?.rows;
+        let ready = rows.iter().filter(|row| members(row) == ["w1", "w2"]).count();
+        ensure!(ready == BUCKETS / 2, "{rows:?}");
+        Ok(())
+    })
+    .await;
+    w2.kill9();
+    eventually("w1 has all, by the same grants, and works on all", LIVENESS, async || {
+        let rows = pool.table().await?.rows;
+        ensure!(rows.iter().all(|row| members(row) == ["w1"]), "{rows:?}");
+        let shares = pool.histories().shares(&[]);
+        ensure!(shares.get("w1") == Some(&BUCKETS), "{shares:?}");
+        // Those that it was asked for have stopped once, and begun again.
+        let stints = pool.histories().stints().filter(|stint| stint.ended_ns.is_some()).count();
+        ensure!(stints == BUCKETS / 2, "{stints} have stopped");
+        Ok(())
+    })
+    .await;
+    let fences = |rows: &[RowBody]| rows.iter().map(|row| row.fence).collect::<Vec<_>>();
+    assert_eq!(fences(&pool.table().await.unwrap().rows), fences(&before.rows));
+    pool.histories().check();
+}

@@ -36,6 +36,8 @@ const STOPPING_PART: u32 = 10;
 /// How long a worker that leaves waits for the coordinator to ask for the next
 /// bucket before it stops everything by itself.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
+/// How long it waits at most while others copy what it has.
+const LEAVE_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 pub(crate) struct Runner<H> {
     session: Session,
@@ -48,8 +50,9 @@ pub(crate) struct Runner<H> {
     /// The handlers.
     tasks: JoinSet<Returned>,
     /// What is being said to the coordinator. Whatever is not said by the end is
-    /// dropped: the end of the session says it all.
-    errands: JoinSet<()>,
+    /// dropped: the end of the session says it all. Each ends with the grant that it could not be
+    /// said of, though that stands.
+    errands: JoinSet<Option<(String, u64)>>,
     latest: Assignment,
     /// Grants, by bucket and fence, that were given back, or are being. Work on
     /// them never begins again, whatever an older answer says of them.
@@ -76,6 +79,8 @@ enum Happened {
     Lease(LeaseState),
     LeaseNearlyOver,
     Returned(Returned),
+    /// This grant stands, though the worker had stopped for something.
+    Refused(String, u64),
     Leave,
     Impatient,
     /// Nothing is assigned any more: it is no member.
@@ -113,6 +118,7 @@ impl<H: Handler> Runner<H> {
         leave: CancellationToken,
     ) -> Ended {
         let mut patience = Instant::now();
+        let mut left_at = Instant::now();
         let mut warned_of = None;
         let how = loop {
             let state = *self.lease.borrow_and_update();
@@ -135,7 +141,10 @@ impl<H: Handler> Runner<H> {
                         Happened::Over
                     }
                 },
-                Some(_) = self.errands.join_next(), if !self.errands.is_empty() => continue,
+                Some(said) = self.errands.join_next(), if !self.errands.is_empty() => match said {
+                    Ok(Some((bucket, fence))) => Happened::Refused(bucket, fence),
+                    _ => continue,
+                },
                 () = leave.cancelled(), if !self.leaving => Happened::Leave,
                 () = tokio::time::sleep_until(patience), if self.leaving => Happened::Impatient,
             };
@@ -164,12 +173,24 @@ impl<H: Handler> Runner<H> {
                 }
                 Happened::Leave => {
                     self.leaving = true;
+                    left_at = Instant::now();
                     patience = Instant::now() + LEAVE_PATIENCE;
                     // Whose rows wait for it leaves them as they are.
                     match self.latest.grace_ms {
                         0 => self.ask_to_be_drained(),
                         _ => self.ask_all(),
                     }
+                }
+                // What it stopped for is not wanted any more, or cannot be: it works on.
+                Happened::Refused(bucket, fence) => {
+                    if self.given_up.get(&bucket) == Some(&fence) {
+                        self.given_up.remove(&bucket);
+                    }
+                    self.bring_in_step();
+                }
+                // Others are copying what it has.
+                Happened::Impatient if self.latest.leaving > 0 && left_at.elapsed() < LEAVE_LIMIT => {
+                    patience = Instant::now() + LEAVE_PATIENCE;
                 }
                 // Nobody asks for the rest: it is stopped, and left with the session.
                 Happened::Impatient => {
@@ -286,7 +307,9 @@ impl<H: Handler> Runner<H> {
         let Returned { bucket, fence, is_ready } = returned;
         let Some(running) = self.running.remove(bucket) else { return };
         let still_ours = self.latest.grants.iter().any(|g| g.bucket == *bucket && g.fence == *fence);
-        let deed = running.asked.or(is_ready.then_some(Deed::Ready));
+        // What it stopped for may not be wanted any more: then it works on.
+        let asked = running.asked.and(self.latest.asked(bucket));
+        let deed = asked.or(is_ready.then_some(Deed::Ready));
         match deed {
             Some(deed) if still_ours => self.say(deed, bucket.clone(), *fence),
             _ => self.bring_in_step(),
@@ -309,16 +332,22 @@ impl<H: Handler> Runner<H> {
                 let said: Result<serde_json::Value, _> =
                     session.request(Method::POST, &path, Some(&OfGrant { fence }), Repeat::Safe).await;
                 match said {
-                    Ok(_) => return,
+                    Ok(_) => return None,
+                    // The grant stands, and this cannot be done with it now.
+                    Err(ClientError::Refused(error)) if error.code == Code::Conflict => {
+                        tracing::info!(bucket, what, error.message, "not done");
+                        return Some((bucket, fence));
+                    }
                     // An earlier try was carried out, or the grant has ended otherwise.
                     Err(ClientError::Refused(error)) if error.code.status() < 500 => {
                         tracing::debug!(bucket, what, code = %error.code, "done already");
-                        return;
+                        return None;
                     }
                     Err(error) => tracing::warn!(bucket, what, %error, "could not be said yet"),
                 }
                 tokio::time::sleep(RETRY_AFTER).await;
             }
+            None
         });
     }
 
@@ -331,6 +360,7 @@ impl<H: Handler> Runner<H> {
             if let Err(error) = drained {
                 tracing::warn!(%error, "could not ask to be drained");
             }
+            None
         });
     }
 

@@ -29,6 +29,7 @@ pub(super) async fn run(term: Term) {
     // When pools are to be looked at again though nothing changes: milliseconds since 1970.
     let mut due: BTreeMap<String, u64> = BTreeMap::new();
     let mut planned: BTreeMap<String, Planned> = BTreeMap::new();
+    let mut all_at = Instant::now() + PERIOD;
     loop {
         for (pool, occasion) in std::mem::take(&mut pools) {
             match look(&term, &pool, occasion, &mut planned).await {
@@ -46,17 +47,19 @@ pub(super) async fn run(term: Term) {
         if pools.is_empty() {
             let now_ms = now_ms(&term);
             let wait = due.values().map(|at| Duration::from_millis(at.saturating_sub(now_ms))).min();
+            let soonest = wait.map_or(all_at, |wait| all_at.min(Instant::now() + wait));
             tokio::select! {
                 () = replica.dirtied() => {}
-                () = tokio::time::sleep(wait.unwrap_or(PERIOD).min(PERIOD)) => match wait {
-                    Some(wait) if wait < PERIOD => {}
-                    _ => pools = all_pools(&term),
-                }
+                () = tokio::time::sleep_until(soonest) => {}
             }
         } else if pools.values().any(|occasion| *occasion == Occasion::Due) {
             tokio::time::sleep(RETRY_AFTER).await;
         }
         dirty(&mut pools);
+        if Instant::now() >= all_at {
+            all_at = Instant::now() + PERIOD;
+            pools.extend(all_pools(&term));
+        }
         let now_ms = now_ms(&term);
         let is_due = due.iter().filter(|(_, at)| **at <= now_ms);
         pools.extend(is_due.map(|(pool, _)| (pool.clone(), Occasion::Due)));
@@ -129,11 +132,13 @@ fn known(term: &Term, view: &PoolView) -> Known {
     let (liveness, now) = (&term.control.liveness, Instant::now());
     let mut known = Known { now_ms: now_ms(term), ..Known::default() };
     if view.spec.balance == Balance::Load {
-        known.loads = liveness.loads(&view.name);
+        known.loads = liveness.loads(view);
         known.load_budget = Some(liveness.churn(&view.name, view.spec.max_churn_per_minute, 0, now));
     }
     if let Some(stuck_ms) = view.spec.stuck_ms {
         let led = view.rows.iter().filter_map(|(bucket, entry)| Some((bucket, entry.row.primary()?)));
+        // Whoever is gone says nothing; that is not for here.
+        let led = led.filter(|(_, owner)| view.is_living(owner));
         let stuck = liveness.stuck(&view.name, led, Duration::from_millis(stuck_ms), now);
         metrics::gauge!(crate::metrics::STUCK, "pool" => view.name.clone()).set(stuck.len() as f64);
         if view.spec.when_stuck == WhenStuck::Move {

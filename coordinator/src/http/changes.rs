@@ -149,7 +149,7 @@ async fn known(service: &Service, view: &PoolView) -> ApiResult<Known> {
     if by_load || moves_stuck {
         let heard = service.heard_of(&view.name).await?;
         if by_load {
-            known.loads = loads_of(&heard);
+            known.loads = loads_of(view, &heard);
             known.load_budget = Some(view.spec.max_churn_per_minute as usize);
         }
         if moves_stuck {

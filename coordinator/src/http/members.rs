@@ -6,7 +6,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use rota_core::pool::{
-    Bucket, Deed, Kind, Member, MemberEntry, Owner, PoolView, Row, check_name, layout, to_json,
+    Bucket, Deed, Handoff, Kind, Member, MemberEntry, Owner, PoolView, Row, RowEntry, check_name, layout,
+    to_json,
 };
 use rota_core::state::{Actor, CreateMode, Op, Refusal, SessionId};
 use rota_protocol::http::{
@@ -262,6 +263,7 @@ async fn assignment(
     let who = session.0.map(|who| who.session);
     let deadline = poll_deadline(poll.wait_ms)?;
     service.reach(poll.since.unwrap_or(0)).await?;
+    with_pool(&service, &pool, |view| assignment_of(view, &member, who))?;
     let mut changes = service.replica.follow_member(&pool, &member);
     let (first, changed) = with_pool(&service, &pool, |view| {
         Ok((assignment_of(view, &member, who)?, view.changed_for(&member)))
@@ -299,7 +301,7 @@ fn assignment_of(view: &PoolView, member: &str, who: Option<SessionId>) -> ApiRe
             item,
         })
     });
-    let asked: Vec<_> = view.pending_moves().filter(|the| the.from.as_deref() == Some(member)).collect();
+    let asked: Vec<_> = view.held_moves(member).collect();
     let asked_to = |promote: bool| {
         let due = asked.iter().filter(move |the| the.promote == promote && view.is_due(the));
         due.map(|the| the.bucket.to_string()).collect()
@@ -310,6 +312,7 @@ fn assignment_of(view: &PoolView, member: &str, who: Option<SessionId>) -> ApiRe
         grants: grants.collect(),
         release: asked_to(false),
         step_down: asked_to(true),
+        leaving: u32::try_from(asked.len()).unwrap_or(u32::MAX),
         draining: entry.member.draining,
         grace_ms: view.spec.grace_ms,
         lease_end: view.spec.lease_end,
@@ -389,9 +392,11 @@ async fn do_deed(
             Op::set(path.clone(), to_json(&row), None),
         ];
         match service.multi(Actor::rota(Some(who)), ops).await {
-            Err(ServiceError::Refused(refusal))
-                if matches!(refusal.cause(), Refusal::StaleFence { .. }) && attempts.next().is_some() =>
-            {
+            Err(ServiceError::Refused(refusal)) if matches!(refusal.cause(), Refusal::StaleFence { .. }) => {
+                if attempts.next().is_none() {
+                    let message = format!("the row of bucket {bucket:?} changes all the time: try again");
+                    return Err(ApiError::new(Code::Overloaded, message));
+                }
                 service.catch_up().await?;
             }
             other => return other.map(|_| StatusCode::NO_CONTENT).map_err(ApiError::from),
@@ -415,6 +420,13 @@ fn row_after(view: &PoolView, bucket: &str, who: SessionId, fence: u64, deed: De
             }
         });
     };
+    if deed == Deed::Release && is_last_of_warm(view, entry, own) {
+        let message = format!(
+            "nobody else has bucket {bucket:?} yet: {:?} lets go when its successor is ready",
+            own.member
+        );
+        return Err(ApiError::new(Code::Conflict, message));
+    }
     let done = entry.row.done(own, deed, view.spec.replicas as usize);
     let cannot = || {
         let role = entry.row.role_of(&own.member, own.joined).map(|(role, _)| role);
@@ -426,6 +438,17 @@ fn row_after(view: &PoolView, bucket: &str, who: SessionId, fence: u64, deed: De
         ApiError::new(Code::Conflict, message)
     };
     Ok((entry.zxid, done.ok_or_else(cannot)?))
+}
+
+/// Whether it is the only owner of a bucket that passes on warm, and is not asked to let go: its
+/// successor may have died a moment ago.
+fn is_last_of_warm(view: &PoolView, entry: &RowEntry, own: &Owner) -> bool {
+    let is_alone = view.spec.handoff == Handoff::Warm && entry.row.owners.len() == 1;
+    let is_asked = || {
+        let mut moves = view.held_moves(&own.member);
+        moves.any(|the| the.fence == own.fence && !the.promote && view.is_due(the))
+    };
+    is_alone && entry.row.primary().is_some_and(|primary| primary.is_same(own)) && !is_asked()
 }
 
 fn is_kept_by(view: &PoolView, owner: &Owner, who: SessionId) -> bool {

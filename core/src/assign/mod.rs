@@ -27,9 +27,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use handoff::{Rules, Standing};
 use target::Target;
 
+use crate::Zxid;
 use crate::pool::history::{self, Recorder};
 use crate::pool::{
-    Away, Bucket, Delta, Move, Owner, Plan, PoolView, Reason, Report, Row, RowEntry, layout, to_json,
+    Away, Bucket, Delta, Member, Move, Owner, Plan, PoolView, Reason, Report, Row, RowEntry, layout, to_json,
 };
 use crate::state::{CreateMode, Op, Tree, perms};
 
@@ -98,12 +99,18 @@ pub fn plan_step(tree: &Tree, pool: &PoolView, known: &Known) -> Result<Step, Pl
 #[must_use]
 pub fn quick_step(pool: &PoolView) -> Vec<Vec<Op>> {
     let mut writer = Writer::new(pool);
-    let is_able = |name: &str| pool.members.get(name).filter(|entry| !entry.member.draining);
+    let is_able = |name: &str, bucket: &Bucket| {
+        let entry = pool.members.get(name)?;
+        let Member { draining, cordoned, .. } = entry.member;
+        let may = entry.member.has_labels(&pool.affinity_of(bucket).require);
+        (!draining && !cordoned && may).then_some(entry)
+    };
+    let mut granted = BTreeSet::new();
     for the in &pool.plan.moves {
         let Some((to, entry)) = the.to.as_ref().zip(pool.rows.get(&the.bucket)) else { continue };
-        let is_wanted = pool.is_wanted(&the.bucket);
-        if let Some(member) = is_able(to)
-            && is_wanted
+        if let Some(member) = is_able(to, &the.bucket)
+            && pool.is_wanted(&the.bucket)
+            && granted.insert(&the.bucket)
             && entry.row.owners.is_empty()
             && entry.row.preparing.is_empty()
         {
@@ -292,18 +299,23 @@ struct Writer<'a> {
     multis: Vec<Vec<Op>>,
     ops: Vec<Op>,
     recorder: Recorder,
-    /// Rows that members changed by themselves since the last chapter.
+    /// Rows that members changed by themselves and that no chapter tells of.
     unrecorded: BTreeSet<Bucket>,
+    /// Up to which version of the table none of those is missing, once this is written.
+    upto: Zxid,
 }
 
 impl<'a> Writer<'a> {
     fn new(pool: &'a PoolView) -> Self {
-        let last = pool.history.values().map(|written| written.zxid).max();
-        let unrecorded = match last.map(|last| pool.table_since(last)) {
-            Some(Delta::Rows { changed, .. }) => changed.into_iter().collect(),
+        let upto = pool.history.values().map(|written| written.upto).max();
+        let own: BTreeSet<Zxid> = pool.history.values().map(|written| written.zxid).collect();
+        let is_members = |bucket: &Bucket| pool.rows.get(bucket).is_some_and(|row| !own.contains(&row.zxid));
+        let unrecorded = match upto.map(|upto| pool.table_since(upto)) {
+            Some(Delta::Rows { changed, .. }) => changed.into_iter().filter(is_members).collect(),
             _ => BTreeSet::new(),
         };
-        Self { pool, multis: Vec::new(), ops: Vec::new(), recorder: Recorder::default(), unrecorded }
+        let (multis, ops, recorder) = Default::default();
+        Self { pool, multis, ops, recorder, unrecorded, upto: upto.unwrap_or_else(|| pool.table_version()) }
     }
 
     fn create(&mut self, bucket: &Bucket, row: &Row) {
@@ -349,7 +361,7 @@ impl<'a> Writer<'a> {
     }
 
     fn close(&mut self) {
-        if let Some(chapter) = std::mem::take(&mut self.recorder).into_chapter() {
+        if let Some(chapter) = std::mem::take(&mut self.recorder).into_chapter(self.upto) {
             let folder = layout::history(&self.pool.name);
             self.ops.push(ensure(folder.clone()));
             let mode = CreateMode::PersistentSequential;
@@ -366,12 +378,14 @@ impl<'a> Writer<'a> {
     }
 
     fn finish(mut self) -> Vec<Vec<Op>> {
+        // The last multi tells of whatever is left.
         for bucket in std::mem::take(&mut self.unrecorded) {
             if let Some(entry) = self.pool.rows.get(&bucket) {
                 self.unrecorded.insert(bucket.clone());
                 self.record_own(&bucket, entry);
             }
         }
+        self.upto = self.pool.table_version();
         self.close();
         let forgotten = forgotten(self.pool);
         if !forgotten.is_empty() {

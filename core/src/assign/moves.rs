@@ -19,7 +19,16 @@ impl Stepper<'_> {
         let living: Vec<Owner> = wanted.iter().filter(|owner| self.pool.is_living(owner)).cloned().collect();
         let planned = self.pending.get(bucket).map_or(&[][..], Vec::as_slice);
         let reason = |from: Option<&Owner>| self.reason_of_move(bucket, from);
-        handoff::moves_of(bucket, &self.rules(&standing), row, &living, planned, reason)
+        let mut moves = handoff::moves_of(bucket, &self.rules(&standing), row, &living, planned, reason);
+        // Nobody lets go for somebody who is away.
+        let owns = |owner: &Owner| row.owners.iter().any(|other| other.member == owner.member);
+        let mut away = wanted.iter().filter(|owner| !self.pool.is_living(owner) && !owns(owner)).count();
+        moves.retain(|the| {
+            let waits = the.to.is_none() && away > 0;
+            away -= usize::from(waits);
+            !waits
+        });
+        moves
     }
 
     /// Why a move is needed: for what its owner is, or for what has changed last.

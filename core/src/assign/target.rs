@@ -31,11 +31,14 @@ impl Target {
         let answer = match pool.spec.strategy {
             Strategy::Balanced if !problem.weights.is_empty() => weighted::solve(problem),
             Strategy::Balanced => placement::solve(problem),
-            Strategy::Range => placement::range::solve(problem),
-            Strategy::Ring => {
+            strategy => {
                 let members = crew.owners.iter().map(|owner| owner.member.as_str()).collect();
                 let buckets = wanted.iter().map(Bucket::as_str).collect();
-                placement::ring::solve(problem, &Names { members, buckets })
+                let names = Names { members, buckets };
+                posed.without_those_away(&crew, |problem| match strategy {
+                    Strategy::Ring => placement::ring::solve(problem, &names),
+                    _ => placement::range::solve(problem),
+                })
             }
         };
         let checked = match pool.spec.strategy {
@@ -57,6 +60,8 @@ impl Target {
 /// Those who may own buckets, by number: the members, and those who are away and may be back.
 struct Crew<'a> {
     members: Vec<&'a Member>,
+    /// Those who are away: they keep what they had, and get nothing.
+    is_away: Vec<bool>,
     owners: Vec<Owner>,
     index: BTreeMap<&'a str, usize>,
 }
@@ -68,6 +73,7 @@ impl<'a> Crew<'a> {
         let mut all: Vec<(&str, &Member, u64)> = there.chain(away).collect();
         all.sort_by_key(|(name, ..)| *name);
         Self {
+            is_away: all.iter().map(|(name, ..)| absent.contains_key(*name)).collect(),
             members: all.iter().map(|(_, member, _)| *member).collect(),
             owners: all.iter().map(|(name, _, joined)| Owner::new(name, *joined)).collect(),
             index: all.iter().map(|(name, ..)| *name).zip(0..).collect(),
@@ -116,8 +122,10 @@ impl Posed {
         let mut affinities = vec![(Affinity::default(), None); classes.len()];
         classes.into_iter().for_each(|(asked, class)| affinities[class] = asked);
         let zones = crew.zones(pool.spec.spread);
-        let candidates = crew.members.iter().zip(owned).zip(zones);
-        let members = candidates.map(|((member, owned), zone)| candidate(member, owned, zone)).collect();
+        let candidates = crew.members.iter().zip(&crew.is_away).zip(owned).zip(zones);
+        let members = candidates
+            .map(|(((member, is_away), owned), zone)| candidate(member, *is_away, owned, zone))
+            .collect();
         let replicas = pool.spec.replicas as usize;
         let mut problem = Problem { members, replicas, buckets, ..Problem::default() };
         let having = |labels: fn(&Affinity) -> &Labels, affinity: &Affinity| -> Vec<bool> {
@@ -148,6 +156,30 @@ impl Posed {
         problem.budget = known.load_budget.filter(|_| pool.spec.balance == Balance::Load);
         let affinities = affinities.into_iter().map(|(affinity, _)| affinity).collect();
         Self { problem, affinities }
+    }
+
+    /// The answer of a strategy that does not look at who has what: where it gives a bucket to
+    /// somebody who is away and has not had it, the answer for those who are there.
+    fn without_those_away(&self, crew: &Crew<'_>, solve: impl Fn(&Problem) -> Answer) -> Answer {
+        let mut answer = solve(&self.problem);
+        let is_new = |demand: &Demand, row: &Owners| {
+            row.iter().any(|owner| crew.is_away[owner] && !demand.owners.contains(owner))
+        };
+        let rows = || self.problem.buckets.iter().zip(&answer.owners);
+        if !rows().any(|(demand, row)| is_new(demand, row)) {
+            return answer;
+        }
+        let mut there = self.problem.clone();
+        let members = there.members.iter_mut().zip(&crew.is_away);
+        members.filter(|(_, is_away)| **is_away).for_each(|(member, _)| member.weight = 0);
+        let instead = solve(&there);
+        for ((demand, row), other) in self.problem.buckets.iter().zip(&mut answer.owners).zip(instead.owners)
+        {
+            if is_new(demand, row) {
+                *row = other;
+            }
+        }
+        answer
     }
 
     /// Why buckets have too few owners, or such as should not have them.
@@ -202,9 +234,9 @@ fn weights(pool: &PoolView, wanted: &BTreeSet<Bucket>, known: &Known) -> Vec<u64
     wanted.iter().map(weight).collect()
 }
 
-fn candidate(member: &Member, owned: u64, zone: usize) -> Candidate {
+fn candidate(member: &Member, is_away: bool, owned: u64, zone: usize) -> Candidate {
     let owned = u32::try_from(owned).unwrap_or(u32::MAX);
-    let limits = [member.capacity, member.cordoned.then_some(owned)];
+    let limits = [member.capacity, (member.cordoned || is_away).then_some(owned)];
     Candidate {
         weight: if member.draining { 0 } else { member.weight },
         capacity: limits.into_iter().flatten().min(),

@@ -21,6 +21,9 @@ pub const BYTES_MAX: usize = 4 * 1024 * 1024;
 pub struct Chapter {
     /// What happened.
     pub changes: Vec<Change>,
+    /// What members had done by themselves is put down up to this version of the table.
+    #[serde(default)]
+    pub upto: Zxid,
 }
 
 /// The same happened to some buckets.
@@ -71,9 +74,10 @@ impl Recorder {
         self.changes.entry(key).or_default().push(bucket.clone());
     }
 
-    /// What is gathered, if anything is: what happened before first.
+    /// What is gathered, if anything is: what happened before first. `upto` is the version of the
+    /// table up to which nothing is missing.
     #[must_use]
-    pub fn into_chapter(self) -> Option<Chapter> {
+    pub fn into_chapter(self, upto: Zxid) -> Option<Chapter> {
         let change = |((at_ms, owners, preparing, reason), buckets)| Change {
             buckets,
             owners,
@@ -84,7 +88,7 @@ impl Recorder {
         let (now, before): (Vec<Change>, Vec<Change>) =
             self.changes.into_iter().map(change).partition(|change| change.at_ms.is_none());
         let changes = [before, now].concat();
-        (!changes.is_empty()).then_some(Chapter { changes })
+        (!changes.is_empty()).then_some(Chapter { changes, upto })
     }
 }
 
@@ -115,6 +119,8 @@ pub fn event_at(events: &[Event], at_ms: u64) -> Option<&Event> {
 pub struct Written {
     /// When it was written.
     pub zxid: Zxid,
+    /// What [`Chapter::upto`] says.
+    pub upto: Zxid,
     /// How long its data are.
     pub bytes: usize,
 }
@@ -149,7 +155,7 @@ mod tests {
         let mut second = Recorder::default();
         second.note(&a, &row(&["w2"]), Reason::Joined, None);
         second.note(&a, &row(&[]), Reason::Joined, Some(150));
-        let chapters = [(100, first.into_chapter().unwrap()), (200, second.into_chapter().unwrap())];
+        let chapters = [(100, first.into_chapter(0).unwrap()), (200, second.into_chapter(0).unwrap())];
         assert_eq!(chapters[0].1.changes.len(), 1);
         let events = events_of(&a, chapters.clone());
         let told: Vec<_> = events.iter().map(|event| (event.at_ms, event.owners.join(","))).collect();
@@ -158,6 +164,6 @@ mod tests {
         assert_eq!(event_at(&events, 99), None);
         assert_eq!(event_at(&events, 199).unwrap().owners, [""; 0]);
         assert_eq!(events[2].role_of("w2"), Some(Role::Primary));
-        assert_eq!(Recorder::default().into_chapter(), None);
+        assert_eq!(Recorder::default().into_chapter(0), None);
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
-use super::history::Written;
+use super::history::{Chapter, Written};
 use super::layout::{self, Place};
 use super::{
     Affinity, Away, Bucket, Delta, Item, Kind, Member, Owner, Plan, Reason, Row, Spec, TableIndex, from_json,
@@ -391,7 +391,8 @@ impl PoolView {
     fn put_chapter(&mut self, name: &str, node: Option<&Node>) {
         match node {
             Some(node) => {
-                let written = Written { zxid: node.stamps.czxid, bytes: node.bytes().len() };
+                let upto = from_json(node.bytes()).map_or(0, |chapter: Chapter| chapter.upto);
+                let written = Written { zxid: node.stamps.czxid, upto, bytes: node.bytes().len() };
                 self.history.insert(name.to_owned(), written);
             }
             None => drop(self.history.remove(name)),
@@ -494,6 +495,11 @@ impl PoolView {
     /// The plan's moves that are still pending.
     pub fn pending_moves(&self) -> impl Iterator<Item = &super::Move> {
         self.plan.moves.iter().filter(|the| self.is_pending(the))
+    }
+
+    /// Those that a member is to give up.
+    pub fn held_moves<'a>(&'a self, member: &'a str) -> impl Iterator<Item = &'a super::Move> {
+        self.pending_moves().filter(move |the| the.from.as_deref() == Some(member))
     }
 
     /// Whether a move is still to happen.

@@ -464,6 +464,9 @@ pub struct Assignment {
     /// Of those, the ones that the plan asks it to lead no longer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub step_down: Vec<String>,
+    /// How many of its buckets are to pass on, those that it is not asked for yet among them.
+    #[serde(default)]
+    pub leaving: u32,
     /// The member is being drained.
     pub draining: bool,
     /// Its rows wait so long for it, or for one of its name, when it has gone, in milliseconds.

@@ -267,6 +267,12 @@ impl Liveness {
         heard.values().flat_map(|heard| &heard.stuck).map(|bucket| Bucket::new(bucket)).collect()
     }
 
+    /// How many buckets of a pool have owners that were seen to be stuck; none where nobody counts.
+    pub(crate) fn stuck_count(&self, pool: &str) -> usize {
+        let table = self.lock();
+        table.heard.get(pool).into_iter().flat_map(BTreeMap::values).map(|heard| heard.stuck.len()).sum()
+    }
+
     /// Nobody looks for stuck owners in a pool any more.
     pub(crate) fn forget_stuck(&self, pool: &str) {
         let mut table = self.lock();

@@ -26,6 +26,7 @@ scenarios! { "assign", run:
     away_primary_has_a_backup
     away_takes_nothing_more
     away_takes_nothing_more_in_a_range
+    backup_leads_without_planning
     bounds_per_member
     bounds_per_zone
     capacity_is_the_most

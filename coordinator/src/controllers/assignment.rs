@@ -140,7 +140,6 @@ fn known(term: &Term, view: &PoolView) -> Known {
         // Whoever is gone says nothing; that is not for here.
         let led = led.filter(|(_, owner)| view.is_living(owner));
         let stuck = liveness.stuck(&view.name, led, Duration::from_millis(stuck_ms), now);
-        metrics::gauge!(crate::metrics::STUCK, "pool" => view.name.clone()).set(stuck.len() as f64);
         if view.spec.when_stuck == WhenStuck::Move {
             known.stuck = stuck;
         }

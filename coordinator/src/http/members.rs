@@ -220,8 +220,9 @@ async fn set_draining(
     loop {
         let (next, version) = with_pool_now(service, pool, |view| {
             let entry = view.members.get(member).ok_or_else(|| ApiError::no_member(pool, member))?;
-            // A drain passes on to whoever; who is taken back has no successor.
-            Ok((Member { draining, successor: None, ..entry.member.clone() }, entry.version))
+            // Who is taken back has no successor; a worker that leaves while it is replaced keeps it.
+            let successor = entry.member.successor.clone().filter(|_| draining);
+            Ok((Member { draining, successor, ..entry.member.clone() }, entry.version))
         })
         .await?;
         let op = Op::set(layout::member(pool, member), to_json(&next), Some(version));

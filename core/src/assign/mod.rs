@@ -93,9 +93,9 @@ pub fn plan_step(tree: &Tree, pool: &PoolView, known: &Known) -> Result<Step, Pl
     Ok(step_to(&target, &wanted, &absent, known, tree, pool))
 }
 
-/// What can be granted without planning: buckets that their owners have let go of, as the plan
-/// asked, to whom the plan says. That is what a bucket waits for while it passes on; all else can
-/// wait for [`plan_step`].
+/// What can be done without planning: buckets that their owners have let go of, as the plan
+/// asked, are granted to whom the plan says; and where a primary is gone, the first of its backups
+/// leads. That is what a bucket waits for; all else can wait for [`plan_step`].
 #[must_use]
 pub fn quick_step(pool: &PoolView) -> Vec<Vec<Op>> {
     let mut writer = Writer::new(pool);
@@ -117,6 +117,22 @@ pub fn quick_step(pool: &PoolView) -> Vec<Vec<Op>> {
             let row = Row::owned_by(Owner::new(to, member.joined));
             let row = row.after(&entry.row, pool.spec.replicas as usize);
             writer.replace(&the.bucket, entry, &row, the.reason);
+        }
+    }
+    // Whoever may be back has a place that is kept: that takes a plan.
+    let gone = pool.gone().filter(|_| pool.spec.grace_ms == 0).flat_map(|name| pool.held_by(name));
+    for (bucket, entry) in gone {
+        let lives = |owner: &&Owner| pool.is_living(owner);
+        let primary = entry.row.primary();
+        if primary.is_none_or(|primary| pool.is_living(primary)) || !granted.insert(bucket) {
+            continue;
+        }
+        let living = |owners: &[Owner]| owners.iter().filter(lives).cloned().collect::<Vec<_>>();
+        let (owners, preparing) = (living(&entry.row.owners), living(&entry.row.preparing));
+        if !owners.is_empty() {
+            let row = Row { owners, preparing, degraded: false };
+            let row = row.after(&entry.row, pool.spec.replicas as usize);
+            writer.replace(bucket, entry, &row, Reason::Died);
         }
     }
     // What members did by themselves is put down with the next plan.

@@ -486,6 +486,11 @@ impl PoolView {
         held.filter_map(|bucket| Some((bucket, self.rows.get(bucket)?)))
     }
 
+    /// Those whom rows name and who are no members any more.
+    pub fn gone(&self) -> impl Iterator<Item = &str> {
+        self.held.keys().map(String::as_str).filter(|name| !self.members.contains_key(*name))
+    }
+
     /// How many rows name a member.
     #[must_use]
     pub fn held_count(&self, member: &str) -> u64 {

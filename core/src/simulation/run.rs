@@ -6,15 +6,16 @@ use super::account::{Account, Phase, Sample};
 use super::{Act, Change, Scenario};
 use crate::assign::{Known, PlanFault, Step, plan_step};
 use crate::pool::{
-    Balance, Bucket, Deed, Delta, Member, MemberEntry, Owner, PoolView, Pools, SpecError, layout, to_json,
+    Balance, Bucket, Deed, Delta, Member, MemberEntry, Owner, PoolView, Pools, Reason, SpecError, layout,
+    to_json,
 };
 use crate::state::{Actor, Command, CreateMode, Op, Password, SessionId, State};
 
 const POOL: &str = "simulated";
 /// Looks of the controller without an end in sight: two that undo each other, a bug.
 const LOOKS_MAX: u64 = 1_000_000;
-/// How often a pool that is shared by load is looked at.
-const LOAD_PERIOD_MS: u64 = 5_000;
+/// What churn is counted by.
+const MINUTE_MS: u64 = 60_000;
 
 /// Why a simulation has no end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -90,6 +91,8 @@ struct World<'a> {
     /// What members are at: by which grant, of which bucket.
     begun: BTreeSet<(Bucket, String, u64)>,
     known: Known,
+    /// When buckets were moved to even out the load, in the last minute.
+    churned: Vec<u64>,
     moved: u64,
     account: Account,
 }
@@ -110,6 +113,7 @@ impl<'a> World<'a> {
             dead: BTreeSet::new(),
             begun: BTreeSet::new(),
             known: Known::default(),
+            churned: Vec::new(),
             moved: 0,
             account: Account::default(),
         }
@@ -262,7 +266,10 @@ impl<'a> World<'a> {
         }
         self.known.now_ms = self.now_ms;
         let by_load = self.view().spec.balance == Balance::Load;
-        self.known.load_budget = by_load.then_some(self.view().spec.max_churn_per_minute as usize);
+        let now_ms = self.now_ms;
+        self.churned.retain(|at_ms| now_ms < at_ms + MINUTE_MS);
+        let churn = self.view().spec.max_churn_per_minute as usize;
+        self.known.load_budget = by_load.then_some(churn.saturating_sub(self.churned.len()));
         let step = plan_step(self.state.tree(), self.view(), &self.known)?;
         for ops in &step.multis {
             self.write("the controller", ops.clone(), None)?;
@@ -273,9 +280,11 @@ impl<'a> World<'a> {
         if !step.multis.is_empty() {
             self.look_soon();
         }
-        // Moves for the load are paced by the minute; a second look at the same loads finds more.
-        if by_load && step.added.iter().any(|the| the.reason == crate::pool::Reason::Load) {
-            self.look_at(self.now_ms + LOAD_PERIOD_MS);
+        // Moves for the load are paced by the minute: when it is over there may be more.
+        let churned = step.added.iter().filter(|the| the.reason == Reason::Load).count();
+        self.churned.extend(std::iter::repeat_n(now_ms, churned));
+        if let Some(oldest) = self.churned.first().filter(|_| by_load && churned > 0) {
+            self.look_at(oldest + MINUTE_MS);
         }
         if let Some(at_ms) = step.look_again_ms {
             self.look_at(at_ms);

@@ -187,11 +187,14 @@ async fn advance(term: &Term, pool: &str) -> Result<Option<u64>, NotProposed> {
     Ok(step.look_again_ms)
 }
 
-/// Grants what can be granted without planning.
+/// Does what can be done without planning.
 async fn grant_quickly(term: &Term, pool: &str) -> Result<(), NotProposed> {
-    let multis = term.control.replica.read().pools.get(pool).map(quick_step).unwrap_or_default();
+    let quick = term.control.replica.read().pools.get(pool).map(quick_step).unwrap_or_default();
     // What is refused is seen by the next plan.
-    propose(term, pool, &multis).await.map(drop)
+    if propose(term, pool, &quick.multis).await? == 0 {
+        metrics::counter!(crate::metrics::GRANTS).increment(u64::from(quick.grants));
+    }
+    Ok(())
 }
 
 /// Proposes multis, each on its own. Returns how many were refused.

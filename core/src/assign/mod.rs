@@ -97,7 +97,7 @@ pub fn plan_step(tree: &Tree, pool: &PoolView, known: &Known) -> Result<Step, Pl
 /// asked, are granted to whom the plan says; and where a primary is gone, the first of its backups
 /// leads. That is what a bucket waits for; all else can wait for [`plan_step`].
 #[must_use]
-pub fn quick_step(pool: &PoolView) -> Vec<Vec<Op>> {
+pub fn quick_step(pool: &PoolView) -> Quick {
     let mut writer = Writer::new(pool);
     let is_able = |name: &str, bucket: &Bucket| {
         let entry = pool.members.get(name)?;
@@ -110,9 +110,9 @@ pub fn quick_step(pool: &PoolView) -> Vec<Vec<Op>> {
         let Some((to, entry)) = the.to.as_ref().zip(pool.rows.get(&the.bucket)) else { continue };
         if let Some(member) = is_able(to, &the.bucket)
             && pool.is_wanted(&the.bucket)
-            && granted.insert(&the.bucket)
             && entry.row.owners.is_empty()
             && entry.row.preparing.is_empty()
+            && granted.insert(&the.bucket)
         {
             let row = Row::owned_by(Owner::new(to, member.joined));
             let row = row.after(&entry.row, pool.spec.replicas as usize);
@@ -124,12 +124,12 @@ pub fn quick_step(pool: &PoolView) -> Vec<Vec<Op>> {
     for (bucket, entry) in gone {
         let lives = |owner: &&Owner| pool.is_living(owner);
         let primary = entry.row.primary();
-        if primary.is_none_or(|primary| pool.is_living(primary)) || !granted.insert(bucket) {
+        if primary.is_none_or(|primary| pool.is_living(primary)) {
             continue;
         }
         let living = |owners: &[Owner]| owners.iter().filter(lives).cloned().collect::<Vec<_>>();
         let (owners, preparing) = (living(&entry.row.owners), living(&entry.row.preparing));
-        if !owners.is_empty() {
+        if !owners.is_empty() && granted.insert(bucket) {
             let row = Row { owners, preparing, degraded: false };
             let row = row.after(&entry.row, pool.spec.replicas as usize);
             writer.replace(bucket, entry, &row, Reason::Died);
@@ -138,7 +138,16 @@ pub fn quick_step(pool: &PoolView) -> Vec<Vec<Op>> {
     // What members did by themselves is put down with the next plan.
     writer.unrecorded.clear();
     writer.close();
-    writer.multis
+    Quick { multis: writer.multis, grants: u32::try_from(granted.len()).unwrap_or(u32::MAX) }
+}
+
+/// What can be done without planning.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Quick {
+    /// To be proposed, each on its own, in order.
+    pub multis: Vec<Vec<Op>>,
+    /// Buckets that these give another primary.
+    pub grants: u32,
 }
 
 /// The members that have gone and whose rows wait for them.

@@ -175,7 +175,7 @@ impl World {
 
     /// What the controller grants without planning.
     pub fn grant_quickly(&mut self, pool: &str) {
-        for multi in self.view(pool).map(quick_step).unwrap_or_default() {
+        for multi in self.view(pool).map(quick_step).unwrap_or_default().multis {
             self.propose(&multi).reply.unwrap();
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use rota_core::pool::{Balance, Reason, WhenStuck};
 use rota_protocol::http::{
-    Code, HistoryBody, JoinPool, KeepAlive, MemberBody, MemberReport, PoolChange, PoolKind,
+    Code, HistoryBody, JoinPool, KeepAlive, MemberBody, MemberReport, PoolChange, PoolKind, Previewed,
 };
 use rota_tests::{Call, Cluster, LIVENESS, Pool, eventually};
 use rota_worker::{Handler, HandlerError, Lease};
@@ -124,8 +124,17 @@ async fn a_newcomer_takes_the_place_of_another() {
         .ask(1, Call::post(&pool.path("members/b/replace"), &json!({"by": "x"})))
         .await
         .refused(Code::NoMember, &["x"]);
-    let shown = cluster.operate(&["replace", "swap", "b", "--by", "d", "--dry-run"]).await;
-    assert!(shown.out.contains("moves to balance  3") || shown.out.contains('3'), "{}", shown.out);
+    let dry = ["--output", "json", "replace", "swap", "b", "--by", "d", "--dry-run"];
+    let shown: Previewed = cluster.operate(&dry).await.json().unwrap();
+    assert_eq!((shown.plan.report.moves, shown.plan.report.moves_lower_bound), (3, 3));
+    assert!(
+        shown
+            .plan
+            .pending
+            .iter()
+            .all(|the| (the.from.as_deref(), the.to.as_deref()) == (Some("b"), Some("d")))
+    );
+    assert_eq!(pool.table().await.unwrap(), before, "it was only shown");
     let ran = cluster.operate(&["replace", "swap", "b", "--by", "d"]).await;
     assert_eq!(ran.code, Some(0), "{} {}", ran.out, ran.err);
     pool.has_shares(&[("a", 3), ("c", 3), ("d", 3)], &[]).await;

@@ -3,7 +3,6 @@
 //! question; the desk answers it if this server leads, and asks the leader if
 //! not.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +10,11 @@ use rota_core::Zxid;
 use rota_core::pool::{Bucket, Pools};
 use rota_core::state::{Password, SessionId};
 use rota_protocol::http::MemberReport;
-use rota_protocol::peer::{Answer, Call, CallError, HeardMember, MembershipChange};
+use rota_protocol::peer::{Answer, Call, CallError, HeardPool, MembershipChange};
 use tokio::time::Instant;
 
+use crate::heard;
+use crate::parts::Clock;
 use crate::peers::{CHANGE_TIMEOUT, CallFailure, Caller};
 use crate::raft::{Group, Leadership};
 use crate::replica::Replica;
@@ -31,6 +32,7 @@ pub(crate) struct Desk {
     group: Group,
     replica: Arc<Replica>,
     liveness: Arc<Liveness>,
+    clock: Arc<dyn Clock>,
     caller: Caller,
 }
 
@@ -49,8 +51,14 @@ pub(crate) enum DeskError {
 }
 
 impl Desk {
-    pub(crate) fn new(group: Group, replica: Arc<Replica>, liveness: Arc<Liveness>, caller: Caller) -> Self {
-        Self { group, replica, liveness, caller }
+    pub(crate) fn new(
+        group: Group,
+        replica: Arc<Replica>,
+        liveness: Arc<Liveness>,
+        clock: Arc<dyn Clock>,
+        caller: Caller,
+    ) -> Self {
+        Self { group, replica, liveness, clock, caller }
     }
 
     /// A client gave a sign of life: its session's timeout, in milliseconds.
@@ -88,10 +96,10 @@ impl Desk {
         Ok(())
     }
 
-    /// What the members of a pool said of their work, by member.
-    pub(crate) async fn heard_of(&self, pool: &str) -> Result<BTreeMap<String, HeardMember>, DeskError> {
+    /// What the members of a pool said of their work.
+    pub(crate) async fn heard_of(&self, pool: &str) -> Result<HeardPool, DeskError> {
         match self.ask(Call::Heard { pool: pool.to_owned() }).await? {
-            Answer::Heard(members) => Ok(members),
+            Answer::Heard(said) => Ok(said),
             _ => Err(DeskError::NoLeader),
         }
     }
@@ -191,7 +199,7 @@ impl Desk {
                 self.group.read_index().await.map(Answer::ReadIndex).map_err(|_| CallError::NotLeader)
             }
             Call::Heard { pool } => match self.liveness.term() {
-                Some(_) => Ok(Answer::Heard(self.liveness.heard_of(&pool))),
+                Some(_) => Ok(Answer::Heard(self.heard(&pool))),
                 None => Err(CallError::NotLeader),
             },
             Call::ChangeMembership(change) => {
@@ -203,6 +211,11 @@ impl Desk {
             }
         };
         result.unwrap_or_else(Answer::Error)
+    }
+
+    fn heard(&self, pool: &str) -> HeardPool {
+        let now_ms = self.clock.now_ms().max(self.replica.read().state.time_ms());
+        HeardPool { now_ms, ..heard::fitting(self.liveness.heard.of(pool, Instant::now())) }
     }
 
     /// Answered only while a quorum confirms that no other leader can have begun
@@ -229,7 +242,7 @@ impl Desk {
         if !self.group.holds_lease().await || self.liveness.term() != Some(term) {
             return Err(CallError::NotLeader);
         }
-        self.liveness.heard(session, received_at, reports).map_err(|_| CallError::SessionExpired)?;
+        self.liveness.keep_alive(session, received_at, reports).map_err(|_| CallError::SessionExpired)?;
         Ok(Answer::KeptAlive { timeout_ms })
     }
 

@@ -14,6 +14,7 @@ mod behind;
 pub mod config;
 mod controllers;
 mod desk;
+mod heard;
 mod http;
 pub mod metrics;
 mod outbox;

@@ -310,6 +310,11 @@ impl Replica {
         std::mem::take(&mut self.lock_dirty())
     }
 
+    /// Those, but they are not taken: whoever asks next is told of them too.
+    pub(crate) fn dirty(&self) -> BTreeSet<String> {
+        self.lock_dirty().clone()
+    }
+
     /// Returns when a pool may have changed.
     pub(crate) async fn dirtied(&self) {
         self.dirtied.notified().await;

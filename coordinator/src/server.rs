@@ -102,7 +102,9 @@ impl Server {
             Group::build(config.server, &config.cluster, &config.timing, log, machine, network).await?;
 
         let caller = Caller::new(peers.clone(), tasks.clone());
-        let desk = Arc::new(Desk::new(group.clone(), Arc::clone(&replica), Arc::clone(&liveness), caller));
+        let clock = Arc::clone(&parts.clock);
+        let desk = Desk::new(group.clone(), Arc::clone(&replica), Arc::clone(&liveness), clock, caller);
+        let desk = Arc::new(desk);
         let (proposer, queue) = Proposer::new(group.clone(), Arc::clone(&replica), Arc::clone(&parts.clock));
         let sender = UnitSender {
             outbox: Arc::clone(&outbox),

@@ -1,14 +1,13 @@
 //! What a server does for its clients, whatever face they come through: write,
 //! read up to date, keep a session, watch.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rota_core::Zxid;
 use rota_core::state::{Actor, Command, Op, Password, Refusal, Reply, SessionId};
 use rota_protocol::http::MemberReport;
-use rota_protocol::peer::{HeardMember, MembershipChange};
+use rota_protocol::peer::{HeardPool, MembershipChange};
 use tokio::sync::oneshot;
 
 use crate::auth::Authority;
@@ -142,8 +141,8 @@ impl Service {
         reached.map_err(|_| ServiceError::Timeout)
     }
 
-    /// What the members of a pool said, by member.
-    pub(crate) async fn heard_of(&self, pool: &str) -> Result<BTreeMap<String, HeardMember>, ServiceError> {
+    /// What the members of a pool said.
+    pub(crate) async fn heard_of(&self, pool: &str) -> Result<HeardPool, ServiceError> {
         Ok(self.desk.heard_of(pool).await?)
     }
 

@@ -11,27 +11,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use rota_core::pool::{Bucket, Owner, PoolView, RowEntry};
 use rota_core::state::SessionId;
 use rota_protocol::http::MemberReport;
-use rota_protocol::peer::HeardMember;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Buckets whose progress is remembered for one member.
-const PROGRESS_BUCKETS_MAX: usize = 4096;
-/// The part of a load that is taken from the newest report (exponential smoothing).
-const LOAD_SMOOTHING: f64 = 0.3;
-/// Bytes of progress in one answer.
-const HEARD_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Bytes of one bucket's progress that are remembered.
-const PROGRESS_BYTES_MAX: usize = 256;
+use crate::heard::Heard;
 
 /// Which sessions live, for as long as this server leads.
 #[derive(Default)]
 pub(crate) struct Liveness {
     table: Mutex<Table>,
     sooner: Notify,
+    /// What their members said.
+    pub(crate) heard: Heard,
 }
 
 /// A session that lives.
@@ -49,21 +42,6 @@ struct Table {
     term: Option<u64>,
     leases: BTreeMap<SessionId, Lease>,
     order: BTreeSet<(Instant, SessionId)>,
-    /// What members said, by pool.
-    heard: BTreeMap<String, BTreeMap<String, HeardMember>>,
-    /// Since when the work on buckets stands where it stands, by pool: of those pools that want
-    /// to know.
-    moved: BTreeMap<String, BTreeMap<Bucket, Moved>>,
-    /// When buckets were moved to even out the load, in the last minute, by pool.
-    churned: BTreeMap<String, Vec<Instant>>,
-}
-
-/// Since when a grant's work stands where its owner said.
-#[derive(Debug, Clone)]
-struct Moved {
-    fence: u64,
-    said: Option<String>,
-    since: Instant,
 }
 
 /// What the leader knows of a session.
@@ -89,6 +67,7 @@ impl Liveness {
     /// sessions must be those that are applied, and none be applied meanwhile.
     pub(crate) fn begin(&self, term: u64, sessions: impl Iterator<Item = LiveSession>, now: Instant) {
         self.lock().begin(term, sessions, now);
+        self.heard.clear();
     }
 
     /// The term in which this server counts, if it does.
@@ -99,6 +78,7 @@ impl Liveness {
     /// This server does not lead any more.
     pub(crate) fn end(&self) {
         *self.lock() = Table::default();
+        self.heard.clear();
     }
 
     /// The sessions are others: if this server counts, each of them gets its full timeout.
@@ -133,17 +113,14 @@ impl Liveness {
     ///
     /// # Errors
     /// When it was decided already that the session is over.
-    pub(crate) fn heard(
+    pub(crate) fn keep_alive(
         &self,
         session: SessionId,
         at: Instant,
         reports: Vec<MemberReport>,
     ) -> Result<(), Expiring> {
-        let mut table = self.lock();
-        table.touch(session, at)?;
-        for report in reports {
-            table.take_report(report);
-        }
+        self.lock().touch(session, at)?;
+        self.heard.take(reports);
         Ok(())
     }
 
@@ -185,139 +162,6 @@ impl Liveness {
     pub(crate) async fn sooner(&self) {
         self.sooner.notified().await;
     }
-
-    /// What the members of a pool said; of a pool in which very much is said, not
-    /// all.
-    pub(crate) fn heard_of(&self, pool: &str) -> BTreeMap<String, HeardMember> {
-        let mut heard = self.lock().heard.get(pool).cloned().unwrap_or_default();
-        let mut left = HEARD_BYTES_MAX;
-        for member in heard.values_mut() {
-            member.progress.retain(|bucket, text| {
-                let bytes = bucket.len() + text.len();
-                let fits = bytes <= left;
-                left -= if fits { bytes } else { 0 };
-                fits
-            });
-        }
-        heard
-    }
-
-    /// How busy buckets keep their owners, as the members of a pool said. What they said of
-    /// buckets that the pool's rows do not name them in is forgotten.
-    pub(crate) fn loads(&self, view: &PoolView) -> BTreeMap<Bucket, u64> {
-        let heard = self.lock().heard.get(&view.name).cloned().unwrap_or_default();
-        let names = |bucket: &str, member: &str| {
-            let entry = view.rows.get(&Bucket::new(bucket));
-            let named =
-                entry.into_iter().flat_map(|entry| entry.row.owners.iter().chain(&entry.row.preparing));
-            named.into_iter().any(|owner| owner.member == member)
-        };
-        let mut old: Vec<(&str, &str)> = Vec::new();
-        for (member, said) in &heard {
-            let buckets = said.loads.keys().chain(said.lags.keys()).chain(said.progress.keys());
-            old.extend(
-                buckets.filter(|bucket| !names(bucket, member)).map(|b| (member.as_str(), b.as_str())),
-            );
-        }
-        if let Some(members) = self.lock().heard.get_mut(&view.name).filter(|_| !old.is_empty()) {
-            for (member, bucket) in old {
-                let Some(said) = members.get_mut(member) else { continue };
-                said.loads.remove(bucket);
-                said.lags.remove(bucket);
-                said.progress.remove(bucket);
-            }
-        }
-        loads_of(view, &heard)
-    }
-
-    /// Takes note of who leads which bucket by which grant, and returns the buckets of which
-    /// their owners have said nothing new for `after`.
-    pub(crate) fn stuck<'a>(
-        &self,
-        pool: &str,
-        led: impl Iterator<Item = (&'a Bucket, &'a Owner)>,
-        after: Duration,
-        now: Instant,
-    ) -> BTreeSet<Bucket> {
-        let table = &mut *self.lock();
-        let heard = table.heard.entry(pool.to_owned()).or_default();
-        let moved = table.moved.entry(pool.to_owned()).or_default();
-        let mut kept = BTreeMap::new();
-        let mut stuck: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-        for (bucket, owner) in led {
-            let said = heard.get(&owner.member).and_then(|heard| heard.progress.get(bucket.as_str()));
-            let before = moved.remove(bucket).filter(|before: &Moved| before.fence == owner.fence);
-            let since = match before {
-                Some(before) if before.said.as_ref() == said => before.since,
-                _ => now,
-            };
-            if now.duration_since(since) >= after {
-                stuck.entry(owner.member.as_str()).or_default().push(bucket.to_string());
-            }
-            kept.insert(bucket.clone(), Moved { fence: owner.fence, said: said.cloned(), since });
-        }
-        *moved = kept;
-        for (name, heard) in heard.iter_mut() {
-            heard.stuck = stuck.remove(name.as_str()).unwrap_or_default();
-        }
-        let silent = stuck.into_iter().map(|(name, buckets)| {
-            (name.to_owned(), HeardMember { stuck: buckets, ..HeardMember::default() })
-        });
-        heard.extend(silent);
-        heard.values().flat_map(|heard| &heard.stuck).map(|bucket| Bucket::new(bucket)).collect()
-    }
-
-    /// How many buckets of a pool have owners that were seen to be stuck; none where nobody counts.
-    pub(crate) fn stuck_count(&self, pool: &str) -> usize {
-        let table = self.lock();
-        table.heard.get(pool).into_iter().flat_map(BTreeMap::values).map(|heard| heard.stuck.len()).sum()
-    }
-
-    /// Nobody looks for stuck owners in a pool any more.
-    pub(crate) fn forget_stuck(&self, pool: &str) {
-        let mut table = self.lock();
-        if table.moved.remove(pool).is_some()
-            && let Some(members) = table.heard.get_mut(pool)
-        {
-            members.values_mut().for_each(|heard| heard.stuck.clear());
-        }
-    }
-
-    /// How many buckets of a pool may be moved now to even out the load, of so many in a minute;
-    /// `planned` more are.
-    pub(crate) fn churn(&self, pool: &str, per_minute: u32, planned: usize, now: Instant) -> usize {
-        let table = &mut *self.lock();
-        let churned = table.churned.entry(pool.to_owned()).or_default();
-        churned.extend(std::iter::repeat_n(now, planned));
-        churned.retain(|at| now.duration_since(*at) < Duration::from_secs(60));
-        (per_minute as usize).saturating_sub(churned.len())
-    }
-
-    /// Forgets what was said in a pool that is gone.
-    pub(crate) fn forget_pool(&self, pool: &str) {
-        let mut table = self.lock();
-        table.heard.remove(pool);
-        table.moved.remove(pool);
-        table.churned.remove(pool);
-    }
-
-    /// Forgets what was said by members that are not in the pool.
-    pub(crate) fn forget_members(&self, pool: &str, is_member: impl Fn(&str) -> bool) {
-        if let Some(members) = self.lock().heard.get_mut(pool) {
-            members.retain(|name, _| is_member(name));
-        }
-    }
-}
-
-/// How busy buckets keep those who lead them, in thousandths of the members' unit: plans are made
-/// of whole numbers.
-pub(crate) fn loads_of(view: &PoolView, heard: &BTreeMap<String, HeardMember>) -> BTreeMap<Bucket, u64> {
-    let load = |(bucket, entry): (&Bucket, &RowEntry)| {
-        let said = heard.get(&entry.row.primary()?.member)?;
-        let load = said.loads.get(bucket.as_str())?;
-        Some((bucket.clone(), (load * 1000.0).round() as u64))
-    };
-    view.rows.iter().filter_map(load).collect()
 }
 
 impl Table {
@@ -352,34 +196,6 @@ impl Table {
             self.order.remove(&(before, session));
         }
     }
-
-    fn take_report(&mut self, report: MemberReport) {
-        let member = self.heard.entry(report.pool).or_default().entry(report.member).or_default();
-        member.load = report.load.or(member.load);
-        for (bucket, load) in report.loads {
-            let is_known = member.loads.contains_key(&bucket);
-            if is_known || member.loads.len() < PROGRESS_BUCKETS_MAX {
-                // What came lately counts the most, but a single peak little.
-                let smooth = |before: &f64| before + (load - before) * LOAD_SMOOTHING;
-                let smoothed = member.loads.get(&bucket).map_or(load, smooth);
-                member.loads.insert(bucket, smoothed);
-            }
-        }
-        for (bucket, lag) in report.lags {
-            if member.lags.len() < PROGRESS_BUCKETS_MAX || member.lags.contains_key(&bucket) {
-                member.lags.insert(bucket, lag);
-            }
-        }
-        for (bucket, mut text) in report.progress {
-            if let Some((end, _)) = text.char_indices().find(|(at, c)| at + c.len_utf8() > PROGRESS_BYTES_MAX)
-            {
-                text.truncate(end);
-            }
-            if member.progress.len() < PROGRESS_BUCKETS_MAX || member.progress.contains_key(&bucket) {
-                member.progress.insert(bucket, text);
-            }
-        }
-    }
 }
 
 fn ms(timeout_ms: u32) -> Duration {
@@ -402,12 +218,12 @@ mod tests {
         let liveness = Liveness::default();
         let start = Instant::now();
         liveness.begin(1, [live(A, 100), live(B, 200)].into_iter(), start);
-        liveness.heard(A, start + ms(50), vec![]).unwrap();
+        liveness.keep_alive(A, start + ms(50), vec![]).unwrap();
         assert_eq!(liveness.touch(&[A, SessionId(9)], start + ms(40)), [SessionId(9)]);
         assert_eq!(liveness.next_deadline(), Some(start + ms(150)));
         assert_eq!(liveness.take_expired(start + ms(149)), []);
         assert_eq!(liveness.take_expired(start + ms(150)), [(A, 0)]);
-        assert_eq!(liveness.heard(A, start + ms(150), vec![]), Err(Expiring));
+        assert_eq!(liveness.keep_alive(A, start + ms(150), vec![]), Err(Expiring));
         assert_eq!(liveness.take_expired(start + ms(200)), [(B, 0)]);
         liveness.closed(B);
         // A's end is not applied, and it must not come back to life by a sign of it.
@@ -424,50 +240,6 @@ mod tests {
         liveness.opened(LiveSession { connection: 1, ..live(A, 300) }, start + ms(110));
         assert_eq!(liveness.take_expired(start + ms(409)), []);
         assert_eq!(liveness.take_expired(start + ms(410)), [(A, 1)]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_owner_that_says_nothing_new_is_stuck_until_it_does_or_another_has_the_grant() {
-        let liveness = Liveness::default();
-        let start = Instant::now();
-        liveness.begin(1, [live(A, 100_000)].into_iter(), start);
-        let bucket = Bucket::number(0);
-        let says = |text: &str| {
-            let progress = [("0".to_owned(), text.to_owned())].into();
-            let (pool, member) = ("p".to_owned(), "m".to_owned());
-            liveness.heard(A, start, vec![MemberReport { pool, member, progress, ..MemberReport::default() }])
-        };
-        let owner = |fence| Owner { fence, ..Owner::new("m", 1) };
-        let stuck = |fence, at_ms| {
-            let owner = owner(fence);
-            liveness.stuck("p", [(&bucket, &owner)].into_iter(), ms(1000), start + ms(at_ms)).len()
-        };
-        assert_eq!((stuck(5, 0), stuck(5, 999), stuck(5, 1000)), (0, 0, 1));
-        assert_eq!(liveness.heard_of("p")["m"].stuck, ["0"]);
-        says("10 %").unwrap();
-        assert_eq!((stuck(5, 1100), stuck(5, 2000)), (0, 0));
-        says("10 %").unwrap();
-        assert_eq!((stuck(5, 2100), stuck(6, 2200), stuck(6, 3200)), (1, 0, 1));
-        says("20 %").unwrap();
-        assert_eq!(stuck(6, 3300), 0);
-        assert_eq!(liveness.heard_of("p")["m"].stuck, [""; 0]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn loads_are_smoothed_and_churn_has_a_bound_in_a_minute() {
-        let liveness = Liveness::default();
-        let start = Instant::now();
-        liveness.begin(1, [live(A, 100_000)].into_iter(), start);
-        for load in [10.0, 20.0] {
-            let loads = [("7".to_owned(), load)].into();
-            let (pool, member) = ("p".to_owned(), "m".to_owned());
-            let report = MemberReport { pool, member, loads, ..MemberReport::default() };
-            liveness.heard(A, start, vec![report]).unwrap();
-        }
-        assert_eq!(liveness.heard_of("p")["m"].loads, [("7".to_owned(), 13.0)].into());
-        let churn = |planned, at_ms| liveness.churn("p", 3, planned, start + ms(at_ms));
-        assert_eq!((churn(0, 0), churn(2, 0), churn(1, 30_000)), (3, 1, 0));
-        assert_eq!((churn(0, 59_999), churn(0, 60_000), churn(0, 90_000)), (0, 2, 3));
     }
 
     #[tokio::test(start_paused = true)]

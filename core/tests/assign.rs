@@ -115,8 +115,8 @@ struct Script {
 
 impl Script {
     /// Operators: `pool NAME hashed buckets=N [SPEC]` · `pool NAME named [SPEC]` · `pace N`
-    /// · `ask [AFFINITY]` · `change SPEC` · `load BUCKET N` · `load-budget N` · `stuck BUCKET`
-    /// · `moves-on BUCKET`; SPEC is `by-load`, `strategy=NAME`,
+    /// · `ask [AFFINITY]` · `change SPEC` · `load BUCKET N` · `churn-left N` · `stuck BUCKET MEMBER`
+    /// · `moves-on BUCKET MEMBER`; SPEC is `by-load`, `strategy=NAME`,
     /// `replicas=N`, `warm`, `paused`, `max_moving=N`,
     /// `max_moving_per_member=N`, `max_moving_per_zone=N`, `max_out=N`, `grace_ms=N`, `anywhere`
     /// and AFFINITY
@@ -202,9 +202,9 @@ impl Script {
                 let load = line.word().parse().expect("a load");
                 world.known.loads.insert(Bucket::new(&name), load);
             }
-            "load-budget" => world.known.load_budget = Some(name.parse().expect("a number")),
-            "stuck" => assert!(world.known.stuck.insert(Bucket::new(&name))),
-            "moves-on" => assert!(world.known.stuck.remove(&Bucket::new(&name))),
+            "churn-left" => world.known.churn_left = Some(name.parse().expect("a number")),
+            "stuck" => assert!(world.known.stuck.insert((Bucket::new(&name), line.word()))),
+            "moves-on" => assert!(world.known.stuck.remove(&(Bucket::new(&name), line.word()))),
             "delete-pool" => world.change_spec(pool, |spec| spec.deleting = true),
             "item" if name == "add" => {
                 let name = line.word();

@@ -77,10 +77,11 @@ pub(crate) struct Settings {
     /// Default: 10.
     #[arg(long, value_name = "PERCENT")]
     min_gain: Option<u32>,
-    /// Where buckets are shared by load: most of them that are moved for it in a minute.
-    /// Default: 10.
-    #[arg(long, value_name = "N")]
-    max_churn: Option<u32>,
+    /// Most buckets that are moved in a minute to even out loads or weights, or away from stuck
+    /// owners; "none" for 10 of those that follow from loads and stuck owners, and no bound for
+    /// those that follow from weights.
+    #[arg(long, value_parser = number_or_none, value_name = "N")]
+    max_churn: Option<Limit>,
     /// An owner that says nothing new of its work for so long counts as stuck, e.g. 60s; "none"
     /// for never.
     #[arg(long, value_parser = time_or_none, value_name = "TIME")]
@@ -202,7 +203,7 @@ impl Settings {
                 BalanceArg::Load => Balance::Load,
             }),
             min_gain_percent: self.min_gain,
-            max_churn_per_minute: self.max_churn,
+            max_churn_per_minute: limit(self.max_churn),
             stuck_ms: self.stuck_after.map(|limit| limit.0),
             when_stuck: self.when_stuck.map(|when| match when {
                 WhenStuckArg::Show => WhenStuck::Show,

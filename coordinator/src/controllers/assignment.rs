@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rota_core::assign::{Known, Step, plan_step, quick_step};
-use rota_core::pool::{Balance, Causes, Move, PoolView, Reason, WhenStuck};
+use rota_core::pool::{Causes, PoolView};
 use rota_core::state::{Actor, Command, Op};
 
 use tokio::time::Instant;
 
-use super::Term;
+use super::{Control, Term};
+use crate::heard::{Watch, known};
 
 /// Every pool is looked at this often, changed or not.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -28,11 +29,11 @@ pub(super) async fn run(term: Term) {
     let mut pools: BTreeMap<String, Occasion> = all_pools(&term);
     // When pools are to be looked at again though nothing changes: milliseconds since 1970.
     let mut due: BTreeMap<String, u64> = BTreeMap::new();
-    let mut planned: BTreeMap<String, Planned> = BTreeMap::new();
+    let mut memories: BTreeMap<String, Memory> = BTreeMap::new();
     let mut all_at = Instant::now() + PERIOD;
     loop {
         for (pool, occasion) in std::mem::take(&mut pools) {
-            match look(&term, &pool, occasion, &mut planned).await {
+            match look(&term, &pool, occasion, memories.entry(pool.clone()).or_default()).await {
                 Ok(Some(at_ms)) => drop(due.insert(pool, at_ms)),
                 Ok(None) => drop(due.remove(&pool)),
                 Err(NotProposed) => drop(pools.insert(pool, Occasion::Due)),
@@ -63,7 +64,7 @@ pub(super) async fn run(term: Term) {
         let now_ms = now_ms(&term);
         let is_due = due.iter().filter(|(_, at)| **at <= now_ms);
         pools.extend(is_due.map(|(pool, _)| (pool.clone(), Occasion::Due)));
-        planned.retain(|pool, _| replica.read().pools.get(pool).is_some());
+        memories.retain(|pool, _| replica.read().pools.get(pool).is_some());
     }
 }
 
@@ -74,6 +75,13 @@ enum Occasion {
     Changed,
     /// It is time, or the last step could not be taken.
     Due,
+}
+
+/// What is remembered of a pool.
+#[derive(Default)]
+struct Memory {
+    planned: Option<Planned>,
+    watch: Watch,
 }
 
 /// When a pool was planned last, and on account of what.
@@ -91,7 +99,7 @@ async fn look(
     term: &Term,
     pool: &str,
     occasion: Occasion,
-    planned: &mut BTreeMap<String, Planned>,
+    memory: &mut Memory,
 ) -> Result<Option<u64>, NotProposed> {
     grant_quickly(term, pool).await?;
     let (causes, moves) = {
@@ -99,7 +107,7 @@ async fn look(
         let view = applied.pools.get(pool);
         (view.map(|view| view.causes), view.map_or(0, |view| view.pending_moves().count()))
     };
-    if let (Occasion::Changed, Some(last)) = (occasion, planned.get(pool))
+    if let (Occasion::Changed, Some(last)) = (occasion, &memory.planned)
         && Some(last.causes) == causes
         && moves > 0
         && last.at.elapsed() < PLAN_PERIOD
@@ -108,10 +116,8 @@ async fn look(
         return Ok(Some(last.look_again_ms.map_or(soon_ms, |at_ms| at_ms.min(soon_ms))));
     }
     let at = Instant::now();
-    let look_again_ms = advance(term, pool).await?;
-    if let Some(causes) = causes {
-        planned.insert(pool.to_owned(), Planned { at, causes, look_again_ms });
-    }
+    let look_again_ms = advance(term, pool, &mut memory.watch).await?;
+    memory.planned = causes.map(|causes| Planned { at, causes, look_again_ms });
     Ok(look_again_ms)
 }
 
@@ -127,50 +133,40 @@ fn all_pools(term: &Term) -> BTreeMap<String, Occasion> {
     term.control.replica.read().pools.iter().map(|pool| (pool.name.clone(), Occasion::Due)).collect()
 }
 
-/// What is known besides the tree.
-fn known(term: &Term, view: &PoolView) -> Known {
-    let (liveness, now) = (&term.control.liveness, Instant::now());
-    let mut known = Known { now_ms: now_ms(term), ..Known::default() };
-    if view.spec.balance == Balance::Load {
-        known.loads = liveness.loads(view);
-        known.load_budget = Some(liveness.churn(&view.name, view.spec.max_churn_per_minute, 0, now));
-    }
-    if let Some(stuck_ms) = view.spec.stuck_ms {
-        let led = view.rows.iter().filter_map(|(bucket, entry)| Some((bucket, entry.row.primary()?)));
-        // Whoever is gone says nothing; that is not for here.
-        let led = led.filter(|(_, owner)| view.is_living(owner));
-        let stuck = liveness.stuck(&view.name, led, Duration::from_millis(stuck_ms), now);
-        if view.spec.when_stuck == WhenStuck::Move {
-            known.stuck = stuck;
-        }
-    } else {
-        liveness.forget_stuck(&view.name);
-    }
-    known
-}
-
 /// Takes one step in one pool. What it changes makes the pool dirty, so that it
 /// is looked at again. Returns when it is to be looked at again though nothing changes.
-async fn advance(term: &Term, pool: &str) -> Result<Option<u64>, NotProposed> {
+async fn advance(term: &Term, pool: &str, watch: &mut Watch) -> Result<Option<u64>, NotProposed> {
+    let Control { replica, liveness, .. } = &term.control;
     let (tree, view) = {
-        let applied = term.control.replica.read();
+        let applied = replica.read();
         let Some(view) = applied.pools.get(pool) else {
-            term.control.liveness.forget_pool(pool);
+            liveness.heard.forget_pool(pool);
             return Ok(None);
         };
-        term.control.liveness.forget_members(pool, |name| view.members.contains_key(name));
         (applied.state.tree().clone(), view.clone())
     };
-    let known = known(term, &view);
+    let (now, now_ms, control, mut watching) =
+        (Instant::now(), now_ms(term), term.control.clone(), std::mem::take(watch));
     // Large pools take long enough to hold up heartbeats, and what members let go of meanwhile.
-    let mut planning = tokio::task::spawn_blocking(move || plan_step(&tree, &view, &known));
+    let mut planning = tokio::task::spawn_blocking(move || {
+        let known = know(&control, &view, &mut watching, now, now_ms);
+        (plan_step(&tree, &view, &known), watching)
+    });
     let planned = loop {
         tokio::select! {
             planned = &mut planning => break planned,
-            () = term.control.replica.dirtied() => grant_quickly(term, pool).await?,
+            () = replica.dirtied() => {
+                for pool in replica.dirty() {
+                    grant_quickly(term, &pool).await?;
+                }
+            }
         }
     };
-    let step = match planned.map_err(|e| e.to_string()).and_then(|step| step.map_err(|e| e.to_string())) {
+    let planned = planned.map_err(|e| e.to_string()).and_then(|(step, watching)| {
+        *watch = watching;
+        step.map_err(|e| e.to_string())
+    });
+    let step = match planned {
         Ok(step) => step,
         // Nor does a planner that panics touch the other pools.
         Err(fault) => {
@@ -180,11 +176,22 @@ async fn advance(term: &Term, pool: &str) -> Result<Option<u64>, NotProposed> {
         }
     };
     let refused = propose(term, pool, &step.multis).await?;
-    let is_for_load = |the: &&Move| the.reason == Reason::Load;
-    let churned = step.added.iter().filter(is_for_load).count();
-    term.control.liveness.churn(pool, u32::MAX, churned, Instant::now());
+    liveness.heard.churned(pool, step.churned, Instant::now());
     tell(pool, &step, refused);
     Ok(step.look_again_ms)
+}
+
+/// What is known besides the tree; what is known of what is no more is forgotten.
+fn know(control: &Control, view: &PoolView, watch: &mut Watch, now: Instant, now_ms: u64) -> Known {
+    let heard = &control.liveness.heard;
+    let mut said = heard.of(&view.name, now);
+    heard.forget_old(view, &said);
+    said.stuck = match view.spec.stuck_ms {
+        Some(after_ms) => watch.look(view, &said, Duration::from_millis(after_ms), now),
+        None => BTreeMap::new(),
+    };
+    heard.found_stuck(&view.name, said.stuck.clone());
+    known(view, &said, now_ms)
 }
 
 /// Does what can be done without planning.

@@ -2,11 +2,11 @@
 
 use axum::Json;
 use axum::extract::State;
-use rota_core::assign::{Known, preview};
-use rota_core::pool::{Balance, Bucket, MemberEntry, PoolView, WhenStuck, check_name, layout, to_json};
+use rota_core::assign::preview;
+use rota_core::pool::{MemberEntry, PoolView, check_name, layout, to_json};
 use rota_core::state::{Actor, Op, Refusal};
 use rota_protocol::http::{
-    Code, ErrorBody, JoinPool, MemberBody, MembersChange, PlanBody, PlanPreview, Previewed, Replace,
+    Code, ErrorBody, MemberBody, MembersChange, PlanBody, PlanPreview, Previewed, Replace,
 };
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -15,8 +15,8 @@ use super::error::{ApiError, ApiResult};
 use super::extract::{Body, Names, Shared};
 use super::members::describe_all;
 use super::pools::{self, with_pool, with_pool_now};
+use crate::heard::known;
 use crate::service::{Service, ServiceError};
-use crate::sessions::loads_of;
 
 /// How often a change is tried again when another came in between.
 const ATTEMPTS: usize = 5;
@@ -130,10 +130,13 @@ async fn preview_plan(
         Ok(view)
     })?;
     let tree = service.replica.read().state.tree().clone();
+    let said = service.heard_of(&pool).await?;
     // Large pools take long enough to hold up heartbeats.
-    let known = known(&service, &view).await?;
-    let planned =
-        tokio::task::spawn_blocking(move || preview(&tree, &view, &known).map(|plan| (view, plan))).await;
+    let planned = tokio::task::spawn_blocking(move || {
+        let known = known(&view, &said, said.now_ms);
+        preview(&tree, &view, &known).map(|plan| (view, plan))
+    });
+    let planned = planned.await;
     let planned = planned.map_err(|e| e.to_string()).and_then(|plan| plan.map_err(|e| e.to_string()));
     let (view, preview) = planned.map_err(|fault| ApiError::new(Code::Internal, fault))?;
     let pending = preview.plan.moves.iter().filter(|the| view.is_pending(the)).cloned().collect();
@@ -141,55 +144,33 @@ async fn preview_plan(
     Ok(Json(Previewed { plan, shares: preview.shares, primaries: preview.primaries }))
 }
 
-/// What the leader knows besides the tree.
-async fn known(service: &Service, view: &PoolView) -> ApiResult<Known> {
-    let mut known = Known { now_ms: service.replica.read().state.time_ms(), ..Known::default() };
-    let (by_load, moves_stuck) =
-        (view.spec.balance == Balance::Load, view.spec.when_stuck == WhenStuck::Move);
-    if by_load || moves_stuck {
-        let heard = service.heard_of(&view.name).await?;
-        if by_load {
-            known.loads = loads_of(view, &heard);
-            known.load_budget = Some(view.spec.max_churn_per_minute as usize);
-        }
-        if moves_stuck {
-            known.stuck = heard.values().flat_map(|heard| &heard.stuck).map(|b| Bucket::new(b)).collect();
-        }
-    }
-    Ok(known)
-}
-
 fn change_in_thought(view: &mut PoolView, asked: &PlanPreview) -> ApiResult<()> {
     if let Some(change) = &asked.pool {
         let next = pools::changed(&view.name, &view.spec, view.spec_version, change)?;
         view.spec.check_change(&next)?;
-        view.spec = next;
+        view.suppose_spec(next);
     }
     for change in &asked.change {
         for (name, entry) in selected(view, change)? {
             let member = change.applied(&entry.member);
             member.check()?;
-            view.members.insert(name, MemberEntry { member, ..entry });
+            view.suppose_changed(&name, member);
         }
     }
     for name in &asked.gone {
-        view.members.remove(name).ok_or_else(|| ApiError::no_member(&view.name, name))?;
+        if !view.suppose_gone(name) {
+            return Err(ApiError::no_member(&view.name, name));
+        }
     }
     for join in &asked.join {
         check_name(&join.name)?;
-        let entry = joined(view, join)?;
-        view.members.insert(join.name.clone(), entry);
+        if view.members.contains_key(&join.name) {
+            let message = format!("pool {:?} has a member {:?} already", view.name, join.name);
+            return Err(ApiError::new(Code::Exists, message));
+        }
+        let member = join.member();
+        member.check()?;
+        view.suppose_joined(&join.name, member);
     }
     Ok(())
-}
-
-/// A member that joins now.
-fn joined(view: &PoolView, join: &JoinPool) -> ApiResult<MemberEntry> {
-    if view.members.contains_key(&join.name) {
-        let message = format!("pool {:?} has a member {:?} already", view.name, join.name);
-        return Err(ApiError::new(Code::Exists, message));
-    }
-    let member = join.member();
-    member.check()?;
-    Ok(MemberEntry { member, joined: view.changed + 1, version: 0, session: None })
 }

@@ -13,7 +13,7 @@ use rota_core::state::{Actor, CreateMode, Op, Refusal, SessionId};
 use rota_protocol::http::{
     Assignment, Code, ErrorBody, Grant, ItemBody, ItemCreate, JoinPool, MemberBody, OfGrant, Peer,
 };
-use rota_protocol::peer::HeardMember;
+use rota_protocol::peer::{HeardMember, HeardPool};
 use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -54,7 +54,7 @@ async fn list_members(
     with_pool(&service, &pool, |view| Ok(Json(describe_all(view, &heard))))
 }
 
-pub(super) fn describe_all(view: &PoolView, heard: &BTreeMap<String, HeardMember>) -> Vec<MemberBody> {
+pub(super) fn describe_all(view: &PoolView, said: &HeardPool) -> Vec<MemberBody> {
     let (mut counts, mut leads): (BTreeMap<&str, u32>, BTreeMap<&str, u32>) = Default::default();
     for entry in view.rows.values() {
         for (at, owner) in entry.row.owners.iter().enumerate() {
@@ -63,11 +63,13 @@ pub(super) fn describe_all(view: &PoolView, heard: &BTreeMap<String, HeardMember
         }
     }
     let describe = |(name, entry): (&String, &MemberEntry)| {
-        let mut heard = heard.get(name).cloned().unwrap_or_default();
+        let heard = said.members.get(name).map(|heard| HeardMember::clone(heard));
+        let mut heard = heard.unwrap_or_default();
+        let mut stuck = said.stuck.get(name).cloned().unwrap_or_default();
         heard.progress.retain(|bucket, _| is_owned(view, bucket, name));
         heard.loads.retain(|bucket, _| is_owned(view, bucket, name));
         heard.lags.retain(|bucket, _| is_owned(view, bucket, name));
-        heard.stuck.retain(|bucket| is_owned(view, bucket, name));
+        stuck.retain(|bucket| is_owned(view, bucket, name));
         MemberBody {
             name: name.clone(),
             member: entry.member.clone(),
@@ -79,7 +81,7 @@ pub(super) fn describe_all(view: &PoolView, heard: &BTreeMap<String, HeardMember
             progress: heard.progress,
             loads: heard.loads,
             lags: heard.lags,
-            stuck: heard.stuck,
+            stuck,
         }
     };
     view.members.iter().map(describe).collect()
@@ -87,9 +89,7 @@ pub(super) fn describe_all(view: &PoolView, heard: &BTreeMap<String, HeardMember
 
 /// What a member said of a bucket counts while it owns it or prepares to.
 fn is_owned(view: &PoolView, bucket: &str, member: &str) -> bool {
-    let entry = view.rows.get(&Bucket::new(bucket));
-    let named = entry.into_iter().flat_map(|entry| entry.row.owners.iter().chain(&entry.row.preparing));
-    named.into_iter().any(|owner| owner.member == member)
+    view.rows.get(&Bucket::new(bucket)).is_some_and(|entry| entry.row.names(member))
 }
 
 /// Join a pool, in the name of a session. The member goes with its session.
@@ -120,7 +120,7 @@ async fn join(
         Err(ServiceError::Refused(Refusal::NoNode { .. })) => return Err(ApiError::no_pool(&pool)),
         other => other?,
     };
-    let joined = member_body(&service, &pool, &body.name, &BTreeMap::new())?;
+    let joined = member_body(&service, &pool, &body.name, &HeardPool::default())?;
     Ok((StatusCode::CREATED, Json(joined)))
 }
 
@@ -132,14 +132,9 @@ async fn check_living(service: &Service, pool: &str) -> ApiResult<()> {
     .await
 }
 
-fn member_body(
-    service: &Service,
-    pool: &str,
-    member: &str,
-    heard: &BTreeMap<String, HeardMember>,
-) -> ApiResult<MemberBody> {
+fn member_body(service: &Service, pool: &str, member: &str, said: &HeardPool) -> ApiResult<MemberBody> {
     with_pool(service, pool, |view| {
-        let all = describe_all(view, heard);
+        let all = describe_all(view, said);
         all.into_iter().find(|m| m.name == member).ok_or_else(|| ApiError::no_member(pool, member))
     })
 }
@@ -233,7 +228,7 @@ async fn set_draining(
             }
             other => {
                 other?;
-                return Ok(Json(member_body(service, pool, member, &BTreeMap::new())?));
+                return Ok(Json(member_body(service, pool, member, &HeardPool::default())?));
             }
         }
     }

@@ -78,7 +78,7 @@ async fn metrics(State(service): State<Shared>) -> Response {
             ::metrics::gauge!(names::VACANT, "pool" => pool.name.clone()).set(vacant as f64);
             let degraded = pool.rows.values().filter(|entry| entry.row.degraded).count();
             ::metrics::gauge!(names::DEGRADED, "pool" => pool.name.clone()).set(degraded as f64);
-            let stuck = service.liveness.stuck_count(&pool.name);
+            let stuck = service.liveness.heard.stuck_count(&pool.name);
             ::metrics::gauge!(names::STUCK, "pool" => pool.name.clone()).set(stuck as f64);
         }
     }

@@ -61,6 +61,10 @@ pub(super) fn next_row(rules: &Rules<'_>, row: &Row, wanted: &[Owner], planned: 
     }
     let may_be_granted = |owner: &&Owner| (rules.standing)(owner) == Standing::Living;
     let mut preparing: Vec<Owner> = Vec::new();
+    if owners.is_empty() && !wanted.is_empty() {
+        // Whoever was preparing has more than any other, wanted or not.
+        owners = row.preparing.iter().filter(is(Standing::Living)).take(1).cloned().collect();
+    }
     if owners.is_empty() {
         owners = wanted.iter().filter(may_be_granted).take(rules.replicas).cloned().collect();
     } else {

@@ -53,6 +53,8 @@ pub struct Step {
     pub report: Report,
     /// The plan that these multis write; `None` if the one that there is stands.
     pub plan: Option<Plan>,
+    /// How many of them count as churn.
+    pub churned: u32,
     /// When to look again at the latest, though nothing changes: milliseconds since 1970.
     pub look_again_ms: Option<u64>,
 }
@@ -75,10 +77,12 @@ pub struct Known {
     /// How busy buckets keep their owners, in any unit; of buckets that are not named here it
     /// is not known.
     pub loads: BTreeMap<Bucket, u64>,
-    /// How many buckets may still be moved to even out the load.
-    pub load_budget: Option<usize>,
-    /// Buckets whose primary says nothing new of its work.
-    pub stuck: BTreeSet<Bucket>,
+    /// How many buckets may be moved now for what changes by itself: see
+    /// [`Spec::max_churn_per_minute`](crate::pool::Spec::max_churn_per_minute).
+    pub churn_left: Option<usize>,
+    /// Buckets that are to leave a member: it leads them or prepares to, and says nothing new of
+    /// its work.
+    pub stuck: BTreeSet<(Bucket, String)>,
 }
 
 /// The next step for `pool`, which `tree` holds.
@@ -119,16 +123,17 @@ pub fn quick_step(pool: &PoolView) -> Quick {
             writer.replace(&the.bucket, entry, &row, the.reason);
         }
     }
-    // Whoever may be back has a place that is kept: that takes a plan.
-    let gone = pool.gone().filter(|_| pool.spec.grace_ms == 0).flat_map(|name| pool.held_by(name));
-    for (bucket, entry) in gone {
+    for (bucket, entry) in pool.gone().flat_map(|name| pool.held_by(name)) {
         let lives = |owner: &&Owner| pool.is_living(owner);
         let primary = entry.row.primary();
         if primary.is_none_or(|primary| pool.is_living(primary)) {
             continue;
         }
         let living = |owners: &[Owner]| owners.iter().filter(lives).cloned().collect::<Vec<_>>();
-        let (owners, preparing) = (living(&entry.row.owners), living(&entry.row.preparing));
+        let (owners, mut preparing) = (living(&entry.row.owners), living(&entry.row.preparing));
+        // Whoever may be back keeps its place until a plan takes it away.
+        let may_be_back = |owner: &&Owner| pool.may_be_back(owner) && !lives(owner);
+        preparing.extend(entry.row.owners.iter().chain(&entry.row.preparing).filter(may_be_back).cloned());
         if !owners.is_empty() && granted.insert(bucket) {
             let row = Row { owners, preparing, degraded: false };
             let row = row.after(&entry.row, pool.spec.replicas as usize);
@@ -272,6 +277,8 @@ fn step_to(
     step.multis = writer.finish();
     step.multis.extend(keep_absent(pool, absent));
     if let Some((plan, added)) = moves::next_plan(pool, absent, &needed, &target.report) {
+        let churned = added.iter().filter(|the| moves::is_churn(&pool.spec, the)).count();
+        step.churned = u32::try_from(churned).unwrap_or(u32::MAX);
         step.added = added;
         step.multis.push(vec![write_plan(pool, &plan)]);
         step.plan = Some(plan);

@@ -39,10 +39,19 @@ impl Stepper<'_> {
             _ if self.wanted(bucket).is_empty() => Reason::Removed,
             Some(member) if member.draining => Reason::Drained,
             Some(member) if !member.has_labels(&pool.affinity_of(bucket).require) => Reason::Barred,
-            Some(_) if self.known.stuck.contains(bucket) => Reason::Stuck,
+            Some(_) if from.is_some_and(|from| self.target.is_leaving(bucket, from)) => Reason::Stuck,
             Some(_) if pool.spec.balance == Balance::Load && !self.known.loads.is_empty() => Reason::Load,
             _ => pool.causes.last(),
         }
+    }
+}
+
+/// Whether a move is for something that changes by itself, and might change back.
+pub(super) fn is_churn(spec: &Spec, the: &Move) -> bool {
+    let is_asked_for = matches!(the.reason, Reason::Drained | Reason::Barred | Reason::Removed);
+    match the.reason {
+        Reason::Load | Reason::Stuck => true,
+        _ => spec.is_evened_out_slowly() && the.from.is_some() && the.to.is_some() && !is_asked_for,
     }
 }
 

@@ -7,8 +7,8 @@ use super::{Known, PlanFault};
 use crate::placement::ring::Names;
 use crate::placement::{self, Answer, Candidate, Class, Demand, Owners, Problem, Quotas, check, weighted};
 use crate::pool::{
-    Affinity, Away, Balance, Bucket, Labels, Member, Move, Owner, PoolView, Report, ShortReason, Shortage,
-    Spread, Strategy,
+    Affinity, Away, Balance, Bucket, Labels, Member, Move, Owner, PoolView, Reason, Report, ShortReason,
+    Shortage, Spread, Strategy,
 };
 
 /// Who should own each bucket.
@@ -16,7 +16,12 @@ pub(super) struct Target {
     /// Each bucket's owners, in order, as they are to be granted.
     pub(super) owners: BTreeMap<Bucket, Vec<Owner>>,
     pub(super) report: Report,
+    /// Who is left, since it is stuck.
+    leaving: BTreeSet<(Bucket, String)>,
 }
+
+/// Most buckets that leave stuck owners at once: each takes a little of the planner's time.
+const LEAVING_MAX: usize = 16;
 
 impl Target {
     pub(super) fn of(
@@ -26,7 +31,8 @@ impl Target {
         known: &Known,
     ) -> Result<Self, PlanFault> {
         let crew = Crew::new(pool, absent);
-        let posed = Posed::new(pool, wanted, &crew, known);
+        let (leaving, churn_left) = leaving(pool, known);
+        let posed = Posed::new(pool, wanted, &crew, known, (&leaving, churn_left));
         let problem = &posed.problem;
         let answer = match pool.spec.strategy {
             Strategy::Balanced if !problem.weights.is_empty() => weighted::solve(problem),
@@ -53,8 +59,35 @@ impl Target {
         report.short = posed.shortages(&answer);
         let named = |owners: &Owners| owners.iter().map(|at| crew.owners[at].clone()).collect();
         let owners = wanted.iter().cloned().zip(answer.owners.iter().map(named)).collect();
-        Ok(Self { owners, report })
+        Ok(Self { owners, report, leaving })
     }
+
+    /// Whether an owner is left, since it is stuck.
+    pub(super) fn is_leaving(&self, bucket: &Bucket, owner: &Owner) -> bool {
+        self.leaving.contains(&(bucket.clone(), owner.member.clone()))
+    }
+}
+
+/// Which buckets leave whoever is stuck with them: those that are on their way, and so many more
+/// that the churn keeps within its bound. With that, what is left of the churn.
+fn leaving(pool: &PoolView, known: &Known) -> (BTreeSet<(Bucket, String)>, Option<usize>) {
+    if known.stuck.is_empty() {
+        return (BTreeSet::new(), known.churn_left);
+    }
+    let is_stuck = |the: &Move| Some((the.bucket.clone(), the.from.clone()?));
+    let begun: BTreeSet<(Bucket, String)> =
+        pool.pending_moves().filter(|the| the.reason == Reason::Stuck).filter_map(is_stuck).collect();
+    let works = |(bucket, member): &&(Bucket, String)| {
+        let row = pool.rows.get(bucket).map(|entry| &entry.row);
+        let mut works = row.into_iter().flat_map(|row| row.primary().into_iter().chain(&row.preparing));
+        works.any(|owner| owner.member == *member && pool.is_living(owner))
+    };
+    let (begun, others): (Vec<_>, Vec<_>) =
+        known.stuck.iter().filter(works).partition(|the| begun.contains(the));
+    let room = LEAVING_MAX.saturating_sub(begun.len()).min(known.churn_left.unwrap_or(usize::MAX));
+    let more = room.min(others.len());
+    let leaving = begun.into_iter().chain(others.into_iter().take(more)).cloned().collect();
+    (leaving, known.churn_left.map(|left| left.saturating_sub(more)))
 }
 
 /// Those who may own buckets, by number: the members, and those who are away and may be back.
@@ -99,28 +132,37 @@ impl<'a> Crew<'a> {
 /// A pool as a problem in numbers.
 struct Posed {
     problem: Problem,
-    /// What the buckets of each class ask for.
-    affinities: Vec<Affinity>,
+    /// What the buckets of each class ask for, and the numbers of members that they are to leave.
+    asked: Vec<(Affinity, Vec<usize>)>,
 }
 
 impl Posed {
-    fn new(pool: &PoolView, wanted: &BTreeSet<Bucket>, crew: &Crew<'_>, known: &Known) -> Self {
+    fn new(
+        pool: &PoolView,
+        wanted: &BTreeSet<Bucket>,
+        crew: &Crew<'_>,
+        known: &Known,
+        (leaving, churn_left): (&BTreeSet<(Bucket, String)>, Option<usize>),
+    ) -> Self {
+        let mut left: BTreeMap<&Bucket, Vec<usize>> = BTreeMap::new();
+        for (bucket, member) in leaving {
+            left.entry(bucket).or_default().extend(crew.at(member));
+        }
         let mut planned: BTreeMap<&Bucket, Vec<&Move>> = BTreeMap::new();
         pool.plan.moves.iter().for_each(|the| planned.entry(&the.bucket).or_default().push(the));
-        // What buckets ask for, and the number of a member that they are to leave.
-        let mut classes: BTreeMap<(Affinity, Option<usize>), usize> = BTreeMap::new();
+        // What buckets ask for, and the numbers of members that they are to leave.
+        let mut classes: BTreeMap<(Affinity, Vec<usize>), usize> = BTreeMap::new();
         let mut buckets = Vec::with_capacity(wanted.len());
         for bucket in wanted {
             let next = classes.len();
-            let stuck = known.stuck.contains(bucket).then(|| pool.rows.get(bucket)).flatten();
-            let leaves = stuck.and_then(|entry| crew.at(&entry.row.primary()?.member));
+            let leaves = left.get(bucket).cloned().unwrap_or_default();
             let class = *classes.entry((pool.affinity_of(bucket), leaves)).or_insert(next);
             let planned = planned.get(bucket).map_or(&[][..], Vec::as_slice);
             buckets.push(demand(pool, bucket, class, planned, crew));
         }
         let owned = placement::count(buckets.iter().map(|bucket| &bucket.owners), crew.members.len());
-        let mut affinities = vec![(Affinity::default(), None); classes.len()];
-        classes.into_iter().for_each(|(asked, class)| affinities[class] = asked);
+        let mut all_asked = vec![(Affinity::default(), Vec::new()); classes.len()];
+        classes.into_iter().for_each(|(asked, class)| all_asked[class] = asked);
         let zones = crew.zones(pool.spec.spread);
         let candidates = crew.members.iter().zip(&crew.is_away).zip(owned).zip(zones);
         let members = candidates
@@ -131,13 +173,13 @@ impl Posed {
         let having = |labels: fn(&Affinity) -> &Labels, affinity: &Affinity| -> Vec<bool> {
             crew.members.iter().map(|member| member.has_labels(labels(affinity))).collect()
         };
-        let required = affinities.iter().map(|(affinity, leaves)| {
+        let required = all_asked.iter().map(|(affinity, leaves)| {
             let mut allowed = having(|a| &a.require, affinity);
             leaves.iter().for_each(|member| allowed[*member] = false);
             Class { allowed }
         });
         let required: Vec<Class> = required.collect();
-        let preferred = affinities.iter().zip(&required).map(|((affinity, _), required)| {
+        let preferred = all_asked.iter().zip(&required).map(|((affinity, _), required)| {
             let preferred = having(|a| &a.prefer, affinity);
             let both = preferred.iter().zip(&required.allowed).map(|(a, b)| *a && *b);
             Class { allowed: both.collect() }
@@ -153,9 +195,8 @@ impl Posed {
         }
         problem.weights = weights(pool, wanted, known);
         problem.trigger_percent = u64::from(pool.spec.min_gain_percent);
-        problem.budget = known.load_budget.filter(|_| pool.spec.balance == Balance::Load);
-        let affinities = affinities.into_iter().map(|(affinity, _)| affinity).collect();
-        Self { problem, affinities }
+        problem.budget = churn_left.filter(|_| pool.spec.is_evened_out_slowly());
+        Self { problem, asked: all_asked }
     }
 
     /// The answer of a strategy that does not look at who has what: where it gives a bucket to
@@ -185,7 +226,7 @@ impl Posed {
     /// Why buckets have too few owners, or such as should not have them.
     fn shortages(&self, answer: &Answer) -> Vec<Shortage> {
         let problem = &self.problem;
-        let mut short = vec![0u32; self.affinities.len()];
+        let mut short = vec![0u32; self.asked.len()];
         let mut taken = vec![0u64; problem.members.len()];
         for (demand, owners) in problem.buckets.iter().zip(&answer.owners) {
             owners.iter().for_each(|owner| taken[owner] += 1);
@@ -194,8 +235,8 @@ impl Posed {
             };
             short[demand.class] += u32::from(owners.iter().filter(is_good).count() < problem.replicas);
         }
-        let told = self.affinities.iter().zip(short).enumerate().filter(|(_, (_, buckets))| *buckets > 0);
-        told.map(|(class, (affinity, buckets))| Shortage {
+        let told = self.asked.iter().zip(short).enumerate().filter(|(_, (_, buckets))| *buckets > 0);
+        told.map(|(class, ((affinity, _), buckets))| Shortage {
             require: affinity.require.clone(),
             buckets,
             reason: self.reason(class),
@@ -208,7 +249,7 @@ impl Posed {
         let could = (0..problem.members.len()).filter(|member| problem.may_own(class, *member)).count();
         match could {
             _ if problem.members.iter().all(|member| member.weight == 0) => ShortReason::NoMembers,
-            0 => ShortReason::NoMemberWithLabels,
+            0 if self.asked[class].1.is_empty() => ShortReason::NoMemberWithLabels,
             could if could < problem.replicas => ShortReason::FewMembers,
             _ => ShortReason::Capacity,
         }

@@ -162,11 +162,16 @@ impl Write<'_> {
         }
     }
 
-    /// A checkpoint is bytes of whoever owns the bucket: it is written together
-    /// with a check that the row is still the one that the writer knows.
+    /// A checkpoint is bytes of whoever leads the bucket: its primary's session writes it
+    /// together with a check that the row is still the one that it knows. A fence names the
+    /// grant itself, as over HTTP, where a write has no session.
     fn checkpoint(&self, op: &Op, pool: &str, bucket: &Bucket) -> Result<(), No> {
         let row = layout::row(pool, bucket.as_str());
-        let is_guarded = self.versioned.contains(row.as_str()) || self.fenced.contains(row.as_str());
+        let is_versioned = self.versioned.contains(row.as_str());
+        if is_versioned && !self.row(&row).primary().is_some_and(|primary| self.is_own(pool, primary)) {
+            return Err(reserved("the bucket is led by another session's member, or by none"));
+        }
+        let is_guarded = is_versioned || self.fenced.contains(row.as_str());
         let is_kept = match op {
             Op::Create { mode, acl, .. } => *mode == CreateMode::Persistent && is_open(acl.as_deref()),
             Op::SetData { .. } | Op::Delete { .. } => true,
@@ -188,16 +193,9 @@ impl Write<'_> {
         if version.is_none() && !self.fenced.contains(path) {
             return Err(reserved("a row is written with the version that the writer knows"));
         }
-        let tree = self.state.tree();
-        let row = tree
-            .get(path)
-            .and_then(|node| from_json::<Row>(node.bytes()).ok().map(|row| row.fenced(node.stamps.mzxid)));
-        let row = row.unwrap_or_default();
-        let is_own = |owner: &&Owner| {
-            let path = layout::member(pool, &owner.member);
-            self.keeps(&path) && tree.get(&path).is_some_and(|node| node.stamps.czxid == owner.joined)
-        };
-        let own: Vec<&Owner> = row.owners.iter().chain(&row.preparing).filter(is_own).collect();
+        let row = self.row(path);
+        let named = row.owners.iter().chain(&row.preparing);
+        let own: Vec<&Owner> = named.filter(|owner| self.is_own(pool, owner)).collect();
         if own.is_empty() {
             return Err(reserved("the bucket belongs to another session's member, or to none"));
         }
@@ -216,6 +214,20 @@ impl Write<'_> {
     fn spec(&self, pool: &str) -> Option<Spec> {
         let node = self.state.tree().get(&layout::pool(pool))?;
         from_json(node.bytes()).ok()
+    }
+
+    /// The row at `path`, with its fences; a vacant one, if there is none.
+    fn row(&self, path: &str) -> Row {
+        let node = self.state.tree().get(path);
+        let row = node.and_then(|node| Some(from_json::<Row>(node.bytes()).ok()?.fenced(node.stamps.mzxid)));
+        row.unwrap_or_default()
+    }
+
+    /// Whether an owner is a member that the session keeps, as it joined then.
+    fn is_own(&self, pool: &str, owner: &Owner) -> bool {
+        let path = layout::member(pool, &owner.member);
+        let node = self.state.tree().get(&path);
+        self.keeps(&path) && node.is_some_and(|node| node.stamps.czxid == owner.joined)
     }
 
     /// Whether the node at `path` is the session's own.

@@ -141,6 +141,12 @@ impl Row {
         self
     }
 
+    /// Whether it names a member, as an owner or preparing, whenever that joined.
+    #[must_use]
+    pub fn names(&self, member: &str) -> bool {
+        self.owners.iter().chain(&self.preparing).any(|owner| owner.member == member)
+    }
+
     /// What a member is to the bucket, and by which grant.
     #[must_use]
     pub fn role_of(&self, member: &str, joined: Zxid) -> Option<(Role, &Owner)> {

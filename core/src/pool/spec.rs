@@ -14,6 +14,8 @@ pub const BUCKETS_DEFAULT: u32 = 1024;
 pub const MAX_MOVING_DEFAULT: u32 = 256;
 /// Most planned moves at once: the plan must fit one node.
 pub const MAX_MOVING_MAX: u32 = 4096;
+/// Buckets that are moved in a minute for loads and stuck owners, unless the spec says otherwise.
+pub const MAX_CHURN_DEFAULT: u32 = 10;
 /// Longest time for which the rows of a member that has gone wait for it, in milliseconds: a
 /// day.
 pub const GRACE_MS_MAX: u64 = 24 * 3600 * 1000;
@@ -67,9 +69,11 @@ pub struct Spec {
     /// member is so much above what is possible, in percent.
     #[serde(default = "min_gain", skip_serializing_if = "is_min_gain")]
     pub min_gain_percent: u32,
-    /// Where buckets are shared by load: most of them that are moved for it in a minute.
-    #[serde(default = "max_churn", skip_serializing_if = "is_max_churn")]
-    pub max_churn_per_minute: u32,
+    /// Most buckets that are moved in a minute to even out loads or weights, or away from stuck
+    /// owners. If absent, [`MAX_CHURN_DEFAULT`] for loads and stuck owners; what follows from
+    /// weights has no bound then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_churn_per_minute: Option<u32>,
     /// An owner that says nothing new of its work for so long counts as stuck, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stuck_ms: Option<u64>,
@@ -233,15 +237,6 @@ fn is_min_gain(percent: &u32) -> bool {
     *percent == min_gain()
 }
 
-fn max_churn() -> u32 {
-    10
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
-fn is_max_churn(churn: &u32) -> bool {
-    *churn == max_churn()
-}
-
 fn one() -> u32 {
     1
 }
@@ -278,7 +273,7 @@ impl Spec {
             lease_end: LeaseEnd::Stop,
             balance: Balance::Weight,
             min_gain_percent: min_gain(),
-            max_churn_per_minute: max_churn(),
+            max_churn_per_minute: None,
             stuck_ms: None,
             when_stuck: WhenStuck::Show,
             paused: false,
@@ -311,7 +306,7 @@ impl Spec {
             ("max_moving_per_zone", self.max_moving_per_zone),
             ("max_out", self.max_out),
         ];
-        let (gain, churn) = (self.min_gain_percent, self.max_churn_per_minute);
+        let (gain, churn) = (self.min_gain_percent, self.churn_per_minute());
         let ranges = [
             ("min_gain_percent", u64::from(gain), widened(MIN_GAIN_PERCENT)),
             ("max_churn_per_minute", u64::from(churn), widened(MAX_CHURN)),
@@ -326,6 +321,18 @@ impl Spec {
             return Err(SpecError::Zero(name));
         }
         self.affinity.check().map_err(SpecError::Labels)
+    }
+
+    /// Most buckets that are moved in a minute for what changes by itself.
+    #[must_use]
+    pub fn churn_per_minute(&self) -> u32 {
+        self.max_churn_per_minute.unwrap_or(MAX_CHURN_DEFAULT)
+    }
+
+    /// Whether that bounds what evens out the members.
+    #[must_use]
+    pub fn is_evened_out_slowly(&self) -> bool {
+        self.balance == Balance::Load || self.max_churn_per_minute.is_some()
     }
 
     /// Checks that a living pool with this spec may get the spec `next`.

@@ -304,6 +304,7 @@ impl PoolView {
             view.put_chapter(path.name(), Some(node));
         }
         view.put_plan(tree.get(&layout::plan(name)));
+        view.guess_departed();
         // A folder's pzxid is that of the last child that came or went.
         let last = |folder: &str| tree.get(&format!("{path}/{folder}")).map_or(0, |node| node.stamps.pzxid);
         view.causes.items = last("items");
@@ -362,13 +363,31 @@ impl PoolView {
                 self.members.insert(name.to_owned(), entry);
             }
             None => {
-                if let Some(entry) = self.members.remove(name)
-                    && self.spec.grace_ms > 0
-                    && self.held.contains_key(name)
-                {
-                    self.departed.insert(name.to_owned(), entry);
+                if let Some(entry) = self.members.remove(name) {
+                    self.note_departed(name, entry);
                 }
             }
+        }
+    }
+
+    fn note_departed(&mut self, name: &str, entry: MemberEntry) {
+        if self.spec.grace_ms > 0 && !entry.member.draining && self.held.contains_key(name) {
+            self.departed.insert(name.to_owned(), entry);
+        }
+    }
+
+    /// Whoever had gone before this view began, and nothing was decided of it yet: what it said
+    /// of itself is not known any more. It counts as the strongest, so that it keeps what it had.
+    fn guess_departed(&mut self) {
+        let weight = self.members.values().map(|entry| entry.member.weight).max().unwrap_or(1);
+        let unknown: Vec<String> =
+            self.gone().filter(|name| !self.away.contains_key(*name)).map(str::to_owned).collect();
+        for name in unknown {
+            let named = self.held_by(&name).flat_map(|(_, entry)| entry.named());
+            let joined = named.filter(|owner| owner.member == name).map(|owner| owner.joined).max();
+            let member = Member { weight, ..Member::default() };
+            let entry = MemberEntry { member, joined: joined.unwrap_or(0), version: 0, session: None };
+            self.note_departed(&name, entry);
         }
     }
 
@@ -425,6 +444,7 @@ impl PoolView {
                 held.remove(bucket);
                 if held.is_empty() {
                     self.held.remove(&gone.member);
+                    self.departed.remove(&gone.member);
                 }
             }
         }
@@ -433,6 +453,36 @@ impl PoolView {
     fn put_plan(&mut self, node: Option<&Node>) {
         self.plan_version = node.map(|n| n.stamps.version);
         self.plan = Arc::new(node.and_then(|n| from_json(n.bytes()).ok()).unwrap_or_default());
+    }
+
+    /// The pool as if its spec were changed next.
+    pub fn suppose_spec(&mut self, spec: Spec) {
+        self.spec = spec;
+        self.causes.spec = self.changed + 1;
+    }
+
+    /// The pool as if a member were changed next.
+    pub fn suppose_changed(&mut self, name: &str, member: Member) {
+        if let Some(entry) = self.members.get_mut(name) {
+            entry.member = member;
+            self.causes.operator = self.changed + 1;
+        }
+    }
+
+    /// The pool as if a member joined next.
+    pub fn suppose_joined(&mut self, name: &str, member: Member) {
+        let joined = self.changed + 1;
+        self.departed.remove(name);
+        self.causes.joined = joined;
+        self.members.insert(name.to_owned(), MemberEntry { member, joined, version: 0, session: None });
+    }
+
+    /// The pool as if a member died next. False, if there is none of that name.
+    pub fn suppose_gone(&mut self, name: &str) -> bool {
+        let Some(entry) = self.members.remove(name) else { return false };
+        self.causes.departure = self.changed + 1;
+        self.note_departed(name, entry);
+        true
     }
 
     /// The version of the table: the zxid of the last change to any row.
@@ -451,6 +501,15 @@ impl PoolView {
     #[must_use]
     pub fn is_living(&self, owner: &Owner) -> bool {
         self.members.get(&owner.member).is_some_and(|m| m.joined == owner.joined)
+    }
+
+    /// Whether `owner` has gone, and the pool may wait for it.
+    #[must_use]
+    pub fn may_be_back(&self, owner: &Owner) -> bool {
+        let is_same = |joined: Option<Zxid>| joined == Some(owner.joined);
+        !self.members.contains_key(&owner.member)
+            && (is_same(self.departed.get(&owner.member).map(|entry| entry.joined))
+                || is_same(self.away.get(&owner.member).map(|away| away.joined)))
     }
 
     fn note_told(&mut self, whom: &Concerned, zxid: Zxid) {

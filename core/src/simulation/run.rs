@@ -6,8 +6,7 @@ use super::account::{Account, Phase, Sample};
 use super::{Act, Change, Scenario};
 use crate::assign::{Known, PlanFault, Step, plan_step};
 use crate::pool::{
-    Balance, Bucket, Deed, Delta, Member, MemberEntry, Owner, PoolView, Pools, Reason, SpecError, layout,
-    to_json,
+    Bucket, Deed, Delta, Member, MemberEntry, Owner, PoolView, Pools, SpecError, layout, to_json,
 };
 use crate::state::{Actor, Command, CreateMode, Op, Password, SessionId, State};
 
@@ -91,7 +90,7 @@ struct World<'a> {
     /// What members are at: by which grant, of which bucket.
     begun: BTreeSet<(Bucket, String, u64)>,
     known: Known,
-    /// When buckets were moved to even out the load, in the last minute.
+    /// When moves were planned that count as churn, in the last minute.
     churned: Vec<u64>,
     moved: u64,
     account: Account,
@@ -265,11 +264,10 @@ impl<'a> World<'a> {
             return Err(Fault::Restless);
         }
         self.known.now_ms = self.now_ms;
-        let by_load = self.view().spec.balance == Balance::Load;
         let now_ms = self.now_ms;
         self.churned.retain(|at_ms| now_ms < at_ms + MINUTE_MS);
-        let churn = self.view().spec.max_churn_per_minute as usize;
-        self.known.load_budget = by_load.then_some(churn.saturating_sub(self.churned.len()));
+        let churn = self.view().spec.churn_per_minute() as usize;
+        self.known.churn_left = Some(churn.saturating_sub(self.churned.len()));
         let step = plan_step(self.state.tree(), self.view(), &self.known)?;
         for ops in &step.multis {
             self.write("the controller", ops.clone(), None)?;
@@ -280,10 +278,9 @@ impl<'a> World<'a> {
         if !step.multis.is_empty() {
             self.look_soon();
         }
-        // Moves for the load are paced by the minute: when it is over there may be more.
-        let churned = step.added.iter().filter(|the| the.reason == Reason::Load).count();
-        self.churned.extend(std::iter::repeat_n(now_ms, churned));
-        if let Some(oldest) = self.churned.first().filter(|_| by_load && churned > 0) {
+        // Churn is paced by the minute: when it is over there may be more.
+        self.churned.extend(std::iter::repeat_n(now_ms, step.churned as usize));
+        if let Some(oldest) = self.churned.first().filter(|_| step.churned > 0) {
             self.look_at(oldest + MINUTE_MS);
         }
         if let Some(at_ms) = step.look_again_ms {

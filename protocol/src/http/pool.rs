@@ -128,10 +128,12 @@ pub struct PoolChange {
     /// Default: 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_gain_percent: Option<u32>,
-    /// Where buckets are shared by load: most of them that are moved for it in a minute.
-    /// Default: 10.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_churn_per_minute: Option<u32>,
+    /// Most buckets that are moved in a minute to even out loads or weights, or away from stuck
+    /// owners; null for 10 of those that follow from loads and stuck owners, and no bound for those
+    /// that follow from weights.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>)]
+    pub max_churn_per_minute: Option<Option<u32>>,
     /// An owner that says nothing new of its work for so long counts as stuck, in milliseconds;
     /// null for never.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]

@@ -2,6 +2,7 @@
 //! clients.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use rota_core::state::{Password, SessionId};
 use serde::{Deserialize, Serialize};
@@ -77,8 +78,19 @@ pub struct HeardMember {
     pub loads: BTreeMap<String, f64>,
     /// How far it is behind with each bucket.
     pub lags: BTreeMap<String, f64>,
-    /// Buckets of which it has said nothing new for longer than its pool allows.
-    pub stuck: Vec<String>,
+}
+
+/// What the leader heard in a pool, and made of it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct HeardPool {
+    /// What was heard of members, by name.
+    pub members: BTreeMap<String, Arc<HeardMember>>,
+    /// By member, the buckets of which it has said nothing new for longer than its pool allows.
+    pub stuck: BTreeMap<String, Vec<String>>,
+    /// Moves that were planned in the last minute and count as churn.
+    pub churned: u32,
+    /// The leader's clock: milliseconds since 1970.
+    pub now_ms: u64,
 }
 
 /// An answer.
@@ -100,8 +112,8 @@ pub enum Answer {
     },
     /// To [`Call::ReadIndex`]: this log index.
     ReadIndex(u64),
-    /// To [`Call::Heard`], by member.
-    Heard(BTreeMap<String, HeardMember>),
+    /// To [`Call::Heard`].
+    Heard(HeardPool),
     /// It is done.
     Done,
     /// It is not.

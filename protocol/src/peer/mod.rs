@@ -11,7 +11,7 @@ mod raft;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub use call::{Answer, Call, CallError, HeardMember, MembershipChange};
+pub use call::{Answer, Call, CallError, HeardMember, HeardPool, MembershipChange};
 pub use raft::{
     AppendReply, AppendRequest, AppendResult, Entry, LogId, Membership, Payload, SnapshotHead,
     TransferRequest, Vote, VoteReply, VoteRequest,

@@ -1,0 +1,367 @@
+//! What members said of their work, as the leader remembers it, and what it made of that. A new
+//! leader knows nothing of it, and hears it anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use rota_core::assign::Known;
+use rota_core::pool::{Balance, Bucket, Owner, PoolView, RowEntry, WhenStuck};
+use rota_protocol::http::MemberReport;
+use rota_protocol::peer::{HeardMember, HeardPool};
+use tokio::time::Instant;
+
+/// Buckets of which something is remembered for one member.
+const BUCKETS_MAX: usize = 16 * 1024;
+/// The part of a load that is taken from the newest report (exponential smoothing).
+const LOAD_SMOOTHING: f64 = 0.3;
+/// Bytes of progress in one answer.
+const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of one bucket's progress that are remembered.
+const PROGRESS_BYTES_MAX: usize = 256;
+/// What churn is counted by.
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// What members said, by pool.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    pools: Mutex<BTreeMap<String, Pool>>,
+}
+
+#[derive(Debug, Default)]
+struct Pool {
+    said: HeardPool,
+    /// When moves were planned that count as churn, in the last minute.
+    churned: Vec<Instant>,
+}
+
+impl Heard {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Pool>> {
+        self.pools.lock().expect("no code panics while it holds this")
+    }
+
+    pub(crate) fn clear(&self) {
+        self.lock().clear();
+    }
+
+    pub(crate) fn take(&self, reports: Vec<MemberReport>) {
+        let mut pools = self.lock();
+        for report in reports {
+            let pool = pools.entry(report.pool.clone()).or_default();
+            let member = pool.said.members.entry(report.member.clone()).or_default();
+            take_report(Arc::make_mut(member), report);
+        }
+    }
+
+    /// What was said in a pool. It costs O(members).
+    pub(crate) fn of(&self, pool: &str, now: Instant) -> HeardPool {
+        let mut pools = self.lock();
+        let Some(pool) = pools.get_mut(pool) else { return HeardPool::default() };
+        pool.churned.retain(|at| now.duration_since(*at) < MINUTE);
+        HeardPool { churned: u32::try_from(pool.churned.len()).unwrap_or(u32::MAX), ..pool.said.clone() }
+    }
+
+    /// So many moves were planned that count as churn.
+    pub(crate) fn churned(&self, pool: &str, moves: u32, now: Instant) {
+        if moves > 0 {
+            let mut pools = self.lock();
+            let churned = &mut pools.entry(pool.to_owned()).or_default().churned;
+            churned.extend(std::iter::repeat_n(now, moves as usize));
+        }
+    }
+
+    /// Which members are stuck with which buckets.
+    pub(crate) fn found_stuck(&self, pool: &str, stuck: BTreeMap<String, Vec<String>>) {
+        let mut pools = self.lock();
+        match pools.get_mut(pool) {
+            Some(pool) => pool.said.stuck = stuck,
+            None if stuck.is_empty() => {}
+            None => pools.entry(pool.to_owned()).or_default().said.stuck = stuck,
+        }
+    }
+
+    /// How many buckets of a pool have owners that were seen to be stuck; none where nobody counts.
+    pub(crate) fn stuck_count(&self, pool: &str) -> usize {
+        self.lock().get(pool).map_or(0, |pool| pool.said.stuck.values().map(Vec::len).sum())
+    }
+
+    /// Forgets what was said in a pool that is gone.
+    pub(crate) fn forget_pool(&self, pool: &str) {
+        self.lock().remove(pool);
+    }
+
+    /// Forgets what was said by those who are no members, and of buckets whose rows do not name
+    /// who said it.
+    pub(crate) fn forget_old(&self, view: &PoolView, said: &HeardPool) {
+        let names = |bucket: &str, member: &str| {
+            let entry = view.rows.get(&Bucket::new(bucket));
+            entry.is_some_and(|entry| entry.row.names(member))
+        };
+        let mut old: Vec<(&str, Vec<&str>)> = Vec::new();
+        for (member, said) in &said.members {
+            let held = usize::try_from(view.held_count(member)).unwrap_or(usize::MAX);
+            if [said.progress.len(), said.loads.len(), said.lags.len()].into_iter().all(|n| n <= held) {
+                continue;
+            }
+            let buckets = said.loads.keys().chain(said.lags.keys()).chain(said.progress.keys());
+            let gone: BTreeSet<&str> =
+                buckets.map(String::as_str).filter(|bucket| !names(bucket, member)).collect();
+            old.push((member, gone.into_iter().collect()));
+        }
+        let mut pools = self.lock();
+        let Some(pool) = pools.get_mut(&view.name) else { return };
+        pool.said.members.retain(|name, _| view.members.contains_key(name));
+        for (member, buckets) in old {
+            let Some(said) = pool.said.members.get_mut(member) else { continue };
+            let said = Arc::make_mut(said);
+            for bucket in buckets {
+                said.loads.remove(bucket);
+                said.lags.remove(bucket);
+                said.progress.remove(bucket);
+            }
+        }
+    }
+}
+
+fn take_report(member: &mut HeardMember, report: MemberReport) {
+    fn has_room<T>(known: &BTreeMap<String, T>, bucket: &str) -> bool {
+        known.len() < BUCKETS_MAX || known.contains_key(bucket)
+    }
+    member.load = report.load.or(member.load);
+    for (bucket, load) in report.loads {
+        if has_room(&member.loads, &bucket) {
+            // What came lately counts the most, but a single peak little.
+            let smooth = |before: &f64| before + (load - before) * LOAD_SMOOTHING;
+            let smoothed = member.loads.get(&bucket).map_or(load, smooth);
+            member.loads.insert(bucket, smoothed);
+        }
+    }
+    for (bucket, lag) in report.lags {
+        if has_room(&member.lags, &bucket) {
+            member.lags.insert(bucket, lag);
+        }
+    }
+    for (bucket, mut text) in report.progress {
+        if let Some((end, _)) = text.char_indices().find(|(at, c)| at + c.len_utf8() > PROGRESS_BYTES_MAX) {
+            text.truncate(end);
+        }
+        if has_room(&member.progress, &bucket) {
+            member.progress.insert(bucket, text);
+        }
+    }
+}
+
+/// As much of it as one answer holds.
+pub(crate) fn fitting(mut said: HeardPool) -> HeardPool {
+    let mut left = ANSWER_BYTES_MAX;
+    for member in said.members.values_mut() {
+        let bytes: usize = member.progress.iter().map(|(bucket, text)| bucket.len() + text.len()).sum();
+        if bytes <= left {
+            left -= bytes;
+            continue;
+        }
+        Arc::make_mut(member).progress.retain(|bucket, text| {
+            let bytes = bucket.len() + text.len();
+            let fits = bytes <= left;
+            left -= if fits { bytes } else { 0 };
+            fits
+        });
+    }
+    said
+}
+
+/// What a plan is made of besides the tree.
+pub(crate) fn known(view: &PoolView, said: &HeardPool, now_ms: u64) -> Known {
+    let spec = &view.spec;
+    let churn_left = spec.churn_per_minute().saturating_sub(said.churned);
+    let mut known = Known { now_ms, churn_left: Some(churn_left as usize), ..Known::default() };
+    if spec.balance == Balance::Load {
+        known.loads = loads(view, said);
+    }
+    if spec.when_stuck == WhenStuck::Move && spec.stuck_ms.is_some() {
+        let stuck = said.stuck.iter();
+        let each = stuck.flat_map(|(name, buckets)| buckets.iter().map(|b| (Bucket::new(b), name.clone())));
+        known.stuck = each.collect();
+    }
+    known
+}
+
+/// How busy buckets keep those who lead them, in thousandths of the members' unit: plans are made
+/// of whole numbers.
+fn loads(view: &PoolView, said: &HeardPool) -> BTreeMap<Bucket, u64> {
+    let load = |(bucket, entry): (&Bucket, &RowEntry)| {
+        let said = said.members.get(&entry.row.primary()?.member)?;
+        let load = said.loads.get(bucket.as_str())?;
+        Some((bucket.clone(), (load * 1000.0).round() as u64))
+    };
+    view.rows.iter().filter_map(load).collect()
+}
+
+/// Watches whether the work of a pool's buckets goes on: that of those who lead them, and of those
+/// who prepare to.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    works: BTreeMap<(Bucket, String), Work>,
+    rounds: u64,
+}
+
+/// Since when a grant's work stands where its holder said.
+#[derive(Debug)]
+struct Work {
+    fence: u64,
+    said: Option<String>,
+    since: Instant,
+    /// When it was looked at last.
+    round: u64,
+}
+
+impl Watch {
+    /// The buckets of which members have said nothing new for `after`, by member.
+    pub(crate) fn look(
+        &mut self,
+        view: &PoolView,
+        heard: &HeardPool,
+        after: Duration,
+        now: Instant,
+    ) -> BTreeMap<String, Vec<String>> {
+        self.rounds += 1;
+        let mut stuck: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (bucket, entry) in &view.rows {
+            let at_work = entry.row.primary().into_iter().chain(&entry.row.preparing);
+            // Whoever is gone says nothing; that is not for here.
+            for owner in at_work.filter(|owner| view.is_living(owner)) {
+                let said = heard.members.get(&owner.member);
+                // Of whom not all is remembered, nothing can be told.
+                let is_known = said.is_none_or(|said| said.progress.len() < BUCKETS_MAX);
+                let said = said.and_then(|said| said.progress.get(bucket.as_str()));
+                if is_known && self.is_stuck(bucket, owner, said, after, now) {
+                    stuck.entry(owner.member.clone()).or_default().push(bucket.to_string());
+                }
+            }
+        }
+        let rounds = self.rounds;
+        self.works.retain(|_, work| work.round == rounds);
+        stuck
+    }
+
+    fn is_stuck(
+        &mut self,
+        bucket: &Bucket,
+        owner: &Owner,
+        said: Option<&String>,
+        after: Duration,
+        now: Instant,
+    ) -> bool {
+        let new = || Work { fence: owner.fence, said: said.cloned(), since: now, round: 0 };
+        let work = self.works.entry((bucket.clone(), owner.member.clone())).or_insert_with(new);
+        if work.fence != owner.fence || work.said.as_ref() != said {
+            *work = new();
+        }
+        work.round = self.rounds;
+        now.duration_since(work.since) >= after
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rota_core::pool::{Member, Pools, Row, layout, to_json};
+    use rota_core::state::{Actor, Command, CreateMode, Op, Password, SessionId, State};
+
+    use super::*;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn report(loads: &[(&str, f64)], progress: &[(&str, &str)]) -> Vec<MemberReport> {
+        let (pool, member) = ("p".to_owned(), "m".to_owned());
+        let loads = loads.iter().map(|(bucket, load)| ((*bucket).to_owned(), *load)).collect();
+        let progress = progress.iter().map(|(b, text)| ((*b).to_owned(), (*text).to_owned())).collect();
+        vec![MemberReport { pool, member, loads, progress, ..MemberReport::default() }]
+    }
+
+    /// A pool whose only bucket a member leads, another prepares to have.
+    struct World {
+        state: State,
+        row: Row,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let state = State::new();
+            let mut world = Self { state, row: Row::default() };
+            let spec = br#"{"kind":"hashed","buckets":1,"handoff":"warm"}"#;
+            world.write(layout::create_pool("p", spec.to_vec().into()));
+            let (session, password) = (SessionId(1), Password([0; 16]));
+            world.apply(Command::OpenSession { session, password, timeout_ms: 1000 });
+            for name in ["m", "n"] {
+                let op =
+                    Op::create(layout::member("p", name), to_json(&Member::default()), CreateMode::Ephemeral);
+                world.write(vec![op]);
+            }
+            let view = world.view();
+            let owner = |name: &str| Owner::new(name, view.members[name].joined);
+            world.row = Row { owners: vec![owner("m")], preparing: vec![owner("n")], degraded: false };
+            world.write(vec![layout::create(layout::row("p", "0"), to_json(&world.row), 1)]);
+            world
+        }
+
+        fn apply(&mut self, command: Command) {
+            self.state.apply(self.state.zxid() + 1, 0, command).reply.unwrap();
+        }
+
+        fn write(&mut self, ops: Vec<Op>) {
+            self.apply(Command::Multi { by: Actor::rota(Some(SessionId(1))), ops });
+        }
+
+        /// All that the row names are granted anew.
+        fn grant_anew(&mut self) {
+            self.write(vec![Op::set(layout::row("p", "0"), to_json(&self.row), None)]);
+        }
+
+        fn view(&self) -> PoolView {
+            Pools::load(&self.state).get("p").unwrap().clone()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_new_is_stuck_until_it_does_or_there_is_another_grant() {
+        let (mut world, heard, start) = (World::new(), Heard::default(), Instant::now());
+        let mut watch = Watch::default();
+        let mut look = |world: &World, at_ms| {
+            let stuck = watch.look(&world.view(), &heard.of("p", start), ms(1000), start + ms(at_ms));
+            stuck.into_keys().collect::<Vec<String>>().concat()
+        };
+        assert_eq!([look(&world, 0), look(&world, 999), look(&world, 1000)], ["", "", "mn"]);
+        heard.take(report(&[], &[("0", "10 %")]));
+        assert_eq!([look(&world, 1100), look(&world, 2000)], ["n", "n"]);
+        heard.take(report(&[], &[("0", "10 %")]));
+        assert_eq!(look(&world, 2100), "mn");
+        world.grant_anew();
+        assert_eq!([look(&world, 2200), look(&world, 3200)], ["", "mn"]);
+        heard.take(report(&[], &[("0", "20 %")]));
+        assert_eq!(look(&world, 3300), "n");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn loads_are_smoothed_and_churn_is_that_of_the_last_minute() {
+        let (heard, start) = (Heard::default(), Instant::now());
+        heard.take(report(&[("7", 10.0)], &[]));
+        heard.take(report(&[("7", 20.0)], &[]));
+        assert_eq!(heard.of("p", start).members["m"].loads, [("7".to_owned(), 13.0)].into());
+        heard.churned("p", 2, start);
+        heard.churned("p", 1, start + ms(30_000));
+        let churned = |at_ms| heard.of("p", start + ms(at_ms)).churned;
+        assert_eq!((churned(30_000), churned(59_999), churned(60_000), churned(90_000)), (3, 3, 1, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_said_of_buckets_that_others_have_is_forgotten() {
+        let (world, heard, now) = (World::new(), Heard::default(), Instant::now());
+        heard.take(report(&[("0", 1.0), ("7", 2.0)], &[("7", "half"), ("8", "done")]));
+        heard.forget_old(&world.view(), &heard.of("p", now));
+        let said = heard.of("p", now);
+        assert_eq!(said.members["m"].loads, [("0".to_owned(), 1.0)].into());
+        assert!(said.members["m"].progress.is_empty());
+    }
+}

@@ -31,6 +31,7 @@ scenarios! { "assign", run:
     bounds_per_zone
     capacity_is_the_most
     claims_end_with_the_labels
+    cordoned_in_other_strategies
     cordoned_keeps_what_it_has
     death_is_granted_at_once
     death_of_all_leaves_rows_vacant
@@ -46,6 +47,8 @@ scenarios! { "assign", run:
     drained_alone_keeps_its_rows
     fences_of_the_same_owner_differ_by_grant
     first_member_gets_everything
+    grace_of_two_owners
+    grace_promotes_without_planning
     history_tells_what_happened
     item_asks_for_labels
     item_comes_back_after_its_row_went
@@ -73,6 +76,7 @@ scenarios! { "assign", run:
     plan_is_not_rewritten_when_nothing_changes
     pool_deleted_with_living_members
     pool_deleted_without_members
+    preference_that_nobody_meets
     range_of_partitions
     rejoin_after_others_took_over
     rejoin_of_a_member_that_drained
@@ -88,6 +92,7 @@ scenarios! { "assign", run:
     replicas_raised_and_lowered
     ring_and_back
     stuck_owner_is_left
+    stuck_while_preparing
     table_tells_what_changed_since
     two_out_at_once
     undrain_brings_its_share_back
@@ -95,10 +100,13 @@ scenarios! { "assign", run:
     warm_death_of_the_one_that_prepares
     warm_death_of_the_owner
     warm_move
+    warm_range_death_of_the_owner
     warm_rejoin
     warm_replicas
     weights_changed
+    weights_make_room_for_labels
     weights_share_in_proportion
+    weights_within_the_churn
 }
 
 fn run(name: &str) {
@@ -118,7 +126,7 @@ impl Script {
     /// · `ask [AFFINITY]` · `change SPEC` · `load BUCKET N` · `churn-left N` · `stuck BUCKET MEMBER`
     /// · `moves-on BUCKET MEMBER`; SPEC is `by-load`, `strategy=NAME`,
     /// `replicas=N`, `warm`, `paused`, `max_moving=N`,
-    /// `max_moving_per_member=N`, `max_moving_per_zone=N`, `max_out=N`, `grace_ms=N`, `anywhere`
+    /// `max_moving_per_member=N`, `max_moving_per_zone=N`, `max_out=N`, `grace_ms=N`, `churn=N`, `anywhere`
     /// and AFFINITY
     /// · `delete-pool` · `item add NAME [AFFINITY]` · `item remove NAME`; AFFINITY is
     /// `require=KEY=VALUE,…` and `prefer=KEY=VALUE,…`
@@ -351,6 +359,7 @@ fn change_spec(spec: &mut Spec, flag: &str, line: &mut Line) {
     spec.max_moving_per_zone = line.option("max_moving_per_zone").or(spec.max_moving_per_zone);
     spec.max_out = line.option("max_out").or(spec.max_out);
     spec.grace_ms = line.option("grace_ms").unwrap_or(spec.grace_ms);
+    spec.max_churn_per_minute = line.option("churn").or(spec.max_churn_per_minute);
 }
 
 fn affinity(line: &mut Line) -> Affinity {

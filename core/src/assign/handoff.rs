@@ -9,12 +9,13 @@
 //! |---|---|---|---|
 //! | A B | all | | asks whoever is not wanted to let go; in a warm pool only once C is an owner |
 //! | A B | all, and B is wanted as the primary | | asks A to step down |
-//! | A B | B | exclusive | B leads; C is an owner at once |
+//! | A B | B | exclusive | B leads (of several, one that is wanted); C is an owner at once |
 //! | A B | B | warm | B leads; C prepares |
 //! | A, C prepares | A | warm | without C; if C is still wanted it begins anew when it has joined again |
 //! | A, C prepares | C | warm | C leads, ready or not: nobody has more |
 //! | A, C prepares | nobody | | whoever is wanted owns it, the first leads |
 //! | A | nobody, but A may be back | | waits for it |
+//! | A B | nobody, but both may be back, and A is | | A leads; B's place is kept |
 //! | A B | B, but A may be back | | B leads; A's place is kept |
 //!
 //! So a bucket has never two primaries, and never none while a backup lives.
@@ -53,13 +54,23 @@ pub(super) fn next_row(rules: &Rules<'_>, row: &Row, wanted: &[Owner], planned: 
             away.push(owner.clone());
         }
     }
+    let may_be_granted = |owner: &&Owner| (rules.standing)(owner) == Standing::Living;
+    if row.primary().is_some_and(|primary| (rules.standing)(primary) != Standing::Living) {
+        // Of those who could lead, whoever is to go does not, if another can.
+        owners.sort_by_key(|owner| !wants(owner));
+    }
+    if owners.is_empty() {
+        // Whoever is back under the name of an owner has what it takes.
+        let is_back = |owner: &&Owner| row.owners.iter().any(|other| other.member == owner.member);
+        let back = wanted.iter().filter(may_be_granted).filter(is_back);
+        owners = back.take(rules.replicas).cloned().collect();
+    }
     if owners.is_empty() && row.owners.iter().any(|owner| waits(&owner)) {
         // Those who are away have what it takes; nobody else has.
         let preparing = row.preparing.iter().filter(is(Standing::Living)).filter(|owner| wants(owner));
         let row = Row { preparing: preparing.cloned().collect(), ..row.clone() };
         return row.clone().after(&row, rules.replicas);
     }
-    let may_be_granted = |owner: &&Owner| (rules.standing)(owner) == Standing::Living;
     let mut preparing: Vec<Owner> = Vec::new();
     if owners.is_empty() && !wanted.is_empty() {
         // Whoever was preparing has more than any other, wanted or not.

@@ -6,6 +6,8 @@ use crate::pool::Deed;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const FENCE: u64 = 7;
+/// When those joined that are back.
+const ANEW: u64 = 5;
 
 fn owner(name: &str) -> Owner {
     Owner { fence: FENCE, ..Owner::new(name, 1) }
@@ -25,9 +27,17 @@ fn sequences() -> Vec<Vec<&'static str>> {
     all
 }
 
+/// How it stands with a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lot {
+    Is(Standing),
+    /// It has gone and joined anew: whoever the row names is another.
+    IsBack,
+}
+
 struct Case {
     row: Row,
-    standings: [Standing; 3],
+    lots: [Lot; 3],
     wanted: Vec<Owner>,
     handoff: Handoff,
     replicas: usize,
@@ -37,7 +47,11 @@ struct Case {
 
 impl Case {
     fn standing(&self, owner: &Owner) -> Standing {
-        self.standings[NAMES.iter().position(|name| *name == owner.member).unwrap()]
+        match self.lots[place(&owner.member)] {
+            Lot::Is(standing) => standing,
+            Lot::IsBack if owner.joined == ANEW => Standing::Living,
+            Lot::IsBack => Standing::Gone,
+        }
     }
 
     fn next(&self, row: &Row) -> Row {
@@ -60,22 +74,27 @@ fn move_to(name: &str) -> Move {
     }
 }
 
+fn place(name: &str) -> usize {
+    NAMES.iter().position(|other| *other == name).unwrap()
+}
+
 fn every_case(mut check: impl FnMut(&Case)) -> usize {
     let mut cases = 0;
-    let standings = [Standing::Living, Standing::Away, Standing::Gone];
+    let lots = [Lot::Is(Standing::Living), Lot::Is(Standing::Away), Lot::Is(Standing::Gone), Lot::IsBack];
     let sequences = sequences();
     for owners in &sequences {
         for preparing in sequences.iter().filter(|p| p.iter().all(|name| !owners.contains(name))) {
-            for combination in 0..27 {
-                let standings = [combination % 3, combination / 3 % 3, combination / 9].map(|s| standings[s]);
+            for combination in 0..64 {
+                let lots = [combination % 4, combination / 4 % 4, combination / 16].map(|at| lots[at]);
                 for wanted in &sequences {
                     // The planner never wants more owners than there are to be.
                     for kind in (0..12).filter(|kind| wanted.len() <= 1 + kind / 4) {
                         let named = |names: &[&str]| names.iter().map(|name| owner(name)).collect();
+                        let joined = |name: &str| if lots[place(name)] == Lot::IsBack { ANEW } else { 1 };
                         check(&Case {
                             row: Row { owners: named(owners), preparing: named(preparing), degraded: false },
-                            standings,
-                            wanted: wanted.iter().map(|name| Owner::new(name, 1)).collect(),
+                            lots,
+                            wanted: wanted.iter().map(|name| Owner::new(name, joined(name))).collect(),
                             handoff: if kind % 2 == 0 { Handoff::Exclusive } else { Handoff::Warm },
                             is_planned: kind / 2 % 2 == 0,
                             replicas: 1 + kind / 4,
@@ -93,15 +112,19 @@ fn every_case(mut check: impl FnMut(&Case)) -> usize {
 fn nobody_who_lives_loses_anything_and_there_is_one_primary_if_there_can_be() {
     let cases = every_case(|case| {
         let next = case.next(&case.row);
-        let told = || format!("{:?} {:?} wants {:?} -> {next:?}", case.row, case.standings, case.wanted);
+        let told = || format!("{:?} {:?} wants {:?} -> {next:?}", case.row, case.lots, case.wanted);
         let lives = |owner: &&Owner| case.standing(owner) == Standing::Living;
         let living: Vec<&Owner> = case.row.owners.iter().filter(lives).collect();
         let owns = |owner: &Owner| next.owners.iter().any(|other| other.is_same(owner));
         assert!(living.iter().all(|owner| owns(owner)), "{}", told());
         let named: Vec<&str> = next.owners.iter().chain(&next.preparing).map(|o| o.member.as_str()).collect();
         assert!((1..named.len()).all(|at| !named[..at].contains(&named[at])), "twice: {}", told());
-        match living.first() {
-            // The first of those who live leads; nobody who is not ready is an owner of a warm pool.
+        let wants = |owner: &Owner| case.wanted.iter().any(|other| other.member == owner.member);
+        let leads_on = case.row.primary().filter(lives);
+        let should_lead = leads_on.or_else(|| living.iter().copied().find(|owner| wants(owner)));
+        let was_owner = |owner: &&Owner| case.row.owners.iter().any(|other| other.member == owner.member);
+        match should_lead.or(living.first().copied()) {
+            // One of those who live leads; nobody who is not ready is an owner of a warm pool.
             Some(first) => {
                 assert!(next.primary().unwrap().is_same(first), "{}", told());
                 assert!(next.owners.iter().all(|owner| lives(&owner)), "{}", told());
@@ -109,18 +132,21 @@ fn nobody_who_lives_loses_anything_and_there_is_one_primary_if_there_can_be() {
                     assert_eq!(next.owners.len(), living.len(), "{}", told());
                 }
             }
-            // Those who are away are waited for; otherwise whoever was preparing leads, or is wanted.
+            // Whoever is back leads; those who are away are waited for; otherwise whoever was
+            // preparing leads, or is wanted.
             None => {
+                let back = case.wanted.iter().filter(lives).find(was_owner);
                 let waits = next.owners.iter().any(|owner| case.standing(owner) == Standing::Away);
+                assert!(!waits || back.is_none(), "{}", told());
                 let begun = case.row.preparing.iter().filter(|_| !case.wanted.is_empty());
-                let should = begun.chain(&case.wanted).find(lives);
+                let should = back.or_else(|| begun.chain(&case.wanted).find(lives));
                 let leads = next.primary().filter(lives);
                 assert!(waits || leads.map(|o| &o.member) == should.map(|o| &o.member), "{}", told());
             }
         }
         assert!(next.owners.len() <= case.replicas.max(case.row.owners.len()), "{}", told());
         // A new primary has a new fence, and whoever goes on leading keeps its own.
-        let leads = |row: &Row| row.primary().map(|owner| owner.member.clone());
+        let leads = |row: &Row| row.primary().map(|owner| (owner.member.clone(), owner.joined));
         if let Some(primary) = next.primary() {
             assert_eq!(primary.fence == FENCE, leads(&next) == leads(&case.row), "{}", told());
         }
@@ -134,7 +160,7 @@ fn nobody_who_lives_loses_anything_and_there_is_one_primary_if_there_can_be() {
 #[test]
 fn moves_lead_to_what_is_wanted_whoever_complies_first() {
     every_case(|case| {
-        let living = case.standings == [Standing::Living; 3];
+        let living = case.lots == [Lot::Is(Standing::Living); 3];
         if !living || case.wanted.is_empty() {
             return;
         }

@@ -102,25 +102,22 @@ pub fn plan_step(tree: &Tree, pool: &PoolView, known: &Known) -> Result<Step, Pl
 /// leads. That is what a bucket waits for; all else can wait for [`plan_step`].
 #[must_use]
 pub fn quick_step(pool: &PoolView) -> Quick {
-    let mut writer = Writer::new(pool);
     let is_able = |name: &str, bucket: &Bucket| {
         let entry = pool.members.get(name)?;
         let Member { draining, cordoned, .. } = entry.member;
         let may = entry.member.has_labels(&pool.affinity_of(bucket).require);
         (!draining && !cordoned && may).then_some(entry)
     };
-    let mut granted = BTreeSet::new();
+    let mut granted: BTreeMap<&Bucket, (&RowEntry, Row, Reason)> = BTreeMap::new();
     for the in &pool.plan.moves {
         let Some((to, entry)) = the.to.as_ref().zip(pool.rows.get(&the.bucket)) else { continue };
         if let Some(member) = is_able(to, &the.bucket)
             && pool.is_wanted(&the.bucket)
             && entry.row.owners.is_empty()
             && entry.row.preparing.is_empty()
-            && granted.insert(&the.bucket)
         {
             let row = Row::owned_by(Owner::new(to, member.joined));
-            let row = row.after(&entry.row, pool.spec.replicas as usize);
-            writer.replace(&the.bucket, entry, &row, the.reason);
+            granted.entry(&the.bucket).or_insert((entry, row, the.reason));
         }
     }
     for (bucket, entry) in pool.gone().flat_map(|name| pool.held_by(name)) {
@@ -130,15 +127,24 @@ pub fn quick_step(pool: &PoolView) -> Quick {
             continue;
         }
         let living = |owners: &[Owner]| owners.iter().filter(lives).cloned().collect::<Vec<_>>();
-        let (owners, mut preparing) = (living(&entry.row.owners), living(&entry.row.preparing));
+        let (mut owners, mut preparing) = (living(&entry.row.owners), living(&entry.row.preparing));
+        // Of those who could lead, whoever is to go does not, if another can.
+        owners.sort_by_key(|owner| pool.members.get(&owner.member).is_some_and(|m| m.member.draining));
         // Whoever may be back keeps its place until a plan takes it away.
         let may_be_back = |owner: &&Owner| pool.may_be_back(owner) && !lives(owner);
         preparing.extend(entry.row.owners.iter().chain(&entry.row.preparing).filter(may_be_back).cloned());
-        if !owners.is_empty() && granted.insert(bucket) {
+        if !owners.is_empty() {
             let row = Row { owners, preparing, degraded: false };
-            let row = row.after(&entry.row, pool.spec.replicas as usize);
-            writer.replace(bucket, entry, &row, Reason::Died);
+            granted.entry(bucket).or_insert((entry, row, Reason::Died));
         }
+    }
+    if granted.is_empty() {
+        return Quick::default();
+    }
+    let mut writer = Writer::new(pool);
+    for (bucket, (entry, row, reason)) in &granted {
+        let row = row.clone().after(&entry.row, pool.spec.replicas as usize);
+        writer.replace(bucket, entry, &row, *reason);
     }
     // What members did by themselves is put down with the next plan.
     writer.unrecorded.clear();

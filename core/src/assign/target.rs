@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Known, PlanFault};
 use crate::placement::ring::Names;
-use crate::placement::{self, Answer, Candidate, Class, Demand, Owners, Problem, Quotas, check, weighted};
+use crate::placement::{
+    self, Answer, Candidate, Class, Demand, Owners, Problem, Quotas, UnderWay, check, weighted,
+};
 use crate::pool::{
     Affinity, Away, Balance, Bucket, Labels, Member, Move, Owner, PoolView, Reason, Report, ShortReason,
     Shortage, Spread, Strategy,
@@ -41,7 +43,7 @@ impl Target {
                 let members = crew.owners.iter().map(|owner| owner.member.as_str()).collect();
                 let buckets = wanted.iter().map(Bucket::as_str).collect();
                 let names = Names { members, buckets };
-                posed.without_those_away(&crew, |problem| match strategy {
+                posed.without_the_closed(&crew, |problem| match strategy {
                     Strategy::Ring => placement::ring::solve(problem, &names),
                     _ => placement::range::solve(problem),
                 })
@@ -93,8 +95,8 @@ fn leaving(pool: &PoolView, known: &Known) -> (BTreeSet<(Bucket, String)>, Optio
 /// Those who may own buckets, by number: the members, and those who are away and may be back.
 struct Crew<'a> {
     members: Vec<&'a Member>,
-    /// Those who are away: they keep what they had, and get nothing.
-    is_away: Vec<bool>,
+    /// Those who keep what they have, and get nothing: cordoned, or away.
+    is_closed: Vec<bool>,
     owners: Vec<Owner>,
     index: BTreeMap<&'a str, usize>,
 }
@@ -106,7 +108,7 @@ impl<'a> Crew<'a> {
         let mut all: Vec<(&str, &Member, u64)> = there.chain(away).collect();
         all.sort_by_key(|(name, ..)| *name);
         Self {
-            is_away: all.iter().map(|(name, ..)| absent.contains_key(*name)).collect(),
+            is_closed: all.iter().map(|(name, m, _)| m.cordoned || absent.contains_key(*name)).collect(),
             members: all.iter().map(|(_, member, _)| *member).collect(),
             owners: all.iter().map(|(name, _, joined)| Owner::new(name, *joined)).collect(),
             index: all.iter().map(|(name, ..)| *name).zip(0..).collect(),
@@ -164,10 +166,13 @@ impl Posed {
         let mut all_asked = vec![(Affinity::default(), Vec::new()); classes.len()];
         classes.into_iter().for_each(|(asked, class)| all_asked[class] = asked);
         let zones = crew.zones(pool.spec.spread);
-        let candidates = crew.members.iter().zip(&crew.is_away).zip(owned).zip(zones);
-        let members = candidates
-            .map(|(((member, is_away), owned), zone)| candidate(member, *is_away, owned, zone))
-            .collect();
+        let is_balanced = pool.spec.strategy == Strategy::Balanced;
+        let candidates = crew.members.iter().zip(&crew.is_closed).zip(owned).zip(zones);
+        let candidates = candidates.map(|(((member, is_closed), owned), zone)| {
+            // The other strategies do not look at who has what: see `without_the_closed`.
+            candidate(member, (*is_closed && is_balanced).then_some(owned), zone)
+        });
+        let members = candidates.collect();
         let replicas = pool.spec.replicas as usize;
         let mut problem = Problem { members, replicas, buckets, ..Problem::default() };
         let having = |labels: fn(&Affinity) -> &Labels, affinity: &Affinity| -> Vec<bool> {
@@ -186,33 +191,29 @@ impl Posed {
         });
         let preferred: Vec<Class> = preferred.collect();
         problem.classes = required;
-        if preferred != problem.classes {
-            let all = Quotas::of(&problem).total;
-            let required = std::mem::replace(&mut problem.classes, preferred);
-            if Quotas::of(&problem).total < all {
-                problem.classes = required;
-            }
-        }
+        prefer(&mut problem, preferred);
+        problem.closed.clone_from(&crew.is_closed);
         problem.weights = weights(pool, wanted, known);
+        problem.under_way = under_way(pool, wanted, crew);
         problem.trigger_percent = u64::from(pool.spec.min_gain_percent);
         problem.budget = churn_left.filter(|_| pool.spec.is_evened_out_slowly());
         Self { problem, asked: all_asked }
     }
 
     /// The answer of a strategy that does not look at who has what: where it gives a bucket to
-    /// somebody who is away and has not had it, the answer for those who are there.
-    fn without_those_away(&self, crew: &Crew<'_>, solve: impl Fn(&Problem) -> Answer) -> Answer {
+    /// somebody who gets nothing and has not had it, the answer for the others.
+    fn without_the_closed(&self, crew: &Crew<'_>, solve: impl Fn(&Problem) -> Answer) -> Answer {
         let mut answer = solve(&self.problem);
         let is_new = |demand: &Demand, row: &Owners| {
-            row.iter().any(|owner| crew.is_away[owner] && !demand.owners.contains(owner))
+            row.iter().any(|owner| crew.is_closed[owner] && !demand.owners.contains(owner))
         };
         let rows = || self.problem.buckets.iter().zip(&answer.owners);
         if !rows().any(|(demand, row)| is_new(demand, row)) {
             return answer;
         }
         let mut there = self.problem.clone();
-        let members = there.members.iter_mut().zip(&crew.is_away);
-        members.filter(|(_, is_away)| **is_away).for_each(|(member, _)| member.weight = 0);
+        let members = there.members.iter_mut().zip(&crew.is_closed);
+        members.filter(|(_, is_closed)| **is_closed).for_each(|(member, _)| member.weight = 0);
         let instead = solve(&there);
         for ((demand, row), other) in self.problem.buckets.iter().zip(&mut answer.owners).zip(instead.owners)
         {
@@ -260,12 +261,9 @@ impl Posed {
 /// median of what is.
 fn weights(pool: &PoolView, wanted: &BTreeSet<Bucket>, known: &Known) -> Vec<u64> {
     if pool.spec.balance == Balance::Load {
-        if known.loads.is_empty() {
-            return Vec::new();
-        }
         let mut all: Vec<u64> = known.loads.values().copied().collect();
         all.sort_unstable();
-        let median = all[all.len() / 2].max(1);
+        let median = all.get(all.len() / 2).map_or(1, |median| (*median).max(1));
         return wanted.iter().map(|b| known.loads.get(b).map_or(median, |load| (*load).max(1))).collect();
     }
     if pool.items.values().all(|item| item.weight == 1) {
@@ -275,9 +273,55 @@ fn weights(pool: &PoolView, wanted: &BTreeSet<Bucket>, known: &Known) -> Vec<u64
     wanted.iter().map(weight).collect()
 }
 
-fn candidate(member: &Member, is_away: bool, owned: u64, zone: usize) -> Candidate {
-    let owned = u32::try_from(owned).unwrap_or(u32::MAX);
-    let limits = [member.capacity, (member.cordoned || is_away).then_some(owned)];
+/// Has buckets go to whom they would rather go to, as far as nothing is without an owner for that:
+/// all of a kind, or none.
+fn prefer(problem: &mut Problem, preferred: Vec<Class>) {
+    let is_possible = |class: &Class| class.allowed.contains(&true);
+    let differs =
+        |class: &usize| preferred[*class] != problem.classes[*class] && is_possible(&preferred[*class]);
+    let classes: Vec<usize> = (0..preferred.len()).filter(differs).collect();
+    if classes.is_empty() {
+        return;
+    }
+    let all = Quotas::of(problem).total;
+    // All of them nearly always; otherwise the first half of them, as far as possible, and so on.
+    let mut rest = vec![classes];
+    while let Some(mut some) = rest.pop() {
+        let before = problem.classes.clone();
+        for class in &some {
+            problem.classes[*class] = preferred[*class].clone();
+        }
+        if Quotas::of(problem).total == all {
+            continue;
+        }
+        problem.classes = before;
+        if some.len() > 1 {
+            let others = some.split_off(some.len() / 2);
+            rest.extend([others, some]);
+        }
+    }
+}
+
+/// What passes on already to even out.
+fn under_way(pool: &PoolView, wanted: &BTreeSet<Bucket>, crew: &Crew<'_>) -> Vec<UnderWay> {
+    let is_to_even_out =
+        |the: &&Move| super::moves::is_churn(&pool.spec, the) && the.reason != Reason::Stuck && !the.promote;
+    let numbers: BTreeMap<&Bucket, usize> = match pool.plan.moves.is_empty() {
+        true => BTreeMap::new(),
+        false => wanted.iter().zip(0..).collect(),
+    };
+    let moves = pool.pending_moves().filter(is_to_even_out);
+    let under_way = moves.filter_map(|the| {
+        let (from, to) = (crew.at(the.from.as_ref()?)?, crew.at(the.to.as_ref()?)?);
+        Some(UnderWay { bucket: *numbers.get(&the.bucket)?, from, to })
+    });
+    under_way.collect()
+}
+
+/// A member as a candidate; of one that gets nothing, what it has.
+fn candidate(member: &Member, owned: Option<u64>, zone: usize) -> Candidate {
+    let owned = owned.map(|owned| u32::try_from(owned).unwrap_or(u32::MAX));
+    let limits = [member.capacity, owned];
     Candidate {
         weight: if member.draining { 0 } else { member.weight },
         capacity: limits.into_iter().flatten().min(),

@@ -45,14 +45,20 @@ pub fn place_all(problem: &Problem, quotas: &Quotas) -> Answer {
 
 /// How many buckets each member is to have: its share rounded down or, for as many as
 /// there are left over, up. Whoever has so many already saves a move by being one of
-/// those, so they come first; then the larger fraction.
+/// those, so they come first; then whoever something is destined for, so that a plan stands; then
+/// the larger fraction.
 fn targets(rows: &Rows<'_>) -> Vec<u64> {
     let quotas = rows.quotas;
     let mut targets = quotas.least.clone();
     let mut candidates: Vec<usize> =
         (0..targets.len()).filter(|member| quotas.most[*member] > quotas.least[*member]).collect();
+    let mut is_destined = vec![false; targets.len()];
+    for (bucket, demand) in rows.problem.buckets.iter().enumerate() {
+        let coming = demand.destined.iter().filter(|member| !rows.row(bucket).contains(*member));
+        coming.for_each(|member| is_destined[member] = true);
+    }
     let permille = |member: usize| (quotas.fraction(member) * 1e6).round() as u64;
-    candidates.sort_by_key(|&m| (rows.load(m) <= quotas.least[m], Reverse(permille(m)), m));
+    candidates.sort_by_key(|&m| (rows.load(m) <= quotas.least[m], !is_destined[m], Reverse(permille(m)), m));
     for &member in candidates.iter().take(usize::try_from(quotas.left_over()).unwrap_or(usize::MAX)) {
         targets[member] += 1;
     }

@@ -53,6 +53,21 @@ pub struct Problem {
     pub trigger_percent: u64,
     /// For weighted buckets: most of them that pass on only to even out.
     pub budget: Option<usize>,
+    /// For weighted buckets: what is passing on already to even out.
+    pub under_way: Vec<UnderWay>,
+    /// Members that get no bucket which they do not own already; empty, if there are none.
+    pub closed: Vec<bool>,
+}
+
+/// A bucket that is passing from one member to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnderWay {
+    /// Which.
+    pub bucket: usize,
+    /// Who gives it up.
+    pub from: usize,
+    /// Who is to get it.
+    pub to: usize,
 }
 
 /// A member that may own buckets.
@@ -130,6 +145,12 @@ impl Problem {
     #[must_use]
     pub fn may_own(&self, class: usize, member: usize) -> bool {
         self.members[member].weight > 0 && self.classes[class].allowed[member]
+    }
+
+    /// Whether a member gets no bucket which it does not own already.
+    #[must_use]
+    pub fn is_closed(&self, member: usize) -> bool {
+        self.closed.get(member).copied().unwrap_or(false)
     }
 
     /// How busy a bucket keeps its owners.

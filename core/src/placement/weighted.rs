@@ -10,9 +10,11 @@
 //! as one exchange gains enough. That nothing is moved for less keeps plans from swinging to and
 //! fro.
 
-use std::collections::BTreeSet;
+use std::cell::Cell;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::{Answer, Owners, Problem, Quotas, keep_irreplaceable, primaries};
+use super::{Answer, Owners, Problem, Quotas, UnderWay, keep_irreplaceable, primaries};
 
 /// Nothing is moved to even out less than that, in percent above the bound, unless the pool
 /// says otherwise.
@@ -21,6 +23,10 @@ pub const TRIGGER_PERCENT: u64 = 10;
 pub const ENOUGH_PERCENT: u64 = 3;
 /// So many of the least busy members are looked at for each bucket that the busiest passes on.
 const TAKERS_MAX: usize = 64;
+/// So many of a member's buckets of about the weight that is looked for are tried.
+const NEAR_MAX: usize = 32;
+/// Where the search ends, in buckets that were tried: after about a second.
+const WORK_MAX: u64 = 4_000_000;
 /// A member's load for its weight is told in this part of a unit.
 const SCALE: u128 = 1 << 20;
 
@@ -30,7 +36,8 @@ pub fn solve(problem: &Problem) -> Answer {
     let mut loads = Loads::kept(problem);
     loads.place_missing();
     loads.even_out();
-    let mut answer = Answer { owners: loads.rows, is_rough: false };
+    let is_rough = !loads.has_time(0);
+    let mut answer = Answer { owners: loads.rows, is_rough };
     order(problem, &mut answer);
     primaries::choose(problem, &mut answer);
     keep_irreplaceable(problem, &mut answer);
@@ -79,7 +86,7 @@ fn bound(problem: &Problem) -> u128 {
     let strongest = |may: &dyn Fn(usize) -> bool| -> Vec<u32> {
         let able = (0..problem.members.len()).filter(|member| may(*member));
         let mut weights: Vec<u32> = able.map(|member| problem.members[member].weight).collect();
-        weights.sort_unstable_by_key(|weight| std::cmp::Reverse(*weight));
+        weights.sort_unstable_by_key(|weight| Reverse(*weight));
         weights
     };
     let in_any = |m: usize| (0..classes).any(|class| of_class[class] > 0 && problem.may_own(class, m));
@@ -111,24 +118,32 @@ fn level(all: u128, replicas: usize, weights: &[u32]) -> u128 {
 
 struct Loads<'a> {
     problem: &'a Problem,
-    /// Most owners of a bucket of each class in one zone.
-    spread: Vec<usize>,
+    quotas: Quotas,
     rows: Vec<Owners>,
-    held: Vec<BTreeSet<usize>>,
+    /// Each member's buckets, by weight.
+    held: Vec<BTreeSet<(u64, usize)>>,
     loads: Vec<u64>,
+    /// Members that may own anything, the least busy first.
+    order: BTreeSet<(u128, usize)>,
     bound: u128,
+    /// How much the search has tried.
+    work: Cell<u64>,
 }
 
 impl<'a> Loads<'a> {
+    /// Whoever owns a bucket and may, keeps it; what is under way to another is taken as there.
     fn kept(problem: &'a Problem) -> Self {
         let members = problem.members.len();
+        let able = (0..members).filter(|member| problem.members[*member].weight > 0);
         let mut kept = Self {
             problem,
-            spread: Quotas::of(problem).spread,
+            quotas: Quotas::of(problem),
             rows: vec![Owners::default(); problem.buckets.len()],
             held: vec![BTreeSet::new(); members],
             loads: vec![0; members],
+            order: able.map(|member| (0, member)).collect(),
             bound: bound(problem),
+            work: Cell::new(0),
         };
         for (bucket, demand) in problem.buckets.iter().enumerate() {
             for owner in demand.owners.iter() {
@@ -137,11 +152,26 @@ impl<'a> Loads<'a> {
                 }
             }
         }
+        for UnderWay { bucket, from, to } in problem.under_way.iter().copied() {
+            if kept.rows[bucket].contains(from) && kept.may_take(bucket, to, Some(from)) {
+                kept.remove(bucket, from);
+                kept.add(bucket, to);
+            }
+        }
         kept
     }
 
     /// Whether a member may own a bucket besides those who do, if one of them gives it up.
     fn may_take(&self, bucket: usize, member: usize, instead_of: Option<usize>) -> bool {
+        self.has_room(member) && self.may_own(bucket, member, instead_of)
+    }
+
+    fn has_room(&self, member: usize) -> bool {
+        (self.held[member].len() as u64) < self.problem.limit(member)
+    }
+
+    /// Whether it may if it had room.
+    fn may_own(&self, bucket: usize, member: usize, instead_of: Option<usize>) -> bool {
         let problem = self.problem;
         let class = problem.buckets[bucket].class;
         let zone = problem.members[member].zone;
@@ -149,20 +179,30 @@ impl<'a> Loads<'a> {
         let there = others.filter(|owner| problem.members[*owner].zone == zone).count();
         problem.may_own(class, member)
             && !self.rows[bucket].contains(member)
-            && there < self.spread[class]
-            && (self.held[member].len() as u64) < problem.limit(member)
+            && there < self.quotas.spread[class]
+            && (!problem.is_closed(member) || problem.buckets[bucket].owners.contains(member))
     }
 
     fn add(&mut self, bucket: usize, member: usize) {
+        let weight = self.problem.weight(bucket);
         self.rows[bucket].push(member);
-        self.held[member].insert(bucket);
-        self.loads[member] += self.problem.weight(bucket);
+        self.held[member].insert((weight, bucket));
+        self.change_load(member, |load| load + weight);
     }
 
     fn remove(&mut self, bucket: usize, member: usize) {
+        let weight = self.problem.weight(bucket);
         self.rows[bucket].remove(member);
-        self.held[member].remove(&bucket);
-        self.loads[member] -= self.problem.weight(bucket);
+        self.held[member].remove(&(weight, bucket));
+        self.change_load(member, |load| load - weight);
+    }
+
+    fn change_load(&mut self, member: usize, change: impl FnOnce(u64) -> u64) {
+        let is_able = self.order.remove(&(self.relative(member), member));
+        self.loads[member] = change(self.loads[member]);
+        if is_able {
+            self.order.insert((self.relative(member), member));
+        }
     }
 
     fn relative(&self, member: usize) -> u128 {
@@ -180,12 +220,10 @@ impl<'a> Loads<'a> {
         let problem = self.problem;
         let mut buckets: Vec<usize> =
             (0..problem.buckets.len()).filter(|b| self.rows[*b].len() < problem.replicas).collect();
-        buckets.sort_by_key(|bucket| (std::cmp::Reverse(problem.weight(*bucket)), *bucket));
-        let able = (0..problem.members.len()).filter(|member| problem.members[*member].weight > 0);
-        let mut order: BTreeSet<(u128, usize)> = able.map(|member| (self.relative(member), member)).collect();
+        buckets.sort_by_key(|bucket| (Reverse(problem.weight(*bucket)), *bucket));
         let enough = self.percent_above(ENOUGH_PERCENT);
         for wanted in 1..=problem.replicas {
-            for &bucket in buckets.iter() {
+            for &bucket in &buckets {
                 if self.rows[bucket].len() >= wanted {
                     continue;
                 }
@@ -194,19 +232,73 @@ impl<'a> Loads<'a> {
                     self.may_take(bucket, *member, None) && self.relative_with(*member, weight, 0) <= enough
                 };
                 let destined = problem.buckets[bucket].destined.iter().find(fits);
-                let least_busy =
-                    || order.iter().map(|(_, member)| *member).find(|m| self.may_take(bucket, *m, None));
-                if let Some(member) = destined.or_else(least_busy) {
-                    order.remove(&(self.relative(member), member));
+                let least_busy = || {
+                    let mut able = self.order.iter().map(|(_, member)| *member);
+                    able.find(|member| self.may_take(bucket, *member, None))
+                };
+                if let Some(member) = destined.or_else(least_busy).or_else(|| self.make_room(bucket)) {
                     self.add(bucket, member);
-                    order.insert((self.relative(member), member));
                 }
             }
         }
     }
 
+    /// Has members that are full pass on buckets that others may own, until one of those that
+    /// may own this one has room: by the shortest chain of moves.
+    fn make_room(&mut self, bucket: usize) -> Option<usize> {
+        let placed: u64 = self.rows.iter().map(|row| row.len() as u64).sum();
+        if placed >= self.quotas.total {
+            return None;
+        }
+        let able: Vec<usize> = self.order.iter().map(|(_, member)| *member).collect();
+        let takers = able.iter().copied().filter(|member| self.may_own(bucket, *member, None));
+        // Who was reached, from whom, by passing on which bucket.
+        let mut reached: BTreeMap<usize, Option<(usize, usize)>> = takers.map(|m| (m, None)).collect();
+        let mut queue: VecDeque<usize> = reached.keys().copied().collect();
+        while let Some(from) = queue.pop_front() {
+            for &to in &able {
+                if reached.contains_key(&to) {
+                    continue;
+                }
+                let mut passable = self.held[from].iter().map(|(_, other)| *other);
+                let Some(other) = passable.find(|other| self.try_own(*other, to, from)) else { continue };
+                reached.insert(to, Some((from, other)));
+                if self.has_room(to) {
+                    return self.pass_on(to, &reached);
+                }
+                queue.push_back(to);
+            }
+        }
+        None
+    }
+
+    /// Whether a member may own a bucket instead of another, if it had room and there is time left
+    /// to search.
+    fn try_own(&self, bucket: usize, to: usize, from: usize) -> bool {
+        self.has_time(1) && self.may_own(bucket, to, Some(from))
+    }
+
+    /// Moves along a chain, its end first. Returns who has room then.
+    fn pass_on(&mut self, mut to: usize, chain: &BTreeMap<usize, Option<(usize, usize)>>) -> Option<usize> {
+        while let Some((from, bucket)) = chain[&to] {
+            if !self.may_take(bucket, to, Some(from)) {
+                return None;
+            }
+            self.remove(bucket, from);
+            self.add(bucket, to);
+            to = from;
+        }
+        Some(to)
+    }
+
     fn percent_above(&self, percent: u64) -> u128 {
         self.bound * u128::from(100 + percent) / 100
+    }
+
+    /// Takes note of so much of the search. False once it is enough.
+    fn has_time(&self, work: u64) -> bool {
+        self.work.set(self.work.get() + work);
+        self.work.get() < WORK_MAX
     }
 
     /// Evens out, as far as the budget goes: first the busiest, if it is far above the bound; then
@@ -215,10 +307,10 @@ impl<'a> Loads<'a> {
         let mut left = self.problem.budget.unwrap_or(usize::MAX);
         let percent = self.problem.trigger_percent.max(ENOUGH_PERCENT);
         let trigger = self.percent_above(percent);
-        if self.busiest_first().first().is_some_and(|first| self.relative(*first) > trigger) {
+        if self.order.last().is_some_and(|(busiest, _)| *busiest > trigger) {
             let enough = self.percent_above(ENOUGH_PERCENT);
-            while let Some(from) = self.busiest_first().first().copied()
-                && self.relative(from) > enough
+            while let Some((busy, from)) = self.order.last().copied()
+                && busy > enough
                 && let Some(exchange) = self.best_exchange(from)
                 && self.exchange(from, &exchange, &mut left)
             {}
@@ -226,25 +318,19 @@ impl<'a> Loads<'a> {
         let strength: u128 = self.problem.members.iter().map(|member| u128::from(member.weight)).sum();
         let mean = self.loads.iter().map(|load| u128::from(*load)).sum::<u128>() * SCALE / strength.max(1);
         let gain = mean * u128::from(percent) / 100;
-        while {
-            let order = self.busiest_first();
-            let least = order.last().map_or(0, |to| self.relative(*to));
-            order.into_iter().any(|from| {
-                // Nobody gains more than what it has above the least busy.
-                if self.relative(from) - least <= gain {
-                    return false;
-                }
-                let exchange = self.best_exchange(from).filter(|e| self.relative(from) - e.busier > gain);
-                exchange.is_some_and(|exchange| self.exchange(from, &exchange, &mut left))
-            })
-        } {}
-    }
-
-    fn busiest_first(&self) -> Vec<usize> {
-        let able = (0..self.held.len()).filter(|member| self.problem.members[*member].weight > 0);
-        let mut order: Vec<usize> = able.collect();
-        order.sort_by_key(|member| (std::cmp::Reverse(self.relative(*member)), *member));
-        order
+        while left > 0 {
+            let least = self.order.first().map_or(0, |(least, _)| *least);
+            // Nobody gains more than what it has above the least busy.
+            let mut busy = self.order.iter().rev().take_while(|(busy, _)| busy - least > gain);
+            let found = busy.find_map(|(busy, from)| {
+                let exchange = self.best_exchange(*from).filter(|e| busy - e.busier > gain)?;
+                Some((*from, exchange))
+            });
+            let Some((from, exchange)) = found else { return };
+            if !self.exchange(from, &exchange, &mut left) {
+                return;
+            }
+        }
     }
 
     /// False if there is no budget left for it.
@@ -264,63 +350,66 @@ impl<'a> Loads<'a> {
     }
 
     /// What a member should pass on, and what it should take for it, so that the busier of the
-    /// two is the least busy.
+    /// two is the least busy. `None` if nothing helps, or there was no time left to find it.
     fn best_exchange(&self, from: usize) -> Option<Exchange> {
-        let problem = self.problem;
-        let able = (0..self.held.len()).filter(|to| *to != from && problem.members[*to].weight > 0);
-        let mut takers: Vec<usize> = able.collect();
-        takers.sort_by_key(|to| (self.relative(*to), *to));
-        takers.truncate(TAKERS_MAX);
+        let able = self.order.iter().map(|(_, member)| *member).filter(|to| *to != from);
+        let takers: Vec<usize> = able.take(TAKERS_MAX).collect();
         let now = self.relative(from);
-        let mut best: Option<Exchange> = None;
-        let mut consider = |exchange: Exchange| {
-            if exchange.busier < now && best.as_ref().is_none_or(|best| exchange < *best) {
-                best = Some(exchange);
-            }
+        let passed_on = |to: usize| {
+            let buckets =
+                self.nearest(from, self.ideal(from, to), move |bucket| self.try_own(bucket, to, from));
+            buckets.map(move |(weight, bucket)| {
+                let busier = self.relative_with(from, 0, weight).max(self.relative_with(to, weight, 0));
+                Exchange { busier, moves: 1, bucket, to, back: None }
+            })
         };
-        for &to in &takers {
-            for &bucket in &self.held[from] {
-                let weight = problem.weight(bucket);
-                if self.may_take(bucket, to, Some(from)) {
-                    let busier = self.relative_with(from, 0, weight).max(self.relative_with(to, weight, 0));
-                    consider(Exchange { busier, moves: 1, bucket, to, back: None });
-                }
-            }
+        let with_room = takers.iter().copied().filter(|to| self.has_room(*to));
+        let best = with_room.flat_map(passed_on).filter(|exchange| exchange.busier < now).min();
+        if best.is_some() || !self.has_time(0) {
+            return best;
         }
-        if let Some(best) = best {
-            return Some(best);
-        }
-        let mut best: Option<Exchange> = None;
-        for &to in &takers {
-            for &bucket in &self.held[from] {
-                let weight = problem.weight(bucket);
-                for &back in &self.held[to] {
-                    let returned = problem.weight(back);
-                    let busier = self
-                        .relative_with(from, returned, weight)
-                        .max(self.relative_with(to, weight, returned));
-                    let is_better = busier < now && best.as_ref().is_none_or(|best| busier < best.busier);
-                    if is_better && self.can_swap(bucket, from, back, to) {
-                        best = Some(Exchange { busier, moves: 2, bucket, to, back: Some(back) });
-                    }
-                }
-            }
-        }
-        best
+        let swapped = |(to, weight, bucket): (usize, u64, usize)| {
+            let back = weight.saturating_sub(self.ideal(from, to));
+            let backs = self.nearest(to, back, move |back| self.can_swap(bucket, from, back, to));
+            backs.map(move |(back_weight, back)| {
+                let from_is = self.relative_with(from, back_weight, weight);
+                let busier = from_is.max(self.relative_with(to, weight, back_weight));
+                Exchange { busier, moves: 2, bucket, to, back: Some(back) }
+            })
+        };
+        let pairs = takers.iter().flat_map(|to| self.held[from].iter().map(|(w, bucket)| (*to, *w, *bucket)));
+        let in_time = pairs.take_while(|_| self.has_time(1));
+        in_time.flat_map(swapped).filter(|exchange| exchange.busier < now).min()
+    }
+
+    /// How much a member would pass on to another for both to be as busy.
+    fn ideal(&self, from: usize, to: usize) -> u64 {
+        let weight = |member: usize| u128::from(self.problem.members[member].weight);
+        let load = |member: usize| u128::from(self.loads[member]);
+        let above = (load(from) * weight(to)).saturating_sub(load(to) * weight(from));
+        u64::try_from(above / (weight(from) + weight(to)).max(1)).unwrap_or(u64::MAX)
+    }
+
+    /// Of a member's buckets that will do, the one that is next below a weight and the one that is
+    /// next above, among the first that are looked at.
+    fn nearest(
+        &self,
+        member: usize,
+        weight: u64,
+        will_do: impl Fn(usize) -> bool,
+    ) -> impl Iterator<Item = (u64, usize)> {
+        let held = &self.held[member];
+        let below = held.range(..(weight, usize::MAX)).rev().take(NEAR_MAX);
+        let above = held.range((weight, usize::MAX)..).take(NEAR_MAX);
+        let first = |found: Option<&(u64, usize)>| found.copied();
+        let below = first({ below }.find(|(_, bucket)| will_do(*bucket)));
+        let above = first({ above }.find(|(_, bucket)| will_do(*bucket)));
+        below.into_iter().chain(above)
     }
 
     /// Capacities do not change when one goes for another.
     fn can_swap(&self, bucket: usize, from: usize, back: usize, to: usize) -> bool {
-        let fits = |bucket: usize, member: usize, instead_of: usize| {
-            let problem = self.problem;
-            let class = problem.buckets[bucket].class;
-            let zone = problem.members[member].zone;
-            let others = self.rows[bucket].iter().filter(|owner| *owner != instead_of);
-            problem.may_own(class, member)
-                && !self.rows[bucket].contains(member)
-                && others.filter(|owner| problem.members[*owner].zone == zone).count() < self.spread[class]
-        };
-        fits(bucket, to, from) && fits(back, from, to)
+        self.may_own(bucket, to, Some(from)) && self.may_own(back, from, Some(to))
     }
 }
 
@@ -377,7 +466,7 @@ mod tests {
             buckets: demands,
             weights: (0..buckets).map(|_| weight(&mut number)).collect(),
             trigger_percent: TRIGGER_PERCENT,
-            budget: None,
+            ..Problem::default()
         }
     }
 

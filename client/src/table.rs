@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ const WAIT_MS: u64 = 20_000;
 const FIRST_LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a table is looked for of which somebody says that there is one.
 const PULL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long nobody waits for a version that was looked for in vain.
+const VAIN_FOR: Duration = Duration::from_secs(10);
 /// Pause after a poll that failed.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// Pause after a poll that found no pool.
@@ -167,9 +170,24 @@ impl Source {
 #[derive(Debug, Clone)]
 pub struct TableCache {
     state: watch::Receiver<(Arc<Table>, Source)>,
-    /// The newest version that somebody has said there is.
-    heard: Arc<watch::Sender<u64>>,
+    heard: Arc<watch::Sender<Hearsay>>,
     _follower: Arc<DropGuard>,
+}
+
+/// What others have said of a table's version.
+#[derive(Debug, Clone, Copy, Default)]
+struct Hearsay {
+    /// The newest that there is said to be.
+    newest: u64,
+    /// One that was looked for in vain, and when.
+    vain: Option<(u64, Instant)>,
+}
+
+impl Hearsay {
+    /// Whether a version has been looked for in vain, a moment ago.
+    fn is_vain(&self, version: u64) -> bool {
+        self.vain.is_some_and(|(vain, at)| version >= vain && at.elapsed() < VAIN_FOR)
+    }
 }
 
 impl TableCache {
@@ -207,7 +225,7 @@ impl TableCache {
         let stop = CancellationToken::new();
         let guard = Arc::new(stop.clone().drop_guard());
         let pool = pool.to_owned();
-        let heard = Arc::new(watch::Sender::new(0));
+        let heard = Arc::new(watch::Sender::new(Hearsay::default()));
         let heard_of = Arc::clone(&heard);
         // Ends with the last handle on the table.
         tokio::spawn(async move {
@@ -225,10 +243,11 @@ impl TableCache {
         self.state.borrow().0.version
     }
 
-    /// Whether the table is older than a version that somebody knows.
+    /// Whether the table is older than a version that somebody knows. One that was looked for in
+    /// vain, or is later still, does not count for ten seconds: whoever said it is wrong.
     #[must_use]
     pub fn is_behind(&self, version: u64) -> bool {
-        self.version() < version
+        self.version() < version && !self.heard.borrow().is_vain(version)
     }
 
     /// Somebody knows this version of the table: if it is newer than the cache's, it is pulled at
@@ -236,8 +255,8 @@ impl TableCache {
     pub fn heard_of(&self, version: u64) {
         if self.is_behind(version) {
             self.heard.send_if_modified(|heard| {
-                let is_news = *heard < version;
-                *heard = version.max(*heard);
+                let is_news = heard.newest < version;
+                heard.newest = version.max(heard.newest);
                 is_news
             });
         }
@@ -307,7 +326,7 @@ async fn follow(
     pool: String,
     disk: Option<DiskCopy>,
     state: watch::Sender<(Arc<Table>, Source)>,
-    heard_of: Arc<watch::Sender<u64>>,
+    heard_of: Arc<watch::Sender<Hearsay>>,
 ) {
     let mut heard = heard_of.subscribe();
     let mut gone = false;
@@ -316,20 +335,24 @@ async fn follow(
         let (known, source) = state.borrow().clone();
         // A table from the disk may be of another life of the cluster: begin anew.
         let since = matches!(source, Source::Coordinator { .. }).then_some(known.version);
-        let polled = tokio::select! {
-            polled = poll(&client, &pool, since, WAIT_MS) => polled,
-            // A server that is behind itself would have us wait: asked anew, another may answer.
-            Ok(()) = heard.changed() => {
-                let newest = *heard_of.borrow();
-                let pulled = pull(&client, &pool, since, newest).await;
-                if pulled.is_err() {
+        let mut polling = pin!(poll(&client, &pool, since, WAIT_MS));
+        let polled = loop {
+            tokio::select! {
+                polled = &mut polling => break polled,
+                Ok(()) = heard.changed() => {}
+            }
+            let newest = heard_of.borrow().newest;
+            tokio::select! {
+                polled = &mut polling => break polled,
+                // A server that is behind itself would have us wait: asked anew, another may answer.
+                pulled = pull(&client, &pool, since, newest) => match pulled {
+                    Ok(body) => break Ok(body),
                     // Perhaps there is none: the next to be heard of counts again.
-                    heard_of.send_if_modified(|heard| {
-                        *heard = 0;
+                    Err(_) => drop(heard_of.send_if_modified(|heard| {
+                        *heard = Hearsay { newest: 0, vain: Some((newest, Instant::now())) };
                         false
-                    });
-                }
-                pulled
+                    })),
+                },
             }
         };
         match polled {

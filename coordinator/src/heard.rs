@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rota_core::assign::Known;
-use rota_core::pool::{Balance, Bucket, Owner, PoolView, RowEntry, WhenStuck};
+use rota_core::pool::{Balance, Bucket, Owner, PoolView, WhenStuck};
 use rota_protocol::http::MemberReport;
 use rota_protocol::peer::{HeardMember, HeardPool};
 use tokio::time::Instant;
@@ -70,13 +70,16 @@ impl Heard {
         }
     }
 
-    /// Which members are stuck with which buckets.
-    pub(crate) fn found_stuck(&self, pool: &str, stuck: BTreeMap<String, Vec<String>>) {
+    /// What the controller made of what was said: who is stuck, and how busy buckets keep their
+    /// primaries.
+    pub(crate) fn found(&self, pool: &str, found: &HeardPool) {
+        let is_nothing = found.stuck.is_empty() && found.loads.is_empty();
         let mut pools = self.lock();
-        match pools.get_mut(pool) {
-            Some(pool) => pool.said.stuck = stuck,
-            None if stuck.is_empty() => {}
-            None => pools.entry(pool.to_owned()).or_default().said.stuck = stuck,
+        if !is_nothing || pools.contains_key(pool) {
+            let said = &mut pools.entry(pool.to_owned()).or_default().said;
+            said.stuck.clone_from(&found.stuck);
+            said.loads = Arc::clone(&found.loads);
+            said.loads_known = found.loads_known;
         }
     }
 
@@ -176,7 +179,9 @@ pub(crate) fn known(view: &PoolView, said: &HeardPool, now_ms: u64) -> Known {
     let churn_left = spec.churn_per_minute().saturating_sub(said.churned);
     let mut known = Known { now_ms, churn_left: Some(churn_left as usize), ..Known::default() };
     if spec.balance == Balance::Load {
-        known.loads = loads(view, said);
+        known.loads = said.loads.iter().map(|(bucket, load)| (Bucket::new(bucket), *load)).collect();
+        // What is not known yet would be evened out for nothing.
+        known.churn_left = known.churn_left.filter(|_| said.loads_known).or(Some(0));
     }
     if spec.when_stuck == WhenStuck::Move && spec.stuck_ms.is_some() {
         let stuck = said.stuck.iter();
@@ -186,15 +191,26 @@ pub(crate) fn known(view: &PoolView, said: &HeardPool, now_ms: u64) -> Known {
     known
 }
 
-/// How busy buckets keep those who lead them, in thousandths of the members' unit: plans are made
-/// of whole numbers.
-fn loads(view: &PoolView, said: &HeardPool) -> BTreeMap<Bucket, u64> {
-    let load = |(bucket, entry): (&Bucket, &RowEntry)| {
-        let said = said.members.get(&entry.row.primary()?.member)?;
-        let load = said.loads.get(bucket.as_str())?;
-        Some((bucket.clone(), (load * 1000.0).round() as u64))
-    };
-    view.rows.iter().filter_map(load).collect()
+/// Takes note of how busy buckets keep those who lead them. What an earlier primary said counts
+/// until the next says something. `waited`: since this server began to listen.
+pub(crate) fn gather_loads(view: &PoolView, said: &mut HeardPool, waited: Duration) {
+    if view.spec.balance != Balance::Load {
+        (said.loads, said.loads_known) = (Arc::default(), false);
+        return;
+    }
+    let loads = Arc::make_mut(&mut said.loads);
+    loads.retain(|bucket, _| view.rows.contains_key(&Bucket::new(bucket)));
+    let mut is_known = true;
+    for (bucket, entry) in &view.rows {
+        let Some(primary) = entry.row.primary() else { continue };
+        let said = said.members.get(&primary.member).and_then(|said| said.loads.get(bucket.as_str()));
+        match said {
+            // Plans are made of whole numbers.
+            Some(load) => drop(loads.insert(bucket.to_string(), (load * 1000.0).round() as u64)),
+            None => is_known &= loads.contains_key(bucket.as_str()),
+        }
+    }
+    said.loads_known = is_known || waited >= MINUTE;
 }
 
 /// Watches whether the work of a pool's buckets goes on: that of those who lead them, and of those
@@ -290,10 +306,10 @@ mod tests {
         fn new() -> Self {
             let state = State::new();
             let mut world = Self { state, row: Row::default() };
-            let spec = br#"{"kind":"hashed","buckets":1,"handoff":"warm"}"#;
-            world.write(layout::create_pool("p", spec.to_vec().into()));
             let (session, password) = (SessionId(1), Password([0; 16]));
             world.apply(Command::OpenSession { session, password, timeout_ms: 1000 });
+            let spec = br#"{"kind":"hashed","buckets":1,"handoff":"warm","balance":"load"}"#;
+            world.write(layout::create_pool("p", spec.to_vec().into()));
             for name in ["m", "n"] {
                 let op =
                     Op::create(layout::member("p", name), to_json(&Member::default()), CreateMode::Ephemeral);
@@ -353,6 +369,25 @@ mod tests {
         heard.churned("p", 1, start + ms(30_000));
         let churned = |at_ms| heard.of("p", start + ms(at_ms)).churned;
         assert_eq!((churned(30_000), churned(59_999), churned(60_000), churned(90_000)), (3, 3, 1, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_buckets_load_outlives_its_primary_and_is_waited_for() {
+        let (mut world, heard, now) = (World::new(), Heard::default(), Instant::now());
+        let gather = |world: &World, waited_ms| {
+            let mut said = heard.of("p", now);
+            gather_loads(&world.view(), &mut said, ms(waited_ms));
+            heard.found("p", &said);
+            let known = known(&world.view(), &said, 0);
+            (known.loads.into_values().collect::<Vec<u64>>(), known.churn_left)
+        };
+        assert_eq!(gather(&world, 0), (vec![], Some(0)));
+        assert_eq!(gather(&world, 60_000), (vec![], Some(10)));
+        heard.take(report(&[("0", 2.5), ("7", 9.0)], &[]));
+        assert_eq!(gather(&world, 0), (vec![2500], Some(10)));
+        world.row.owners = std::mem::take(&mut world.row.preparing);
+        world.grant_anew();
+        assert_eq!(gather(&world, 0), (vec![2500], Some(10)));
     }
 
     #[tokio::test(start_paused = true)]

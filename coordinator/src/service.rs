@@ -8,7 +8,7 @@ use rota_core::Zxid;
 use rota_core::state::{Actor, Command, Op, Password, Refusal, Reply, SessionId};
 use rota_protocol::http::MemberReport;
 use rota_protocol::peer::{HeardPool, MembershipChange};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::auth::Authority;
 use crate::config::Config;
@@ -33,6 +33,8 @@ pub(crate) struct Service {
     pub(crate) liveness: Arc<Liveness>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) told: Told,
+    /// Who computes something that takes long: one at a time, so that others are served.
+    pub(crate) heavy: Arc<Semaphore>,
 }
 
 /// Why something was not done.
@@ -49,6 +51,10 @@ pub(crate) enum ServiceError {
     Timeout,
     #[error(transparent)]
     Desk(#[from] DeskError),
+    #[error("others have this server compute: none of it was done")]
+    Busy,
+    #[error("what was to be computed failed: {0}")]
+    Failed(String),
     #[error("no chance to draw from")]
     Entropy(#[source] std::io::Error),
 }
@@ -139,6 +145,22 @@ impl Service {
     pub(crate) async fn reach(&self, zxid: Zxid) -> Result<(), ServiceError> {
         let reached = tokio::time::timeout(self.request_timeout(), self.replica.reached(zxid)).await;
         reached.map_err(|_| ServiceError::Timeout)
+    }
+
+    /// Computes something that takes long, after the others who want that.
+    pub(crate) async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ServiceError> {
+        let turn = Arc::clone(&self.heavy).acquire_owned();
+        let turn =
+            tokio::time::timeout(self.request_timeout(), turn).await.map_err(|_| ServiceError::Busy)?;
+        let computed = tokio::task::spawn_blocking(move || {
+            let done = work();
+            drop(turn);
+            done
+        });
+        computed.await.map_err(|error| ServiceError::Failed(error.to_string()))
     }
 
     /// What the members of a pool said.

@@ -1,7 +1,7 @@
 //! Simulated pools: what is known beforehand about the times is what comes out.
 
 use proptest::prelude::*;
-use rota_core::pool::{Bucket, Handoff, Kind, Member, Spec};
+use rota_core::pool::{Balance, Bucket, Handoff, Kind, Member, Spec, Strategy};
 use rota_core::simulation::{Account, Act, Change, Fault, Scenario, Timing, simulate};
 
 const TIMING: Timing = Timing { session_timeout_ms: 10_000, look_ms: 10, stop_ms: 100, copy_ms: 5_000 };
@@ -73,10 +73,22 @@ proptest! {
     fn it_comes_to_rest_with_everything_owned(
         buckets in 1u32..40,
         replicas in 1u32..4,
-        is_warm in any::<bool>(),
-        acts in prop::collection::vec((0u64..30_000, 2u32..6, 0u8..4), 0..12),
+        (is_warm, by_load, with_grace) in any::<(bool, bool, bool)>(),
+        strategy in prop::sample::select(vec![Strategy::Balanced, Strategy::Range, Strategy::Ring]),
+        (bound, max_out, churn) in (
+            prop::option::of(1u32..4), prop::option::of(1u32..3), prop::option::of(1u32..5)),
+        acts in prop::collection::vec((0u64..30_000, 2u32..6, 0u8..8), 0..12),
     ) {
         let handoff = if is_warm { Handoff::Warm } else { Handoff::Exclusive };
+        let spec = Spec {
+            strategy,
+            balance: if by_load { Balance::Load } else { Balance::Weight },
+            grace_ms: if with_grace { 20_000 } else { 0 },
+            max_moving_per_member: bound,
+            max_out,
+            max_churn_per_minute: churn,
+            ..spec(buckets, replicas, handoff)
+        };
         let mut events = vec![join(5)];
         let mut gone = [false; 6];
         let mut at_ms = 0;
@@ -91,12 +103,15 @@ proptest! {
                 0 => Act::Die(name),
                 1 => Act::Leave(name),
                 2 => drain(&name),
-                _ => Act::Load(Bucket::number(0), 5),
+                3 => Act::Change { member: name, change: Change::Cordoned(after_ms % 2 == 0) },
+                4 => Act::Change { member: name, change: Change::Weight(member) },
+                _ => Act::Load(Bucket::number(member * u32::from(what)), after_ms),
             }]));
         }
-        let account = play(spec(buckets, replicas, handoff), events.clone());
+        let account = play(spec.clone(), events.clone());
         prop_assert_eq!(account.unowned(), 0);
-        let again = play(spec(buckets, replicas, handoff), events);
+        prop_assert_eq!(account.samples.last().map(|last| last.moving), Some(0));
+        let again = play(spec, events);
         prop_assert_eq!(account.samples, again.samples);
     }
 }

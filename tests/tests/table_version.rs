@@ -77,4 +77,23 @@ async fn whoever_is_behind_pulls_by_itself() {
     let response = patient.layer(Peer(0)).call(request).await.unwrap();
     assert_eq!(version_in(response.headers()), Some(table.version()));
     cluster.resume(follower);
+
+    // Whoever says so again and again does not keep the table from what there is.
+    let told = table.clone();
+    let tells = tokio::spawn(async move {
+        for less in 0.. {
+            told.heard_of(u64::MAX / 2 + less);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    let before = table.version();
+    let _c = pool.join("c").await;
+    let mut followed = table.clone();
+    let is_followed = async {
+        while table.version() <= before {
+            followed.changed().await;
+        }
+    };
+    tokio::time::timeout(LIVENESS, is_followed).await.expect("the table follows");
+    tells.abort();
 }

@@ -58,6 +58,8 @@ pub(crate) struct Runner<H> {
     /// them never begins again, whatever an older answer says of them.
     given_up: BTreeMap<String, u64>,
     leaving: bool,
+    /// It leaves, and everything is being stopped.
+    stopping: bool,
 }
 
 /// A bucket's handler at work.
@@ -79,6 +81,8 @@ enum Happened {
     Lease(LeaseState),
     LeaseNearlyOver,
     Returned(Returned),
+    /// The coordinator has been told something.
+    Said,
     /// This grant stands, though the worker had stopped for something.
     Refused(String, u64),
     Leave,
@@ -109,6 +113,7 @@ impl<H: Handler> Runner<H> {
             latest: Assignment::default(),
             given_up: BTreeMap::new(),
             leaving: false,
+            stopping: false,
         }
     }
 
@@ -143,7 +148,7 @@ impl<H: Handler> Runner<H> {
                 },
                 Some(said) = self.errands.join_next(), if !self.errands.is_empty() => match said {
                     Ok(Some((bucket, fence))) => Happened::Refused(bucket, fence),
-                    _ => continue,
+                    _ => Happened::Said,
                 },
                 () = leave.cancelled(), if !self.leaving => Happened::Leave,
                 () = tokio::time::sleep_until(patience), if self.leaving => Happened::Impatient,
@@ -178,9 +183,10 @@ impl<H: Handler> Runner<H> {
                     // Whose rows wait for it leaves them as they are.
                     match self.latest.grace_ms {
                         0 => self.ask_to_be_drained(),
-                        _ => self.ask_all(),
+                        _ => self.stop_all(),
                     }
                 }
+                Happened::Said => {}
                 // What it stopped for is not wanted any more, or cannot be: it works on.
                 Happened::Refused(bucket, fence) => {
                     if self.given_up.get(&bucket) == Some(&fence) {
@@ -194,7 +200,7 @@ impl<H: Handler> Runner<H> {
                 }
                 // Nobody asks for the rest: it is stopped, and left with the session.
                 Happened::Impatient => {
-                    self.ask_all();
+                    self.stop_all();
                     patience = Instant::now() + self.handler.stop_timeout();
                 }
                 Happened::NoMember if self.leaving => break Ended::Left,
@@ -204,7 +210,8 @@ impl<H: Handler> Runner<H> {
                 }
                 Happened::Lease(LeaseState::Ended) | Happened::Over => break Ended::SessionEnded,
             }
-            if self.leaving && self.running.is_empty() {
+            // What is not said yet may not be wanted any more: then the work goes on.
+            if self.leaving && self.running.is_empty() && (self.stopping || self.errands.is_empty()) {
                 break Ended::Left;
             }
         };
@@ -274,7 +281,7 @@ impl<H: Handler> Runner<H> {
             }
         }
         self.given_up.retain(|bucket, fence| granted.get(bucket.as_str()).is_some_and(|g| g.fence == *fence));
-        if self.leaving || !self.may_start() {
+        if self.stopping || !self.may_start() {
             return;
         }
         let idle = |grant: &&Grant| {
@@ -362,6 +369,11 @@ impl<H: Handler> Runner<H> {
             }
             None
         });
+    }
+
+    fn stop_all(&mut self) {
+        self.stopping = true;
+        self.ask_all();
     }
 
     fn ask_all(&self) {

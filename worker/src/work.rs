@@ -18,6 +18,9 @@ use crate::worker::{Handler, HandlerError};
 /// the first to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
+/// So much of why a handler failed is told.
+const FAULT_CHARS_MAX: usize = 200;
+
 /// How the work under a grant has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Returned {
@@ -89,6 +92,8 @@ async fn work<H: Handler>(handler: &H, lease: &Lease) -> bool {
         }
         let pause_ms = pause.as_millis();
         tracing::warn!(pool = lease.pool(), bucket = lease.bucket(), %error, pause_ms, "a handler failed");
+        // Whoever looks sees why the work does not go on. The same text again is no progress.
+        lease.progress(format!("failed: {error}").chars().take(FAULT_CHARS_MAX).collect::<String>());
         lease.sleep(pause).await;
         if lease.is_cancelled() {
             return false;

@@ -40,12 +40,19 @@ pub(crate) struct DrainArgs {
     /// Let drained members work again.
     #[arg(long, conflicts_with_all = ["no_wait", "timeout"])]
     undo: bool,
+    #[command(flatten)]
+    how: How,
+}
+
+/// How members are emptied.
+#[derive(Debug, Args)]
+pub(super) struct How {
     /// Only show the plan that would run.
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Do not wait until the members have no bucket.
     #[arg(long)]
-    no_wait: bool,
+    pub(super) no_wait: bool,
     /// How long to wait, e.g. 60s.
     #[arg(long, default_value = "60s", value_parser = duration)]
     timeout: Duration,
@@ -92,7 +99,7 @@ pub(crate) async fn run(operator: &Operator, args: DrainArgs) -> anyhow::Result<
     let pool = &args.selection.pool;
     let draining = Some(!args.undo);
     let change = MembersChange { draining, successor: Some(None), ..args.selection.change() };
-    if args.dry_run {
+    if args.how.dry_run {
         carry_out(operator, pool, change, true).await?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -111,22 +118,35 @@ pub(crate) async fn run(operator: &Operator, args: DrainArgs) -> anyhow::Result<
         draining: !args.undo,
         report: previewed.plan.report,
     };
-    let waits = !(args.undo || args.no_wait);
+    let waits = !(args.undo || args.how.no_wait);
     if waits {
         outcome.remaining =
-            wait_until_empty(operator, pool, args.timeout, &outcome.members, outcome.remaining).await?;
+            wait_until_empty(operator, pool, &args.how, &outcome.members, outcome.remaining).await?;
     }
     operator.output.document(&outcome, render)?;
-    if waits && !outcome.remaining.is_empty() {
-        let buckets = name_some(&outcome.remaining);
-        let now = preview(operator, pool, &PlanPreview::default()).await?;
-        let timeout = args.timeout;
-        say(&format!("after {timeout:?} {} still {buckets}; draining goes on", has(&outcome.members)));
-        let report = &now.plan.report;
-        why_short(report).iter().chain(&why_waiting(report)).for_each(|why| say(why));
-        return Ok(ExitCode::FAILURE);
+    match waits {
+        true => tell_what_is_left(operator, pool, &args.how, &outcome.members, &outcome.remaining).await,
+        false => Ok(ExitCode::SUCCESS),
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+/// Says what members still have, and why.
+pub(super) async fn tell_what_is_left(
+    operator: &Operator,
+    pool: &str,
+    how: &How,
+    members: &[String],
+    left: &[Bucket],
+) -> anyhow::Result<ExitCode> {
+    if left.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (timeout, buckets) = (how.timeout, name_some(left));
+    say(&format!("after {timeout:?} {} still {buckets}; draining goes on", has(members)));
+    let now = preview(operator, pool, &PlanPreview::default()).await?;
+    let report = &now.plan.report;
+    why_short(report).iter().chain(&why_waiting(report)).for_each(|why| say(why));
+    Ok(ExitCode::FAILURE)
 }
 
 pub(super) fn owned_by<'a>(members: &[String], rows: impl IntoIterator<Item = &'a RowBody>) -> Vec<Bucket> {
@@ -139,11 +159,11 @@ pub(super) fn owned_by<'a>(members: &[String], rows: impl IntoIterator<Item = &'
 pub(super) async fn wait_until_empty(
     operator: &Operator,
     pool: &str,
-    timeout: Duration,
+    how: &How,
     members: &[String],
     had: Vec<Bucket>,
 ) -> anyhow::Result<Vec<Bucket>> {
-    let deadline = Instant::now() + timeout;
+    let deadline = Instant::now() + how.timeout;
     let mut table = TableCache::open(operator.client.clone(), pool, None).await?;
     let mut said = None;
     let mut had: BTreeSet<Bucket> = had.into_iter().collect();

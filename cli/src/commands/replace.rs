@@ -1,7 +1,6 @@
 //! `rota replace`: one member takes another's place.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Args;
 use http::Method;
@@ -9,17 +8,16 @@ use rota_client::{Client, Repeat};
 use rota_protocol::http::{MemberBody, MembersChange, PlanPreview, Replace, TableBody};
 
 use super::change::{moves, preview, show_preview};
-use super::drain::{owned_by, wait_until_empty};
-use crate::args::duration;
+use super::drain::{How, owned_by, tell_what_is_left, wait_until_empty};
 use crate::operator::Operator;
-use crate::output::{count, say};
+use crate::output::say;
 
 /// Have a member take another's place: that one is emptied, and what it has passes on to its
 /// successor, as far as that is its fair share.
 #[derive(Debug, Args)]
 #[command(
     after_help = "A successor that joins with --cordoned gets nothing before, so that nothing moves twice. Waits until
-the other has no bucket; exits with 1 if some are left at the timeout.
+the other has no bucket; exits with 1 if some are left at the timeout, and says what they wait for.
 
 Examples:
   rota worker --pool mail --name w9 --cordoned --exec …
@@ -34,22 +32,15 @@ pub(crate) struct ReplaceArgs {
     /// The member that takes it.
     #[arg(long, value_name = "MEMBER")]
     by: String,
-    /// Only show the plan that would run.
-    #[arg(long)]
-    dry_run: bool,
-    /// Do not wait until the other has no bucket.
-    #[arg(long)]
-    no_wait: bool,
-    /// How long to wait, e.g. 60s.
-    #[arg(long, default_value = "60s", value_parser = duration)]
-    timeout: Duration,
+    #[command(flatten)]
+    how: How,
 }
 
 pub(crate) async fn run(operator: &Operator, args: ReplaceArgs) -> anyhow::Result<ExitCode> {
     let ReplaceArgs { pool, member, by, .. } = &args;
     let change = MembersChange::replacing(member, by).to_vec();
     let asked = PlanPreview { change, ..PlanPreview::default() };
-    if args.dry_run {
+    if args.how.dry_run {
         show_preview(operator, pool, &asked).await?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -58,17 +49,12 @@ pub(crate) async fn run(operator: &Operator, args: ReplaceArgs) -> anyhow::Resul
     let path = Client::path(["v1", "pools", pool, "members", member, "replace"]);
     let body = operator.ask(Method::POST, &path, Some(&Replace { by: by.clone() }), Repeat::Safe).await?;
     operator.output.body(&body, |members: &Vec<MemberBody>| super::member::list(members))?;
-    if args.no_wait {
+    if args.how.no_wait {
         return Ok(ExitCode::SUCCESS);
     }
     let table: TableBody = operator.client.get(&Client::path(["v1", "pools", pool, "table"])).await?;
     let members = [member.clone()];
     let had = owned_by(&members, &table.rows);
-    let left = wait_until_empty(operator, pool, args.timeout, &members, had).await?;
-    if left.is_empty() {
-        return Ok(ExitCode::SUCCESS);
-    }
-    let left = count(left.len() as u64, "bucket");
-    say(&format!("after {:?} {member} still has {left}; it goes on being emptied", args.timeout));
-    Ok(ExitCode::FAILURE)
+    let left = wait_until_empty(operator, pool, &args.how, &members, had).await?;
+    tell_what_is_left(operator, pool, &args.how, &members, &left).await
 }

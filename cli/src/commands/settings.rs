@@ -60,7 +60,7 @@ pub(crate) struct Settings {
     /// Of those, most from or to one zone; "none" for no bound.
     #[arg(long, value_parser = number_or_none, value_name = "N")]
     max_moving_per_zone: Option<Limit>,
-    /// Most members that are emptied or away at once; "none" for no bound.
+    /// Most members that are being emptied or are away at once; "none" for no bound.
     #[arg(long, value_parser = number_or_none, value_name = "N")]
     max_out: Option<Limit>,
     /// How long the rows of a member that has gone wait for one of the same name, e.g. 30s, for

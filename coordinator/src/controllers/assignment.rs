@@ -11,7 +11,7 @@ use rota_core::state::{Actor, Command, Op};
 use tokio::time::Instant;
 
 use super::{Control, Term};
-use crate::heard::{Watch, known};
+use crate::heard::{Watch, gather_loads, known};
 
 /// Every pool is looked at this often, changed or not.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -145,11 +145,12 @@ async fn advance(term: &Term, pool: &str, watch: &mut Watch) -> Result<Option<u6
         };
         (applied.state.tree().clone(), view.clone())
     };
-    let (now, now_ms, control, mut watching) =
-        (Instant::now(), now_ms(term), term.control.clone(), std::mem::take(watch));
+    let now = Instant::now();
+    let at = At { now, now_ms: now_ms(term), waited: now.duration_since(term.began) };
+    let (control, mut watching) = (term.control.clone(), std::mem::take(watch));
     // Large pools take long enough to hold up heartbeats, and what members let go of meanwhile.
     let mut planning = tokio::task::spawn_blocking(move || {
-        let known = know(&control, &view, &mut watching, now, now_ms);
+        let known = know(&control, &view, &mut watching, at);
         (plan_step(&tree, &view, &known), watching)
     });
     let planned = loop {
@@ -181,17 +182,28 @@ async fn advance(term: &Term, pool: &str, watch: &mut Watch) -> Result<Option<u6
     Ok(step.look_again_ms)
 }
 
+/// When something is looked at.
+#[derive(Debug, Clone, Copy)]
+struct At {
+    now: Instant,
+    /// Milliseconds since 1970.
+    now_ms: u64,
+    /// Since this server leads.
+    waited: Duration,
+}
+
 /// What is known besides the tree; what is known of what is no more is forgotten.
-fn know(control: &Control, view: &PoolView, watch: &mut Watch, now: Instant, now_ms: u64) -> Known {
-    let heard = &control.liveness.heard;
+fn know(control: &Control, view: &PoolView, watch: &mut Watch, at: At) -> Known {
+    let (heard, now) = (&control.liveness.heard, at.now);
     let mut said = heard.of(&view.name, now);
     heard.forget_old(view, &said);
     said.stuck = match view.spec.stuck_ms {
         Some(after_ms) => watch.look(view, &said, Duration::from_millis(after_ms), now),
         None => BTreeMap::new(),
     };
-    heard.found_stuck(&view.name, said.stuck.clone());
-    known(view, &said, now_ms)
+    gather_loads(view, &mut said, at.waited);
+    heard.found(&view.name, &said);
+    known(view, &said, at.now_ms)
 }
 
 /// Does what can be done without planning.

@@ -40,6 +40,8 @@ pub(crate) struct Control {
 struct Term {
     control: Control,
     term: u64,
+    /// Since when.
+    began: Instant,
 }
 
 impl Term {
@@ -65,7 +67,7 @@ pub(crate) async fn run(control: Control) {
         let now = *leadership.borrow_and_update();
         match now {
             Leadership::Own { term } => {
-                let term = Term { control: control.clone(), term };
+                let term = Term { control: control.clone(), term, began: Instant::now() };
                 let changed = tokio::select! {
                     () = lead(term) => return,
                     changed = leadership.changed() => changed,

@@ -1,5 +1,7 @@
 //! Planned events: changes of members by the operator, and what would come of them.
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::extract::State;
 use rota_core::assign::preview;
@@ -66,14 +68,14 @@ async fn change_all(service: &Service, pool: &str, changes: &[MembersChange]) ->
     let mut attempts = 0..ATTEMPTS;
     let names = loop {
         let (names, ops) = with_pool_now(service, pool, |view| {
-            let (mut names, mut ops) = (Vec::new(), Vec::new());
+            let (mut names, mut ops) = (BTreeSet::new(), Vec::new());
             for change in changes {
                 for (name, entry) in selected(view, change)? {
                     let member = change.applied(&entry.member);
                     member.check()?;
                     let path = layout::member(pool, &name);
                     ops.push(Op::set(path, to_json(&member), Some(entry.version)));
-                    names.push(name);
+                    names.insert(name);
                 }
             }
             Ok((names, ops))
@@ -132,13 +134,11 @@ async fn preview_plan(
     let tree = service.replica.read().state.tree().clone();
     let said = service.heard_of(&pool).await?;
     // Large pools take long enough to hold up heartbeats.
-    let planned = tokio::task::spawn_blocking(move || {
+    let planned = service.compute(move || {
         let known = known(&view, &said, said.now_ms);
         preview(&tree, &view, &known).map(|plan| (view, plan))
     });
-    let planned = planned.await;
-    let planned = planned.map_err(|e| e.to_string()).and_then(|plan| plan.map_err(|e| e.to_string()));
-    let (view, preview) = planned.map_err(|fault| ApiError::new(Code::Internal, fault))?;
+    let (view, preview) = planned.await?.map_err(|fault| ApiError::new(Code::Internal, fault.to_string()))?;
     let pending = preview.plan.moves.iter().filter(|the| view.is_pending(the)).cloned().collect();
     let plan = PlanBody::new(&preview.plan, pending);
     Ok(Json(Previewed { plan, shares: preview.shares, primaries: preview.primaries }))

@@ -131,7 +131,7 @@ impl From<ServiceError> for ApiError {
         let message = error.to_string();
         match error {
             ServiceError::Refused(refusal) => refusal.into(),
-            ServiceError::Overloaded => {
+            ServiceError::Overloaded | ServiceError::Busy => {
                 Self::new(Code::Overloaded, format!("{message}: try again after a pause"))
             }
             ServiceError::OutcomeUnknown => {
@@ -145,7 +145,7 @@ impl From<ServiceError> for ApiError {
                 Self::new(Code::OutcomeUnknown, format!("{message}: look at /v1/cluster before trying again"))
             }
             ServiceError::Desk(DeskError::Refused(refused)) => refused.into(),
-            ServiceError::Entropy(_) => Self::new(Code::Internal, message),
+            ServiceError::Entropy(_) | ServiceError::Failed(_) => Self::new(Code::Internal, message),
         }
     }
 }

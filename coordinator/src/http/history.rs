@@ -45,8 +45,7 @@ async fn history(
     let row = with_pool(&service, &pool, |view| Ok(view.rows.get(&id).map(|entry| row_body(&id, entry))))?;
     let tree = service.replica.read().state.tree().clone();
     // There may be megabytes of it.
-    let told = tokio::task::spawn_blocking(move || events_of(&id, chapters(&tree, &pool))).await;
-    let events = told.map_err(|e| ApiError::new(Code::Internal, e.to_string()))?;
+    let events = service.compute(move || events_of(&id, chapters(&tree, &pool))).await?;
     if row.is_none() && events.is_empty() {
         return Err(ApiError::new(Code::NoBucket, format!("no bucket {bucket:?} is there or remembered")));
     }

@@ -1,7 +1,5 @@
 //! `/v1/pools/{pool}/members` and `/items`: who works, and on what.
 
-use std::collections::BTreeMap;
-
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -55,36 +53,37 @@ async fn list_members(
 }
 
 pub(super) fn describe_all(view: &PoolView, said: &HeardPool) -> Vec<MemberBody> {
-    let (mut counts, mut leads): (BTreeMap<&str, u32>, BTreeMap<&str, u32>) = Default::default();
-    for entry in view.rows.values() {
-        for (at, owner) in entry.row.owners.iter().enumerate() {
-            *counts.entry(&owner.member).or_default() += 1;
-            *leads.entry(&owner.member).or_default() += u32::from(at == 0);
-        }
-    }
-    let describe = |(name, entry): (&String, &MemberEntry)| {
-        let heard = said.members.get(name).map(|heard| HeardMember::clone(heard));
-        let mut heard = heard.unwrap_or_default();
-        let mut stuck = said.stuck.get(name).cloned().unwrap_or_default();
-        heard.progress.retain(|bucket, _| is_owned(view, bucket, name));
-        heard.loads.retain(|bucket, _| is_owned(view, bucket, name));
-        heard.lags.retain(|bucket, _| is_owned(view, bucket, name));
-        stuck.retain(|bucket| is_owned(view, bucket, name));
-        MemberBody {
-            name: name.clone(),
-            member: entry.member.clone(),
-            joined: entry.joined,
-            session: entry.session.map(|s| s.to_string()),
-            buckets: counts.get(name.as_str()).copied().unwrap_or(0),
-            primaries: leads.get(name.as_str()).copied().unwrap_or(0),
-            load: heard.load,
-            progress: heard.progress,
-            loads: heard.loads,
-            lags: heard.lags,
-            stuck,
-        }
-    };
+    let describe = |(name, entry): (&String, &MemberEntry)| describe(view, name, entry, said);
     view.members.iter().map(describe).collect()
+}
+
+fn describe(view: &PoolView, name: &str, entry: &MemberEntry, said: &HeardPool) -> MemberBody {
+    let heard = said.members.get(name).map(|heard| HeardMember::clone(heard));
+    let mut heard = heard.unwrap_or_default();
+    let mut stuck = said.stuck.get(name).cloned().unwrap_or_default();
+    heard.progress.retain(|bucket, _| is_owned(view, bucket, name));
+    heard.loads.retain(|bucket, _| is_owned(view, bucket, name));
+    heard.lags.retain(|bucket, _| is_owned(view, bucket, name));
+    stuck.retain(|bucket| is_owned(view, bucket, name));
+    let (mut buckets, mut primaries) = (0, 0);
+    for (_, row) in view.held_by(name) {
+        let place = row.row.owners.iter().position(|owner| owner.member == name);
+        buckets += u32::from(place.is_some());
+        primaries += u32::from(place == Some(0));
+    }
+    MemberBody {
+        name: name.to_owned(),
+        member: entry.member.clone(),
+        joined: entry.joined,
+        session: entry.session.map(|s| s.to_string()),
+        buckets,
+        primaries,
+        load: heard.load,
+        progress: heard.progress,
+        loads: heard.loads,
+        lags: heard.lags,
+        stuck,
+    }
 }
 
 /// What a member said of a bucket counts while it owns it or prepares to.
@@ -134,8 +133,8 @@ async fn check_living(service: &Service, pool: &str) -> ApiResult<()> {
 
 fn member_body(service: &Service, pool: &str, member: &str, said: &HeardPool) -> ApiResult<MemberBody> {
     with_pool(service, pool, |view| {
-        let all = describe_all(view, said);
-        all.into_iter().find(|m| m.name == member).ok_or_else(|| ApiError::no_member(pool, member))
+        let entry = view.members.get(member).ok_or_else(|| ApiError::no_member(pool, member))?;
+        Ok(describe(view, member, entry, said))
     })
 }
 
@@ -308,11 +307,27 @@ fn assignment_of(view: &PoolView, member: &str, who: Option<SessionId>) -> ApiRe
         grants: grants.collect(),
         release: asked_to(false),
         step_down: asked_to(true),
-        leaving: u32::try_from(asked.len()).unwrap_or(u32::MAX),
+        leaving: leaving(view, member, &entry.member, asked.len()),
         draining: entry.member.draining,
         grace_ms: view.spec.grace_ms,
         lease_end: view.spec.lease_end,
     })
+}
+
+/// How many of a member's buckets are to pass on; `asked`: so many of the plan's moves are. In a
+/// warm pool others copy what a member has that is emptied, though their turn has not come yet.
+fn leaving(view: &PoolView, name: &str, member: &Member, asked: usize) -> u32 {
+    let spec = &view.spec;
+    let can_take = |(other, entry): (&String, &MemberEntry)| {
+        other != name && !entry.member.draining && entry.member.has_labels(&spec.affinity.require)
+    };
+    let is_copied = member.draining && spec.handoff == Handoff::Warm && !spec.paused;
+    let can_pass_on = || view.plan.report.short.is_empty() && view.members.iter().any(can_take);
+    let count = match is_copied && can_pass_on() {
+        true => view.held_count(name),
+        false => asked as u64,
+    };
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// The others that own a bucket or prepare to. Where buckets have one owner and pass on without

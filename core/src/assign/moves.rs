@@ -111,7 +111,7 @@ struct Budget<'a> {
     moving: u32,
     members: BTreeMap<&'a str, u32>,
     zones: BTreeMap<&'a str, u32>,
-    /// Members that are emptied or away.
+    /// Members that are being emptied or are away.
     out: BTreeSet<&'a str>,
 }
 

@@ -191,7 +191,7 @@ impl Posed {
         });
         let preferred: Vec<Class> = preferred.collect();
         problem.classes = required;
-        prefer(&mut problem, preferred);
+        prefer(&mut problem, &preferred);
         problem.closed.clone_from(&crew.is_closed);
         problem.weights = weights(pool, wanted, known);
         problem.under_way = under_way(pool, wanted, crew);
@@ -275,7 +275,7 @@ fn weights(pool: &PoolView, wanted: &BTreeSet<Bucket>, known: &Known) -> Vec<u64
 
 /// Has buckets go to whom they would rather go to, as far as nothing is without an owner for that:
 /// all of a kind, or none.
-fn prefer(problem: &mut Problem, preferred: Vec<Class>) {
+fn prefer(problem: &mut Problem, preferred: &[Class]) {
     let is_possible = |class: &Class| class.allowed.contains(&true);
     let differs =
         |class: &usize| preferred[*class] != problem.classes[*class] && is_possible(&preferred[*class]);

@@ -10,7 +10,7 @@
 //! walked here.
 
 use std::collections::BTreeMap;
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 
 use hashring::HashRing;
 use xxhash_rust::xxh3::Xxh3Builder;
@@ -37,13 +37,15 @@ pub struct Names<'a> {
 #[must_use]
 pub fn solve(problem: &Problem, names: &Names<'_>) -> Answer {
     let mut used = vec![0u64; problem.members.len()];
-    let rings: Vec<Ring<'_>> =
-        (0..problem.classes.len()).map(|class| Ring::of(problem, class, &names.members)).collect();
+    // Buckets that the same members may own are on the same ring.
+    let mut rings: BTreeMap<&[bool], Ring> = BTreeMap::new();
+    for (number, class) in problem.classes.iter().enumerate() {
+        rings.entry(&class.allowed).or_insert_with(|| Ring::of(problem, number, &names.members));
+    }
     let owners = problem.buckets.iter().zip(&names.buckets).map(|(bucket, name)| {
         let mut row = Owners::default();
-        if let Some(around) = rings[bucket.class].from(name) {
-            fill(problem, &mut row, &around, &mut used);
-        }
+        let ring = &rings[problem.classes[bucket.class].allowed.as_slice()];
+        fill(problem, &mut row, &ring.from(name), &mut used);
         row
     });
     let mut answer = Answer { owners: owners.collect(), is_rough: false };
@@ -76,15 +78,13 @@ impl Hash for Key<'_> {
 }
 
 /// The members that may have buckets of one class, in a circle.
-struct Ring<'a> {
-    ring: HashRing<Point<'a>, Xxh3Builder>,
-    /// Whose the points are, in order.
-    circle: Vec<usize>,
-    at: BTreeMap<Point<'a>, usize>,
+struct Ring {
+    /// The hashes of the points, and whose they are, in order.
+    circle: Vec<(u64, u32)>,
 }
 
-impl<'a> Ring<'a> {
-    fn of(problem: &Problem, class: usize, names: &[&'a str]) -> Self {
+impl Ring {
+    fn of(problem: &Problem, class: usize, names: &[&str]) -> Self {
         let mut ring = HashRing::with_hasher(Xxh3Builder::new());
         let members = (0..problem.members.len()).filter(|member| problem.may_own(class, *member));
         let points = members.flat_map(|member| {
@@ -95,17 +95,24 @@ impl<'a> Ring<'a> {
         ring.batch_add(points.collect());
         // All of them: it gives no more than there are.
         let order: Vec<Point<'_>> = ring.get_with_replicas(&Key(""), ring.len() + 1).unwrap_or_default();
-        Self {
-            circle: order.iter().map(|point| point.member).collect(),
-            at: order.into_iter().zip(0..).collect(),
-            ring,
-        }
+        let placed = |point: &Point<'_>| {
+            (
+                Xxh3Builder::new().hash_one(point),
+                u32::try_from(point.member).expect("fewer members than that"),
+            )
+        };
+        let mut circle: Vec<(u64, u32)> = order.iter().map(placed).collect();
+        // It began at a bucket's point.
+        circle.sort_by_key(|(hash, _)| *hash);
+        Self { circle }
     }
 
     /// The members from a bucket's point on, once round.
-    fn from(&self, bucket: &str) -> Option<impl Iterator<Item = usize> + Clone + '_> {
-        let at = self.at[self.ring.get(&Key(bucket))?];
-        Some(self.circle[at..].iter().chain(&self.circle[..at]).copied())
+    fn from(&self, bucket: &str) -> impl Iterator<Item = usize> + Clone + '_ {
+        let hash = Xxh3Builder::new().hash_one(Key(bucket));
+        let at = self.circle.partition_point(|(point, _)| *point < hash);
+        let around = self.circle[at..].iter().chain(&self.circle[..at]);
+        around.map(|(_, member)| *member as usize)
     }
 }
 

@@ -150,7 +150,7 @@ pub struct Report {
 pub enum Wait {
     /// The pool is paused.
     Paused,
-    /// As many members are emptied or away as may be at once (`max_out`).
+    /// As many members are being emptied or are away as may be at once (`max_out`).
     Out,
     /// As many moves are under way as may be at once (`max_moving`).
     Moving,

@@ -51,8 +51,8 @@ pub struct Spec {
     /// Of those, most from or to one zone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_moving_per_zone: Option<u32>,
-    /// Most members that are emptied or away at once: the buckets of others that are to be
-    /// emptied wait.
+    /// Most members that are being emptied or are away at once: the buckets of others that are to
+    /// be emptied wait. One that is empty does not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_out: Option<u32>,
     /// How long the rows of a member that has gone wait for one of the same name, in

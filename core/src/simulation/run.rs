@@ -332,6 +332,16 @@ impl<'a> World<'a> {
         if !self.is_working(who) || role.is_none_or(|(_, grant)| grant.fence != who.fence) {
             return Ok(());
         }
+        // Plans are in order of their buckets.
+        let first = view.plan.moves.partition_point(|the| the.bucket < *bucket);
+        let mut moves = view.plan.moves[first..].iter().take_while(|the| the.bucket == *bucket);
+        let is_asked_for = moves.any(|the| {
+            let is_its = the.from.as_ref() == Some(&who.member) && the.promote == (deed == Deed::StepDown);
+            is_its && view.is_pending(the) && view.is_due(the)
+        });
+        if deed != Deed::Ready && !is_asked_for {
+            return Ok(());
+        }
         let Some(row) = entry.row.done(who, deed, view.spec.replicas as usize) else { return Ok(()) };
         let path = layout::row(POOL, bucket.as_str());
         let ops = vec![

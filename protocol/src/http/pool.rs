@@ -110,7 +110,7 @@ pub struct PoolChange {
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u32>)]
     pub max_moving_per_zone: Option<Option<u32>>,
-    /// Most members that are emptied or away at once; null for no bound.
+    /// Most members that are being emptied or are away at once; null for no bound.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u32>)]
     pub max_out: Option<Option<u32>>,

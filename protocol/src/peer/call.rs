@@ -87,6 +87,11 @@ pub struct HeardPool {
     pub members: BTreeMap<String, Arc<HeardMember>>,
     /// By member, the buckets of which it has said nothing new for longer than its pool allows.
     pub stuck: BTreeMap<String, Vec<String>>,
+    /// How busy each bucket keeps whoever leads it, in thousandths of the members' unit, as was
+    /// said last, by this primary or the one before: in pools that are shared by load.
+    pub loads: Arc<BTreeMap<String, u64>>,
+    /// That is known of every bucket that is led, or has been waited for long enough.
+    pub loads_known: bool,
     /// Moves that were planned in the last minute and count as churn.
     pub churned: u32,
     /// The leader's clock: milliseconds since 1970.

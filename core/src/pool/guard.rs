@@ -6,7 +6,7 @@
 //! It is checked where it takes effect, so that it holds whatever face the write
 //! came through and whatever was written a moment before.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::layout::{self, Place, ROTA, check_name};
 use super::{Bucket, Deed, Item, Kind, Member, Owner, Row, Spec, from_json, to_json};
@@ -18,10 +18,10 @@ pub(crate) fn check(state: &State, by: &Actor, ops: &[Op]) -> Result<(), (usize,
     if by.standing == Standing::Rota {
         return Ok(());
     }
-    let (mut versioned, mut fenced) = (BTreeSet::new(), BTreeSet::new());
+    let (mut versioned, mut fenced) = (BTreeMap::new(), BTreeSet::new());
     for op in ops {
         match op {
-            Op::Check { path, version: Some(_) } => drop(versioned.insert(path.as_str())),
+            Op::Check { path, version: Some(version) } => drop(versioned.insert(path.as_str(), *version)),
             Op::CheckFence { path, .. } => drop(fenced.insert(path.as_str())),
             _ => {}
         }
@@ -52,7 +52,7 @@ struct Write<'a> {
     state: &'a State,
     by: &'a Actor,
     /// What the same multi checks the version of.
-    versioned: BTreeSet<&'a str>,
+    versioned: BTreeMap<&'a str, i32>,
     /// What it checks the fence of.
     fenced: BTreeSet<&'a str>,
 }
@@ -167,11 +167,15 @@ impl Write<'_> {
     /// grant itself, as over HTTP, where a write has no session.
     fn checkpoint(&self, op: &Op, pool: &str, bucket: &Bucket) -> Result<(), No> {
         let row = layout::row(pool, bucket.as_str());
-        let is_versioned = self.versioned.contains(row.as_str());
-        if is_versioned && !self.row(&row).primary().is_some_and(|primary| self.is_own(pool, primary)) {
+        let version = self.versioned.get(row.as_str());
+        let is_now =
+            |version: &i32| self.state.tree().get(&row).is_some_and(|node| node.stamps.version == *version);
+        let leads = || self.row(&row).primary().is_some_and(|primary| self.is_own(pool, primary));
+        // Whoever knows another row is told so by the check itself.
+        if version.is_some_and(is_now) && !leads() {
             return Err(reserved("the bucket is led by another session's member, or by none"));
         }
-        let is_guarded = is_versioned || self.fenced.contains(row.as_str());
+        let is_guarded = version.is_some() || self.fenced.contains(row.as_str());
         let is_kept = match op {
             Op::Create { mode, acl, .. } => *mode == CreateMode::Persistent && is_open(acl.as_deref()),
             Op::SetData { .. } | Op::Delete { .. } => true,

@@ -358,7 +358,9 @@ async fn follow(
         match polled {
             Ok(body) => {
                 gone = false;
-                let mut table = if since.is_some() { (*known).clone() } else { Table::default() };
+                // An older one is not sent, except by another life of the cluster.
+                let is_anew = since.is_none_or(|since| body.whole && body.version < since);
+                let mut table = if is_anew { Table::default() } else { (*known).clone() };
                 let change = table.take(body);
                 if let Some(disk) = &disk {
                     disk.save(&pool, &table, &change);

@@ -78,6 +78,7 @@ impl Heard {
         if !is_nothing || pools.contains_key(pool) {
             let said = &mut pools.entry(pool.to_owned()).or_default().said;
             said.stuck.clone_from(&found.stuck);
+            said.stuck_anywhere.clone_from(&found.stuck_anywhere);
             said.loads = Arc::clone(&found.loads);
             said.loads_known = found.loads_known;
         }
@@ -184,9 +185,10 @@ pub(crate) fn known(view: &PoolView, said: &HeardPool, now_ms: u64) -> Known {
         known.churn_left = known.churn_left.filter(|_| said.loads_known).or(Some(0));
     }
     if spec.when_stuck == WhenStuck::Move && spec.stuck_ms.is_some() {
-        let stuck = said.stuck.iter();
-        let each = stuck.flat_map(|(name, buckets)| buckets.iter().map(|b| (Bucket::new(b), name.clone())));
-        known.stuck = each.collect();
+        for (name, buckets) in &said.stuck {
+            let leave = buckets.iter().filter(|bucket| !said.stuck_anywhere.contains(*bucket));
+            known.stuck.extend(leave.map(|bucket| (Bucket::new(bucket), name.clone())));
+        }
     }
     known
 }
@@ -218,6 +220,8 @@ pub(crate) fn gather_loads(view: &PoolView, said: &mut HeardPool, waited: Durati
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     works: BTreeMap<(Bucket, String), Work>,
+    /// With which primaries buckets were stuck since their work went on last.
+    stuck_with: BTreeMap<Bucket, BTreeSet<String>>,
     rounds: u64,
 }
 
@@ -231,15 +235,17 @@ struct Work {
     round: u64,
 }
 
+/// What is held against what was said before.
+struct Expected<'a> {
+    said: Option<&'a String>,
+    leads: bool,
+    after: Duration,
+    now: Instant,
+}
+
 impl Watch {
-    /// The buckets of which members have said nothing new for `after`, by member.
-    pub(crate) fn look(
-        &mut self,
-        view: &PoolView,
-        heard: &HeardPool,
-        after: Duration,
-        now: Instant,
-    ) -> BTreeMap<String, Vec<String>> {
+    /// Finds the buckets of which members have said nothing new for `after`.
+    pub(crate) fn look(&mut self, view: &PoolView, heard: &mut HeardPool, after: Duration, now: Instant) {
         self.rounds += 1;
         let mut stuck: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (bucket, entry) in &view.rows {
@@ -250,31 +256,42 @@ impl Watch {
                 // Of whom not all is remembered, nothing can be told.
                 let is_known = said.is_none_or(|said| said.progress.len() < BUCKETS_MAX);
                 let said = said.and_then(|said| said.progress.get(bucket.as_str()));
-                if is_known && self.is_stuck(bucket, owner, said, after, now) {
+                let leads = entry.row.primary() == Some(owner);
+                let expected = Expected { said, leads, after, now };
+                if is_known && self.is_stuck(bucket, owner, &expected) {
                     stuck.entry(owner.member.clone()).or_default().push(bucket.to_string());
                 }
             }
         }
         let rounds = self.rounds;
         self.works.retain(|_, work| work.round == rounds);
-        stuck
+        self.stuck_with.retain(|bucket, _| view.rows.contains_key(bucket));
+        let anywhere = self.stuck_with.iter().filter(|(_, members)| members.len() > 1);
+        heard.stuck_anywhere = anywhere.map(|(bucket, _)| bucket.to_string()).collect();
+        heard.stuck = stuck;
     }
 
     fn is_stuck(
         &mut self,
         bucket: &Bucket,
         owner: &Owner,
-        said: Option<&String>,
-        after: Duration,
-        now: Instant,
+        &Expected { said, leads, after, now }: &Expected<'_>,
     ) -> bool {
         let new = || Work { fence: owner.fence, said: said.cloned(), since: now, round: 0 };
         let work = self.works.entry((bucket.clone(), owner.member.clone())).or_insert_with(new);
         if work.fence != owner.fence || work.said.as_ref() != said {
+            // What is said first is no progress yet.
+            if work.fence == owner.fence && work.said.is_some() {
+                self.stuck_with.remove(bucket);
+            }
             *work = new();
         }
         work.round = self.rounds;
-        now.duration_since(work.since) >= after
+        let is_stuck = now.duration_since(work.since) >= after;
+        if is_stuck && leads {
+            self.stuck_with.entry(bucket.clone()).or_default().insert(owner.member.clone());
+        }
+        is_stuck
     }
 }
 
@@ -345,8 +362,10 @@ mod tests {
         let (mut world, heard, start) = (World::new(), Heard::default(), Instant::now());
         let mut watch = Watch::default();
         let mut look = |world: &World, at_ms| {
-            let stuck = watch.look(&world.view(), &heard.of("p", start), ms(1000), start + ms(at_ms));
-            stuck.into_keys().collect::<Vec<String>>().concat()
+            let mut said = heard.of("p", start);
+            watch.look(&world.view(), &mut said, ms(1000), start + ms(at_ms));
+            let stuck = said.stuck.into_keys().collect::<Vec<String>>().concat();
+            if said.stuck_anywhere.is_empty() { stuck } else { stuck + " anywhere" }
         };
         assert_eq!([look(&world, 0), look(&world, 999), look(&world, 1000)], ["", "", "mn"]);
         heard.take(report(&[], &[("0", "10 %")]));
@@ -357,6 +376,15 @@ mod tests {
         assert_eq!([look(&world, 2200), look(&world, 3200)], ["", "mn"]);
         heard.take(report(&[], &[("0", "20 %")]));
         assert_eq!(look(&world, 3300), "n");
+        // Another is stuck with it as well: it is not they.
+        world.row.owners = std::mem::take(&mut world.row.preparing);
+        world.grant_anew();
+        assert_eq!([look(&world, 4000), look(&world, 5000)], ["", "n"]);
+        world.row.owners = vec![Owner::new("m", world.view().members["m"].joined)];
+        world.grant_anew();
+        assert_eq!([look(&world, 5100), look(&world, 6100)], ["", "m anywhere"]);
+        heard.take(report(&[], &[("0", "30 %")]));
+        assert_eq!(look(&world, 6200), "");
     }
 
     #[tokio::test(start_paused = true)]

@@ -26,6 +26,7 @@ pub(crate) const ZK_CONNECTIONS: &str = "rota_zookeeper_connections";
 pub(crate) const ZK_WATCHES: &str = "rota_zookeeper_watches";
 pub(crate) const ZK_PACKETS: &str = "rota_zookeeper_packets_total";
 pub(crate) const VACANT: &str = "rota_pool_vacant_buckets";
+pub(crate) const AWAY: &str = "rota_pool_members_away";
 pub(crate) const DEGRADED: &str = "rota_pool_degraded_buckets";
 pub(crate) const STUCK: &str = "rota_pool_stuck_buckets";
 
@@ -94,7 +95,8 @@ pub const ALL: &[(&str, Kind, &str, &str)] = &[
         "direction",
         "packets from clients of ZooKeeper (received), and answers and events to them (sent)",
     ),
-    (VACANT, Kind::Gauge, "pool", "buckets that nobody owns"),
+    (VACANT, Kind::Gauge, "pool", "buckets that no member leads"),
+    (AWAY, Kind::Gauge, "pool", "members that have gone and whose buckets wait for them"),
     (DEGRADED, Kind::Gauge, "pool", "buckets that have fewer owners than they should, but not none"),
     (
         STUCK,

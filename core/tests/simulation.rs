@@ -82,7 +82,7 @@ proptest! {
         let handoff = if is_warm { Handoff::Warm } else { Handoff::Exclusive };
         let spec = Spec {
             strategy,
-            balance: if by_load { Balance::Load } else { Balance::Weight },
+            balance: if by_load && strategy == Strategy::Balanced { Balance::Load } else { Balance::Weight },
             grace_ms: if with_grace { 20_000 } else { 0 },
             max_moving_per_member: bound,
             max_out,
@@ -105,7 +105,7 @@ proptest! {
                 2 => drain(&name),
                 3 => Act::Change { member: name, change: Change::Cordoned(after_ms % 2 == 0) },
                 4 => Act::Change { member: name, change: Change::Weight(member) },
-                _ => Act::Load(Bucket::number(member * u32::from(what)), after_ms),
+                _ => Act::Load(Bucket::number(member * u32::from(what) % buckets), after_ms),
             }]));
         }
         let account = play(spec.clone(), events.clone());

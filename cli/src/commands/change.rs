@@ -72,7 +72,16 @@ pub(crate) async fn show_preview(operator: &Operator, pool: &str, asked: &PlanPr
 /// How many moves it takes.
 pub(crate) fn moves(previewed: &Previewed) -> String {
     let report = &previewed.plan.report;
-    format!("{} (at least {} needed)", count(report.moves, "move"), report.moves_lower_bound)
+    let mut text = format!("{} (at least {} needed)", count(report.moves, "move"), report.moves_lower_bound);
+    if report.promotions > 0 {
+        let buckets = count(report.promotions, "bucket");
+        text += &format!(", and another of their owners leads in {buckets}");
+    }
+    let fewer = previewed.plan.pending.iter().filter(|the| the.to.is_none()).count();
+    if fewer > 0 {
+        text += &format!(", and {} let go without another", count(fewer as u64, "owner"));
+    }
+    text
 }
 
 fn describe(previewed: &Previewed) -> String {
@@ -134,7 +143,8 @@ pub(crate) fn why_short(report: &Report) -> Vec<String> {
                 "all who could take them have as many as they take (capacity, cordon)".to_owned()
             }
         };
-        format!("{} cannot be placed: {reason}", count(short.buckets, "bucket"))
+        let verb = if short.buckets == 1 { "lacks" } else { "lack" };
+        format!("{} {verb} owners that may have it: {reason}", count(short.buckets, "bucket"))
     };
     report.short.iter().map(line).collect()
 }
@@ -144,7 +154,7 @@ pub(crate) fn why_waiting(report: &Report) -> Vec<String> {
     let line = |(wait, moves): (&Wait, &u32)| {
         let what = match wait {
             Wait::Paused => "the pool is paused (`rota pool resume`)",
-            Wait::Out => "as many members are emptied or away as may be at once (max out)",
+            Wait::Out => "as many members are being emptied or are away as may be at once (max out)",
             Wait::Moving => "as many moves are under way as may be at once (max moving)",
             Wait::Member => "as many are under way from or to one member as may be (max moving per member)",
             Wait::Zone => "as many are under way from or to one zone as may be (max moving per zone)",

@@ -107,6 +107,7 @@ pub(crate) async fn run(operator: &Operator, args: DrainArgs) -> anyhow::Result<
     let previewed = preview(operator, pool, &asked).await?;
     let verb = if args.undo { "balanced with them" } else { "balanced without them" };
     say(&format!("pool {pool} is {verb} after {}", moves(&previewed)));
+    why_short(&previewed.plan.report).iter().for_each(|why| say(why));
     let Some(body) = carry_out(operator, pool, change, false).await? else { return Ok(ExitCode::SUCCESS) };
     let changed: Vec<MemberBody> = body.parse()?;
     let table: TableBody = operator.client.get(&Client::path(["v1", "pools", pool, "table"])).await?;
@@ -179,6 +180,7 @@ pub(super) async fn wait_until_empty(
         let left: Vec<Bucket> = had.iter().filter(is_left).cloned().collect();
         if left.is_empty() {
             say(&format!("drained: {names}"));
+            say_who_has_gone(operator, pool, members).await?;
             return Ok(left);
         }
         if said.is_none_or(|said: Instant| said.elapsed() >= SAY_EVERY) {
@@ -189,6 +191,15 @@ pub(super) async fn wait_until_empty(
             return Ok(left);
         }
     }
+}
+
+/// Whoever dies while it is emptied has handed nothing over.
+async fn say_who_has_gone(operator: &Operator, pool: &str, members: &[String]) -> anyhow::Result<()> {
+    let there: Vec<MemberBody> = operator.client.get(&Client::path(["v1", "pools", pool, "members"])).await?;
+    for name in members.iter().filter(|name| there.iter().all(|member| member.name != **name)) {
+        say(&format!("{name} has left or died meanwhile: what it still had then was granted to others"));
+    }
+    Ok(())
 }
 
 fn has(members: &[String]) -> String {

@@ -108,7 +108,10 @@ fn state(member: &MemberBody) -> &'static str {
 }
 
 fn load(member: &MemberBody) -> String {
-    member.load.map(|load| format!("{load:.2}")).unwrap_or_default()
+    // What it says of its buckets, if it says nothing of itself.
+    let buckets = || (!member.loads.is_empty()).then(|| member.loads.values().sum::<f64>());
+    let load = member.load.map(f64::from).or_else(buckets);
+    load.map(|load| format!("{load:.2}")).unwrap_or_default()
 }
 
 fn describe(member: &MemberBody, assignment: Option<&Assignment>) -> String {

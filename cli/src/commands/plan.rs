@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use rota_client::Client;
+use rota_core::pool::Report;
 use rota_protocol::http::PlanBody;
 
 use super::change::{first_moves, shortages};
@@ -30,6 +31,21 @@ pub(crate) async fn run(operator: &Operator, command: PlanCommand) -> anyhow::Re
     Ok(ExitCode::SUCCESS)
 }
 
+/// How far the plan's outcome is from what would be even.
+fn imbalance(report: &Report) -> String {
+    let milli = |milli: u64| format!("{:.3}", milli as f64 / 1000.0);
+    match (report.busiest_milli, report.busiest_bound_milli) {
+        (Some(busiest), Some(bound)) => {
+            format!(
+                "the busiest member has {} for its weight, at least {} is needed",
+                milli(busiest),
+                milli(bound)
+            )
+        }
+        _ => format!("{} buckets", milli(u64::from(report.imbalance_milli))),
+    }
+}
+
 fn describe(plan: &PlanBody) -> String {
     let report = &plan.report;
     let text = facts([
@@ -41,7 +57,7 @@ fn describe(plan: &PlanBody) -> String {
         ("fewest possible", report.moves_lower_bound.to_string()),
         ("placements", report.placements.to_string()),
         ("unplaced", report.unplaced.to_string()),
-        ("imbalance", format!("{:.3} buckets", f64::from(report.imbalance_milli) / 1000.0)),
+        ("imbalance", imbalance(report)),
     ]);
     let text = format!("{text}{}", shortages(report));
     if plan.pending.is_empty() {

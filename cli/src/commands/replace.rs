@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::Args;
 use http::Method;
 use rota_client::{Client, Repeat};
@@ -38,6 +39,9 @@ pub(crate) struct ReplaceArgs {
 
 pub(crate) async fn run(operator: &Operator, args: ReplaceArgs) -> anyhow::Result<ExitCode> {
     let ReplaceArgs { pool, member, by, .. } = &args;
+    if member == by {
+        bail!("{member} cannot take its own place: name another with --by");
+    }
     let change = MembersChange::replacing(member, by).to_vec();
     let asked = PlanPreview { change, ..PlanPreview::default() };
     if args.how.dry_run {

@@ -137,6 +137,7 @@ mod tests {
             version: 0,
             table_version: 1,
             members,
+            away: std::collections::BTreeMap::new(),
             buckets: 8,
             vacant,
             degraded: 0,

@@ -6,12 +6,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::Args;
 use rota_client::Client;
 use rota_core::pool::history::Event;
-use rota_protocol::http::HistoryBody;
+use rota_protocol::http::{HistoryBody, PlanBody};
 
+use super::change::why_short;
 use super::pool::word;
 use super::table::owner_names;
 use crate::operator::{Operator, Reading};
-use crate::output::{Table, facts};
+use crate::output::{Table, facts, say};
 
 /// Show who owned a bucket since when, and the reason of each change: as much as is remembered.
 #[derive(Debug, Args)]
@@ -35,7 +36,13 @@ pub(crate) async fn run(operator: &Operator, args: WhyArgs) -> anyhow::Result<Ex
     let at = args.at.map(|at| at.to_string());
     let asked = args.at.is_some();
     let path = Client::query(&path, [("at", at), args.reading.param()]);
-    operator.show(&path, |told: &HistoryBody| if asked { then(told) } else { describe(told) }).await?;
+    let body = operator.get(&path).await?;
+    operator.output.body(&body, |told: &HistoryBody| if asked { then(told) } else { describe(told) })?;
+    let told: HistoryBody = body.parse()?;
+    if !asked && told.row.is_some_and(|row| row.owners.is_empty() || row.degraded) {
+        let plan: PlanBody = operator.client.get(&Client::path(["v1", "pools", &args.pool, "plan"])).await?;
+        why_short(&plan.report).iter().for_each(|why| say(&format!("in pool {}, {why}", args.pool)));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

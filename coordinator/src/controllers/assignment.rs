@@ -197,10 +197,14 @@ fn know(control: &Control, view: &PoolView, watch: &mut Watch, at: At) -> Known 
     let (heard, now) = (&control.liveness.heard, at.now);
     let mut said = heard.of(&view.name, now);
     heard.forget_old(view, &said);
-    said.stuck = match view.spec.stuck_ms {
-        Some(after_ms) => watch.look(view, &said, Duration::from_millis(after_ms), now),
-        None => BTreeMap::new(),
-    };
+    match view.spec.stuck_ms {
+        Some(after_ms) => watch.look(view, &mut said, Duration::from_millis(after_ms), now),
+        None => {
+            *watch = Watch::default();
+            said.stuck.clear();
+            said.stuck_anywhere.clear();
+        }
+    }
     gather_loads(view, &mut said, at.waited);
     heard.found(&view.name, &said);
     known(view, &said, at.now_ms)

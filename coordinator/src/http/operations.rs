@@ -74,8 +74,9 @@ async fn metrics(State(service): State<Shared>) -> Response {
         gauge(names::NODES, applied.state.tree().len() as u64);
         gauge(names::SESSIONS, applied.state.sessions().count() as u64);
         for pool in applied.pools.iter() {
-            let vacant = pool.rows.values().filter(|entry| entry.row.owners.is_empty()).count();
+            let vacant = pool.rows.len() - pool.led();
             ::metrics::gauge!(names::VACANT, "pool" => pool.name.clone()).set(vacant as f64);
+            ::metrics::gauge!(names::AWAY, "pool" => pool.name.clone()).set(pool.away.len() as f64);
             let degraded = pool.rows.values().filter(|entry| entry.row.degraded).count();
             ::metrics::gauge!(names::DEGRADED, "pool" => pool.name.clone()).set(degraded as f64);
             let stuck = service.liveness.heard.stuck_count(&pool.name);

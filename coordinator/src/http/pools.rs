@@ -188,7 +188,6 @@ async fn plan(
 
 fn describe(pool: &PoolView) -> PoolBody {
     let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let owned = pool.rows.values().filter(|entry| !entry.row.owners.is_empty()).count();
     let degraded = pool.rows.values().filter(|entry| entry.row.degraded).count();
     // A pool that was just made has no rows yet.
     let buckets = match pool.spec.kind {
@@ -202,7 +201,8 @@ fn describe(pool: &PoolView) -> PoolBody {
         table_version: pool.table_version(),
         members: small(pool.members.len()),
         buckets,
-        vacant: buckets.saturating_sub(small(owned)),
+        away: pool.away.iter().map(|(name, away)| (name.clone(), away.since_ms)).collect(),
+        vacant: buckets.saturating_sub(small(pool.led())),
         degraded: small(degraded),
         moving: small(pool.pending_moves().count()),
     }

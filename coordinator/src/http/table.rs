@@ -64,21 +64,29 @@ async fn table(
 ) -> ApiResult<Response> {
     ReadParams { consistent: params.consistent }.ready(&service).await?;
     with_pool(&service, &pool, |_| Ok(()))?;
-    if let Some(since) = params.since {
-        // A client that another server brought up to date must not go back.
-        service.reach(since).await?;
-    }
-    if wants_stream(&headers) {
-        return Ok(table_stream(service, pool, params.since));
-    }
     let deadline = poll_deadline(params.wait_ms)?;
-    let body = next_table(&service, &pool, params.since, deadline).await?;
+    let since = known_here(&service, params.since).await?;
+    if wants_stream(&headers) {
+        return Ok(table_stream(service, pool, since));
+    }
+    let body = next_table(&service, &pool, since, deadline).await?;
     let etag = format!("\"{}\"", body.version);
     let known = headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok());
     if known == Some(&etag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
     }
     Ok(([(header::ETAG, etag)], Json(body)).into_response())
+}
+
+/// A version that a client has, once this server has it too: another may have brought the client
+/// up to date, and it must not go back. `None` if there is no such version: it is of another life
+/// of the cluster.
+async fn known_here(service: &Service, since: Option<u64>) -> ApiResult<Option<u64>> {
+    let is_here = |since: &u64| *since <= service.replica.read().state.zxid();
+    if since.is_some_and(|since| !is_here(&since)) {
+        service.catch_up().await?;
+    }
+    Ok(since.filter(is_here))
 }
 
 /// The table once it is newer than `since`, or as it is at the deadline.

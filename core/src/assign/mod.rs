@@ -231,13 +231,18 @@ impl Stepper<'_> {
     }
 
     /// Why a row becomes another.
-    fn reason(&self, bucket: &Bucket, before: Option<&Row>) -> Reason {
+    fn reason(&self, bucket: &Bucket, before: &Row, after: &Row) -> Reason {
         let planned = || self.pool.plan.moves.iter().find(|the| the.bucket == *bucket);
-        let Some(before) = before else { return Reason::Vacant };
-        match before.owners.iter().any(|owner| self.standing(owner) != Standing::Living) {
-            true => Reason::Died,
-            false => planned().map_or(Reason::Vacant, |the| the.reason),
+        let is_gone = |owner: &&Owner| self.standing(owner) != Standing::Living;
+        let mut gone = before.owners.iter().filter(is_gone).peekable();
+        if gone.peek().is_none() {
+            return planned().map_or(Reason::Vacant, |the| the.reason);
         }
+        // Whoever is back under its name has joined anew.
+        let is_back = |owner: &Owner| {
+            after.owners.iter().any(|other| other.member == owner.member && !other.is_same(owner))
+        };
+        if gone.all(is_back) { Reason::Joined } else { Reason::Died }
     }
 }
 
@@ -268,7 +273,7 @@ fn step_to(
         let led = entry.row.primary().is_some_and(|owner| stepper.standing(owner) == Standing::Living);
         step.grants += u32::from(!led && row.primary().is_some_and(|owner| pool.is_living(owner)));
         needed.extend(stepper.moves_of(bucket, &row));
-        writer.replace(bucket, entry, &row, stepper.reason(bucket, Some(&entry.row)));
+        writer.replace(bucket, entry, &row, stepper.reason(bucket, &entry.row, &row));
     }
     for (bucket, entry) in pool.rows.iter().filter(|(bucket, _)| !wanted.contains(bucket)) {
         let row = stepper.next_row(bucket, &entry.row);
@@ -282,7 +287,9 @@ fn step_to(
     }
     step.multis = writer.finish();
     step.multis.extend(keep_absent(pool, absent));
-    if let Some((plan, added)) = moves::next_plan(pool, absent, &needed, &target.report) {
+    let moves::Next { plan, added, is_news } = moves::next_plan(pool, absent, &needed, &target.report);
+    step.report.waiting.clone_from(&plan.report.waiting);
+    if is_news {
         let churned = added.iter().filter(|the| moves::is_churn(&pool.spec, the)).count();
         step.churned = u32::try_from(churned).unwrap_or(u32::MAX);
         step.added = added;

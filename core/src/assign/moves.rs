@@ -55,14 +55,21 @@ pub(super) fn is_churn(spec: &Spec, the: &Move) -> bool {
     }
 }
 
-/// The plan that should stand now, and the moves that it adds; `None` if the
-/// present one will do.
+/// The plan that should stand now.
+pub(super) struct Next {
+    pub(super) plan: Plan,
+    /// The moves that it adds.
+    pub(super) added: Vec<Move>,
+    /// The present one will not do.
+    pub(super) is_news: bool,
+}
+
 pub(super) fn next_plan(
     pool: &PoolView,
     absent: &BTreeMap<String, Away>,
     needed: &[Move],
     report: &Report,
-) -> Option<(Plan, Vec<Move>)> {
+) -> Next {
     let pending: Vec<&Move> = pool.pending_moves().collect();
     let is_same = |a: &Move, b: &Move| {
         a.bucket == b.bucket
@@ -95,13 +102,11 @@ pub(super) fn next_plan(
     // Who waits for something is to see for what.
     let before = &pool.plan.report;
     let says_the_same = before.short == report.short && before.waiting.keys().eq(waits.keys());
-    if says_the_same && added.is_empty() && moves.iter().eq(pending.iter().copied()) {
-        return None;
-    }
+    let is_news = !says_the_same || !added.is_empty() || !moves.iter().eq(pending.iter().copied());
     let added = added.into_iter().cloned().collect();
     let parent = pool.plan.number;
     let report = Report { waiting: waits, ..report.clone() };
-    Some((Plan { number: parent + 1, parent, moves, report }, added))
+    Next { plan: Plan { number: parent + 1, parent, moves, report }, added, is_news }
 }
 
 /// What may still be begun.

@@ -146,7 +146,10 @@ pub fn lower_bound(problem: &Problem, quotas: &Quotas) -> u64 {
     let savers = (0..have.len()).filter(can_save).count() as u64;
     let uneven = above - savers.min(quotas.left_over());
     let wanted = (problem.buckets.len() * problem.replicas) as u64;
-    (barred + crowded.max(uneven)).saturating_sub(wanted - quotas.total)
+    // Owners that a bucket is to have no more are not moved.
+    let surplus = problem.buckets.iter().map(|demand| demand.owners.len().saturating_sub(problem.replicas));
+    let surplus = surplus.sum::<usize>() as u64;
+    (barred + crowded.max(uneven)).saturating_sub(wanted - quotas.total + surplus)
 }
 
 fn small(n: usize) -> u32 {

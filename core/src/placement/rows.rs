@@ -93,11 +93,14 @@ impl<'a> Rows<'a> {
         self.total -= buckets.len() as u64;
     }
 
-    /// Owners who live and lose their bucket.
+    /// Owners who live and lose their bucket, without those that it is to have no more.
     pub(super) fn moves(&self) -> u64 {
         let pairs = self.problem.buckets.iter().zip(&self.rows);
         pairs
-            .map(|(demand, row)| demand.owners.iter().filter(|owner| !row.contains(*owner)).count() as u64)
+            .map(|(demand, row)| {
+                let lost = demand.owners.iter().filter(|owner| !row.contains(*owner)).count();
+                lost.saturating_sub(demand.owners.len().saturating_sub(self.problem.replicas)) as u64
+            })
             .sum()
     }
 

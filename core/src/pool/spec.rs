@@ -201,6 +201,9 @@ pub enum SpecError {
     /// Too long.
     #[error("grace_ms is {0}: it must be at most {GRACE_MS_MAX}, a day")]
     Grace(u64),
+    /// One setting without another.
+    #[error("{0}")]
+    Senseless(&'static str),
     /// Too many labels, or too long ones.
     #[error("{0}")]
     Labels(MemberError),
@@ -319,6 +322,14 @@ impl Spec {
         }
         if let Some((name, _)) = bounds.iter().find(|(_, bound)| *bound == Some(0)) {
             return Err(SpecError::Zero(name));
+        }
+        if self.when_stuck == WhenStuck::Move && self.stuck_ms.is_none() {
+            let fault = "when_stuck is move, but nobody counts as stuck: set stuck_ms (--stuck-after) too";
+            return Err(SpecError::Senseless(fault));
+        }
+        if self.balance == Balance::Load && self.strategy != Strategy::Balanced {
+            let fault = "balance is load, but range and ring do not look at loads: use the strategy balanced";
+            return Err(SpecError::Senseless(fault));
         }
         self.affinity.check().map_err(SpecError::Labels)
     }

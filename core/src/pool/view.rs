@@ -503,6 +503,13 @@ impl PoolView {
         self.members.get(&owner.member).is_some_and(|m| m.joined == owner.joined)
     }
 
+    /// How many rows have a primary that lives.
+    #[must_use]
+    pub fn led(&self) -> usize {
+        let leads = |entry: &&RowEntry| entry.row.primary().is_some_and(|owner| self.is_living(owner));
+        self.rows.values().filter(leads).count()
+    }
+
     /// Whether `owner` has gone, and the pool may wait for it.
     #[must_use]
     pub fn may_be_back(&self, owner: &Owner) -> bool {

@@ -199,10 +199,14 @@ impl<'a> World<'a> {
                 }
                 Ok(())
             }
-            Act::Leave(name) => match self.member(name)?.session {
-                Some(session) => self.command(&Command::CloseSession { session }),
-                None => Ok(()),
-            },
+            Act::Leave(name) => {
+                let session = self.member(name)?.session;
+                let held: Vec<Bucket> = self.view().held_by(name).map(|(bucket, _)| bucket.clone()).collect();
+                session.map_or(Ok(()), |session| self.command(&Command::CloseSession { session }))?;
+                // Its rows may wait for it.
+                self.see(&held);
+                Ok(())
+            }
             Act::Change { member, change } => {
                 let mut changed = self.member(member)?.member;
                 match change {
@@ -229,6 +233,9 @@ impl<'a> World<'a> {
             Act::RemoveItem(name) => {
                 let op = Op::Delete { path: layout::item(POOL, name), version: None };
                 self.write(name, vec![op], None)
+            }
+            Act::Load(bucket, _) if !self.view().is_wanted(bucket) => {
+                Err(self.fault(format!("there is no bucket {:?} to have a load", bucket.as_str())))
             }
             Act::Load(bucket, load) => {
                 self.known.loads.insert(bucket.clone(), *load);

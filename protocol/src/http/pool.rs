@@ -220,7 +220,10 @@ pub struct PoolBody {
     pub members: u32,
     /// How many buckets it has.
     pub buckets: u32,
-    /// How many of them nobody owns.
+    /// Those who have gone and whose buckets wait for them: since when, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub away: BTreeMap<String, u64>,
+    /// How many of them no member leads.
     pub vacant: u32,
     /// How many have fewer owners than they should, but not none.
     pub degraded: u32,

@@ -1,7 +1,7 @@
 //! Questions that one server asks another, mostly the leader, on behalf of its
 //! clients.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rota_core::state::{Password, SessionId};
@@ -87,6 +87,8 @@ pub struct HeardPool {
     pub members: BTreeMap<String, Arc<HeardMember>>,
     /// By member, the buckets of which it has said nothing new for longer than its pool allows.
     pub stuck: BTreeMap<String, Vec<String>>,
+    /// Of those, buckets that were stuck with their owner before as well: it is not the owner.
+    pub stuck_anywhere: BTreeSet<String>,
     /// How busy each bucket keeps whoever leads it, in thousandths of the members' unit, as was
     /// said last, by this primary or the one before: in pools that are shared by load.
     pub loads: Arc<BTreeMap<String, u64>>,

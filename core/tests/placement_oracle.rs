@@ -37,12 +37,14 @@ impl Chance {
     }
 }
 
-/// A small problem: up to six members in up to four zones, up to eight buckets of up to
-/// three owners; a half with one class and no capacities.
+/// A small problem: up to nine members in up to four zones, up to eight buckets of up to
+/// seven owners, mostly three; a half with one class and no capacities; some with claims, and with
+/// members whom something is destined for.
 fn problem(chance: &mut Chance) -> Problem {
-    let members = 1 + chance.below(6);
+    let is_many = chance.once_in(6);
+    let members = 1 + chance.below(if is_many { 9 } else { 6 });
     let zones = 1 + chance.below(4);
-    let replicas = 1 + chance.below(3);
+    let replicas = 1 + chance.below(if is_many { 7 } else { 3 });
     let is_hindered = chance.once_in(2);
     let classes = if is_hindered { 1 + chance.below(3) } else { 1 };
     let uneven = chance.once_in(2);
@@ -62,6 +64,7 @@ fn problem(chance: &mut Chance) -> Problem {
     let classes: Vec<Class> = (0..classes).map(|_| class(chance)).collect();
     let buckets = chance.below(9);
     let few = chance.once_in(3);
+    let has_claims = chance.once_in(3);
     let demand = |chance: &mut Chance| {
         let mut owners = Owners::default();
         for _ in 0..chance.below(replicas + 1) {
@@ -70,7 +73,13 @@ fn problem(chance: &mut Chance) -> Problem {
                 owners.push(owner);
             }
         }
-        Demand { class: chance.below(classes.len()), owners, ..Demand::default() }
+        let mut claims = Owners::default();
+        owners.iter().filter(|_| has_claims && chance.once_in(3)).for_each(|owner| claims.push(owner));
+        let mut destined = Owners::default();
+        if has_claims && chance.once_in(3) {
+            destined.push(chance.below(members));
+        }
+        Demand { class: chance.below(classes.len()), owners, claims, destined }
     };
     let buckets = (0..buckets).map(|_| demand(chance)).collect();
     Problem { members: candidates, replicas, classes, buckets, ..Problem::default() }
@@ -132,8 +141,8 @@ impl Network {
 
 /// How many of the owners who may stay do, in an answer with the fewest moves.
 fn most_kept(problem: &Problem, quotas: &Quotas) -> usize {
-    const PLACED: i64 = 1 << 40;
-    const BALANCED: i64 = 1 << 20;
+    const PLACED: i64 = 1 << 14;
+    const BALANCED: i64 = 1 << 8;
     let mut network = Network::default();
     let (source, sink) = (network.node(), network.node());
     let members: Vec<usize> = problem.members.iter().map(|_| network.node()).collect();
@@ -225,7 +234,9 @@ fn examine(seed: u64) -> Result<(), String> {
         return Err(format!("{} moves, fewer than the bound of {bound}: {problem:?}", report.moves));
     }
     let mut again = problem.clone();
-    again.buckets.iter_mut().zip(&answer.owners).for_each(|(bucket, owners)| bucket.owners = *owners);
+    again.buckets.iter_mut().zip(&answer.owners).for_each(|(bucket, owners)| {
+        (bucket.owners, bucket.claims) = (*owners, Owners::default());
+    });
     let second = solve(&again);
     if second != answer {
         return Err(format!("posed again it is another: {problem:?} {answer:?} {second:?}"));

@@ -15,7 +15,12 @@ use crate::output::facts;
 #[derive(Debug, Subcommand)]
 pub(crate) enum PlanCommand {
     /// Show a pool's plan: its pending moves, and what the planner said of it.
-    #[command(after_help = "Example:\n  rota plan show mail")]
+    #[command(
+        after_help = "HOW says \"lead\" where both own the bucket and only the lead passes on; the reason is why it is planned.
+
+Example:
+  rota plan show mail"
+    )]
     Show {
         /// The pool.
         pool: String,

@@ -36,7 +36,7 @@ pub(crate) const ALL: [&str; 19] = [
 /// A pool's settings. What is left out stays as it is, or is as by default.
 #[derive(Debug, Args)]
 pub(crate) struct Settings {
-    /// Buckets of a hashed pool; fixed for its life. Default: 1024.
+    /// Buckets of a hashed pool, at most 100,000; fixed for its life. Default: 1024.
     #[arg(long, allow_negative_numbers = true)]
     buckets: Option<u32>,
     /// How the buckets are shared.
@@ -73,8 +73,8 @@ pub(crate) struct Settings {
     /// What counts when buckets are shared in balance.
     #[arg(long, value_enum)]
     balance: Option<BalanceArg>,
-    /// Where buckets have weights or loads: nothing is moved to even out for less, in percent.
-    /// Default: 10.
+    /// Where buckets have weights or loads: nothing is moved to even out as long as the busiest
+    /// member is less above what is possible, in percent. Default: 10.
     #[arg(long, value_name = "PERCENT")]
     min_gain: Option<u32>,
     /// Most buckets that are moved in a minute to even out loads or weights, or away from stuck

@@ -23,6 +23,7 @@ mod member;
 mod plan;
 mod row;
 mod spec;
+mod suppose;
 mod table;
 mod view;
 

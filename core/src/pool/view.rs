@@ -370,7 +370,7 @@ impl PoolView {
         }
     }
 
-    fn note_departed(&mut self, name: &str, entry: MemberEntry) {
+    pub(super) fn note_departed(&mut self, name: &str, entry: MemberEntry) {
         if self.spec.grace_ms > 0 && !entry.member.draining && self.held.contains_key(name) {
             self.departed.insert(name.to_owned(), entry);
         }
@@ -453,36 +453,6 @@ impl PoolView {
     fn put_plan(&mut self, node: Option<&Node>) {
         self.plan_version = node.map(|n| n.stamps.version);
         self.plan = Arc::new(node.and_then(|n| from_json(n.bytes()).ok()).unwrap_or_default());
-    }
-
-    /// The pool as if its spec were changed next.
-    pub fn suppose_spec(&mut self, spec: Spec) {
-        self.spec = spec;
-        self.causes.spec = self.changed + 1;
-    }
-
-    /// The pool as if a member were changed next.
-    pub fn suppose_changed(&mut self, name: &str, member: Member) {
-        if let Some(entry) = self.members.get_mut(name) {
-            entry.member = member;
-            self.causes.operator = self.changed + 1;
-        }
-    }
-
-    /// The pool as if a member joined next.
-    pub fn suppose_joined(&mut self, name: &str, member: Member) {
-        let joined = self.changed + 1;
-        self.departed.remove(name);
-        self.causes.joined = joined;
-        self.members.insert(name.to_owned(), MemberEntry { member, joined, version: 0, session: None });
-    }
-
-    /// The pool as if a member died next. False, if there is none of that name.
-    pub fn suppose_gone(&mut self, name: &str) -> bool {
-        let Some(entry) = self.members.remove(name) else { return false };
-        self.causes.departure = self.changed + 1;
-        self.note_departed(name, entry);
-        true
     }
 
     /// The version of the table: the zxid of the last change to any row.

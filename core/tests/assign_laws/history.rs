@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
-use rota_core::pool::{Bucket, Handoff, Item, Kind, Member, PoolView, Spec};
+use rota_core::pool::{
+    Affinity, Balance, Bucket, Handoff, Item, Kind, Labels, Member, PoolView, Spec, Strategy as Placing,
+};
 use rota_core::state::Op;
 
 use crate::world::{Settled, World};
@@ -29,6 +31,23 @@ pub enum Intent {
     Comply(Option<Index>),
     /// Time goes by.
     Later,
+    /// A member is asked for labels, has a capacity, is cordoned, or not any more.
+    Bar {
+        which: usize,
+        choice: u8,
+    },
+    /// An item of some weight, that asks for labels.
+    Picky {
+        item: usize,
+        weight: u32,
+        choice: u8,
+    },
+    /// A bucket keeps its owner so busy.
+    Load(u32, u64),
+    /// A member says nothing new of a bucket.
+    Stuck(u32, usize),
+    /// Something may be moved for that, or not.
+    Churn(usize),
     /// Nothing moves, or moves again.
     Pause,
     /// Carry out so many multis of the step.
@@ -110,6 +129,35 @@ impl History {
                 }
             }
             Intent::Late(_) => {}
+            Intent::Bar { which, choice } if self.view().members.contains_key(MEMBERS[*which]) => {
+                self.world.change_member(POOL, MEMBERS[*which], |member| match choice % 3 {
+                    0 => member.cordoned = !member.cordoned,
+                    1 => member.capacity = Some(u32::from(choice % 5)).filter(|most| *most > 0),
+                    _ => drop(member.labels.insert("x".to_owned(), (choice % 2).to_string())),
+                });
+            }
+            Intent::Bar { .. } => {}
+            Intent::Picky { item, weight, choice } => {
+                let item = ITEMS[*item];
+                if self.view().spec.kind == Kind::Named && !self.view().items.contains_key(item) {
+                    let asked = Labels::from([("x".to_owned(), (choice % 2).to_string())]);
+                    let mut affinity = Affinity::default();
+                    match choice % 3 {
+                        0 => affinity.require = asked,
+                        1 => affinity.prefer = asked,
+                        _ => {}
+                    }
+                    let item_is = Item { weight: *weight, affinity, ..Item::default() };
+                    self.world.add_item(POOL, item, &item_is);
+                }
+            }
+            Intent::Load(bucket, load) => {
+                self.world.known.loads.insert(Bucket::number(*bucket), *load);
+            }
+            Intent::Stuck(bucket, who) => {
+                self.world.known.stuck.insert((Bucket::number(*bucket), MEMBERS[*who].to_owned()));
+            }
+            Intent::Churn(left) => self.world.known.churn_left = Some(*left),
         }
     }
 
@@ -142,6 +190,19 @@ impl History {
                 self.world.comply(POOL, the, who, *deed).reply.unwrap();
             }
         }
+    }
+
+    /// Left alone, until nothing happens any more.
+    pub fn come_to_rest(&mut self) {
+        self.world.change_spec(POOL, |spec| spec.paused = false);
+        self.world.known.churn_left = None;
+        self.world.known.stuck.clear();
+        for _ in 0..2 {
+            self.world.settle(POOL, 200);
+            // Nobody is waited for any more.
+            self.world.known.now_ms += 10;
+        }
+        self.world.settle(POOL, 200);
     }
 
     /// Left alone from here on.
@@ -196,6 +257,44 @@ pub fn any_spec() -> impl Strategy<Value = Spec> {
             ..spec
         },
     )
+}
+
+/// With every strategy, and what makes members and buckets unlike.
+pub fn uneven_spec() -> impl Strategy<Value = Spec> {
+    let strategies = [Placing::Balanced, Placing::Range, Placing::Ring];
+    let strategy = prop_oneof![4 => Just(Placing::Balanced), 2 => prop::sample::select(strategies.to_vec())];
+    (any_spec(), strategy, any::<bool>(), prop::option::weighted(0.3, 1u32..4)).prop_map(
+        |(spec, strategy, by_load, churn)| Spec {
+            strategy,
+            balance: if by_load && strategy == Placing::Balanced { Balance::Load } else { Balance::Weight },
+            max_churn_per_minute: churn,
+            ..spec
+        },
+    )
+}
+
+fn uneven_intents() -> impl Strategy<Value = Vec<Intent>> {
+    let bar = (0..MEMBERS.len(), any::<u8>()).prop_map(|(which, choice)| Intent::Bar { which, choice });
+    let picky = (0..ITEMS.len(), 1u32..20, any::<u8>());
+    let picky = picky.prop_map(|(item, weight, choice)| Intent::Picky { item, weight, choice });
+    let more = prop_oneof![
+        2 => bar,
+        3 => picky,
+        2 => (0u32..12, 0u64..100).prop_map(|(bucket, load)| Intent::Load(bucket, load)),
+        1 => (0u32..12, 0..MEMBERS.len()).prop_map(|(bucket, who)| Intent::Stuck(bucket, who)),
+        1 => (0usize..4).prop_map(Intent::Churn),
+    ];
+    (intents(40), prop::collection::vec((any::<Index>(), more), 0..30)).prop_map(|(mut all, more)| {
+        for (at, intent) in more {
+            let at = at.index(all.len() + 1);
+            all.insert(at, intent);
+        }
+        all
+    })
+}
+
+pub fn uneven_histories() -> impl Strategy<Value = (Spec, Vec<Intent>)> {
+    (uneven_spec(), uneven_intents())
 }
 
 pub fn histories() -> impl Strategy<Value = (Spec, Vec<Intent>)> {

@@ -8,7 +8,7 @@ mod world;
 
 use std::collections::BTreeSet;
 
-use history::{History, ITEMS, Intent, MEMBERS, POOL, hashed, histories, named};
+use history::{History, ITEMS, Intent, MEMBERS, POOL, hashed, histories, named, uneven_histories};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -88,6 +88,32 @@ proptest! {
         }
         history.settle();
         assert_balanced(history.view());
+    }
+
+    /// Whatever members and buckets are like: it comes to rest, and nothing is without an owner
+    /// that somebody could own besides what it has.
+    #[test]
+    fn it_comes_to_rest_however_uneven((spec, intents) in uneven_histories()) {
+        let mut history = History::new(&spec);
+        for intent in &intents {
+            history.live(intent);
+        }
+        history.come_to_rest();
+        assert_at_rest(&history);
+        let view = history.view();
+        for bucket in view.wanted_buckets() {
+            let has_room = |name: &str, member: &Member| {
+                member.capacity.is_none_or(|most| view.held_count(name) < u64::from(most))
+            };
+            let mut able = view.members.iter().filter(|(name, entry)| {
+                let Member { draining, cordoned, .. } = entry.member;
+                let may = entry.member.has_labels(&view.affinity_of(&bucket).require);
+                !draining && !cordoned && may && has_room(name, &entry.member)
+            });
+            let row = &view.rows[&bucket].row;
+            prop_assert!(row.owners.iter().all(|owner| view.is_living(owner)), "{bucket}: {row:?}");
+            prop_assert!(!row.owners.is_empty() || able.next().is_none(), "{bucket}: {row:?}");
+        }
     }
 
     #[test]

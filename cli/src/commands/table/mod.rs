@@ -20,11 +20,15 @@ const POLL: Duration = Duration::from_secs(10);
 #[derive(Debug, Subcommand)]
 pub(crate) enum TableCommand {
     /// Show a pool's table, or what changed in it.
-    #[command(after_help = "With `--output json`, `--follow` writes one document a line.
+    #[command(
+        after_help = "Owners are in order, the primary first; +NAME prepares to be one. VERSION is that of the row's node, which
+clients of ZooKeeper check; --since takes the version of the table. With `--output json`, `--follow`
+writes one document a line.
 
 Examples:
   rota table show mail
-  rota table show mail --since 4711 --follow")]
+  rota table show mail --since 4711 --follow"
+    )]
     Show(ShowArgs),
     /// Show who owns a key. Exits with 1 when nobody does.
     #[command(after_help = "Example:

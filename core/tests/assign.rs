@@ -76,6 +76,7 @@ scenarios! { "assign", run:
     plan_is_not_rewritten_when_nothing_changes
     pool_deleted_with_living_members
     pool_deleted_without_members
+    preference_for_a_cordoned_member
     preference_that_nobody_meets
     range_of_partitions
     rejoin_after_others_took_over

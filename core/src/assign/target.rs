@@ -191,8 +191,8 @@ impl Posed {
         });
         let preferred: Vec<Class> = preferred.collect();
         problem.classes = required;
-        prefer(&mut problem, &preferred);
         problem.closed.clone_from(&crew.is_closed);
+        prefer(&mut problem, &preferred);
         problem.weights = weights(pool, wanted, known);
         problem.under_way = under_way(pool, wanted, crew);
         problem.trigger_percent = u64::from(pool.spec.min_gain_percent);
@@ -283,23 +283,29 @@ fn prefer(problem: &mut Problem, preferred: &[Class]) {
     if classes.is_empty() {
         return;
     }
-    let all = Quotas::of(problem).total;
+    // What those have who get nothing, they keep: it is about the others.
+    let mut open = problem.clone();
+    let members = open.members.iter_mut().zip(&problem.closed);
+    members.filter(|(_, is_closed)| **is_closed).for_each(|(member, _)| member.weight = 0);
+    open.buckets.retain(|demand| demand.owners.iter().all(|owner| !problem.is_closed(owner)));
+    let all = Quotas::of(&open).total;
     // All of them nearly always; otherwise the first half of them, as far as possible, and so on.
     let mut rest = vec![classes];
     while let Some(mut some) = rest.pop() {
-        let before = problem.classes.clone();
+        let before = open.classes.clone();
         for class in &some {
-            problem.classes[*class] = preferred[*class].clone();
+            open.classes[*class] = preferred[*class].clone();
         }
-        if Quotas::of(problem).total == all {
+        if Quotas::of(&open).total == all {
             continue;
         }
-        problem.classes = before;
+        open.classes = before;
         if some.len() > 1 {
             let others = some.split_off(some.len() / 2);
             rest.extend([others, some]);
         }
     }
+    problem.classes = open.classes;
 }
 
 /// What passes on already to even out.

@@ -8,7 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use clap::Args;
 use hdrhistogram::Histogram;
-use rota_core::placement::{Candidate, Class, Demand, Problem, check, solve};
+use rota_core::assign::{Known, plan_step, quick_step};
+use rota_core::pool::{Kind, Member, PoolView, Pools, Spec, layout, to_json};
+use rota_core::state::{Actor, Command, CreateMode, Op, Password, SessionId, State};
 use rota_protocol::http::{
     Assignment, JoinPool, MembersChange, PlanBody, PoolBody, PoolChange, PoolCreate, PoolKind, SessionOpened,
 };
@@ -56,51 +58,94 @@ pub async fn run(args: &AssignmentArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn plans(args: &AssignmentArgs) -> anyhow::Result<()> {
-    let member = |at| Candidate { weight: 1, capacity: None, zone: at % args.zones };
-    let mut problem = Problem {
-        members: (0..args.members).map(member).collect(),
-        replicas: args.replicas,
-        classes: vec![Class { allowed: vec![true; args.members] }],
-        buckets: vec![Demand::default(); args.buckets],
-        ..Problem::default()
-    };
-    let plan = |what: &str, problem: &Problem| -> anyhow::Result<_> {
+/// A pool in a state of its own, without servers.
+struct Planned {
+    state: State,
+    pools: Pools,
+}
+
+const POOL: &str = "planned";
+
+impl Planned {
+    fn new(args: &AssignmentArgs) -> anyhow::Result<Self> {
+        let state = State::new();
+        let mut planned = Self { pools: Pools::load(&state), state };
+        let kind = Kind::Hashed { buckets: u32::try_from(args.buckets)? };
+        let spec = Spec { replicas: u32::try_from(args.replicas)?, ..Spec::new(kind) };
+        planned.write(None, layout::create_pool(POOL, to_json(&spec)))?;
+        (0..args.members).try_for_each(|number| planned.join(args, number))?;
+        Ok(planned)
+    }
+
+    fn apply(&mut self, command: Command) -> anyhow::Result<()> {
+        let applied = self.state.apply(self.state.zxid() + 1, 0, command);
+        self.pools.follow(&self.state, &applied.events);
+        applied.reply?;
+        Ok(())
+    }
+
+    fn write(&mut self, session: Option<SessionId>, ops: Vec<Op>) -> anyhow::Result<()> {
+        self.apply(Command::Multi { by: Actor::rota(session), ops })
+    }
+
+    fn join(&mut self, args: &AssignmentArgs, number: usize) -> anyhow::Result<()> {
+        let session = SessionId(u64::try_from(number)? + 1);
+        self.apply(Command::OpenSession { session, password: Password([0; 16]), timeout_ms: 1000 })?;
+        let member = Member { zone: (number % args.zones).to_string(), ..Member::default() };
+        let path = layout::member(POOL, &format!("w{number}"));
+        self.write(Some(session), vec![Op::create(path, to_json(&member), CreateMode::Ephemeral)])
+    }
+
+    fn drain(&mut self, draining: bool) -> anyhow::Result<()> {
+        let entry = self.view()?.members.get("w1").context("it is there")?;
+        let member = Member { draining, ..entry.member.clone() };
+        self.write(None, vec![Op::set(layout::member(POOL, "w1"), to_json(&member), None)])
+    }
+
+    fn view(&self) -> anyhow::Result<&PoolView> {
+        self.pools.get(POOL).context("the pool is there")
+    }
+
+    /// Looks as the controller does, and says how long that took: first at what needs no planning.
+    fn look(&mut self, what: &str) -> anyhow::Result<()> {
         let began = std::time::Instant::now();
-        let answer = solve(problem);
+        let quick = quick_step(self.view()?);
+        let quick_took = began.elapsed();
+        quick.multis.into_iter().try_for_each(|ops| self.write(None, ops))?;
+        let began = std::time::Instant::now();
+        let step = plan_step(self.state.tree(), self.view()?, &Known::default())?;
         let took = began.elapsed();
-        let report = check::check(problem, &answer).map_err(anyhow::Error::msg)?;
+        let report = &step.report;
         println!(
-            "{what:<24} {:>6} ms, {} moves (at least {}), {} placements, {} unplaced",
+            "{what:<24} {:>6} ms, before that {} promoted in {} ms; {} moves (at least {}), {} placements, {} unplaced",
             took.as_millis(),
+            quick.grants,
+            quick_took.as_millis(),
             report.moves,
             report.moves_lower_bound,
             report.placements,
             report.unplaced
         );
-        Ok(answer)
-    };
+        step.multis.into_iter().try_for_each(|ops| self.write(None, ops))
+    }
+}
+
+fn plans(args: &AssignmentArgs) -> anyhow::Result<()> {
+    let AssignmentArgs { buckets, replicas, members, zones, .. } = *args;
     println!(
-        "{} buckets x {} over {} members in {} zones",
-        args.buckets, args.replicas, args.members, args.zones
+        "{buckets} buckets x {replicas} over {members} members in {zones} zones: a look of the controller"
     );
-    let take_over = |problem: &mut Problem, answer: &rota_core::placement::Answer| {
-        problem.buckets.iter_mut().zip(&answer.owners).for_each(|(bucket, row)| bucket.owners = *row);
-    };
-    let answer = plan("from nothing", &problem)?;
-    take_over(&mut problem, &answer);
-    plan("nothing to do", &problem)?;
-    let mut died = problem.clone();
-    died.members[0].weight = 0;
-    died.buckets.iter_mut().for_each(|bucket| bucket.owners.remove(0));
-    plan("after a death", &died)?;
-    let mut drained = problem.clone();
-    drained.members[0].weight = 0;
-    plan("a member is drained", &drained)?;
-    problem.members.push(member(args.members));
-    problem.classes[0].allowed.push(true);
-    plan("a member joins", &problem)?;
-    Ok(())
+    let mut planned = Planned::new(args)?;
+    planned.look("from nothing")?;
+    planned.look("nothing to do")?;
+    planned.apply(Command::CloseSession { session: SessionId(1) })?;
+    planned.look("after a death")?;
+    planned.drain(true)?;
+    planned.look("a member is drained")?;
+    planned.drain(false)?;
+    planned.look("it is taken back")?;
+    planned.join(args, members)?;
+    planned.look("a member joins")
 }
 
 /// A thousand workers wait for what concerns them, and rows change: a member is drained and taken

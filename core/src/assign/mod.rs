@@ -25,12 +25,12 @@ mod target;
 use std::collections::{BTreeMap, BTreeSet};
 
 use handoff::{Rules, Standing};
-use target::Target;
+use target::{Target, Wanted};
 
 use crate::Zxid;
 use crate::pool::history::{self, Recorder};
 use crate::pool::{
-    Away, Bucket, Delta, Member, Move, Owner, Plan, PoolView, Reason, Report, Row, RowEntry, layout, to_json,
+    Away, Bucket, Member, Move, Owner, Plan, PoolView, Reason, Report, Row, RowEntry, layout, to_json,
 };
 use crate::state::{CreateMode, Op, Tree, perms};
 
@@ -91,10 +91,10 @@ pub struct Known {
 /// When the planner's answer fails its independent check. That is a bug, and
 /// nothing is moved on account of it.
 pub fn plan_step(tree: &Tree, pool: &PoolView, known: &Known) -> Result<Step, PlanFault> {
-    let wanted: BTreeSet<Bucket> = pool.wanted_buckets().collect();
     let absent = absent(pool, known.now_ms);
+    let (wanted, others) = target::wanted(pool);
     let target = Target::of(pool, &wanted, &absent, known)?;
-    Ok(step_to(&target, &wanted, &absent, known, tree, pool))
+    Ok(step_to(&target, (&wanted, &others), &absent, known, tree, pool))
 }
 
 /// What can be done without planning: buckets that their owners have let go of, as the plan
@@ -248,7 +248,7 @@ impl Stepper<'_> {
 
 fn step_to(
     target: &Target,
-    wanted: &BTreeSet<Bucket>,
+    (wanted, others): (&[Wanted<'_>], &[(&Bucket, &RowEntry)]),
     absent: &BTreeMap<String, Away>,
     known: &Known,
     tree: &Tree,
@@ -262,20 +262,24 @@ fn step_to(
 
     let mut writer = Writer::new(pool);
     let mut needed: Vec<Move> = Vec::new();
-    for bucket in wanted {
-        let Some(entry) = pool.rows.get(bucket) else {
+    for Wanted { bucket, entry } in wanted {
+        let Some(entry) = entry else {
             let row = stepper.next_row(bucket, &Row::vacant());
             step.grants += u32::from(row.primary().is_some());
             writer.create(bucket, &row);
             continue;
         };
+        // All others are as they should be.
+        if !target.owners.contains_key(bucket) {
+            continue;
+        }
         let row = stepper.next_row(bucket, &entry.row);
         let led = entry.row.primary().is_some_and(|owner| stepper.standing(owner) == Standing::Living);
         step.grants += u32::from(!led && row.primary().is_some_and(|owner| pool.is_living(owner)));
         needed.extend(stepper.moves_of(bucket, &row));
         writer.replace(bucket, entry, &row, stepper.reason(bucket, &entry.row, &row));
     }
-    for (bucket, entry) in pool.rows.iter().filter(|(bucket, _)| !wanted.contains(bucket)) {
+    for (bucket, entry) in others {
         let row = stepper.next_row(bucket, &entry.row);
         match row.owners.is_empty() {
             true => writer.delete(bucket, entry),
@@ -318,18 +322,16 @@ pub struct Preview {
 /// # Errors
 /// As [`plan_step`].
 pub fn preview(tree: &Tree, pool: &PoolView, known: &Known) -> Result<Preview, PlanFault> {
-    let wanted: BTreeSet<Bucket> = pool.wanted_buckets().collect();
     let absent = absent(pool, known.now_ms);
+    let (wanted, others) = target::wanted(pool);
     let target = Target::of(pool, &wanted, &absent, known)?;
-    let step = step_to(&target, &wanted, &absent, known, tree, pool);
+    let step = step_to(&target, (&wanted, &others), &absent, known, tree, pool);
     let plan = step.plan.unwrap_or_else(|| Plan { report: step.report, ..(*pool.plan).clone() });
-    let none: BTreeMap<String, u32> = pool.members.keys().map(|name| (name.clone(), 0)).collect();
-    let (mut shares, mut primaries) = (none.clone(), none);
-    for owners in target.owners.values() {
-        for (at, owner) in owners.iter().enumerate() {
-            *shares.entry(owner.member.clone()).or_default() += 1;
-            *primaries.entry(owner.member.clone()).or_default() += u32::from(at == 0);
-        }
+    let none = || pool.members.keys().map(|name| (name.clone(), 0)).collect::<BTreeMap<String, u32>>();
+    let (mut shares, mut primaries) = (none(), none());
+    for (name, (share, leads)) in target.shares.into_iter().filter(|(_, (share, _))| *share > 0) {
+        shares.insert(name.clone(), share);
+        primaries.insert(name, leads);
     }
     Ok(Preview { plan, shares, primaries })
 }
@@ -354,11 +356,11 @@ impl<'a> Writer<'a> {
     fn new(pool: &'a PoolView) -> Self {
         let upto = pool.history.values().map(|written| written.upto).max();
         let own: BTreeSet<Zxid> = pool.history.values().map(|written| written.zxid).collect();
-        let is_members = |bucket: &Bucket| pool.rows.get(bucket).is_some_and(|row| !own.contains(&row.zxid));
-        let unrecorded = match upto.map(|upto| pool.table_since(upto)) {
-            Some(Delta::Rows { changed, .. }) => changed.into_iter().filter(is_members).collect(),
-            _ => BTreeSet::new(),
-        };
+        // Of times whose chapters are forgotten nothing more is told either.
+        let since = upto.zip(own.first()).map(|(upto, first)| upto.max(*first));
+        let changed = since.into_iter().flat_map(|since| pool.rows_changed_after(since));
+        let unrecorded = changed.filter(|(zxid, _)| !own.contains(zxid)).map(|(_, bucket)| bucket.clone());
+        let unrecorded = unrecorded.collect();
         let (multis, ops, recorder) = Default::default();
         Self { pool, multis, ops, recorder, unrecorded, upto: upto.unwrap_or_else(|| pool.table_version()) }
     }

@@ -3,20 +3,49 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::{Known, PlanFault};
 use crate::placement::ring::Names;
 use crate::placement::{
     self, Answer, Candidate, Class, Demand, Owners, Problem, Quotas, UnderWay, check, weighted,
 };
 use crate::pool::{
-    Affinity, Away, Balance, Bucket, Labels, Member, Move, Owner, PoolView, Reason, Report, ShortReason,
-    Shortage, Spread, Strategy,
+    Affinity, Away, Balance, Bucket, Labels, Member, Move, Owner, PoolView, Reason, Report, Row, RowEntry,
+    ShortReason, Shortage, Spread, Strategy,
 };
+
+/// A bucket that there should be a row for, and the row that there is.
+pub(super) struct Wanted<'a> {
+    pub(super) bucket: Bucket,
+    pub(super) entry: Option<&'a RowEntry>,
+}
+
+/// The buckets that there should be rows for, in order, and the rows that there should not be.
+pub(super) fn wanted(pool: &PoolView) -> (Vec<Wanted<'_>>, Vec<(&Bucket, &RowEntry)>) {
+    let mut rows = pool.rows.iter().peekable();
+    let (mut all, mut others) = (Vec::new(), Vec::new());
+    let mut buckets: Vec<Bucket> = pool.wanted_buckets().collect();
+    // Items are in another order than buckets if some of them look like numbers.
+    buckets.sort_unstable();
+    for bucket in buckets {
+        while let Some((before, entry)) = rows.next_if(|(row, _)| **row < bucket) {
+            others.push((before, entry));
+        }
+        let entry = rows.next_if(|(row, _)| **row == bucket).map(|(_, entry)| entry);
+        all.push(Wanted { bucket, entry });
+    }
+    others.extend(rows);
+    (all, others)
+}
 
 /// Who should own each bucket.
 pub(super) struct Target {
-    /// Each bucket's owners, in order, as they are to be granted.
+    /// The owners of buckets whose rows are not as they should be, in order, as they are to be
+    /// granted.
     pub(super) owners: BTreeMap<Bucket, Vec<Owner>>,
+    /// How many buckets each member is to own, and of how many it is to be the primary.
+    pub(super) shares: BTreeMap<String, (u32, u32)>,
     pub(super) report: Report,
     /// Who is left, since it is stuck.
     leaving: BTreeSet<(Bucket, String)>,
@@ -28,7 +57,7 @@ const LEAVING_MAX: usize = 16;
 impl Target {
     pub(super) fn of(
         pool: &PoolView,
-        wanted: &BTreeSet<Bucket>,
+        wanted: &[Wanted<'_>],
         absent: &BTreeMap<String, Away>,
         known: &Known,
     ) -> Result<Self, PlanFault> {
@@ -41,7 +70,7 @@ impl Target {
             Strategy::Balanced => placement::solve(problem),
             strategy => {
                 let members = crew.owners.iter().map(|owner| owner.member.as_str()).collect();
-                let buckets = wanted.iter().map(Bucket::as_str).collect();
+                let buckets = wanted.iter().map(|wanted| wanted.bucket.as_str()).collect();
                 let names = Names { members, buckets };
                 posed.without_the_closed(&crew, |problem| match strategy {
                     Strategy::Ring => placement::ring::solve(problem, &names),
@@ -59,15 +88,30 @@ impl Target {
             (report.busiest_milli, report.busiest_bound_milli) = (Some(busiest), Some(bound));
         }
         report.short = posed.shortages(&answer);
+        let shares = crew.shares(&answer);
+        let rows = wanted.iter().zip(&posed.problem.buckets).zip(&answer.owners);
+        let unsettled = rows.filter(|((wanted, demand), row)| {
+            let replicas = posed.problem.replicas;
+            !wanted.entry.is_some_and(|entry| is_settled(&entry.row, demand, row, replicas))
+        });
         let named = |owners: &Owners| owners.iter().map(|at| crew.owners[at].clone()).collect();
-        let owners = wanted.iter().cloned().zip(answer.owners.iter().map(named)).collect();
-        Ok(Self { owners, report, leaving })
+        let owners = unsettled.map(|((wanted, _), row)| (wanted.bucket.clone(), named(row))).collect();
+        Ok(Self { owners, shares, report, leaving })
     }
 
     /// Whether an owner is left, since it is stuck.
     pub(super) fn is_leaving(&self, bucket: &Bucket, owner: &Owner) -> bool {
         self.leaving.contains(&(bucket.clone(), owner.member.clone()))
     }
+}
+
+/// Whether a row is as it should be: its owners all live, and are those, in that order.
+fn is_settled(row: &Row, demand: &Demand, owners: &Owners, replicas: usize) -> bool {
+    row.preparing.is_empty()
+        && row.owners.len() == demand.owners.len()
+        && demand.claims.is_empty()
+        && demand.owners == *owners
+        && row.degraded == (!owners.is_empty() && owners.len() < replicas)
 }
 
 /// Which buckets leave whoever is stuck with them: those that are on their way, and so many more
@@ -97,8 +141,10 @@ struct Crew<'a> {
     members: Vec<&'a Member>,
     /// Those who keep what they have, and get nothing: cordoned, or away.
     is_closed: Vec<bool>,
+    is_away: Vec<bool>,
     owners: Vec<Owner>,
-    index: BTreeMap<&'a str, usize>,
+    /// The hashes of their names, in order: names are looked up by the hundred thousand.
+    index: Vec<(u64, usize)>,
 }
 
 impl<'a> Crew<'a> {
@@ -107,16 +153,37 @@ impl<'a> Crew<'a> {
         let away = absent.iter().map(|(name, away)| (name.as_str(), &away.member, away.joined));
         let mut all: Vec<(&str, &Member, u64)> = there.chain(away).collect();
         all.sort_by_key(|(name, ..)| *name);
+        let mut index: Vec<(u64, usize)> =
+            all.iter().map(|(name, ..)| xxh3_64(name.as_bytes())).zip(0..).collect();
+        index.sort_unstable();
         Self {
             is_closed: all.iter().map(|(name, m, _)| m.cordoned || absent.contains_key(*name)).collect(),
+            is_away: all.iter().map(|(name, ..)| absent.contains_key(*name)).collect(),
             members: all.iter().map(|(_, member, _)| *member).collect(),
             owners: all.iter().map(|(name, _, joined)| Owner::new(name, *joined)).collect(),
-            index: all.iter().map(|(name, ..)| *name).zip(0..).collect(),
+            index,
         }
     }
 
     fn at(&self, name: &str) -> Option<usize> {
-        self.index.get(name).copied()
+        let hash = xxh3_64(name.as_bytes());
+        let first = self.index.partition_point(|(other, _)| *other < hash);
+        let alike = self.index[first..].iter().take_while(|(other, _)| *other == hash);
+        alike.map(|(_, at)| *at).find(|at| self.owners[*at].member == name)
+    }
+
+    /// Whether an owner, whose number that is, is a member as it joined then.
+    fn is_living(&self, at: usize, owner: &Owner) -> bool {
+        !self.is_away[at] && self.owners[at].joined == owner.joined
+    }
+
+    fn shares(&self, answer: &Answer) -> BTreeMap<String, (u32, u32)> {
+        let mut counts = vec![(0, 0); self.owners.len()];
+        for row in &answer.owners {
+            row.iter().for_each(|owner| counts[owner].0 += 1);
+            row.primary().into_iter().for_each(|owner| counts[owner].1 += 1);
+        }
+        self.owners.iter().map(|owner| owner.member.clone()).zip(counts).collect()
     }
 
     /// The number of each one's zone.
@@ -141,7 +208,7 @@ struct Posed {
 impl Posed {
     fn new(
         pool: &PoolView,
-        wanted: &BTreeSet<Bucket>,
+        wanted: &[Wanted<'_>],
         crew: &Crew<'_>,
         known: &Known,
         (leaving, churn_left): (&BTreeSet<(Bucket, String)>, Option<usize>),
@@ -155,12 +222,22 @@ impl Posed {
         // What buckets ask for, and the numbers of members that they are to leave.
         let mut classes: BTreeMap<(Affinity, Vec<usize>), usize> = BTreeMap::new();
         let mut buckets = Vec::with_capacity(wanted.len());
-        for bucket in wanted {
+        let replicas = pool.spec.replicas as usize;
+        let mut most_class = None;
+        for Wanted { bucket, entry } in wanted {
             let next = classes.len();
-            let leaves = left.get(bucket).cloned().unwrap_or_default();
-            let class = *classes.entry((pool.affinity_of(bucket), leaves)).or_insert(next);
+            let is_like_most = pool.items.is_empty() && !left.contains_key(bucket);
+            let class = most_class.filter(|_| is_like_most).unwrap_or_else(|| {
+                let leaves = left.get(bucket).cloned().unwrap_or_default();
+                *classes.entry((pool.affinity_of(bucket), leaves)).or_insert(next)
+            });
+            most_class = most_class.or(is_like_most.then_some(class));
             let planned = planned.get(bucket).map_or(&[][..], Vec::as_slice);
-            buckets.push(demand(pool, bucket, class, planned, crew));
+            let row = entry.map(|entry| &entry.row);
+            buckets.push(row.map_or_else(Demand::default, |row| demand(row, planned, crew, replicas)));
+            if let Some(demand) = buckets.last_mut() {
+                demand.class = class;
+            }
         }
         let owned = placement::count(buckets.iter().map(|bucket| &bucket.owners), crew.members.len());
         let mut all_asked = vec![(Affinity::default(), Vec::new()); classes.len()];
@@ -173,7 +250,6 @@ impl Posed {
             candidate(member, (*is_closed && is_balanced).then_some(owned), zone)
         });
         let members = candidates.collect();
-        let replicas = pool.spec.replicas as usize;
         let mut problem = Problem { members, replicas, buckets, ..Problem::default() };
         let having = |labels: fn(&Affinity) -> &Labels, affinity: &Affinity| -> Vec<bool> {
             crew.members.iter().map(|member| member.has_labels(labels(affinity))).collect()
@@ -259,17 +335,20 @@ impl Posed {
 
 /// How busy each bucket keeps its owners; empty, if all do alike. What is not known is as the
 /// median of what is.
-fn weights(pool: &PoolView, wanted: &BTreeSet<Bucket>, known: &Known) -> Vec<u64> {
+fn weights(pool: &PoolView, wanted: &[Wanted<'_>], known: &Known) -> Vec<u64> {
     if pool.spec.balance == Balance::Load {
         let mut all: Vec<u64> = known.loads.values().copied().collect();
         all.sort_unstable();
         let median = all.get(all.len() / 2).map_or(1, |median| (*median).max(1));
-        return wanted.iter().map(|b| known.loads.get(b).map_or(median, |load| (*load).max(1))).collect();
+        let load =
+            |wanted: &Wanted<'_>| known.loads.get(&wanted.bucket).map_or(median, |load| (*load).max(1));
+        return wanted.iter().map(load).collect();
     }
     if pool.items.values().all(|item| item.weight == 1) {
         return Vec::new();
     }
-    let weight = |bucket: &Bucket| pool.items.get(bucket.as_str()).map_or(1, |item| u64::from(item.weight));
+    let weight =
+        |wanted: &Wanted<'_>| pool.items.get(wanted.bucket.as_str()).map_or(1, |item| u64::from(item.weight));
     wanted.iter().map(weight).collect()
 }
 
@@ -309,17 +388,14 @@ fn prefer(problem: &mut Problem, preferred: &[Class]) {
 }
 
 /// What passes on already to even out.
-fn under_way(pool: &PoolView, wanted: &BTreeSet<Bucket>, crew: &Crew<'_>) -> Vec<UnderWay> {
+fn under_way(pool: &PoolView, wanted: &[Wanted<'_>], crew: &Crew<'_>) -> Vec<UnderWay> {
     let is_to_even_out =
         |the: &&Move| super::moves::is_churn(&pool.spec, the) && the.reason != Reason::Stuck && !the.promote;
-    let numbers: BTreeMap<&Bucket, usize> = match pool.plan.moves.is_empty() {
-        true => BTreeMap::new(),
-        false => wanted.iter().zip(0..).collect(),
-    };
     let moves = pool.pending_moves().filter(is_to_even_out);
     let under_way = moves.filter_map(|the| {
         let (from, to) = (crew.at(the.from.as_ref()?)?, crew.at(the.to.as_ref()?)?);
-        Some(UnderWay { bucket: *numbers.get(&the.bucket)?, from, to })
+        let bucket = wanted.binary_search_by(|wanted| wanted.bucket.cmp(&the.bucket)).ok()?;
+        Some(UnderWay { bucket, from, to })
     });
     under_way.collect()
 }
@@ -338,30 +414,26 @@ fn candidate(member: &Member, owned: Option<u64>, zone: usize) -> Candidate {
 /// Whose the bucket is to be taken for: its owners', even one that is asked to let go (so that a
 /// plan can still be taken back) or that has gone (its name may have joined again, or may yet);
 /// for a vacant row, whom the plan destined it for, if that one can still take it.
-fn demand(pool: &PoolView, bucket: &Bucket, class: usize, planned: &[&Move], crew: &Crew<'_>) -> Demand {
-    let mut demand = Demand { class, ..Demand::default() };
-    let Some(entry) = pool.rows.get(bucket) else { return demand };
-    let replicas = pool.spec.replicas as usize;
+fn demand(row: &Row, planned: &[&Move], crew: &Crew<'_>, replicas: usize) -> Demand {
+    let mut demand = Demand::default();
     let add = |owners: &mut Owners, at: usize| {
         if !owners.contains(at) && owners.len() < placement::REPLICAS_MAX {
             owners.push(at);
         }
     };
-    for owner in &entry.row.owners {
+    let mut successors = Vec::new();
+    for owner in &row.owners {
         if let Some(at) = crew.at(&owner.member) {
             add(&mut demand.owners, at);
-            if !crew.owners[at].is_same(owner) || !pool.is_living(owner) {
+            if !crew.is_living(at, owner) {
                 add(&mut demand.claims, at);
             }
+            // Whoever is replaced has a successor.
+            let member = crew.members[at];
+            successors.extend(member.successor.as_deref().filter(|_| member.draining));
         }
     }
-    // Whoever is replaced has a successor.
-    let successor = |owner: &Owner| {
-        let member = &pool.members.get(&owner.member)?.member;
-        member.successor.as_deref().filter(|_| member.draining)
-    };
-    let successors = entry.row.owners.iter().filter_map(successor);
-    let preparing = entry.row.preparing.iter().map(|owner| owner.member.as_str());
+    let preparing = row.preparing.iter().map(|owner| owner.member.as_str());
     let destined = planned.iter().filter_map(|the| the.to.as_deref()).chain(preparing).chain(successors);
     for at in destined.filter_map(|name| crew.at(name)) {
         add(&mut demand.destined, at);

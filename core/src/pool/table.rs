@@ -86,17 +86,20 @@ impl TableIndex {
         self.removed = kept.map(|(bucket, zxid)| (bucket.clone(), *zxid)).collect();
     }
 
+    /// The rows that stand and changed after version `since`, with when they did last.
+    pub fn changed_after(&self, since: Zxid) -> impl Iterator<Item = (Zxid, &Bucket)> {
+        // Bucket 0 is the smallest of all, so this range is over zxids alone.
+        let next = since.checked_add(1).map(|next| (next, Bucket::number(0)));
+        next.into_iter().flat_map(|next| self.changed.range(next..)).map(|(zxid, bucket)| (*zxid, bucket))
+    }
+
     /// What changed after version `since`.
     #[must_use]
     pub fn since(&self, since: Zxid) -> Delta {
         if since < self.floor {
             return Delta::Whole;
         }
-        let Some(next) = since.checked_add(1) else {
-            return Delta::Rows { changed: Vec::new(), removed: Vec::new() };
-        };
-        // Bucket 0 is the smallest of all, so this range is over zxids alone.
-        let changed = self.changed.range((next, Bucket::number(0))..).map(|(_, b)| b.clone()).collect();
+        let changed = self.changed_after(since).map(|(_, b)| b.clone()).collect();
         let removed = self.removed.iter().filter(|(_, z)| **z > since).map(|(b, _)| b.clone()).collect();
         Delta::Rows { changed, removed }
     }

@@ -467,6 +467,11 @@ impl PoolView {
         self.table.since(since)
     }
 
+    /// The rows that changed after a version of the table, with when they did last.
+    pub fn rows_changed_after(&self, since: Zxid) -> impl Iterator<Item = (Zxid, &Bucket)> {
+        self.table.changed_after(since)
+    }
+
     /// Whether `owner` is a member now, and joined when it says.
     #[must_use]
     pub fn is_living(&self, owner: &Owner) -> bool {

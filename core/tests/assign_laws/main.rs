@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use rota_core::placement::{Candidate, Class, Demand, Problem, Quotas};
-use rota_core::pool::{Kind, Member, MemberEntry, Owner, PoolView, Spec};
+use rota_core::pool::{Kind, Member, MemberEntry, Owner, PoolView, Reason, Spec};
 
 fn cases(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
@@ -204,4 +204,22 @@ fn a_large_pool_in_several_multis() {
     assert_balanced(history.view());
     history.world.change_member(POOL, "w1", |member| member.draining = true);
     assert_eq!(history.world.step(POOL).moves_planned(), 400);
+}
+
+/// What the controller did is not taken for what members did once the history has forgotten it.
+#[test]
+fn what_is_forgotten_is_not_told_anew() {
+    let mut history = History::new(&Spec { replicas: 3, ..Spec::new(Kind::Hashed { buckets: 9000 }) });
+    for number in 0..60 {
+        let name = format!("w{number}{}", "x".repeat(200));
+        history.world.join(POOL, &name, &Member::default());
+    }
+    history.world.settle(POOL, 20);
+    let chapters = history.world.chapters(POOL);
+    assert!(
+        chapters.iter().map(|chapter| chapter.changes.len()).sum::<usize>() < 9000,
+        "nothing is forgotten"
+    );
+    let reasons = chapters.iter().flat_map(|chapter| &chapter.changes).map(|change| change.reason);
+    assert_eq!(reasons.collect::<BTreeSet<_>>(), BTreeSet::from([Reason::Vacant]));
 }

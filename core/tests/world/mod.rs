@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use rota_core::Zxid;
 use rota_core::assign::{Known, Step, plan_step, quick_step};
+use rota_core::pool::history::Chapter;
 use rota_core::pool::{
     Bucket, Deed, Item, Member, Move, Owner, PoolView, Pools, Row, Spec, from_json, layout, to_json,
 };
@@ -59,6 +60,13 @@ impl World {
     fn must(&mut self, by: By, session: Option<SessionId>, ops: Vec<Op>) {
         let applied = self.apply(by, &Command::Multi { by: Actor::rota(session), ops });
         applied.reply.unwrap();
+    }
+
+    /// What a pool's history tells.
+    pub fn chapters(&self, pool: &str) -> Vec<Chapter> {
+        let folder = layout::history(pool);
+        let nodes = self.state.tree().children(&folder);
+        nodes.map(|(_, node)| from_json(node.bytes()).unwrap()).collect()
     }
 
     pub fn view(&self, pool: &str) -> Option<&PoolView> {

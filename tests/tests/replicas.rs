@@ -110,6 +110,37 @@ async fn a_dead_primarys_backup_leads_at_once_and_then_the_missing_one_is_copied
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_primarys_backups_lead_and_it_does_no_harm_when_it_wakes() {
+    let settings = PoolChange { replicas: Some(2), handoff: Some(Handoff::Warm), ..PoolChange::default() };
+    let (cluster, pool) = cluster_and_pool(settings, Duration::from_millis(1_500)).await;
+    let copies = copies_in(&cluster);
+    let [mut w1, _w2, _w3] = ["w1", "w2", "w3"].map(|name| start(&pool, name, &copies));
+    pool.is_shared_by(&["w1", "w2", "w3"], BUCKETS).await;
+    let before = every_bucket_has(&pool, 2).await;
+    let led: Vec<&RowBody> = before.iter().filter(|row| members(row)[0] == "w1").collect();
+
+    let frozen_ns = w1.pause();
+    pool.has_shares(&[("w2", BUCKETS / 2), ("w3", BUCKETS / 2)], &["w1"]).await;
+    let after = every_bucket_has(&pool, 2).await;
+    for row in &led {
+        let now = after.iter().find(|other| other.bucket == row.bucket).unwrap();
+        assert!(members(now).contains(&members(row)[1]) && now.fence > row.fence, "{row:?} {now:?}");
+    }
+    assert_eq!(pool.histories().of_member_at("w1", frozen_ns).len(), led.len());
+
+    w1.resume();
+    assert_eq!(w1.process().ended(LIVENESS).await.code(), Some(1), "{}", w1.process().said());
+    let histories = pool.histories();
+    histories.check();
+    let longest = histories.zombies().iter().max().expect("it had work when it was frozen");
+    println!("primary frozen: it noticed its lease's end {} ms after it woke", longest.as_millis());
+    assert!(*longest < Duration::from_secs(1), "{longest:?}");
+    // It has said nothing that changed a row.
+    let rows = pool.table().await.unwrap().rows;
+    assert!(rows.iter().zip(&after).all(|(now, then)| now.fence == then.fence), "{rows:?} {after:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_warm_move_is_copied_first_and_leaves_no_gap() {
     let settings = PoolChange { handoff: Some(Handoff::Warm), ..PoolChange::default() };
     let (cluster, pool) = cluster_and_pool(settings, Duration::from_secs(5)).await;

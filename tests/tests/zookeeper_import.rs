@@ -196,6 +196,19 @@ async fn a_source_that_is_not_whole_is_not_taken() {
     for node in 0..20 {
         assert!(ask(&mut raw, create(&format!("/n{node}"), "x", 0)).await.is_some());
     }
+    let folder = zookeeper.data(0);
+    let inner = folder.join("version-2");
+    let files = |prefix: &str| -> Vec<std::path::PathBuf> {
+        let entries = std::fs::read_dir(&inner).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(prefix)).collect()
+    };
+    // The others may have been enough for the last ones.
+    eventually("the first server has written down the last node", LIVENESS, async || {
+        let logs = files("log.").into_iter().map(std::fs::read).collect::<Result<Vec<_>, _>>()?;
+        anyhow::ensure!(logs.concat().windows(4).any(|bytes| bytes == b"/n19"));
+        Ok(())
+    })
+    .await;
     for at in 0..3 {
         zookeeper.process(at).kill9();
     }
@@ -203,12 +216,6 @@ async fn a_source_that_is_not_whole_is_not_taken() {
     let refused = async |args: &[&str], hint: &str| {
         let ran = cluster.operate(&[&["import", "zookeeper"], args].concat()).await;
         assert!(ran.code != Some(0) && ran.err.contains(hint), "{args:?}: {ran:?}");
-    };
-    let folder = zookeeper.data(0);
-    let inner = folder.join("version-2");
-    let files = |prefix: &str| -> Vec<std::path::PathBuf> {
-        let entries = std::fs::read_dir(&inner).unwrap().map(|entry| entry.unwrap().path());
-        entries.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(prefix)).collect()
     };
     let from = folder.display().to_string();
     let away = folder.join("away");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use rota_core::pool::Handoff;
-use rota_protocol::http::{HistoryBody, PoolChange, PoolKind, RowBody};
+use rota_protocol::http::{HistoryBody, MemberBody, PoolChange, PoolKind, RowBody};
 use rota_tests::{Call, Cluster, ExecWorker, LIVENESS, Pool, Settings, eventually};
 use rota_worker::monotonic_ns;
 
@@ -251,4 +251,47 @@ async fn an_owner_whose_successor_dies_while_it_stops_works_on() {
     let fences = |rows: &[RowBody]| rows.iter().map(|row| row.fence).collect::<Vec<_>>();
     assert_eq!(fences(&pool.table().await.unwrap().rows), fences(&before.rows));
     pool.histories().check();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_that_leave_together_take_turns_and_each_is_copied() {
+    let settings =
+        PoolChange { handoff: Some(Handoff::Warm), max_out: Some(Some(1)), ..PoolChange::default() };
+    let (cluster, pool) = cluster_and_pool(settings, Duration::from_secs(5)).await;
+    let copies = copies_in(&cluster);
+    let [mut w1, mut w2, _w3] = ["w1", "w2", "w3"].map(|name| start(&pool, name, &copies));
+    pool.is_shared_by(&["w1", "w2", "w3"], BUCKETS).await;
+    let copied_before = copied(&copies).len();
+    let told_ns = monotonic_ns();
+    w1.process().term();
+    w2.process().term();
+    assert!(w1.process().ended(LIVENESS).await.success(), "{}", w1.process().said());
+    assert!(w2.process().ended(LIVENESS).await.success(), "{}", w2.process().said());
+    pool.is_shared_by(&["w3"], BUCKETS).await;
+    let histories = pool.histories();
+    histories.check();
+    let longest = histories.idle_since(told_ns).iter().map(|idle| idle.lasted).max();
+    assert!(longest.unwrap_or_default() <= HANDOFF, "{longest:?}");
+    let copied = copied(&copies).split_off(copied_before);
+    for line in ["from w1:1", "from w2:1"] {
+        let count = copied.iter().filter(|copy| copy.starts_with("w3") && copy.ends_with(line)).count();
+        assert_eq!(count, BUCKETS / 3, "{copied:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_cannot_prepare_is_shown_with_the_reason() {
+    let settings = PoolChange { handoff: Some(Handoff::Warm), ..PoolChange::default() };
+    let (cluster, pool) = cluster_and_pool(settings, Duration::from_secs(3)).await;
+    let _w1 = pool.start_worker("w1", LAST);
+    pool.is_shared_by(&["w1"], BUCKETS).await;
+    let _w2 = pool.start_worker_with("w2", LAST, &["--prepare", "exit 7"]);
+    eventually("w2 says why it is not ready", LIVENESS, async || {
+        let w2: MemberBody = cluster.send(1, Call::get(&pool.path("members/w2"))).await?.ok()?;
+        let failed = w2.progress.values().filter(|text| text.starts_with("failed: ")).count();
+        ensure!(failed == BUCKETS / 2 && w2.progress.values().all(|text| text.contains('7')), "{w2:?}");
+        Ok(())
+    })
+    .await;
+    assert_eq!(pool.histories().shares(&[]).get("w1"), Some(&BUCKETS));
 }

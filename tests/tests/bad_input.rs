@@ -109,6 +109,16 @@ async fn pools_members_and_items_have_bounds() {
             (make(json!({"name": "p", "kind": "hashed", "max_out": 0})), Code::BadSpec, &["max_out is 0"]),
             (make(json!({"name": "p", "kind": "hashed", "grace_ms": 86_400_001})), Code::BadSpec, &["a day"]),
             (
+                make(json!({"name": "p", "kind": "hashed", "when_stuck": "move"})),
+                Code::BadSpec,
+                &["stuck_ms", "--stuck-after"],
+            ),
+            (
+                make(json!({"name": "p", "kind": "hashed", "balance": "load", "strategy": "ring"})),
+                Code::BadSpec,
+                &["balanced"],
+            ),
+            (
                 make(json!({"name": "p", "kind": "hashed", "handoff": "hot"})),
                 Code::BadJson,
                 &["handoff", "hot"],

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use rota_core::pool::Handoff;
-use rota_protocol::http::{HistoryBody, MemberBody, PoolChange, PoolKind, RowBody};
+use rota_protocol::http::{HistoryBody, MemberBody, PoolBody, PoolChange, PoolKind, RowBody};
 use rota_tests::{Call, Cluster, ExecWorker, LIVENESS, Pool, Settings, eventually};
 use rota_worker::monotonic_ns;
 
@@ -186,6 +186,9 @@ async fn the_rows_of_a_member_that_restarts_wait_for_it() {
         Ok(())
     })
     .await;
+    let seen: PoolBody = cluster.ask(leader, Call::get("/v1/pools/data")).await.ok().unwrap();
+    let away: Vec<&str> = seen.away.keys().map(String::as_str).collect();
+    assert_eq!((away, seen.vacant as usize, seen.members), (vec!["w1"], BUCKETS / 3, 2));
     let mut cluster = cluster;
     cluster.kill9(leader);
     let _w1 = pool.start_worker("w1", LAST);

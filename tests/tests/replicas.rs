@@ -62,19 +62,32 @@ fn copies_in(cluster: &Cluster) -> PathBuf {
     cluster.dir().join("copies")
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_dead_primarys_backup_leads_at_once_and_then_the_missing_one_is_copied() {
+/// A pool in which every bucket has two of three workers as its owners.
+struct Replicated {
+    cluster: Cluster,
+    pool: Pool,
+    workers: [ExecWorker; 3],
+    rows: Vec<RowBody>,
+}
+
+async fn replicated() -> Replicated {
     let settings = PoolChange { replicas: Some(2), handoff: Some(Handoff::Warm), ..PoolChange::default() };
     let (cluster, pool) = cluster_and_pool(settings, Duration::from_millis(1_500)).await;
-    let copies = copies_in(&cluster);
-    let [mut w1, _w2, _w3] = ["w1", "w2", "w3"].map(|name| start(&pool, name, &copies));
+    let workers = ["w1", "w2", "w3"].map(|name| start(&pool, name, &copies_in(&cluster)));
     pool.is_shared_by(&["w1", "w2", "w3"], BUCKETS).await;
-    let before = every_bucket_has(&pool, 2).await;
+    let rows = every_bucket_has(&pool, 2).await;
+    Replicated { cluster, pool, workers, rows }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_primarys_backup_leads_at_once_and_then_the_missing_one_is_copied() {
+    let Replicated { cluster, pool, workers: [mut w1, _w2, _w3], rows: before } = replicated().await;
     let (led, held): (Vec<&RowBody>, Vec<&RowBody>) = {
         let held: Vec<&RowBody> = before.iter().filter(|row| members(row).contains(&"w1")).collect();
         (held.iter().copied().filter(|row| members(row)[0] == "w1").collect(), held)
     };
     assert_eq!((led.len(), held.len()), (4, 8), "{before:?}");
+    let copies = copies_in(&cluster);
     let copied_before = copied(&copies).len();
 
     let killed_ns = w1.kill9();
@@ -111,12 +124,8 @@ async fn a_dead_primarys_backup_leads_at_once_and_then_the_missing_one_is_copied
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_primarys_backups_lead_and_it_does_no_harm_when_it_wakes() {
-    let settings = PoolChange { replicas: Some(2), handoff: Some(Handoff::Warm), ..PoolChange::default() };
-    let (cluster, pool) = cluster_and_pool(settings, Duration::from_millis(1_500)).await;
-    let copies = copies_in(&cluster);
-    let [mut w1, _w2, _w3] = ["w1", "w2", "w3"].map(|name| start(&pool, name, &copies));
-    pool.is_shared_by(&["w1", "w2", "w3"], BUCKETS).await;
-    let before = every_bucket_has(&pool, 2).await;
+    let Replicated { cluster: _cluster, pool, workers: [mut w1, _w2, _w3], rows: before } =
+        replicated().await;
     let led: Vec<&RowBody> = before.iter().filter(|row| members(row)[0] == "w1").collect();
 
     let frozen_ns = w1.pause();

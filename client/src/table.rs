@@ -347,7 +347,7 @@ async fn follow(
                 // A server that is behind itself would have us wait: asked anew, another may answer.
                 pulled = pull(&client, &pool, since, newest) => match pulled {
                     Ok(body) => break Ok(body),
-                    // Perhaps there is none: the next to be heard of counts again.
+                    // Perhaps there is none: an earlier one that is heard of next counts again.
                     Err(_) => drop(heard_of.send_if_modified(|heard| {
                         *heard = Hearsay { newest: 0, vain: Some((newest, Instant::now())) };
                         false

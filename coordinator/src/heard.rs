@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rota_core::assign::Known;
 use rota_core::pool::{Balance, Bucket, Owner, PoolView, WhenStuck};
-use rota_protocol::http::MemberReport;
+use rota_protocol::http::{FAILED, MemberReport};
 use rota_protocol::peer::{HeardMember, HeardPool};
 use tokio::time::Instant;
 
@@ -277,11 +277,13 @@ impl Watch {
         owner: &Owner,
         &Expected { said, leads, after, now }: &Expected<'_>,
     ) -> bool {
+        // That it fails is no progress, nor that it begins anew after that.
+        let is_failure = said.is_some_and(|said| said.starts_with(FAILED));
         let new = || Work { fence: owner.fence, said: said.cloned(), since: now, round: 0 };
         let work = self.works.entry((bucket.clone(), owner.member.clone())).or_insert_with(new);
-        if work.fence != owner.fence || work.said.as_ref() != said {
+        if work.fence != owner.fence || work.said.as_ref() != said && !is_failure {
             // What is said first is no progress yet.
-            if work.fence == owner.fence && work.said.is_some() {
+            if work.fence == owner.fence && work.said.as_ref().is_some_and(|said| !said.starts_with(FAILED)) {
                 self.stuck_with.remove(bucket);
             }
             *work = new();

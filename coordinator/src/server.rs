@@ -143,7 +143,7 @@ impl Server {
             liveness,
             hub: Arc::clone(&hub),
             told: http::Told::default(),
-            heavy: Arc::new(tokio::sync::Semaphore::new(1)),
+            heavy: Arc::new(tokio::sync::Semaphore::new(2)),
         });
         let zk = Arc::new(Zk::new(Arc::clone(&service), hub, tasks.clone()));
 

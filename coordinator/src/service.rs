@@ -33,7 +33,7 @@ pub(crate) struct Service {
     pub(crate) liveness: Arc<Liveness>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) told: Told,
-    /// Who computes something that takes long: one at a time, so that others are served.
+    /// Who computes something that takes long: two at a time, so that others are served.
     pub(crate) heavy: Arc<Semaphore>,
 }
 

@@ -31,6 +31,7 @@ scenarios! { "assign", run:
     bounds_per_zone
     capacity_is_the_most
     claims_end_with_the_labels
+    cordoned_and_full_in_a_range
     cordoned_in_other_strategies
     cordoned_keeps_what_it_has
     death_is_granted_at_once
@@ -47,6 +48,8 @@ scenarios! { "assign", run:
     drained_alone_keeps_its_rows
     fences_of_the_same_owner_differ_by_grant
     first_member_gets_everything
+    grace_and_gone_twice
+    grace_of_one_after_the_other
     grace_of_two_owners
     grace_promotes_without_planning
     history_tells_what_happened

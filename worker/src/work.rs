@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use rota_core::pool::Role;
+use rota_protocol::http::FAILED;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -92,8 +93,8 @@ async fn work<H: Handler>(handler: &H, lease: &Lease) -> bool {
         }
         let pause_ms = pause.as_millis();
         tracing::warn!(pool = lease.pool(), bucket = lease.bucket(), %error, pause_ms, "a handler failed");
-        // Whoever looks sees why the work does not go on. The same text again is no progress.
-        lease.progress(format!("failed: {error}").chars().take(FAULT_CHARS_MAX).collect::<String>());
+        // Whoever looks sees why the work does not go on. It counts as no progress.
+        lease.progress(format!("{FAILED}{error}").chars().take(FAULT_CHARS_MAX).collect::<String>());
         lease.sleep(pause).await;
         if lease.is_cancelled() {
             return false;

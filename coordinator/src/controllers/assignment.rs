@@ -10,6 +10,8 @@ use rota_core::state::{Actor, Command, Op};
 
 use tokio::time::Instant;
 
+use rota_protocol::peer::HeardPool;
+
 use super::{Control, Term};
 use crate::heard::{Watch, gather_loads, known};
 
@@ -137,6 +139,9 @@ fn all_pools(term: &Term) -> BTreeMap<String, Occasion> {
 /// is looked at again. Returns when it is to be looked at again though nothing changes.
 async fn advance(term: &Term, pool: &str, watch: &mut Watch) -> Result<Option<u64>, NotProposed> {
     let Control { replica, liveness, .. } = &term.control;
+    let now = Instant::now();
+    // Before the pool is looked at: it knows of every grant that something was said of.
+    let said = liveness.heard.of(pool, now);
     let (tree, view) = {
         let applied = replica.read();
         let Some(view) = applied.pools.get(pool) else {
@@ -145,12 +150,11 @@ async fn advance(term: &Term, pool: &str, watch: &mut Watch) -> Result<Option<u6
         };
         (applied.state.tree().clone(), view.clone())
     };
-    let now = Instant::now();
     let at = At { now, now_ms: now_ms(term), waited: now.duration_since(term.began) };
     let (control, mut watching) = (term.control.clone(), std::mem::take(watch));
     // Large pools take long enough to hold up heartbeats, and what members let go of meanwhile.
     let mut planning = tokio::task::spawn_blocking(move || {
-        let known = know(&control, &view, &mut watching, at);
+        let known = know(&control, &view, said, &mut watching, at);
         (plan_step(&tree, &view, &known), watching)
     });
     let planned = loop {
@@ -158,7 +162,8 @@ async fn advance(term: &Term, pool: &str, watch: &mut Watch) -> Result<Option<u6
             planned = &mut planning => break planned,
             () = replica.dirtied() => {
                 for pool in replica.dirty() {
-                    grant_quickly(term, &pool).await?;
+                    // If it cannot be proposed now, neither can the plan: that is seen below.
+                    drop(grant_quickly(term, &pool).await);
                 }
             }
         }
@@ -193,9 +198,8 @@ struct At {
 }
 
 /// What is known besides the tree; what is known of what is no more is forgotten.
-fn know(control: &Control, view: &PoolView, watch: &mut Watch, at: At) -> Known {
+fn know(control: &Control, view: &PoolView, mut said: HeardPool, watch: &mut Watch, at: At) -> Known {
     let (heard, now) = (&control.liveness.heard, at.now);
-    let mut said = heard.of(&view.name, now);
     heard.forget_old(view, &said);
     match view.spec.stuck_ms {
         Some(after_ms) => watch.look(view, &mut said, Duration::from_millis(after_ms), now),

@@ -65,7 +65,7 @@ async fn table(
     ReadParams { consistent: params.consistent }.ready(&service).await?;
     with_pool(&service, &pool, |_| Ok(()))?;
     let deadline = poll_deadline(params.wait_ms)?;
-    let since = known_here(&service, params.since).await?;
+    let since = known_here(&service, &pool, params.since).await?;
     if wants_stream(&headers) {
         return Ok(table_stream(service, pool, since));
     }
@@ -79,14 +79,17 @@ async fn table(
 }
 
 /// A version that a client has, once this server has it too: another may have brought the client
-/// up to date, and it must not go back. `None` if there is no such version: it is of another life
-/// of the cluster.
-async fn known_here(service: &Service, since: Option<u64>) -> ApiResult<Option<u64>> {
-    let is_here = |since: &u64| *since <= service.replica.read().state.zxid();
-    if since.is_some_and(|since| !is_here(&since)) {
-        service.catch_up().await?;
+/// up to date, and it must not go back. `None` if the table has no such version: it is of another
+/// life of the cluster.
+async fn known_here(service: &Service, pool: &str, since: Option<u64>) -> ApiResult<Option<u64>> {
+    let version = || with_pool(service, pool, |view| Ok(view.table_version()));
+    match since {
+        Some(since) if since > version()? => {
+            service.catch_up().await?;
+            Ok(Some(since).filter(|since| version().is_ok_and(|version| *since <= version)))
+        }
+        since => Ok(since),
     }
-    Ok(since.filter(is_here))
 }
 
 /// The table once it is newer than `since`, or as it is at the deadline.

@@ -15,7 +15,8 @@
 //! | A, C prepares | C | warm | C leads, ready or not: nobody has more |
 //! | A, C prepares | nobody | | whoever is wanted owns it, the first leads |
 //! | A | nobody, but A may be back | | waits for it |
-//! | A B | nobody, but both may be back, and A is | | A leads; B's place is kept |
+//! | A B | nobody, but both may be back, and one is | | it leads; the place of the other is kept |
+//! | B, A prepares | nobody, but both may be back, and A is | | waits for B, which has led alone |
 //! | A B | B, but A may be back | | B leads; A's place is kept |
 //!
 //! So a bucket has never two primaries, and never none while a backup lives.
@@ -67,7 +68,8 @@ pub(super) fn next_row(rules: &Rules<'_>, row: &Row, wanted: &[Owner], planned: 
     }
     if owners.is_empty() && row.owners.iter().any(|owner| waits(&owner)) {
         // Those who are away have what it takes; nobody else has.
-        let preparing = row.preparing.iter().filter(is(Standing::Living)).filter(|owner| wants(owner));
+        let stays = |owner: &&Owner| (rules.standing)(owner) != Standing::Gone && wants(owner);
+        let preparing = row.preparing.iter().filter(stays);
         let row = Row { preparing: preparing.cloned().collect(), ..row.clone() };
         return row.clone().after(&row, rules.replicas);
     }

@@ -167,24 +167,23 @@ fn absent(pool: &PoolView, now_ms: u64) -> BTreeMap<String, Away> {
     if grace_ms == 0 || pool.spec.deleting {
         return BTreeMap::new();
     }
-    let is_member = |name: &str| pool.members.contains_key(name);
-    let mut absent: BTreeMap<String, Away> = BTreeMap::new();
-    for (name, entry) in pool.departed.iter().filter(|(name, _)| !is_member(name)) {
-        let away = Away { member: entry.member.clone(), joined: entry.joined, since_ms: now_ms };
-        absent.insert(name.clone(), away);
-    }
     let waits = |away: &Away| now_ms < away.since_ms.saturating_add(grace_ms);
-    // One that has gone once more since then counts anew.
-    let is_known = |name: &str| !is_member(name) && !pool.departed.contains_key(name);
-    let known = pool.away.iter().filter(|(name, away)| is_known(name) && waits(away));
-    absent.extend(known.map(|(name, away)| (name.clone(), away.clone())));
-    absent.retain(|name, away| {
+    let known = pool.away.iter().filter(|(_, away)| waits(away));
+    let known = known.map(|(name, away)| (name.clone(), away.clone()));
+    let gone = pool.departed.iter().map(|(name, entry)| {
+        let away = Away { member: entry.member.clone(), joined: entry.joined, since_ms: now_ms };
+        (name.clone(), away)
+    });
+    // One that was back for a moment, and had got nothing, is still away as before; otherwise it
+    // counts anew.
+    let is_waited_for = |(name, away): &(String, Away)| {
         let names = |owner: &Owner| owner.member == *name && owner.joined == away.joined;
         let mut rows = pool.held_by(name);
-        !away.member.draining
+        !pool.members.contains_key(name)
+            && !away.member.draining
             && rows.any(|(_, entry)| entry.row.owners.iter().chain(&entry.row.preparing).any(names))
-    });
-    absent
+    };
+    known.chain(gone).filter(is_waited_for).collect()
 }
 
 struct Stepper<'a> {
@@ -294,7 +293,8 @@ fn step_to(
     let moves::Next { plan, added, is_news } = moves::next_plan(pool, absent, &needed, &target.report);
     step.report.waiting.clone_from(&plan.report.waiting);
     if is_news {
-        let churned = added.iter().filter(|the| moves::is_churn(&pool.spec, the)).count();
+        let is_churn = |the: &&Move| moves::is_churn(&pool.spec, target.has_weights, the);
+        let churned = target.given_up + added.iter().filter(is_churn).count();
         step.churned = u32::try_from(churned).unwrap_or(u32::MAX);
         step.added = added;
         step.multis.push(vec![write_plan(pool, &plan)]);

@@ -47,11 +47,12 @@ impl Stepper<'_> {
 }
 
 /// Whether a move is for something that changes by itself, and might change back.
-pub(super) fn is_churn(spec: &Spec, the: &Move) -> bool {
+pub(super) fn is_churn(spec: &Spec, has_weights: bool, the: &Move) -> bool {
     let is_asked_for = matches!(the.reason, Reason::Drained | Reason::Barred | Reason::Removed);
+    let is_paced = has_weights && spec.is_evened_out_slowly();
     match the.reason {
-        Reason::Load | Reason::Stuck => true,
-        _ => spec.is_evened_out_slowly() && the.from.is_some() && the.to.is_some() && !is_asked_for,
+        Reason::Stuck => true,
+        _ => is_paced && the.from.is_some() && the.to.is_some() && !the.promote && !is_asked_for,
     }
 }
 

@@ -49,6 +49,10 @@ pub(super) struct Target {
     pub(super) report: Report,
     /// Who is left, since it is stuck.
     leaving: BTreeSet<(Bucket, String)>,
+    /// How many others prepare a bucket instead.
+    pub(super) given_up: usize,
+    /// Buckets have weights or loads.
+    pub(super) has_weights: bool,
 }
 
 /// Most buckets that leave stuck owners at once: each takes a little of the planner's time.
@@ -62,7 +66,7 @@ impl Target {
         known: &Known,
     ) -> Result<Self, PlanFault> {
         let crew = Crew::new(pool, absent);
-        let (leaving, churn_left) = leaving(pool, known);
+        let Leaving { leaving, given_up, churn_left } = leaving(pool, known);
         let posed = Posed::new(pool, wanted, &crew, known, (&leaving, churn_left));
         let problem = &posed.problem;
         let answer = match pool.spec.strategy {
@@ -72,10 +76,10 @@ impl Target {
                 let members = crew.owners.iter().map(|owner| owner.member.as_str()).collect();
                 let buckets = wanted.iter().map(|wanted| wanted.bucket.as_str()).collect();
                 let names = Names { members, buckets };
-                posed.without_the_closed(&crew, |problem| match strategy {
+                match strategy {
                     Strategy::Ring => placement::ring::solve(problem, &names),
                     _ => placement::range::solve(problem),
-                })
+                }
             }
         };
         let checked = match pool.spec.strategy {
@@ -96,7 +100,8 @@ impl Target {
         });
         let named = |owners: &Owners| owners.iter().map(|at| crew.owners[at].clone()).collect();
         let owners = unsettled.map(|((wanted, _), row)| (wanted.bucket.clone(), named(row))).collect();
-        Ok(Self { owners, shares, report, leaving })
+        let has_weights = !posed.problem.weights.is_empty();
+        Ok(Self { owners, shares, report, leaving, given_up, has_weights })
     }
 
     /// Whether an owner is left, since it is stuck.
@@ -116,9 +121,9 @@ fn is_settled(row: &Row, demand: &Demand, owners: &Owners, replicas: usize) -> b
 
 /// Which buckets leave whoever is stuck with them: those that are on their way, and so many more
 /// that the churn keeps within its bound. With that, what is left of the churn.
-fn leaving(pool: &PoolView, known: &Known) -> (BTreeSet<(Bucket, String)>, Option<usize>) {
+fn leaving(pool: &PoolView, known: &Known) -> Leaving {
     if known.stuck.is_empty() {
-        return (BTreeSet::new(), known.churn_left);
+        return Leaving { leaving: BTreeSet::new(), given_up: 0, churn_left: known.churn_left };
     }
     let is_stuck = |the: &Move| Some((the.bucket.clone(), the.from.clone()?));
     let begun: BTreeSet<(Bucket, String)> =
@@ -132,8 +137,22 @@ fn leaving(pool: &PoolView, known: &Known) -> (BTreeSet<(Bucket, String)>, Optio
         known.stuck.iter().filter(works).partition(|the| begun.contains(the));
     let room = LEAVING_MAX.saturating_sub(begun.len()).min(known.churn_left.unwrap_or(usize::MAX));
     let more = room.min(others.len());
+    let prepares = |(bucket, member): &&(Bucket, String)| {
+        let row = pool.rows.get(bucket).map(|entry| &entry.row);
+        row.is_some_and(|row| row.preparing.iter().any(|owner| owner.member == *member))
+    };
+    let given_up = others.iter().take(more).copied().filter(prepares).count();
     let leaving = begun.into_iter().chain(others.into_iter().take(more)).cloned().collect();
-    (leaving, known.churn_left.map(|left| left.saturating_sub(more)))
+    Leaving { leaving, given_up, churn_left: known.churn_left.map(|left| left.saturating_sub(more)) }
+}
+
+/// Which buckets leave whoever is stuck with them.
+struct Leaving {
+    leaving: BTreeSet<(Bucket, String)>,
+    /// Of those, new ones that are only prepared there: there is no move that tells.
+    given_up: usize,
+    /// What is left of the churn.
+    churn_left: Option<usize>,
 }
 
 /// Those who may own buckets, by number: the members, and those who are away and may be back.
@@ -243,12 +262,9 @@ impl Posed {
         let mut all_asked = vec![(Affinity::default(), Vec::new()); classes.len()];
         classes.into_iter().for_each(|(asked, class)| all_asked[class] = asked);
         let zones = crew.zones(pool.spec.spread);
-        let is_balanced = pool.spec.strategy == Strategy::Balanced;
         let candidates = crew.members.iter().zip(&crew.is_closed).zip(owned).zip(zones);
-        let candidates = candidates.map(|(((member, is_closed), owned), zone)| {
-            // The other strategies do not look at who has what: see `without_the_closed`.
-            candidate(member, (*is_closed && is_balanced).then_some(owned), zone)
-        });
+        let candidates = candidates
+            .map(|(((member, is_closed), owned), zone)| candidate(member, is_closed.then_some(owned), zone));
         let members = candidates.collect();
         let mut problem = Problem { members, replicas, buckets, ..Problem::default() };
         let having = |labels: fn(&Affinity) -> &Labels, affinity: &Affinity| -> Vec<bool> {
@@ -274,30 +290,6 @@ impl Posed {
         problem.trigger_percent = u64::from(pool.spec.min_gain_percent);
         problem.budget = churn_left.filter(|_| pool.spec.is_evened_out_slowly());
         Self { problem, asked: all_asked }
-    }
-
-    /// The answer of a strategy that does not look at who has what: where it gives a bucket to
-    /// somebody who gets nothing and has not had it, the answer for the others.
-    fn without_the_closed(&self, crew: &Crew<'_>, solve: impl Fn(&Problem) -> Answer) -> Answer {
-        let mut answer = solve(&self.problem);
-        let is_new = |demand: &Demand, row: &Owners| {
-            row.iter().any(|owner| crew.is_closed[owner] && !demand.owners.contains(owner))
-        };
-        let rows = || self.problem.buckets.iter().zip(&answer.owners);
-        if !rows().any(|(demand, row)| is_new(demand, row)) {
-            return answer;
-        }
-        let mut there = self.problem.clone();
-        let members = there.members.iter_mut().zip(&crew.is_closed);
-        members.filter(|(_, is_closed)| **is_closed).for_each(|(member, _)| member.weight = 0);
-        let instead = solve(&there);
-        for ((demand, row), other) in self.problem.buckets.iter().zip(&mut answer.owners).zip(instead.owners)
-        {
-            if is_new(demand, row) {
-                *row = other;
-            }
-        }
-        answer
     }
 
     /// Why buckets have too few owners, or such as should not have them.
@@ -389,8 +381,12 @@ fn prefer(problem: &mut Problem, preferred: &[Class]) {
 
 /// What passes on already to even out.
 fn under_way(pool: &PoolView, wanted: &[Wanted<'_>], crew: &Crew<'_>) -> Vec<UnderWay> {
-    let is_to_even_out =
-        |the: &&Move| super::moves::is_churn(&pool.spec, the) && the.reason != Reason::Stuck && !the.promote;
+    // What is asked for may be taken back.
+    let is_to_even_out = |the: &&Move| {
+        let is_asked_for =
+            matches!(the.reason, Reason::Drained | Reason::Barred | Reason::Removed | Reason::Stuck);
+        !is_asked_for && !the.promote
+    };
     let moves = pool.pending_moves().filter(is_to_even_out);
     let under_way = moves.filter_map(|the| {
         let (from, to) = (crew.at(the.from.as_ref()?)?, crew.at(the.to.as_ref()?)?);
@@ -438,7 +434,8 @@ fn demand(row: &Row, planned: &[&Move], crew: &Crew<'_>, replicas: usize) -> Dem
     for at in destined.filter_map(|name| crew.at(name)) {
         add(&mut demand.destined, at);
         // A place that is free is taken for whoever is destined for it, so that others are not.
-        let can_take = !crew.members[at].draining;
+        let is_there = !crew.is_away[at] || row.names(&crew.owners[at].member);
+        let can_take = !crew.members[at].draining && is_there;
         if can_take && demand.owners.len() < replicas && !demand.owners.contains(at) {
             demand.owners.push(at);
             demand.claims.push(at);

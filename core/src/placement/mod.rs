@@ -147,6 +147,12 @@ impl Problem {
         self.members[member].weight > 0 && self.classes[class].allowed[member]
     }
 
+    /// Whether a member gets buckets, or owns this one already.
+    #[must_use]
+    pub fn is_open(&self, member: usize, demand: &Demand) -> bool {
+        !self.is_closed(member) || demand.owners.contains(member)
+    }
+
     /// Whether a member gets no bucket which it does not own already.
     #[must_use]
     pub fn is_closed(&self, member: usize) -> bool {

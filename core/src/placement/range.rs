@@ -11,6 +11,8 @@ use super::{Answer, Candidate, Class, Demand, Owners, Problem, Quotas, keep_irre
 #[must_use]
 pub fn solve(problem: &Problem) -> Answer {
     let mut owners = vec![Owners::default(); problem.buckets.len()];
+    // Where in its class's members each bucket's owners begin.
+    let mut first = vec![0; problem.buckets.len()];
     let mut used = vec![0u64; problem.members.len()];
     let classes: Vec<Vec<usize>> = (0..problem.classes.len())
         .map(|class| (0..problem.members.len()).filter(|member| problem.may_own(class, *member)).collect())
@@ -19,19 +21,22 @@ pub fn solve(problem: &Problem) -> Answer {
         let buckets: Vec<usize> =
             (0..problem.buckets.len()).filter(|bucket| problem.buckets[*bucket].class == class).collect();
         let mut rest = buckets.into_iter();
-        for (member, run) in members.iter().zip(runs(problem, members, &used, rest.len())) {
+        for (at, run) in runs(problem, members, &used, rest.len()).into_iter().enumerate() {
             for bucket in rest.by_ref().take(run) {
-                owners[bucket].push(*member);
-                used[*member] += 1;
+                first[bucket] = at;
+                // Whoever gets nothing keeps what it has; the rest of its run is its neighbours'.
+                if problem.is_open(members[at], &problem.buckets[bucket]) {
+                    owners[bucket].push(members[at]);
+                    used[members[at]] += 1;
+                }
             }
         }
     }
-    for (row, demand) in owners.iter_mut().zip(&problem.buckets) {
-        let members = &classes[demand.class];
-        let primary = row.primary();
-        let at = primary.and_then(|primary| members.binary_search(&primary).ok()).unwrap_or(0);
+    for (bucket, row) in owners.iter_mut().enumerate() {
+        let demand = &problem.buckets[bucket];
+        let (members, at) = (&classes[demand.class], first[bucket]);
         let around = members[at..].iter().chain(&members[..at]).copied();
-        fill(problem, row, &around, &mut used);
+        fill(problem, demand, row, &around, &mut used);
     }
     let mut answer = Answer { owners, is_rough: false };
     keep_irreplaceable(problem, &mut answer);
@@ -68,6 +73,7 @@ fn runs(problem: &Problem, members: &[usize], used: &[u64], buckets: usize) -> V
 /// any.
 pub(super) fn fill(
     problem: &Problem,
+    demand: &Demand,
     row: &mut Owners,
     around: &(impl Iterator<Item = usize> + Clone),
     used: &mut [u64],
@@ -80,7 +86,11 @@ pub(super) fn fill(
             let zone = problem.members[member].zone;
             let is_new_zone = || row.iter().all(|owner| problem.members[owner].zone != zone);
             let has_room = used[member] < problem.limit(member);
-            if has_room && !row.contains(member) && (any_zone || is_new_zone()) {
+            if has_room
+                && problem.is_open(member, demand)
+                && !row.contains(member)
+                && (any_zone || is_new_zone())
+            {
                 row.push(member);
                 used[member] += 1;
             }

@@ -45,7 +45,7 @@ pub fn solve(problem: &Problem, names: &Names<'_>) -> Answer {
     let owners = problem.buckets.iter().zip(&names.buckets).map(|(bucket, name)| {
         let mut row = Owners::default();
         let ring = &rings[problem.classes[bucket.class].allowed.as_slice()];
-        fill(problem, &mut row, &ring.from(name), &mut used);
+        fill(problem, bucket, &mut row, &ring.from(name), &mut used);
         row
     });
     let mut answer = Answer { owners: owners.collect(), is_rough: false };

@@ -126,6 +126,8 @@ struct Loads<'a> {
     /// Members that may own anything, the least busy first.
     order: BTreeSet<(u128, usize)>,
     bound: u128,
+    /// Owners of all rows.
+    placed: u64,
     /// How much the search has tried.
     work: Cell<u64>,
 }
@@ -143,6 +145,7 @@ impl<'a> Loads<'a> {
             loads: vec![0; members],
             order: able.map(|member| (0, member)).collect(),
             bound: bound(problem),
+            placed: 0,
             work: Cell::new(0),
         };
         for (bucket, demand) in problem.buckets.iter().enumerate() {
@@ -180,12 +183,13 @@ impl<'a> Loads<'a> {
         problem.may_own(class, member)
             && !self.rows[bucket].contains(member)
             && there < self.quotas.spread[class]
-            && (!problem.is_closed(member) || problem.buckets[bucket].owners.contains(member))
+            && problem.is_open(member, &problem.buckets[bucket])
     }
 
     fn add(&mut self, bucket: usize, member: usize) {
         let weight = self.problem.weight(bucket);
         self.rows[bucket].push(member);
+        self.placed += 1;
         self.held[member].insert((weight, bucket));
         self.change_load(member, |load| load + weight);
     }
@@ -193,6 +197,7 @@ impl<'a> Loads<'a> {
     fn remove(&mut self, bucket: usize, member: usize) {
         let weight = self.problem.weight(bucket);
         self.rows[bucket].remove(member);
+        self.placed -= 1;
         self.held[member].remove(&(weight, bucket));
         self.change_load(member, |load| load - weight);
     }
@@ -222,21 +227,23 @@ impl<'a> Loads<'a> {
             (0..problem.buckets.len()).filter(|b| self.rows[*b].len() < problem.replicas).collect();
         buckets.sort_by_key(|bucket| (Reverse(problem.weight(*bucket)), *bucket));
         let enough = self.percent_above(ENOUGH_PERCENT);
+        let percent = self.problem.trigger_percent.max(ENOUGH_PERCENT);
         for wanted in 1..=problem.replicas {
             for &bucket in &buckets {
                 if self.rows[bucket].len() >= wanted {
                     continue;
                 }
                 let weight = problem.weight(bucket);
+                let mut able = self.order.iter().map(|(_, member)| *member);
+                let least_busy = able.find(|member| self.may_take(bucket, *member, None));
+                // Whoever it is destined for gets it, unless another would be far less busy with it.
+                let instead = least_busy.map_or(0, |member| self.relative_with(member, weight, 0));
+                let most = enough.max(instead * u128::from(100 + percent) / 100);
                 let fits = |member: &usize| {
-                    self.may_take(bucket, *member, None) && self.relative_with(*member, weight, 0) <= enough
+                    self.may_take(bucket, *member, None) && self.relative_with(*member, weight, 0) <= most
                 };
                 let destined = problem.buckets[bucket].destined.iter().find(fits);
-                let least_busy = || {
-                    let mut able = self.order.iter().map(|(_, member)| *member);
-                    able.find(|member| self.may_take(bucket, *member, None))
-                };
-                if let Some(member) = destined.or_else(least_busy).or_else(|| self.make_room(bucket)) {
+                if let Some(member) = destined.or(least_busy).or_else(|| self.make_room(bucket)) {
                     self.add(bucket, member);
                 }
             }
@@ -246,8 +253,7 @@ impl<'a> Loads<'a> {
     /// Has members that are full pass on buckets that others may own, until one of those that
     /// may own this one has room: by the shortest chain of moves.
     fn make_room(&mut self, bucket: usize) -> Option<usize> {
-        let placed: u64 = self.rows.iter().map(|row| row.len() as u64).sum();
-        if placed >= self.quotas.total {
+        if self.placed >= self.quotas.total || !self.has_time(0) {
             return None;
         }
         let able: Vec<usize> = self.order.iter().map(|(_, member)| *member).collect();
@@ -257,6 +263,9 @@ impl<'a> Loads<'a> {
         let mut queue: VecDeque<usize> = reached.keys().copied().collect();
         while let Some(from) = queue.pop_front() {
             for &to in &able {
+                if !self.has_time(1) {
+                    return None;
+                }
                 if reached.contains_key(&to) {
                     continue;
                 }

@@ -26,7 +26,11 @@ pub(crate) fn check(state: &State, by: &Actor, ops: &[Op]) -> Result<(), (usize,
             _ => {}
         }
     }
-    let write = Write { state, by, versioned, fenced };
+    let written = ops.iter().filter_map(|op| match op {
+        Op::SetData { path, .. } => Some(path.as_str()),
+        _ => None,
+    });
+    let write = Write { state, by, versioned, fenced, written: written.collect() };
     let mut rows = BTreeSet::new();
     ops.iter().enumerate().try_for_each(|(index, op)| {
         write.check(op).map_err(|refusal| (index, refusal))?;
@@ -55,6 +59,8 @@ struct Write<'a> {
     versioned: BTreeMap<&'a str, i32>,
     /// What it checks the fence of.
     fenced: BTreeSet<&'a str>,
+    /// What it writes.
+    written: BTreeSet<&'a str>,
 }
 
 /// Why something may not be written.
@@ -163,19 +169,21 @@ impl Write<'_> {
     }
 
     /// A checkpoint is bytes of whoever leads the bucket: its primary's session writes it
-    /// together with a check that the row is still the one that it knows. A fence names the
-    /// grant itself, as over HTTP, where a write has no session.
+    /// together with a check that the row is still the one that it knows. Who has no session names
+    /// the grant by its fence, as over HTTP.
     fn checkpoint(&self, op: &Op, pool: &str, bucket: &Bucket) -> Result<(), No> {
         let row = layout::row(pool, bucket.as_str());
         let version = self.versioned.get(row.as_str());
         let is_now =
             |version: &i32| self.state.tree().get(&row).is_some_and(|node| node.stamps.version == *version);
         let leads = || self.row(&row).primary().is_some_and(|primary| self.is_own(pool, primary));
-        // Whoever knows another row is told so by the check itself.
-        if version.is_some_and(is_now) && !leads() {
+        let is_fenced = self.fenced.contains(row.as_str());
+        // Whoever knows another row is told so by the check itself, unless the multi makes it true.
+        let is_now = version.is_some_and(is_now) || self.written.contains(row.as_str());
+        if (is_now || is_fenced && self.by.session.is_some()) && !leads() {
             return Err(reserved("the bucket is led by another session's member, or by none"));
         }
-        let is_guarded = version.is_some() || self.fenced.contains(row.as_str());
+        let is_guarded = version.is_some() || is_fenced;
         let is_kept = match op {
             Op::Create { mode, acl, .. } => *mode == CreateMode::Persistent && is_open(acl.as_deref()),
             Op::SetData { .. } | Op::Delete { .. } => true,

@@ -220,7 +220,12 @@ impl Pools {
             }
             Place::Item(item) => names.extend(view.named_in(&Bucket::new(item))),
             Place::Row(bucket) => names.extend(view.named_in(bucket)),
-            Place::Plan => names.extend(view.plan.moves.iter().filter_map(|the| the.from.clone())),
+            Place::Plan => {
+                names.extend(view.plan.moves.iter().filter_map(|the| the.from.clone()));
+                // Whether anything is still to pass on depends on what the plan says at large.
+                let emptied = view.members.iter().filter(|(_, entry)| entry.member.draining);
+                names.extend(emptied.map(|(name, _)| name.clone()));
+            }
             Place::Away(_) | Place::Buckets => {}
             Place::Checkpoint(_) | Place::Chapter(_) | Place::Other => {}
         }

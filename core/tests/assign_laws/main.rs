@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use rota_core::placement::{Candidate, Class, Demand, Problem, Quotas};
-use rota_core::pool::{Kind, Member, MemberEntry, Owner, PoolView, Reason, Spec};
+use rota_core::pool::{Item, Kind, Member, MemberEntry, Owner, PoolView, Reason, Spec};
 
 fn cases(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
@@ -222,4 +222,25 @@ fn what_is_forgotten_is_not_told_anew() {
     );
     let reasons = chapters.iter().flat_map(|chapter| &chapter.changes).map(|change| change.reason);
     assert_eq!(reasons.collect::<BTreeSet<_>>(), BTreeSet::from([Reason::Vacant]));
+}
+
+/// What is nearly even after some of its moves is made even all the same: nobody is asked to stop
+/// for nothing.
+#[test]
+fn a_plan_of_weights_stands_until_it_is_done() {
+    let mut history = History::new(&Spec::new(Kind::Named));
+    for item in 0..20 {
+        history.world.add_item(POOL, &format!("i{item}"), &Item { weight: 2, ..Item::default() });
+    }
+    history.world.join(POOL, "w1", &Member::default());
+    history.world.settle(POOL, 3);
+    history.world.join(POOL, "w2", &Member::default());
+    assert_eq!(history.world.step(POOL).moves_planned(), 10);
+    for (the, who, deed) in history.world.asked(POOL).iter().take(9) {
+        history.world.comply(POOL, the, who, *deed).reply.unwrap();
+    }
+    history.world.step(POOL);
+    assert_eq!(history.world.pending_moves(POOL).len(), 1);
+    history.world.settle(POOL, 3);
+    assert_eq!(history.view().held_count("w1"), 10);
 }

@@ -22,7 +22,7 @@ pub use pool::{
     MemberBody, OfGrant, OwnerOfKey, Peer, PlanBody,
 };
 pub use pool::{PoolBody, PoolChange, PoolCreate, PoolKind, Replace, RowBody, TableBody};
-pub use session::{KeepAlive, KeptAlive, MemberReport, OpenSession, SessionBody, SessionOpened};
+pub use session::{FAILED, KeepAlive, KeptAlive, MemberReport, OpenSession, SessionBody, SessionOpened};
 
 /// Header of a request: `<session id>:<password>`, in whose name it is made.
 pub const HEADER_SESSION: &str = "rota-session";

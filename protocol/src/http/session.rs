@@ -36,6 +36,9 @@ pub struct KeepAlive {
     pub reports: Vec<MemberReport>,
 }
 
+/// How progress begins that says why work has failed; it counts as none.
+pub const FAILED: &str = "failed: ";
+
 /// What a member says of its work. It may be lost.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

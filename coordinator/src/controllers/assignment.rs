@@ -248,6 +248,10 @@ fn tell(pool: &str, step: &Step, refused: u32) {
         tracing::info!(pool, refused, "a part of a step was refused: the pool has changed meanwhile");
     }
     metrics::counter!(crate::metrics::STEPS_REFUSED).increment(u64::from(refused));
+    if refused > 0 {
+        // What of it is still to be done is in the next step, and counted there.
+        return;
+    }
     if step.grants > 0 || step.moves_planned() > 0 {
         let report = &step.report;
         tracing::info!(

@@ -261,17 +261,14 @@ fn step_to(
 
     let mut writer = Writer::new(pool);
     let mut needed: Vec<Move> = Vec::new();
-    for Wanted { bucket, entry } in wanted {
+    // All others are as they should be.
+    for Wanted { bucket, entry } in target.unsettled.iter().map(|at| &wanted[*at]) {
         let Some(entry) = entry else {
             let row = stepper.next_row(bucket, &Row::vacant());
             step.grants += u32::from(row.primary().is_some());
             writer.create(bucket, &row);
             continue;
         };
-        // All others are as they should be.
-        if !target.owners.contains_key(bucket) {
-            continue;
-        }
         let row = stepper.next_row(bucket, &entry.row);
         let led = entry.row.primary().is_some_and(|owner| stepper.standing(owner) == Standing::Living);
         step.grants += u32::from(!led && row.primary().is_some_and(|owner| pool.is_living(owner)));

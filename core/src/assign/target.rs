@@ -11,8 +11,8 @@ use crate::placement::{
     self, Answer, Candidate, Class, Demand, Owners, Problem, Quotas, UnderWay, check, weighted,
 };
 use crate::pool::{
-    Affinity, Away, Balance, Bucket, Labels, Member, Move, Owner, PoolView, Reason, Report, Row, RowEntry,
-    ShortReason, Shortage, Spread, Strategy,
+    Affinity, Away, Balance, Bucket, Kind, Labels, Member, Move, Owner, PoolView, Reason, Report, Row,
+    RowEntry, ShortReason, Shortage, Spread, Strategy,
 };
 
 /// A bucket that there should be a row for, and the row that there is.
@@ -25,6 +25,16 @@ pub(super) struct Wanted<'a> {
 pub(super) fn wanted(pool: &PoolView) -> (Vec<Wanted<'_>>, Vec<(&Bucket, &RowEntry)>) {
     let mut rows = pool.rows.iter().peekable();
     let (mut all, mut others) = (Vec::new(), Vec::new());
+    // Nearly always there is a row for each bucket already.
+    let last = pool.rows.get_max().map(|(bucket, _)| bucket);
+    if let Kind::Hashed { buckets } = pool.spec.kind
+        && !pool.spec.deleting
+        && pool.rows.len() == buckets as usize
+        && last == Some(&Bucket::number(buckets - 1))
+    {
+        let all = rows.map(|(bucket, entry)| Wanted { bucket: bucket.clone(), entry: Some(entry) });
+        return (all.collect(), others);
+    }
     let mut buckets: Vec<Bucket> = pool.wanted_buckets().collect();
     // Items are in another order than buckets if some of them look like numbers.
     buckets.sort_unstable();
@@ -41,8 +51,9 @@ pub(super) fn wanted(pool: &PoolView) -> (Vec<Wanted<'_>>, Vec<(&Bucket, &RowEnt
 
 /// Who should own each bucket.
 pub(super) struct Target {
-    /// The owners of buckets whose rows are not as they should be, in order, as they are to be
-    /// granted.
+    /// Buckets whose rows are not as they should be, by their places among those that are wanted.
+    pub(super) unsettled: Vec<usize>,
+    /// Their owners, in order, as they are to be granted.
     pub(super) owners: BTreeMap<Bucket, Vec<Owner>>,
     /// How many buckets each member is to own, and of how many it is to be the primary.
     pub(super) shares: BTreeMap<String, (u32, u32)>,
@@ -93,15 +104,17 @@ impl Target {
         }
         report.short = posed.shortages(&answer);
         let shares = crew.shares(&answer);
-        let rows = wanted.iter().zip(&posed.problem.buckets).zip(&answer.owners);
-        let unsettled = rows.filter(|((wanted, demand), row)| {
-            let replicas = posed.problem.replicas;
-            !wanted.entry.is_some_and(|entry| is_settled(&entry.row, demand, row, replicas))
-        });
+        let is_unsettled = |at: &usize| {
+            let (demand, row) = (&posed.problem.buckets[*at], &answer.owners[*at]);
+            let settled = |entry: &RowEntry| is_settled(&entry.row, demand, row, posed.problem.replicas);
+            !wanted[*at].entry.is_some_and(settled)
+        };
+        let unsettled: Vec<usize> = (0..wanted.len()).filter(is_unsettled).collect();
         let named = |owners: &Owners| owners.iter().map(|at| crew.owners[at].clone()).collect();
-        let owners = unsettled.map(|((wanted, _), row)| (wanted.bucket.clone(), named(row))).collect();
+        let owners = unsettled.iter().map(|at| (wanted[*at].bucket.clone(), named(&answer.owners[*at])));
+        let owners = owners.collect();
         let has_weights = !posed.problem.weights.is_empty();
-        Ok(Self { owners, shares, report, leaving, given_up, has_weights })
+        Ok(Self { unsettled, owners, shares, report, leaving, given_up, has_weights })
     }
 
     /// Whether an owner is left, since it is stuck.

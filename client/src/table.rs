@@ -331,28 +331,33 @@ async fn follow(
     let mut heard = heard_of.subscribe();
     let mut gone = false;
     loop {
-        heard.mark_unchanged();
         let (known, source) = state.borrow().clone();
         // A table from the disk may be of another life of the cluster: begin anew.
         let since = matches!(source, Source::Coordinator { .. }).then_some(known.version);
         let mut polling = pin!(poll(&client, &pool, since, WAIT_MS));
         let polled = loop {
-            tokio::select! {
-                polled = &mut polling => break polled,
-                Ok(()) = heard.changed() => {}
-            }
             let newest = heard_of.borrow().newest;
-            tokio::select! {
+            if newest <= known.version {
+                tokio::select! {
+                    polled = &mut polling => break polled,
+                    Ok(()) = heard.changed() => continue,
+                }
+            }
+            let pulled = tokio::select! {
                 polled = &mut polling => break polled,
                 // A server that is behind itself would have us wait: asked anew, another may answer.
-                pulled = pull(&client, &pool, since, newest) => match pulled {
-                    Ok(body) => break Ok(body),
-                    // Perhaps there is none: an earlier one that is heard of next counts again.
-                    Err(_) => drop(heard_of.send_if_modified(|heard| {
-                        *heard = Hearsay { newest: 0, vain: Some((newest, Instant::now())) };
-                        false
-                    })),
-                },
+                pulled = pull(&client, &pool, since, newest) => pulled,
+            };
+            if pulled.as_ref().map_or(0, |body| body.version) < newest {
+                // There may be none: an earlier one, or one that is heard of since, counts again.
+                heard_of.send_if_modified(|heard| {
+                    heard.vain = Some((newest, Instant::now()));
+                    heard.newest = if heard.newest == newest { 0 } else { heard.newest };
+                    false
+                });
+            }
+            if pulled.is_ok() {
+                break pulled;
             }
         };
         match polled {

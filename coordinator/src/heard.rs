@@ -94,8 +94,8 @@ impl Heard {
         self.lock().remove(pool);
     }
 
-    /// Forgets what was said by those who are no members, and of buckets whose rows do not name
-    /// who said it.
+    /// Forgets, of what was said before a pool was looked at, what those said who are no members,
+    /// and what was said of buckets whose rows do not name who said it.
     pub(crate) fn forget_old(&self, view: &PoolView, said: &HeardPool) {
         let names = |bucket: &str, member: &str| {
             let entry = view.rows.get(&Bucket::new(bucket));
@@ -114,7 +114,10 @@ impl Heard {
         }
         let mut pools = self.lock();
         let Some(pool) = pools.get_mut(&view.name) else { return };
-        pool.said.members.retain(|name, _| view.members.contains_key(name));
+        // Whoever has joined since is not known here.
+        for name in said.members.keys().filter(|name| !view.members.contains_key(*name)) {
+            pool.said.members.remove(name);
+        }
         for (member, buckets) in old {
             let Some(said) = pool.said.members.get_mut(member) else { continue };
             let said = Arc::make_mut(said);
@@ -424,8 +427,15 @@ mod tests {
     async fn what_was_said_of_buckets_that_others_have_is_forgotten() {
         let (world, heard, now) = (World::new(), Heard::default(), Instant::now());
         heard.take(report(&[("0", 1.0), ("7", 2.0)], &[("7", "half"), ("8", "done")]));
-        heard.forget_old(&world.view(), &heard.of("p", now));
+        let before = heard.of("p", now);
+        let newcomer = MemberReport { member: "late".to_owned(), ..report(&[("0", 3.0)], &[]).remove(0) };
+        heard.take(vec![newcomer]);
+        heard.forget_old(&world.view(), &before);
         let said = heard.of("p", now);
+        assert!(said.members.contains_key("late"), "it has joined since");
+        heard.forget_old(&world.view(), &said);
+        let said = heard.of("p", now);
+        assert!(!said.members.contains_key("late"));
         assert_eq!(said.members["m"].loads, [("0".to_owned(), 1.0)].into());
         assert!(said.members["m"].progress.is_empty());
     }

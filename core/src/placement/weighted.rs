@@ -25,7 +25,7 @@ pub const ENOUGH_PERCENT: u64 = 3;
 const TAKERS_MAX: usize = 64;
 /// So many of a member's buckets of about the weight that is looked for are tried.
 const NEAR_MAX: usize = 32;
-/// Where the search ends, in buckets that were tried: after about a second.
+/// Where the search ends, in buckets that were tried.
 const WORK_MAX: u64 = 4_000_000;
 /// A member's load for its weight is told in this part of a unit.
 const SCALE: u128 = 1 << 20;

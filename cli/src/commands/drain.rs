@@ -180,7 +180,10 @@ pub(super) async fn wait_until_empty(
         let left: Vec<Bucket> = had.iter().filter(is_left).cloned().collect();
         if left.is_empty() {
             say(&format!("drained: {names}"));
-            say_who_has_gone(operator, pool, members).await?;
+            // They are drained, whether that can be told or not.
+            if let Err(error) = say_who_has_gone(operator, pool, members).await {
+                say(&format!("it could not be seen whether they are still there: {error}"));
+            }
             return Ok(left);
         }
         if said.is_none_or(|said: Instant| said.elapsed() >= SAY_EVERY) {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use http::Method;
 use rota_client::{Client, Repeat};
-use rota_core::pool::{Kind, Labels, layout};
+use rota_core::pool::{Kind, Labels, Spec, layout};
 use rota_protocol::http::{NodeBody, PlanPreview, PoolBody, PoolChange, PoolCreate, PoolKind};
 use serde::Serialize;
 
@@ -236,7 +236,7 @@ fn describe(pool: &PoolBody) -> String {
         ("lease end", word(&spec.lease_end)),
         ("balance", word(&spec.balance)),
         ("min gain", format!("{} %", spec.min_gain_percent)),
-        ("max churn per minute", bound(spec.max_churn_per_minute)),
+        ("max churn per minute", churn(spec)),
         ("stuck after", spec.stuck_ms.map_or("never".to_owned(), |ms| format!("{ms} ms"))),
         ("when stuck", word(&spec.when_stuck)),
         ("require", labels(&spec.affinity.require)),
@@ -244,6 +244,16 @@ fn describe(pool: &PoolBody) -> String {
         ("spec version", pool.version.to_string()),
         ("deleting", yes(spec.deleting)),
     ])
+}
+
+/// The bound of churn, and what it bounds if the pool does not say.
+fn churn(spec: &Spec) -> String {
+    let churn = spec.churn_per_minute();
+    if spec.max_churn_per_minute.is_some() {
+        churn.to_string()
+    } else {
+        format!("{churn}, but not of weights")
+    }
 }
 
 /// A choice, as it is written in JSON.

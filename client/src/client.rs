@@ -276,7 +276,9 @@ impl Client {
         match serde_json::from_slice::<ErrorBody>(&answer.body) {
             Ok(error) => match error.code {
                 // Certainly not carried out.
-                Code::NoLeader | Code::Overloaded | Code::Timeout => Verdict::TryNext(Last::Refusal(error)),
+                Code::NoLeader | Code::NotServing | Code::Overloaded | Code::Timeout => {
+                    Verdict::TryNext(Last::Refusal(error))
+                }
                 Code::OutcomeUnknown if repeat == Repeat::Safe => Verdict::TryNext(Last::Refusal(error)),
                 _ => Verdict::Error(ClientError::Refused(error)),
             },

@@ -54,6 +54,6 @@ impl ClientError {
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
-            || matches!(self.code(), Some(Code::NoLeader | Code::Timeout))
+            || matches!(self.code(), Some(Code::NoLeader | Code::NotServing | Code::Timeout))
     }
 }

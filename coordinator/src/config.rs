@@ -15,9 +15,12 @@ pub struct Config {
     pub server: u64,
     /// The cluster's name. Servers of different clusters refuse each other.
     pub cluster: String,
-    /// The peer addresses of the servers that found the cluster, by number.
-    /// Empty for a server that waits to be added to one.
-    pub founders: BTreeMap<u64, String>,
+    /// The peer addresses of the servers that make a new cluster, by number, this one
+    /// included. Empty for a server that waits to be added to one. Ignored, but for being
+    /// compared, once the server belongs to a cluster.
+    pub initial_members: BTreeMap<u64, String>,
+    /// Where other servers reach this one, if that is known: HOST:PORT.
+    pub peer_address: Option<String>,
     /// Where clients reach this server's HTTP face, as told to others.
     pub http_address: String,
     /// Where clients reach it by ZooKeeper's protocol, if it speaks that.
@@ -64,12 +67,14 @@ pub struct Zookeeper {
 /// Raft's timing, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timing {
-    /// Between heartbeats. Default 50; less than half of `election_min_ms`.
+    /// Between heartbeats. Default 100; at most half of `election_min_ms`.
     pub heartbeat_ms: u64,
-    /// Default 100.
+    /// Shortest silence of a leader after which a follower asks to be elected. Also the lease:
+    /// for so long after a leader was heard no other is elected. Default 1,000. Raised
+    /// to ten round trips where the network is slower.
     pub election_min_ms: u64,
-    /// Default 200. A leader's death costs this plus a random time between the
-    /// two.
+    /// Longest such silence; chance decides. Default 2,000. A leader whose process has ended is
+    /// replaced at once.
     pub election_max_ms: u64,
 }
 
@@ -92,7 +97,7 @@ pub struct Limits {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { heartbeat_ms: 50, election_min_ms: 100, election_max_ms: 200 }
+        Self { heartbeat_ms: 100, election_min_ms: 1_000, election_max_ms: 2_000 }
     }
 }
 
@@ -151,7 +156,7 @@ impl Config {
             check(false, format!("the cluster's name {:?}: {error}", self.cluster));
         }
         check(
-            self.founders.is_empty() || self.founders.contains_key(&self.server),
+            self.initial_members.is_empty() || self.initial_members.contains_key(&self.server),
             format!("--peers must contain this server ({}) too", self.server),
         );
         let t = &self.timing;
@@ -163,9 +168,9 @@ impl Config {
             ),
         );
         check(
-            t.election_min_ms < t.election_max_ms,
+            t.election_min_ms >= 50 && t.election_min_ms < t.election_max_ms,
             format!(
-                "election_min_ms ({}) must be less than election_max_ms ({})",
+                "election_min_ms ({}) must be at least 50 and less than election_max_ms ({})",
                 t.election_min_ms, t.election_max_ms
             ),
         );
@@ -228,7 +233,8 @@ mod tests {
         let sound = Config {
             server: 1,
             cluster: "rota".into(),
-            founders: [(1, "a:1".to_owned())].into(),
+            initial_members: [(1, "a:1".to_owned())].into(),
+            peer_address: None,
             http_address: "a:2".into(),
             zookeeper_address: None,
             zookeeper_tls_address: None,

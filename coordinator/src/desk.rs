@@ -24,6 +24,8 @@ use crate::sessions::Liveness;
 const RETRY_AFTER: Duration = Duration::from_millis(20);
 /// How long a question looks for a leader that answers it.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a server that is to lead may take to answer.
+const PING_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long the leader waits to have applied what the asking server has.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -34,6 +36,8 @@ pub(crate) struct Desk {
     liveness: Arc<Liveness>,
     clock: Arc<dyn Clock>,
     caller: Caller,
+    /// Kept connections for votes and pings.
+    votes: Caller,
 }
 
 /// Why there is no answer.
@@ -57,8 +61,9 @@ impl Desk {
         liveness: Arc<Liveness>,
         clock: Arc<dyn Clock>,
         caller: Caller,
+        votes: Caller,
     ) -> Self {
-        Self { group, replica, liveness, clock, caller }
+        Self { group, replica, liveness, clock, caller, votes }
     }
 
     /// A client gave a sign of life: its session's timeout, in milliseconds.
@@ -106,9 +111,13 @@ impl Desk {
 
     /// Changes who belongs to the cluster.
     pub(crate) async fn change_membership(&self, change: MembershipChange) -> Result<(), DeskError> {
-        let call = Call::ChangeMembership(change);
-        let mut leadership = self.group.leadership();
         // Asked once: a second try would find what the first has done, and refuse it.
+        self.ask_once(Call::ChangeMembership(change)).await
+    }
+
+    /// Has the leader do what must not be done twice.
+    async fn ask_once(&self, call: Call) -> Result<(), DeskError> {
+        let mut leadership = self.group.leadership();
         let known = leadership.wait_for(|leads| *leads != Leadership::Unknown);
         let leads = tokio::time::timeout(ASK_TIMEOUT, known).await;
         let leads = *leads.map_err(|_| DeskError::NoLeader)?.map_err(|_| DeskError::NoLeader)?;
@@ -135,7 +144,8 @@ impl Desk {
         if self.is_leader(server) {
             return Ok(());
         }
-        self.ask(Call::TransferTo(server)).await?;
+        // Asked once: a second leader would be asked to move what the first has moved.
+        self.ask_once(Call::TransferTo(server)).await?;
         let mut leadership = self.group.leadership();
         let moved = async {
             while !self.is_leader(server) {
@@ -206,7 +216,7 @@ impl Desk {
                 self.group.change_membership(change).await.map(|()| Answer::Done)
             }
             Call::TransferTo(server) => self.answer_transfer(server).await,
-            Call::Vote(_) | Call::PreVote(_) | Call::Transfer(_) => {
+            Call::Vote(_) | Call::PreVote(_) | Call::Transfer(_) | Call::Ping => {
                 Err(CallError::Refused("this is for Raft".to_owned()))
             }
         };
@@ -239,20 +249,31 @@ impl Desk {
             }
             (known.timeout_ms, believable(&applied.pools, session, reports))
         };
-        if !self.group.holds_lease().await || self.liveness.term() != Some(term) {
+        let is_sure = self.group.holds_lease().await;
+        if self.liveness.term() != Some(term) {
             return Err(CallError::NotLeader);
         }
-        self.liveness.keep_alive(session, received_at, reports).map_err(|_| CallError::SessionExpired)?;
+        let taken = self.liveness.keep_alive(session, received_at, reports);
+        // What arrived counts all the same, if this is the leader: to judge later is always safe.
+        if !is_sure {
+            return Err(CallError::NotLeader);
+        }
+        taken.map_err(|_| CallError::SessionExpired)?;
         Ok(Answer::KeptAlive { timeout_ms })
     }
 
     async fn answer_touch(&self, sessions: &[SessionId], seen: Zxid) -> Result<Answer, CallError> {
         let received_at = Instant::now();
         let term = self.liveness.term().ok_or(CallError::NotLeader)?;
-        if !self.group.holds_lease().await || self.liveness.term() != Some(term) {
+        let is_sure = self.group.holds_lease().await;
+        if self.liveness.term() != Some(term) {
             return Err(CallError::NotLeader);
         }
+        // As for a single one.
         let unknown = self.liveness.touch(sessions, received_at);
+        if !is_sure {
+            return Err(CallError::NotLeader);
+        }
         if unknown.is_empty() {
             return Ok(Answer::Touched { gone: unknown });
         }
@@ -266,14 +287,13 @@ impl Desk {
     }
 
     async fn answer_transfer(&self, server: u64) -> Result<Answer, CallError> {
-        if !matches!(self.group.leads(), Leadership::Own { .. }) {
-            return Err(CallError::NotLeader);
-        }
-        if !self.group.voters().contains(&server) {
-            return Err(CallError::NoServer(server));
-        }
-        self.group.transfer_to(server).await.map_err(|e| CallError::Refused(e.to_string()))?;
-        Ok(Answer::Done)
+        let round_trip = self.group.majority_round_trip();
+        let answers = async {
+            let ping = self.votes.call(server, Call::Ping);
+            let answer = tokio::time::timeout(PING_TIMEOUT + round_trip * 3, ping).await;
+            matches!(answer, Ok(Ok(Answer::Done)))
+        };
+        self.group.transfer_to(server, answers).await.map(|()| Answer::Done)
     }
 }
 

@@ -16,6 +16,7 @@ mod controllers;
 mod desk;
 mod heard;
 mod http;
+mod members;
 pub mod metrics;
 mod outbox;
 pub mod parts;
@@ -24,8 +25,10 @@ mod raft;
 mod replica;
 pub mod server;
 mod service;
+mod service_state;
 mod sessions;
 mod store;
+mod suspension;
 mod tasks;
 mod zk;
 

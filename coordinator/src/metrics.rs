@@ -11,6 +11,11 @@ pub(crate) const APPLIED_ZXID: &str = "rota_applied_zxid";
 pub(crate) const TERM: &str = "rota_raft_term";
 pub(crate) const PEER_CONNECTS: &str = "rota_peer_connects_total";
 pub(crate) const PURGED: &str = "rota_raft_log_purged_index";
+pub(crate) const LEADER_CHANGES: &str = "rota_raft_leader_changes_total";
+pub(crate) const CAMPAIGNS: &str = "rota_raft_campaigns_total";
+pub(crate) const UNDECODABLE: &str = "rota_raft_undecodable_units_total";
+pub(crate) const PEER_INVALID: &str = "rota_peer_invalid_total";
+pub(crate) const PEER_OUT: &str = "rota_peer_out_of_service";
 pub(crate) const LEADS: &str = "rota_raft_leads";
 pub(crate) const NODES: &str = "rota_nodes";
 pub(crate) const SESSIONS: &str = "rota_sessions";
@@ -51,6 +56,16 @@ pub const ALL: &[(&str, Kind, &str, &str)] = &[
     (TERM, Kind::Gauge, "", "Raft's term"),
     (PURGED, Kind::Gauge, "", "last entry of the log that was removed after a snapshot"),
     (LEADS, Kind::Gauge, "", "1 if this server leads, else 0"),
+    (LEADER_CHANGES, Kind::Counter, "", "changes of the leader that this server follows or is"),
+    (CAMPAIGNS, Kind::Counter, "", "times that this server asked the others to elect it"),
+    (UNDECODABLE, Kind::Counter, "", "units in the log that do not decode: refused by every server alike"),
+    (PEER_INVALID, Kind::Counter, "", "frames and values from other servers that were refused as invalid"),
+    (
+        PEER_OUT,
+        Kind::Gauge,
+        "peer",
+        "1 if another server takes no part any more, because it was emptied or has lost data, else 0",
+    ),
     (PEER_CONNECTS, Kind::Counter, "peer, outcome", "attempts to connect to another server: ok or failed"),
     (NODES, Kind::Gauge, "", "nodes in the tree"),
     (SESSIONS, Kind::Gauge, "", "sessions that live"),

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use rota_core::batch::{Fate, Origin, encode_command, seal_unit};
 use rota_core::state::{Command, Refusal, Reply, State, Submitted};
+use rota_protocol::peer::UNIT_CLOSED_BYTES;
 use tokio::sync::{Notify, oneshot};
 
 /// Commands that may be unresolved at once. At the bound, whoever submits waits or
@@ -22,8 +23,6 @@ use tokio::sync::{Notify, oneshot};
 const COMMANDS_MAX: usize = 65_536;
 /// Bytes of units that may be unresolved at once.
 const BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Bytes at which a unit is closed.
-const UNIT_BYTES_MAX: usize = 64 * 1024;
 
 /// The bounds are reached: the cluster is behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -133,7 +132,7 @@ impl Outbox {
         inner.bytes += inner.payload.len() - before;
         inner.commands += 1;
         inner.waiters.push_back(waiter);
-        if inner.payload.len() >= UNIT_BYTES_MAX {
+        if inner.payload.len() >= UNIT_CLOSED_BYTES {
             self.seal(&mut inner);
         }
         drop(inner);
@@ -169,7 +168,7 @@ impl Outbox {
         inner.bytes += bytes.len() - inner.payload.len();
         // Kept for the next one, unless a large command has made it large.
         inner.payload.clear();
-        inner.payload.shrink_to(2 * UNIT_BYTES_MAX);
+        inner.payload.shrink_to(2 * UNIT_CLOSED_BYTES);
         let waiters = mem::take(&mut inner.waiters);
         inner.unresolved.push_back(Unit { seq, bytes, waiters });
     }
@@ -197,6 +196,8 @@ impl Outbox {
                     self.room.notify_waiters();
                 }
             }
+            // The leader checked what it proposed: what does not decode was not made here.
+            Fate::Undecodable => {}
             Fate::Skipped => {
                 let mut inner = self.lock();
                 if inner.unresolved.front().is_some_and(|first| seq > first.seq) {

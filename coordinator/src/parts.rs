@@ -8,7 +8,9 @@ use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -71,10 +73,30 @@ impl Accept for TcpListener {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxWire, String)>> {
         Box::pin(async {
             let (stream, address) = TcpListener::accept(self).await?;
-            stream.set_nodelay(true)?;
+            prepare(&stream)?;
             Ok((Box::new(stream) as BoxWire, address.to_string()))
         })
     }
+}
+
+/// Silence on a connection after which the system asks the other machine whether it is there,
+/// how often it asks again, and how long apart.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
+const KEEPALIVE_PROBES: u32 = 3;
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+/// How long what was sent may stay unacknowledged before the connection ends.
+const USER_TIMEOUT: Duration = Duration::from_secs(11);
+
+/// Has a connection end within [`USER_TIMEOUT`] of its other machine's death, which is silent
+/// when the machine loses power.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?;
+    sockopt::set_tcp_user_timeout(stream, u32::try_from(USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX))?;
+    Ok(())
 }
 
 /// Dials by TCP.
@@ -85,7 +107,7 @@ impl Dial for TcpDialer {
     fn dial<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<BoxWire>> {
         Box::pin(async move {
             let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
+            prepare(&stream)?;
             Ok(Box::new(stream) as BoxWire)
         })
     }

@@ -148,7 +148,7 @@ impl Replica {
     /// Returns how many were refused.
     ///
     /// # Errors
-    /// When the batch does not decode, or this server's state has diverged from
+    /// When the batch is damaged or of a newer format, or this server's state has diverged from
     /// its leader's. The server must stop serving.
     pub(crate) fn apply_batch(&self, at: LogId, bytes: Bytes) -> io::Result<u32> {
         let len = bytes.len() as u64;
@@ -158,11 +158,23 @@ impl Replica {
         let mut events: Vec<Event> = Vec::new();
         let (mut refused, mut anew) = (0, false);
         let inner = &mut *inner;
-        let applied = batch::apply(&mut inner.state, decoded, |state, origin, mut fate| {
-            if let Fate::Applied(_, applied) = &mut fate {
-                refused += u32::from(applied.reply.is_err());
-                self.hub.happened(&applied.events);
-                events.append(&mut applied.events);
+        batch::apply(&mut inner.state, decoded, |state, origin, mut fate| {
+            match &mut fate {
+                Fate::Applied(_, applied) => {
+                    refused += u32::from(applied.reply.is_err());
+                    self.hub.happened(&applied.events);
+                    events.append(&mut applied.events);
+                }
+                Fate::Undecodable => {
+                    refused += 1;
+                    metrics::counter!(crate::metrics::UNDECODABLE).increment(1);
+                    tracing::error!(
+                        index = at.index,
+                        server = origin.server,
+                        "a unit does not decode: refused"
+                    );
+                }
+                Fate::Skipped => {}
             }
             let changed = session_change(&fate);
             let is_anew = matches!(&fate, Fate::Applied(_, applied) if applied.reply == Ok(Reply::Imported { anew: true }));
@@ -176,7 +188,6 @@ impl Replica {
                 self.note_session(changed);
             }
         });
-        applied.map_err(io::Error::other)?;
         inner.last = Some(at);
         let touched = if anew {
             // Nobody can be told what changed: whoever watches looks anew.

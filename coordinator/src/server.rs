@@ -5,7 +5,9 @@ use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
+use rota_protocol::peer::{DiskId, Membership};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Authority;
@@ -13,16 +15,18 @@ use crate::config::Config;
 use crate::controllers::{self, Control, Reaping};
 use crate::desk::Desk;
 use crate::http;
+use crate::members::{Bootstrap, Flags, Upkeep, initial_members_digest, own_address};
 use crate::outbox::Outbox;
 use crate::parts::{Accept, Parts};
-use crate::peers::{Caller, Peers, UnitSender};
+use crate::peers::{self, Admission, Caller, Peers, UnitSender};
 use crate::raft::{
-    Group, GroupError, Leadership, Machine, NetworkFactory, PeerService, Proposer, serve_peer,
+    Elections, Group, GroupError, Leadership, Machine, NetworkFactory, PeerService, Proposer, serve_peer,
 };
 use crate::replica::Replica;
 use crate::service::Service;
+use crate::service_state::ServiceStates;
 use crate::sessions::Liveness;
-use crate::store::{Identity, LogStore, SnapshotStore, StoreError};
+use crate::store::{Identity, LogPosition, LogStore, SnapshotStore, StoreError};
 use crate::tasks::Tasks;
 use crate::zk::{self, Hub, Tls, TlsError, Zk};
 
@@ -52,9 +56,12 @@ pub enum ServerError {
     /// Replication cannot go on.
     #[error(transparent)]
     Group(#[from] GroupError),
-    /// Something vital failed; the log says what.
-    #[error("a vital part of the server failed")]
-    Vital,
+    /// What it was started with does not fit the cluster that it belongs to.
+    #[error("{0}")]
+    Members(String),
+    /// Something vital failed.
+    #[error("a vital part of the server failed: {0}")]
+    Vital(String),
 }
 
 /// A running server.
@@ -65,7 +72,6 @@ pub struct Server {
     clients: CancellationToken,
     /// The last client has been answered or cut off.
     clients_gone: CancellationToken,
-    _identity: Identity,
 }
 
 impl Server {
@@ -85,8 +91,13 @@ impl Server {
         }
         let tls = config.zookeeper_tls.as_ref().map(Tls::acceptor).transpose()?;
         http::install_recorder();
-        let identity = Identity::claim(&parts.directory, &config.cluster, config.server)?;
-        let log = LogStore::open(&parts.directory.join("log")).await?;
+        let mut random = [0; 8];
+        parts.entropy.fill(&mut random).map_err(|e| ServerError::Vital(format!("no random numbers: {e}")))?;
+        let new_disk = DiskId(u64::from_le_bytes(random));
+        let identity = Identity::claim(&parts.directory, &config.cluster, config.server, new_disk)?;
+        let identity = Arc::new(identity);
+        let positions = LogPosition::open(&parts.directory)?;
+        let log = LogStore::open(&parts.directory.join("log"), positions).await?;
         let snapshots = SnapshotStore::open(&parts.directory.join("snapshots"))?;
         let outbox = Arc::new(Outbox::new(config.server, identity.boot));
         let (liveness, hub) = (Arc::new(Liveness::default()), Arc::new(Hub::default()));
@@ -95,15 +106,29 @@ impl Server {
 
         let tasks = Tasks::new(CancellationToken::new());
         let (clients, clients_gone) = (CancellationToken::new(), CancellationToken::new());
-        let peers = Peers::new(Arc::clone(&parts.dialer), &config.cluster, config.server);
-        peers.set_addresses(config.founders.clone());
-        let network = NetworkFactory::new(peers.clone());
+        let states = ServiceStates::new(Arc::clone(&identity));
+        let initial_members = match config.initial_members.is_empty() {
+            true => 0,
+            false => initial_members_digest(&config.initial_members),
+        };
+        let peers =
+            Peers::new(Arc::clone(&parts.dialer), Arc::clone(&identity), states.clone(), initial_members);
+        let votes = Caller::new(peers.clone(), tasks.clone());
+        let network = NetworkFactory::new(peers.clone(), votes.clone());
+        let (server, cluster) = (config.server, config.cluster.as_str());
         let (group, leadership) =
-            Group::build(config.server, &config.cluster, &config.timing, log, machine, network).await?;
+            Group::build(server, cluster, &config.timing, log.clone(), machine, network, peers.clone())
+                .await?;
+        tasks.spawn_vital("raft", group.clone().run(leadership));
+        let membership = group.recovered_membership().await?;
+        let own_address = check_members(&config, &parts.directory, &identity, &membership, &replica)?;
 
         let caller = Caller::new(peers.clone(), tasks.clone());
+        let (elections, ended) =
+            Elections::new(group.clone(), peers.clone(), &config.timing, Arc::clone(&parts.entropy));
         let clock = Arc::clone(&parts.clock);
-        let desk = Desk::new(group.clone(), Arc::clone(&replica), Arc::clone(&liveness), clock, caller);
+        let (shared, lives) = (Arc::clone(&replica), Arc::clone(&liveness));
+        let desk = Desk::new(group.clone(), shared, lives, clock, caller.clone(), votes.clone());
         let desk = Arc::new(desk);
         let (proposer, queue) = Proposer::new(group.clone(), Arc::clone(&replica), Arc::clone(&parts.clock));
         let sender = UnitSender {
@@ -118,6 +143,9 @@ impl Server {
             proposer: queue,
             snapshots,
             desk: Arc::clone(&desk),
+            replica: Arc::clone(&replica),
+            admission: Admission::new(),
+            ended,
             tasks: tasks.clone(),
         };
         let control = Control {
@@ -125,11 +153,20 @@ impl Server {
             replica: Arc::clone(&replica),
             liveness: Arc::clone(&liveness),
             clock: Arc::clone(&parts.clock),
-            lease_grace: Duration::from_millis(config.timing.election_max_ms),
+            lease_grace: Duration::from_millis(config.timing.election_min_ms),
             reaping: Reaping {
                 period: Duration::from_millis(config.zookeeper.reap_period_ms),
                 per_minute_max: config.zookeeper.reaped_per_minute_max,
             },
+        };
+        let upkeep = Upkeep {
+            identity: Arc::clone(&identity),
+            group: group.clone(),
+            peers: peers.clone(),
+            caller,
+            replica: Arc::clone(&replica),
+            states: states.clone(),
+            own_address,
         };
         let authority = Authority::new(config.super_digest.clone(), config.super_x509.clone());
         let service = Arc::new(Service {
@@ -141,6 +178,7 @@ impl Server {
             entropy: Arc::clone(&parts.entropy),
             authority,
             liveness,
+            states: states.clone(),
             hub: Arc::clone(&hub),
             told: http::Told::default(),
             heavy: Arc::new(tokio::sync::Semaphore::new(2)),
@@ -148,15 +186,22 @@ impl Server {
         let zk = Arc::new(Zk::new(Arc::clone(&service), hub, tasks.clone()));
 
         tasks.spawn_lasting("peers", accept_peers(parts.peer_listener, peer_service));
-        tasks.spawn_vital("raft", group.clone().run(leadership, peers));
-        if !service.config.founders.is_empty() {
-            let founders = service.config.founders.clone();
-            group.found(founders.into_iter()).await?;
+        tasks.spawn_lasting("elections", elections.run());
+        tasks.spawn_lasting("round trips", peers::measure(peers.clone(), votes, server));
+        tasks.spawn_finite("upkeep", upkeep.run().map(Ok::<(), std::convert::Infallible>));
+        let initial_members = service.config.initial_members.clone();
+        let has_no_members = membership.servers.is_empty();
+        if has_no_members && !initial_members.is_empty() {
+            let entropy = Arc::clone(&parts.entropy);
+            let bootstrap = Bootstrap { identity, peers, group, states, entropy, initial_members };
+            tasks.spawn_finite("bootstrap", bootstrap.run());
+        } else if has_no_members {
+            states.waits_for(format!("waiting to be added: `rota cluster add {server} HOST:PORT`"));
         }
         tasks.spawn_vital("proposer", proposer.run());
         tasks.spawn_lasting("units", sender.run());
         tasks.spawn_lasting("controllers", controllers::run(control));
-        tasks.spawn_lasting("snapshots", snapshot_when_due(Arc::clone(&service)));
+        tasks.spawn_lasting("snapshots", snapshot_when_due(Arc::clone(&service), log));
         tasks.spawn_lasting("metrics", http::sort_observations());
         tasks.spawn("faces", http::announce(Arc::clone(&service)));
         tasks.spawn_lasting("pulse", zk::run_pulse(Arc::clone(&zk)));
@@ -169,16 +214,23 @@ impl Server {
             let Some(listener) = listener else { continue };
             let serve = zk::accept(Arc::clone(&zk), listener, tls, clients.clone());
             let gone = Arc::clone(&gone);
-            tasks.spawn_lasting("zookeeper", async move {
-                let _gone = gone;
-                serve.await;
-            });
+            tasks.spawn_finite(
+                "zookeeper",
+                ends_with(clients.clone(), async move {
+                    let _gone = gone;
+                    serve.await;
+                    Ok(())
+                }),
+            );
         }
-        tasks.spawn_vital("http", async move {
-            let _gone = gone;
-            serve.await
-        });
-        Ok(Self { service, tasks, clients, clients_gone, _identity: identity })
+        tasks.spawn_finite(
+            "http",
+            ends_with(clients.clone(), async move {
+                let _gone = gone;
+                serve.await
+            }),
+        );
+        Ok(Self { service, tasks, clients, clients_gone })
     }
 
     /// Whether it belongs to a cluster, as far as it has heard.
@@ -193,7 +245,7 @@ impl Server {
     /// Always: a server does not end of its own will.
     pub async fn failed(&self) -> ServerError {
         self.tasks.stop().cancelled().await;
-        ServerError::Vital
+        ServerError::Vital(self.tasks.failure().unwrap_or_default())
     }
 
     /// Stops in order. A leader hands over first.
@@ -225,6 +277,44 @@ impl Server {
             }
         }
     }
+}
+
+/// Work that goes on until clients are not served any more. An earlier end is a failure.
+async fn ends_with(
+    clients: CancellationToken,
+    work: impl Future<Output = std::io::Result<()>>,
+) -> std::io::Result<()> {
+    work.await?;
+    match clients.is_cancelled() {
+        true => Ok(()),
+        false => Err(std::io::Error::other("it ended although the server goes on")),
+    }
+}
+
+/// Compares the data directory, the log and the flags with each other. Returns where the server
+/// is reached, if its cluster knows another address.
+fn check_members(
+    config: &Config,
+    directory: &std::path::Path,
+    identity: &Identity,
+    membership: &Membership,
+    replica: &Replica,
+) -> Result<Option<String>, ServerError> {
+    let Some(cluster_id) = membership.cluster_id else { return Ok(None) };
+    // A server that stopped just after it made the cluster notes it now.
+    let is_same = identity.join_cluster(cluster_id).map_err(|e| StoreError::io(directory, e))?;
+    if !is_same {
+        let expected = identity.cluster_id().map(|id| id.to_string()).unwrap_or_default();
+        let (path, found) = (directory.to_owned(), cluster_id.to_string());
+        return Err(StoreError::MixedUp { path, expected, found }.into());
+    }
+    let flags = Flags {
+        server: config.server,
+        initial_members: &config.initial_members,
+        peer_address: config.peer_address.as_deref(),
+    };
+    let was_member = |server| replica.read().state.faces(server).is_some();
+    own_address(&flags, membership, was_member).map_err(ServerError::Members)
 }
 
 async fn accept_peers(mut listener: Box<dyn Accept>, service: PeerService) {
@@ -270,14 +360,22 @@ fn snapshot_after(least: u64, data_bytes: u64) -> u64 {
     data_bytes.clamp(least, least.saturating_mul(SNAPSHOT_LOG_FACTOR_MAX))
 }
 
-async fn snapshot_when_due(service: Arc<Service>) {
+async fn snapshot_when_due(service: Arc<Service>, log: LogStore) {
     let mut period = tokio::time::interval(SNAPSHOT_CHECK_PERIOD);
     loop {
         period.tick().await;
+        let least = service.config.limits.snapshot_log_bytes;
         let (since, data) = (service.replica.log_bytes_since_snapshot(), service.replica.data_bytes());
-        let due = since >= snapshot_after(service.config.limits.snapshot_log_bytes, data);
-        if due && let Err(error) = service.group.begin_snapshot().await {
-            tracing::warn!(%error, "could not begin a snapshot");
+        if since >= snapshot_after(least, data)
+            && let Err(error) = service.group.begin_snapshot().await
+        {
+            tracing::warn!(%error, "cannot begin a snapshot");
+        }
+        // Raft keeps a number of entries behind a snapshot, whatever their size.
+        if let Some(index) = log.purgeable_beyond(least)
+            && let Err(error) = service.group.purge(index).await
+        {
+            tracing::warn!(%error, "cannot purge the log");
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::outbox::{Outbox, Waiter};
 use crate::parts::Entropy;
 use crate::raft::Group;
 use crate::replica::Replica;
+use crate::service_state::ServiceStates;
 use crate::sessions::Liveness;
 use crate::zk::Hub;
 
@@ -31,6 +32,8 @@ pub(crate) struct Service {
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) authority: Authority,
     pub(crate) liveness: Arc<Liveness>,
+    /// Whether this server may serve.
+    pub(crate) states: ServiceStates,
     pub(crate) hub: Arc<Hub>,
     pub(crate) told: Told,
     /// Who computes something that takes long: two at a time, so that others are served.

@@ -1,10 +1,14 @@
 //! How commands travel. One Raft entry is one batch; a batch is what its leader
 //! stamped, then units; a unit is what one server submitted in one go. A unit is
 //! encoded once, by the server that its client is connected to, and its bytes
-//! are forwarded, logged and replicated as they are; only [`apply`] decodes them.
+//! are forwarded, logged and replicated as they are. The leader checks that what
+//! it proposes decodes ([`check_unit`]); [`apply`] decodes it. A part that does not
+//! decode there all the same is refused, by every replica alike: no bytes in the
+//! log can stop a cluster.
 //!
 //! ```text
-//! batch = [format: u8 = 5] [time_ms: u64 le] [checked zxid: u64 le] [its digest: u64 le] unit*
+//! batch = [format: u8 = 6] [crc32 of what follows: u32 le]
+//!         [time_ms: u64 le] [checked zxid: u64 le] [its digest: u64 le] unit*
 //! unit  = [server: u64 le] [boot: u64 le] [seq: u64 le] [length: u32 le] [postcard Command]*
 //! ```
 
@@ -13,8 +17,10 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use crate::Zxid;
 use crate::state::{Applied, Command, State, Submitted};
 
-const FORMAT: u8 = 5;
-const HEADER_BYTES: usize = 1 + 8 + 8 + 8;
+const FORMAT: u8 = 6;
+/// Format and checksum.
+const ENVELOPE_BYTES: usize = 1 + 4;
+const HEADER_BYTES: usize = ENVELOPE_BYTES + 8 + 8 + 8;
 const UNIT_HEADER_BYTES: usize = 8 + 8 + 8 + 4;
 
 /// The `seq` of a unit that is proposed at most once: a leader's own decisions.
@@ -48,21 +54,48 @@ pub enum Fate {
     /// The unit was skipped: a repeat, or one whose predecessor was lost on the way
     /// and that will be sent again.
     Skipped,
+    /// The unit does not decode: none of it was applied.
+    Undecodable,
 }
 
-/// Bytes that are not a batch. A committed batch that does not decode is either
-/// damage or a newer format; either way this server cannot go on.
-#[derive(Debug, thiserror::Error)]
+/// Bytes that are not a batch: damage on this server, or a newer format. No server
+/// stores such a batch when another sends it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BatchError {
     /// Written by a newer version.
     #[error("batch format {0} is not known to this version")]
     Format(u8),
-    /// Ends in the middle.
+    /// Ends in the middle of its header.
     #[error("the batch is cut off")]
     CutOff,
+    /// It is not what its leader encoded.
+    #[error("the checksum of the batch is wrong")]
+    Checksum,
+}
+
+/// Bytes that are not a unit.
+#[derive(Debug, thiserror::Error)]
+pub enum UnitError {
+    /// Shorter than its header says, or longer.
+    #[error("the unit has {actual} bytes, not {expected}")]
+    Length {
+        /// Bytes after the header, as the header says; 0 without a whole header.
+        expected: usize,
+        /// Bytes that are there.
+        actual: usize,
+    },
+    /// It has no command.
+    #[error("the unit is empty")]
+    Empty,
     /// A command does not decode.
-    #[error("a command does not decode")]
-    Decode(#[from] postcard::Error),
+    #[error("command {index} does not decode")]
+    Decode {
+        /// Counted from 0.
+        index: usize,
+        /// Why.
+        #[source]
+        cause: postcard::Error,
+    },
 }
 
 /// Encodes one unit.
@@ -98,13 +131,48 @@ pub fn encode_batch<'a>(header: Header, units: impl Iterator<Item = &'a Bytes> +
     let bytes = units.clone().map(Bytes::len).sum::<usize>();
     let mut batch = BytesMut::with_capacity(HEADER_BYTES + bytes);
     batch.put_u8(FORMAT);
+    batch.put_u32_le(0);
     batch.put_u64_le(header.time_ms);
     batch.put_u64_le(header.checkpoint.0);
     batch.put_u64_le(header.checkpoint.1);
     for unit in units {
         batch.put_slice(unit);
     }
+    let checksum = crc32fast::hash(&batch[ENVELOPE_BYTES..]);
+    batch[1..ENVELOPE_BYTES].copy_from_slice(&checksum.to_le_bytes());
     batch.freeze()
+}
+
+/// Checks that a unit is whole and that all of its commands decode.
+///
+/// # Errors
+/// When it must not be proposed.
+pub fn check_unit(unit: &Bytes) -> Result<Origin, UnitError> {
+    let mut rest = unit.clone();
+    let wrong_length = |expected, actual| UnitError::Length { expected, actual };
+    let (origin, expected) = take_unit_header(&mut rest).ok_or_else(|| wrong_length(0, unit.len()))?;
+    if rest.len() != expected {
+        return Err(wrong_length(expected, rest.len()));
+    }
+    if rest.is_empty() {
+        return Err(UnitError::Empty);
+    }
+    let mut index = 0;
+    while !rest.is_empty() {
+        next_command(&mut rest).map_err(|cause| UnitError::Decode { index, cause })?;
+        index += 1;
+    }
+    Ok(origin)
+}
+
+/// The header of a unit and the length of what follows it; `None` when it is cut off.
+fn take_unit_header(bytes: &mut Bytes) -> Option<(Origin, usize)> {
+    if bytes.len() < UNIT_HEADER_BYTES {
+        return None;
+    }
+    let server = bytes.get_u64_le();
+    let unit = Submitted { boot: bytes.get_u64_le(), seq: bytes.get_u64_le() };
+    Some((Origin { server, unit }, bytes.get_u32_le() as usize))
 }
 
 /// A decoded batch, its commands still encoded.
@@ -116,10 +184,10 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Reads the header.
+    /// Verifies the checksum and reads the header.
     ///
     /// # Errors
-    /// For a format that this version does not know, and for a cut-off batch.
+    /// For a format that this version does not know, and for damage.
     pub fn decode(mut bytes: Bytes) -> Result<Self, BatchError> {
         match bytes.first() {
             Some(&FORMAT) => {}
@@ -130,57 +198,72 @@ impl Batch {
             return Err(BatchError::CutOff);
         }
         bytes.advance(1);
+        if bytes.get_u32_le() != crc32fast::hash(&bytes) {
+            return Err(BatchError::Checksum);
+        }
         let time_ms = bytes.get_u64_le();
         let checkpoint = (bytes.get_u64_le(), bytes.get_u64_le());
         Ok(Self { header: Header { time_ms, checkpoint }, units: bytes })
     }
 
-    /// The next unit, its commands still encoded.
-    fn next_unit(&mut self) -> Result<Option<(Origin, Bytes)>, BatchError> {
+    /// The next unit, its commands still encoded. What is no unit ends the batch:
+    /// nothing says where the next one would begin.
+    fn next_unit(&mut self) -> Option<Result<(Origin, Bytes), Malformed>> {
         if self.units.is_empty() {
-            return Ok(None);
+            return None;
         }
-        if self.units.len() < UNIT_HEADER_BYTES {
-            return Err(BatchError::CutOff);
+        match take_unit_header(&mut self.units) {
+            Some((origin, len)) if len <= self.units.len() => Some(Ok((origin, self.units.split_to(len)))),
+            _ => {
+                self.units.clear();
+                Some(Err(Malformed))
+            }
         }
-        let server = self.units.get_u64_le();
-        let unit = Submitted { boot: self.units.get_u64_le(), seq: self.units.get_u64_le() };
-        let len = self.units.get_u32_le() as usize;
-        if self.units.len() < len {
-            return Err(BatchError::CutOff);
-        }
-        Ok(Some((Origin { server, unit }, self.units.split_to(len))))
     }
 }
 
+/// The rest of a batch is no unit.
+#[derive(Debug)]
+struct Malformed;
+
+/// Stands for whoever made a unit whose header cannot be read.
+const NOBODY: Origin = Origin { server: 0, unit: Submitted { boot: 0, seq: UNSEQUENCED } };
+
 /// Applies a batch to the state: the units in order, each once. `after` hears of
-/// each command as soon as it is applied, with the state as it is then.
-///
-/// # Errors
-/// When the batch does not decode. The state may then have taken a part of it,
-/// and the server must stop.
-pub fn apply(
-    state: &mut State,
-    mut batch: Batch,
-    mut after: impl FnMut(&State, Origin, Fate),
-) -> Result<(), BatchError> {
+/// each command as soon as it is applied, with the state as it is then. A unit that
+/// does not decode is [`Fate::Undecodable`], and nothing of it is applied.
+pub fn apply(state: &mut State, mut batch: Batch, mut after: impl FnMut(&State, Origin, Fate)) {
     let time_ms = batch.header.time_ms;
-    while let Some((origin, mut payload)) = batch.next_unit()? {
+    let mut commands = Vec::new();
+    while let Some(next) = batch.next_unit() {
+        let Ok((origin, payload)) = next else {
+            after(state, NOBODY, Fate::Undecodable);
+            continue;
+        };
+        commands.clear();
+        if decode_commands(payload, &mut commands).is_err() {
+            after(state, origin, Fate::Undecodable);
+            continue;
+        }
         if origin.unit.seq != UNSEQUENCED && !state.note_submitted(origin.server, origin.unit) {
             after(state, origin, Fate::Skipped);
             continue;
         }
-        let mut index = 0;
-        while !payload.is_empty() {
-            let applied = state.apply(state.zxid() + 1, time_ms, next_command(&mut payload)?);
+        for (index, command) in commands.drain(..).enumerate() {
+            let applied = state.apply(state.zxid() + 1, time_ms, command);
             after(state, origin, Fate::Applied(index, applied));
-            index += 1;
         }
+    }
+}
+
+fn decode_commands(mut payload: Bytes, commands: &mut Vec<Command>) -> Result<(), postcard::Error> {
+    while !payload.is_empty() {
+        commands.push(next_command(&mut payload)?);
     }
     Ok(())
 }
 
-fn next_command(payload: &mut Bytes) -> Result<Command, BatchError> {
+fn next_command(payload: &mut Bytes) -> Result<Command, postcard::Error> {
     let (command, rest) = postcard::take_from_bytes(payload)?;
     let taken = payload.len() - rest.len();
     payload.advance(taken);
@@ -211,7 +294,7 @@ mod tests {
         let mut state = State::new();
         let mut done = |batch: Batch| {
             let mut done = Vec::new();
-            apply(&mut state, batch, |_, _, fate| done.push(matches!(fate, Fate::Applied(0, _)))).unwrap();
+            apply(&mut state, batch, |_, _, fate| done.push(matches!(fate, Fate::Applied(0, _))));
             done
         };
         let first = batch(&[unit(1, 1, "/a"), unit(1, 1, "/a"), unit(1, 3, "/c")]);
@@ -225,19 +308,65 @@ mod tests {
         assert_eq!(state.zxid(), 6);
     }
 
-    /// The bytes of format 5, once written, stay readable: a change of an enum
+    /// The bytes of format 6, once written, stay readable: a change of an enum
     /// that breaks this needs a new format number.
     #[test]
-    fn format_5_reads_as_it_always_did() {
+    fn format_6_reads_as_it_always_did() {
         let bytes = encode_batch(Header { time_ms: 5, checkpoint: (6, 7) }, [unit(1, 2, "/a")].iter());
         let golden: &[u8] = &[
-            5, 5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0,
-            0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 13, 0, 0, 0, 2, 0, 0, 0, 0, 2, 47, 97, 1, 1,
-            120, 0, 0,
+            6, 246, 58, 240, 234, 5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 3,
+            0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 13, 0, 0, 0, 2, 0, 0, 0, 0,
+            2, 47, 97, 1, 1, 120, 0, 0,
         ];
         assert_eq!(&bytes[..], golden);
-        assert!(Batch::decode(Bytes::from_static(&[9])).is_err());
-        let cut = Batch::decode(bytes.slice(..bytes.len() - 1)).unwrap();
-        assert!(apply(&mut State::new(), cut, |_, _, _| panic!("nothing of it is applied")).is_err());
+    }
+
+    #[test]
+    fn a_batch_that_is_not_what_was_encoded_is_noticed() {
+        let bytes = encode_batch(Header { time_ms: 5, checkpoint: (6, 7) }, [unit(1, 1, "/a")].iter());
+        assert_eq!(Batch::decode(Bytes::from_static(&[9])).unwrap_err(), BatchError::Format(9));
+        assert_eq!(Batch::decode(Bytes::new()).unwrap_err(), BatchError::CutOff);
+        assert_eq!(Batch::decode(bytes.slice(..8)).unwrap_err(), BatchError::CutOff);
+        let shorter = bytes.slice(..bytes.len() - 1);
+        assert_eq!(Batch::decode(shorter).unwrap_err(), BatchError::Checksum);
+        for at in ENVELOPE_BYTES..bytes.len() {
+            let mut flipped = bytes.to_vec();
+            flipped[at] ^= 1;
+            assert_eq!(Batch::decode(flipped.into()).unwrap_err(), BatchError::Checksum, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_decode_is_refused_and_the_rest_is_done() {
+        let garbage = seal_unit(Origin { server: 4, unit: Submitted { boot: 1, seq: 1 } }, &[0xff; 100]);
+        // Its first command is sound, and not done either.
+        let sound = encode_command(&create("/half"), Vec::new());
+        let half = [&sound[..], &[0xff; 9]].concat();
+        let half = seal_unit(Origin { server: 5, unit: Submitted { boot: 1, seq: 1 } }, &half);
+        let no_unit = Bytes::from_static(&[0xff; 100]);
+        let mut state = State::new();
+        let mut fates = Vec::new();
+        let units = [unit(1, 1, "/a"), garbage, half, unit(1, 2, "/b"), no_unit, unit(1, 3, "/c")];
+        apply(&mut state, batch(&units), |_, origin, fate| {
+            fates.push((origin.server, matches!(fate, Fate::Applied(0, _))));
+        });
+        assert_eq!(fates, [(3, true), (4, false), (5, false), (3, true), (0, false)]);
+        assert_eq!(state.zxid(), 2);
+        assert_eq!(state.submitted(4), None, "a unit that was refused is not counted");
+    }
+
+    #[test]
+    fn a_leader_proposes_whole_units_only() {
+        let sound = unit(1, 1, "/a");
+        assert_eq!(check_unit(&sound).unwrap().server, 3);
+        assert!(matches!(check_unit(&Bytes::from_static(&[0xff; 100])), Err(UnitError::Length { .. })));
+        assert!(matches!(check_unit(&sound.slice(..sound.len() - 1)), Err(UnitError::Length { .. })));
+        let two = Bytes::from([&sound[..], &sound[..]].concat());
+        assert!(matches!(check_unit(&two), Err(UnitError::Length { .. })));
+        let origin = Origin { server: 3, unit: Submitted { boot: 1, seq: 1 } };
+        assert!(matches!(check_unit(&seal_unit(origin, &[])), Err(UnitError::Empty)));
+        let garbage = seal_unit(origin, &[0xff; 9]);
+        assert!(matches!(check_unit(&garbage), Err(UnitError::Decode { index: 0, .. })));
+        assert!(check_unit(&Bytes::new()).is_err());
     }
 }

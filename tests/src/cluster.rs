@@ -60,6 +60,20 @@ struct Server {
     role: Vec<String>,
 }
 
+impl Server {
+    /// A server that does not run, at addresses of its own.
+    fn new(role: Vec<String>) -> Self {
+        Self {
+            process: None,
+            http: loopback(),
+            peer: loopback(),
+            zookeeper: loopback(),
+            zookeeper_tls: loopback(),
+            role,
+        }
+    }
+}
+
 impl Cluster {
     /// Starts `count` servers and waits until all of them follow one leader.
     pub async fn start(count: u64) -> Self {
@@ -94,19 +108,7 @@ impl Cluster {
             (1..=count).map(|id| (id, (loopback(), loopback()))).collect();
         let peers: Vec<String> = addresses.iter().map(|(id, (_, peer))| format!("{id}={peer}")).collect();
         let role = vec!["--peers".to_owned(), peers.join(",")];
-        let server = |(id, (http, peer))| {
-            (
-                id,
-                Server {
-                    process: None,
-                    http,
-                    peer,
-                    zookeeper: loopback(),
-                    zookeeper_tls: loopback(),
-                    role: role.clone(),
-                },
-            )
-        };
+        let server = |(id, (http, peer))| (id, Server { http, peer, ..Server::new(role.clone()) });
         let servers = addresses.into_iter().map(server).collect();
         let certificates = settings.tls.then(|| Certificates::make(&dir.path().join("certificates")));
         let flags = settings.flags;
@@ -115,40 +117,36 @@ impl Cluster {
 
     /// Starts a server more, which waits to be added.
     pub fn start_joiner(&mut self, id: u64) {
-        let role = vec!["--join".to_owned()];
-        self.servers.insert(
-            id,
-            Server {
-                process: None,
-                http: loopback(),
-                peer: loopback(),
-                zookeeper: loopback(),
-                zookeeper_tls: loopback(),
-                role,
-            },
-        );
-        self.restart(id);
+        self.start_as(id, vec!["--join".to_owned()]);
     }
 
-    /// Starts a server more, which founds a cluster together with others whose
+    /// Starts a server more, which makes a cluster together with others whose
     /// addresses are given.
     pub fn start_founder(&mut self, id: u64, others: &[(u64, &str)]) {
         let peer = loopback();
         let others = others.iter().map(|(id, address)| format!("{id}={address}"));
         let peers: Vec<String> = others.chain([format!("{id}={peer}")]).collect();
-        let role = vec!["--peers".to_owned(), peers.join(",")];
-        self.servers.insert(
-            id,
-            Server {
-                process: None,
-                http: loopback(),
-                peer,
-                zookeeper: loopback(),
-                zookeeper_tls: loopback(),
-                role,
-            },
-        );
+        let server = Server { peer, ..Server::new(vec!["--peers".to_owned(), peers.join(",")]) };
+        self.servers.insert(id, server);
         self.restart(id);
+    }
+
+    /// Starts a server more with these flags in place of `--peers` or `--join`.
+    pub fn start_as(&mut self, id: u64, role: Vec<String>) {
+        self.servers.insert(id, Server::new(role));
+        self.restart(id);
+    }
+
+    /// Gives a server other flags in place of `--peers` or `--join` from its next start on.
+    pub fn set_role(&mut self, id: u64, role: Vec<String>) {
+        self.server_mut(id).role = role;
+    }
+
+    /// Gives a server another peer address from its next start on, and returns it.
+    pub fn move_peer(&mut self, id: u64) -> String {
+        let peer = loopback();
+        self.server_mut(id).peer.clone_from(&peer);
+        peer
     }
 
     /// The command line of a server.

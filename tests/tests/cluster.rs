@@ -173,12 +173,12 @@ async fn a_dead_follower_is_dialled_at_a_pace_and_told_of_once() {
     // Several connections, each about every 100 ms; never one for each write.
     assert!(dials > 0 && dials < 100 + lasted_ms / 10, "{dials} in {lasted_ms} ms");
     let said = cluster.said(leader);
-    let lines = said.lines().filter(|line| line.contains("cannot be reached")).count();
+    let lines = said.lines().filter(|line| line.contains("cannot reach another server")).count();
     assert!((1..=3).contains(&lines), "it is told {lines} times: {said}");
     cluster.restart(follower);
     cluster.agree(&[1, 2, 3]).await;
     eventually("it is told that the follower is back", LIVENESS, async || {
-        ensure!(cluster.said(leader).contains("reached again"), "{}", cluster.said(leader));
+        ensure!(cluster.said(leader).contains("connected to server again"), "{}", cluster.said(leader));
         Ok(())
     })
     .await;

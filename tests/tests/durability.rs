@@ -93,7 +93,7 @@ async fn what_was_acknowledged_survives_the_death_of_all_servers() {
 
         // When they are killed is told by what they have done: the first two after as
         // many writes as chance has it, the last one at once.
-        let writes = usize::try_from(chance.below(1_500)).unwrap();
+        let writes = usize::try_from(20 + chance.below(1_500)).unwrap();
         load.acknowledges(writes, 0, LIVENESS).await;
         let mut order = vec![1, 2, 3];
         let mut kill_one = |cluster: &mut Cluster| {

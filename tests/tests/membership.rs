@@ -34,7 +34,7 @@ async fn a_fourth_server_takes_the_place_of_an_old_one() {
     let old = follower_of(&cluster, cluster.leader().await);
 
     // Any server takes the request.
-    let body = AddServer { id: 4, peer_address: cluster.peer(4) };
+    let body = AddServer { id: 4, peer_address: cluster.peer(4), force: false };
     let added = cluster.ask(old, Call::post("/v1/cluster/servers", &body)).await;
     assert_eq!(added.status, 201);
     assert_eq!(role_of(&added.ok().unwrap(), 4), Some(Role::Learner));
@@ -59,7 +59,7 @@ async fn a_fourth_server_takes_the_place_of_an_old_one() {
     cluster.agree(&others).await;
     let moved = cluster.ask(4, Call::post("/v1/cluster/leader", &TransferLeader { server: 4 })).await;
     assert_eq!(moved.ok::<View>().unwrap().leader, Some(4));
-    let again = AddServer { id: old, peer_address: cluster.peer(old) };
+    let again = AddServer { id: old, peer_address: cluster.peer(old), force: false };
     let again = cluster.ask(4, Call::post("/v1/cluster/servers", &again)).await;
     let _ = again.refused(Code::Conflict, &["never used again"]);
     write(&cluster, others[0], "/last").await;
@@ -94,7 +94,7 @@ async fn what_cannot_be_done_to_the_members_is_said() {
     let cluster = Cluster::start(1).await;
     let ask = async |call: Call| cluster.ask(1, call).await;
     let add = |id, address: &str| {
-        Call::post("/v1/cluster/servers", &AddServer { id, peer_address: address.to_owned() })
+        Call::post("/v1/cluster/servers", &AddServer { id, peer_address: address.to_owned(), force: false })
     };
     let _ = ask(add(1, "127.0.0.1:1")).await.refused(Code::Exists, &["1"]);
     let _ = ask(add(0, "127.0.0.1:1")).await.refused(Code::BadRequest, &["number"]);
@@ -111,7 +111,8 @@ async fn no_vote_goes_to_a_server_that_does_not_answer() {
     let cluster = Cluster::start(1).await;
     write(&cluster, 1, "/before").await;
     // Nobody listens there.
-    let body = AddServer { id: 2, peer_address: format!("127.0.0.1:{}", rota_tests::free_port()) };
+    let body =
+        AddServer { id: 2, peer_address: format!("127.0.0.1:{}", rota_tests::free_port()), force: true };
     assert_eq!(cluster.ask(1, Call::post("/v1/cluster/servers", &body)).await.status, 201);
     let promoted = cluster.ask(1, Call::post("/v1/cluster/servers/2/promote", &())).await;
     let _ = promoted.refused(Code::Conflict, &["does not answer", "majority"]);

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use rota_core::state::{AclEntry, Stat};
-use rota_protocol::zk::{Auth, Body, PathWatch, Request};
+use rota_core::state::{AclEntry, Identity, Stat, perms};
+use rota_protocol::zk::{Auth, Body, Create, PathWatch, Request};
 use rota_tests::zk::{Raw, Session, Target, ZooKeeper, create, play_alone, random_script};
 use rota_tests::{Call, Chance, Cluster, LIVENESS, Ran, Settings, eventually};
 
@@ -80,6 +80,13 @@ async fn what_zookeeper_held_is_found_again() {
     let session = owner.session();
     assert!(ask(&mut owner, create("/mine", "m", 1)).await.is_some());
     let mut raw = as_super(&target.addresses[0]).await;
+    // A node that strangers may not read: the random script makes one only by chance.
+    let acl = vec![AclEntry {
+        perms: perms::ALL,
+        who: Identity { scheme: "digest".into(), id: "owner:nobody".into() },
+    }];
+    let hidden = Create { path: "/hidden".into(), data: Some(Bytes::from_static(b"h")), acl, flags: 0 };
+    assert!(ask(&mut raw, Request::Create(hidden)).await.is_some());
     let (last, _) = ask(&mut raw, create("/last", "", 0)).await.unwrap();
     let before = tree(&mut raw).await;
     drop(raw);

@@ -34,6 +34,9 @@ Example:
         id: u64,
         /// Where other servers reach it: HOST:PORT.
         address: String,
+        /// Add it although nobody, or another server, is at that address.
+        #[arg(long)]
+        force: bool,
     },
     /// Give a learner a vote.
     #[command(after_help = "Example:\n  rota cluster promote 4")]
@@ -66,8 +69,8 @@ Example:
 pub(crate) async fn run(operator: &Operator, command: ClusterCommand) -> anyhow::Result<ExitCode> {
     match command {
         ClusterCommand::Show => operator.show("/v1/cluster", describe).await?,
-        ClusterCommand::Add { id, address } => {
-            let add = AddServer { id, peer_address: address };
+        ClusterCommand::Add { id, address, force } => {
+            let add = AddServer { id, peer_address: address, force };
             let body = operator
                 .patient(CHANGE_PATIENCE)
                 .ask(Method::POST, "/v1/cluster/servers", Some(&add), Repeat::Unsafe)
@@ -153,6 +156,7 @@ pub(crate) fn role(server: &Server) -> String {
 fn describe(cluster: &Cluster) -> String {
     let text = facts([
         ("cluster", cluster.cluster.clone()),
+        ("cluster id", cluster.cluster_id.clone().unwrap_or_default()),
         ("answering server", cluster.server.to_string()),
         ("leader", cluster.leader.map(|leader| leader.to_string()).unwrap_or_default()),
         ("term", cluster.term.to_string()),
@@ -182,6 +186,8 @@ mod tests {
             peer_address: "h:1".into(),
             http_address: None,
             zookeeper_address: None,
+            disk_id: None,
+            fault: None,
         };
         let three = [server(1, Role::Leader), server(2, Role::Follower), server(3, Role::Follower)];
         assert_eq!(spare(&three), "of which 1 may fail");

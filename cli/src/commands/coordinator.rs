@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use clap::Args;
+use nix::sys::stat::Mode;
 use rota_coordinator::Tls;
 use rota_coordinator::config::{Config, Limits, Timing, Zookeeper};
 use rota_coordinator::parts::{Accept, Parts, SystemClock, SystemEntropy, TcpDialer};
@@ -63,23 +64,26 @@ pub(crate) struct CoordinatorArgs {
     /// Let clients in that show no certificate, too.
     #[arg(long, env = "ROTA_ZOOKEEPER_TLS_OPTIONAL", requires = "zookeeper_tls_authorities")]
     zookeeper_tls_optional: bool,
-    /// Where to listen for other servers.
+    /// Where to listen for other servers. They are told this address, unless --peers names
+    /// another; it may change between starts.
     #[arg(long, env = "ROTA_PEER", default_value = "127.0.0.1:7720", value_name = "HOST:PORT")]
     peer: String,
-    /// The servers that found the cluster, this one included: ID=HOST:PORT,...
-    /// Without it, this server founds a cluster of its own.
-    #[arg(long, env = "ROTA_PEERS", value_delimiter = ',', value_parser = founder, value_name = "ID=HOST:PORT")]
+    /// Initial members of a new cluster, this server included: ID=HOST:PORT,... The same on
+    /// each; the cluster is made when all of them are there. Without it, this server makes a
+    /// cluster of its own. Not needed once --data belongs to a cluster.
+    #[arg(long, env = "ROTA_PEERS", value_delimiter = ',', value_parser = initial_member, value_name = "ID=HOST:PORT")]
     peers: Vec<(u64, String)>,
-    /// Found no cluster: wait to be added to one.
+    /// Make no cluster: wait until `rota cluster add` adds this server to one.
     #[arg(long, env = "ROTA_JOIN", conflicts_with = "peers")]
     join: bool,
     /// Milliseconds between Raft's heartbeats.
     #[arg(long, env = "ROTA_HEARTBEAT_MS", default_value_t = Timing::default().heartbeat_ms)]
     heartbeat_ms: u64,
-    /// Shortest wait for a heartbeat before an election, in milliseconds.
+    /// Shortest silence of the leader before an election, in milliseconds; raised to ten round
+    /// trips between the servers. A leader whose process has ended is replaced at once.
     #[arg(long, env = "ROTA_ELECTION_MIN_MS", default_value_t = Timing::default().election_min_ms)]
     election_min_ms: u64,
-    /// Longest wait for a heartbeat before an election, in milliseconds.
+    /// Longest silence of the leader before an election, in milliseconds.
     #[arg(long, env = "ROTA_ELECTION_MAX_MS", default_value_t = Timing::default().election_max_ms)]
     election_max_ms: u64,
     /// Threads that serve; if it is not said, one for up to four processors, and one more
@@ -154,7 +158,7 @@ fn super_x509(text: &str) -> Result<String, String> {
     }
 }
 
-fn founder(text: &str) -> Result<(u64, String), String> {
+fn initial_member(text: &str) -> Result<(u64, String), String> {
     let (id, address) = text.split_once('=').ok_or("expected ID=HOST:PORT")?;
     let id = id.parse().map_err(|_| format!("{id:?} is not a server's number"))?;
     Ok((id, address.to_owned()))
@@ -177,6 +181,8 @@ impl CoordinatorArgs {
 }
 
 pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
+    // What this process writes is its own: no other user is to read data or passwords.
+    nix::sys::stat::umask(Mode::from_bits_truncate(0o077));
     let (http_listener, http) = listen(&args.http, "--http").await?;
     let (peer_listener, peer) = listen(&args.peer, "--peer").await?;
     let mut zookeeper_listener: Option<Box<dyn Accept>> = None;
@@ -186,9 +192,9 @@ pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
         zookeeper_listener = Some(Box::new(listener));
         zookeeper_address = Some(reachable_at(address, args.zookeeper_advertise, "--zookeeper-advertise")?);
     }
-    let mut founders: BTreeMap<u64, String> = BTreeMap::new();
+    let mut initial_members: BTreeMap<u64, String> = BTreeMap::new();
     for (id, address) in &args.peers {
-        if founders.insert(*id, address.clone()).is_some() {
+        if initial_members.insert(*id, address.clone()).is_some() {
             bail!("--peers names server {id} twice");
         }
     }
@@ -208,18 +214,22 @@ pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
         }),
         _ => None,
     };
-    if args.join && !founders.is_empty() {
+    if args.join && !initial_members.is_empty() {
         bail!(
-            "--join founds no cluster, and --peers does: give one of the two (one may be in the configuration file)"
+            "--join waits to be added to a cluster, and --peers makes one: give one of the two (one may be in the \
+             configuration file)"
         );
     }
-    if founders.is_empty() && !args.join {
-        founders.insert(args.id, reachable_at(peer, None, "--peers ID=HOST:PORT")?);
+    if initial_members.is_empty() && !args.join {
+        initial_members.insert(args.id, reachable_at(peer, None, "--peers ID=HOST:PORT")?);
     }
+    let listens_at = (!peer.ip().is_unspecified()).then(|| peer.to_string());
+    let peer_address = initial_members.get(&args.id).cloned().or(listens_at);
     let config = Config {
         server: args.id,
         cluster: args.cluster,
-        founders,
+        initial_members,
+        peer_address,
         http_address: reachable_at(http, args.advertise, "--advertise")?,
         zookeeper_address: zookeeper_address.clone(),
         zookeeper_tls_address: zookeeper_tls_address.clone(),

@@ -13,14 +13,14 @@ use super::pool::pools_table;
 use crate::operator::Operator;
 use crate::output::{Table, count, say};
 
-/// How long each server, and the leader, has to answer. An election takes less
-/// than half a second.
+/// How long each server, and the leader, has to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Show the cluster on one screen.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exits with 1 when no leader answers, or when a pool has vacant buckets although it has members.
+    after_help = "Exits with 1 when no leader answers, when a server was emptied, removed or has lost data, or when a
+pool has vacant buckets although it has members.
 
 Example:
   rota status"
@@ -42,6 +42,9 @@ struct Reached {
     id: u64,
     /// The last write that it has applied, if it answers.
     zxid: Option<u64>,
+    /// Why it does not serve, if it says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_serving: Option<String>,
 }
 
 pub(crate) async fn run(operator: &Operator, _: StatusArgs) -> anyhow::Result<ExitCode> {
@@ -49,7 +52,7 @@ pub(crate) async fn run(operator: &Operator, _: StatusArgs) -> anyhow::Result<Ex
     let cluster: Cluster = operator.client.get("/v1/cluster").await?;
     let sessions: Vec<SessionBody> = operator.client.get("/v1/sessions").await?;
     let reached = join_all(cluster.servers.iter().map(reach)).await;
-    let problems = problems(leader_answers, &pools);
+    let problems = problems(leader_answers, &cluster, &reached, &pools);
     let status = Status { cluster, reached, sessions: sessions.len(), pools, problems };
     operator.output.document(&status, |status| render(status, leader_answers))?;
     status.problems.iter().for_each(|problem| say(problem));
@@ -78,12 +81,19 @@ async fn reach(server: &Server) -> Reached {
         let client = Client::new([server.http_address.clone()?]).ok()?.with_deadline(PATIENCE);
         let seen: Cluster = client.get("/v1/cluster").await.ok()?;
         // Another process may have taken over the address.
-        (seen.server == server.id).then_some(seen.zxid)
+        (seen.server == server.id).then_some(seen)
     };
-    Reached { id: server.id, zxid: ask.await }
+    let seen = ask.await;
+    let zxid = seen.as_ref().map(|seen| seen.zxid);
+    Reached { id: server.id, zxid, not_serving: seen.and_then(|seen| seen.not_serving) }
 }
 
-fn problems(leader_answers: bool, pools: &[PoolBody]) -> Vec<String> {
+fn problems(leader_answers: bool, cluster: &Cluster, reached: &[Reached], pools: &[PoolBody]) -> Vec<String> {
+    let of_server = |(server, reached): (&Server, &Reached)| {
+        let why = server.fault.as_ref().or(reached.not_serving.as_ref())?;
+        Some(format!("server {}: {why}", server.id))
+    };
+    let servers = cluster.servers.iter().zip(reached).filter_map(of_server);
     let no_leader = (!leader_answers).then(|| {
         "no leader answers: is a majority of the servers running? What is shown may be old".to_owned()
     });
@@ -91,7 +101,7 @@ fn problems(leader_answers: bool, pools: &[PoolBody]) -> Vec<String> {
         let members = count(pool.members, "member");
         format!("pool {}: {} of {} are vacant though it has {members}", pool.name, pool.vacant, buckets(pool))
     });
-    no_leader.into_iter().chain(vacant).collect()
+    no_leader.into_iter().chain(servers).chain(vacant).collect()
 }
 
 fn buckets(pool: &PoolBody) -> String {
@@ -114,7 +124,11 @@ fn render(status: &Status, leader_answers: bool) -> String {
         count(status.sessions as u64, "session"),
     );
     let servers = cluster.servers.iter().zip(&status.reached).map(|(server, reached)| {
-        let zxid = reached.zxid.map_or_else(|| "does not answer".to_owned(), |zxid| zxid.to_string());
+        let zxid = match reached.zxid {
+            Some(_) if server.fault.is_some() || reached.not_serving.is_some() => "out of service".to_owned(),
+            Some(zxid) => zxid.to_string(),
+            None => "does not answer".to_owned(),
+        };
         let address = server.http_address.clone().unwrap_or_default();
         [server.id.to_string(), super::cluster::role(server), address, zxid]
     });
@@ -147,13 +161,47 @@ mod tests {
 
     #[test]
     fn vacant_buckets_are_a_problem_only_where_somebody_could_have_them() {
-        assert!(problems(true, &[pool(0, 8), pool(2, 0)]).is_empty());
-        let found = problems(true, &[pool(1, 3)]);
+        assert!(problems(true, &cluster(None), &[], &[pool(0, 8), pool(2, 0)]).is_empty());
+        let found = problems(true, &cluster(None), &[], &[pool(1, 3)]);
         assert_eq!(found, ["pool mail: 3 of 8 buckets are vacant though it has 1 member"]);
     }
 
     #[test]
     fn no_leader_is_a_problem() {
-        assert!(problems(false, &[])[0].starts_with("no leader answers"));
+        assert!(problems(false, &cluster(None), &[], &[])[0].starts_with("no leader answers"));
+    }
+
+    #[test]
+    fn a_server_that_takes_no_part_is_a_problem() {
+        let reached = |not_serving| [Reached { id: 1, zxid: Some(1), not_serving }];
+        assert!(problems(true, &cluster(None), &reached(None), &[]).is_empty());
+        let emptied = problems(true, &cluster(Some("it was emptied".into())), &reached(None), &[]);
+        assert_eq!(emptied, ["server 1: it was emptied"]);
+        let removed = problems(true, &cluster(None), &reached(Some("it was removed".into())), &[]);
+        assert_eq!(removed, ["server 1: it was removed"]);
+    }
+
+    fn cluster(fault: Option<String>) -> Cluster {
+        let server = Server {
+            id: 1,
+            role: rota_protocol::http::Role::Follower,
+            peer_address: "h:1".into(),
+            http_address: None,
+            zookeeper_address: None,
+            disk_id: None,
+            fault,
+        };
+        Cluster {
+            cluster: "rota".into(),
+            cluster_id: None,
+            server: 1,
+            not_serving: None,
+            leader: Some(1),
+            term: 1,
+            zxid: 1,
+            digest: String::new(),
+            servers: vec![server],
+            version: String::new(),
+        }
     }
 }

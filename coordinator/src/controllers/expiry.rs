@@ -1,4 +1,8 @@
 //! Ends sessions that gave no sign of life for their timeout.
+//!
+//! A leader that stumbled (its loop was late, or it was not sure of its lead for a
+//! moment) first takes in what arrived meanwhile, for a short, bounded time of running,
+//! and then judges. Deadlines stay as they are: only a new leader gives new ones.
 
 use std::time::Duration;
 
@@ -9,40 +13,65 @@ use super::Term;
 
 /// How often the clock is looked at when nothing is due.
 const PERIOD: Duration = Duration::from_millis(250);
-/// When this server itself did not run for so long, it cannot know who gave a
-/// sign of life meanwhile, so everyone gets a full timeout again.
-const ASLEEP: Duration = Duration::from_secs(1);
+/// How often while the leader catches up with what arrived.
+const GRACE_PERIOD: Duration = Duration::from_millis(50);
+/// How much later than asked for the loop may run without having stumbled.
+const LATE_MAX: Duration = Duration::from_millis(250);
+/// How long a leader that stumbled runs before it judges.
+const GRACE: Duration = Duration::from_millis(500);
+/// What one turn of the loop counts at most as running.
+const COUNTED_PER_TURN_MAX: Duration = Duration::from_millis(100);
 /// Sessions ended by one entry.
 const CLOSED_MAX: usize = 256;
 
+/// Whether the leader may judge sessions now.
+#[derive(Debug, Default)]
+struct Grace {
+    /// What is left of it.
+    left: Duration,
+}
+
+impl Grace {
+    /// One turn of the loop took `elapsed` and was to take `asked`; `is_sure` says whether this
+    /// server is sure that it leads. True when sessions may be judged.
+    fn turn(&mut self, elapsed: Duration, asked: Duration, is_sure: bool) -> bool {
+        let stumbled = !is_sure || elapsed > asked + LATE_MAX;
+        if self.left.is_zero() {
+            // One that stumbles again meanwhile begins no new grace: it ends.
+            self.left = if stumbled { GRACE } else { Duration::ZERO };
+        } else if is_sure {
+            self.left = self.left.saturating_sub(elapsed.min(COUNTED_PER_TURN_MAX));
+        }
+        is_sure && self.left.is_zero()
+    }
+}
+
 pub(super) async fn run(term: Term) {
     let control = &term.control;
-    let mut slept_from = Instant::now();
-    let mut was_cut_off = false;
+    let mut grace = Grace::default();
+    let (mut turned_at, mut asked) = (Instant::now(), Duration::ZERO);
     loop {
-        // Without a majority, nobody's sign of life could be taken (`Desk::touch`).
-        if !control.group.holds_lease().await {
-            was_cut_off = true;
-            tokio::time::sleep(PERIOD).await;
-            continue;
-        }
+        let is_sure = control.group.holds_lease().await;
         let now = Instant::now();
-        // Slow commits are no reason: signs of life are taken while they last.
-        if now - slept_from > ASLEEP || was_cut_off {
-            tracing::warn!(
-                "this server did not run, or had no majority, for a while: every session gets its full timeout again"
+        let was_graceful = !grace.left.is_zero();
+        if grace.turn(now - turned_at, asked, is_sure) {
+            let over = control.liveness.take_expired(now);
+            for some in over.chunks(CLOSED_MAX) {
+                close(&term, some).await;
+            }
+        } else if !was_graceful {
+            tracing::debug!(
+                late_ms = (now - turned_at).as_millis(),
+                is_sure,
+                "sessions are judged a moment later"
             );
-            term.begin_counting(now);
         }
-        was_cut_off = false;
-        let over = control.liveness.take_expired(now);
-        for some in over.chunks(CLOSED_MAX) {
-            was_cut_off |= !close(&term, some).await;
-        }
-        slept_from = Instant::now();
-        let due = control.liveness.next_deadline().map_or(now + PERIOD, |at| at.min(now + PERIOD));
+        turned_at = Instant::now();
+        let period = if grace.left.is_zero() { PERIOD } else { GRACE_PERIOD };
+        let due = control.liveness.next_deadline().map_or(period, |at| (at - turned_at).min(period));
+        asked = if grace.left.is_zero() { due } else { period };
         tokio::select! {
-            () = tokio::time::sleep_until(due) => {}
+            () = tokio::time::sleep(asked) => {}
             () = control.liveness.sooner() => {}
         }
     }
@@ -50,22 +79,58 @@ pub(super) async fn run(term: Term) {
 
 /// Proposes the end of sessions. If it is not known whether that will be
 /// committed, they stay as they are here, neither kept alive nor closed, until
-/// it is: by this leader's next attempt or by its successor. False if the first
-/// attempt failed, since nobody's signs of life could be taken then either.
-async fn close(term: &Term, sessions: &[(SessionId, u32)]) -> bool {
+/// it is: by this leader's next attempt or by its successor.
+async fn close(term: &Term, sessions: &[(SessionId, u32)]) {
     let commands: Vec<Command> = sessions
         .iter()
         .map(|(session, connection)| Command::ExpireSession { session: *session, connection: *connection })
         .collect();
     tracing::info!(sessions = sessions.len(), "sessions expire");
     metrics::counter!(crate::metrics::SESSIONS_EXPIRED).increment(sessions.len() as u64);
-    let mut told = false;
+    let mut logged = false;
     while let Err(error) = term.propose(&commands).await {
-        if !told {
-            tracing::warn!(%error, "could not end sessions: tried until it can");
-            told = true;
+        if !logged {
+            tracing::warn!(%error, "cannot end sessions: retrying");
+            logged = true;
         }
         tokio::time::sleep(PERIOD).await;
     }
-    !told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Turns until sessions may be judged again, each as long as was asked for.
+    fn turns_until_judged(grace: &mut Grace) -> u32 {
+        (1..).find(|_| grace.turn(50 * MS, 50 * MS, true)).unwrap()
+    }
+
+    #[test]
+    fn a_leader_that_runs_judges_at_every_turn() {
+        let mut grace = Grace::default();
+        assert!(grace.turn(250 * MS, 250 * MS, true));
+        assert!(grace.turn(400 * MS, 250 * MS, true), "a little late is no stumble");
+    }
+
+    #[test]
+    fn after_a_stumble_it_runs_for_a_moment_first() {
+        let mut grace = Grace::default();
+        assert!(!grace.turn(1200 * MS, 250 * MS, true));
+        assert_eq!(turns_until_judged(&mut grace), 10);
+        assert!(!grace.turn(250 * MS, 250 * MS, false), "it is not sure that it leads");
+        assert!(!grace.turn(250 * MS, 250 * MS, false));
+        assert_eq!(turns_until_judged(&mut grace), 10);
+    }
+
+    #[test]
+    fn however_often_it_stumbles_it_judges() {
+        let mut grace = Grace::default();
+        let judged = (0..60).filter(|_| grace.turn(1200 * MS, 50 * MS, true)).count();
+        assert_eq!(judged, 10, "every sixth time");
+        let every_other = (0..60).filter(|turn| grace.turn(50 * MS, 50 * MS, turn % 2 == 0)).count();
+        assert!(every_other >= 1, "{every_other}");
+    }
 }

@@ -34,7 +34,10 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
 #[utoipa::path(get, path = "/v1/cluster", tag = "cluster", params(ReadParams),
     responses((status = 200, body = Cluster), (status = "default", body = ErrorBody)))]
 async fn show(State(service): State<Shared>, Params(read): Params<ReadParams>) -> ApiResult<Json<Cluster>> {
-    read.ready(&service).await?;
+    // One that does not serve says so here, with what it knows.
+    if service.states.unavailable().is_none() {
+        read.ready(&service).await?;
+    }
     Ok(Json(describe(&service).await))
 }
 
@@ -42,7 +45,7 @@ async fn describe(service: &Service) -> Cluster {
     let leader = service.group.living_leader().await;
     let applied = service.replica.read();
     let membership = applied.membership();
-    let servers = membership.servers.iter().map(|(id, peer_address)| {
+    let servers = membership.servers.iter().map(|(id, endpoint)| {
         let votes = membership.configs.iter().any(|config| config.contains(id));
         let role = match votes {
             _ if leader == Some(*id) => Role::Leader,
@@ -53,14 +56,18 @@ async fn describe(service: &Service) -> Cluster {
         Server {
             id: *id,
             role,
-            peer_address: peer_address.clone(),
+            peer_address: endpoint.peer_address.clone(),
             http_address: faces.map(|faces| faces.http.clone()),
             zookeeper_address: faces.and_then(|faces| faces.zookeeper.clone()),
+            disk_id: endpoint.disk.map(|disk| disk.to_string()),
+            fault: service.group.fault_of(*id),
         }
     });
     Cluster {
         cluster: service.config.cluster.clone(),
+        cluster_id: service.group.cluster_id().map(|id| id.to_string()),
         server: service.config.server,
+        not_serving: service.states.unavailable(),
         leader,
         term: service.group.term(),
         zxid: applied.state.zxid(),
@@ -94,7 +101,8 @@ async fn add(
             return Err(ApiError::new(Code::Conflict, message));
         }
     }
-    let change = MembershipChange::AddLearner { server: body.id, peer_address: body.peer_address };
+    let change =
+        MembershipChange::AddLearner { server: body.id, peer_address: body.peer_address, force: body.force };
     service.change_membership(change).await?;
     service.catch_up().await?;
     Ok((StatusCode::CREATED, Json(describe(&service).await)))

@@ -30,6 +30,7 @@ use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures::{Stream, StreamExt};
 use rota_protocol::http::{Code, HEADER_MIN_ZXID, HEADER_SESSION, HEADER_ZXID, WAIT_MS_MAX};
 use utoipa::OpenApi;
 use utoipa::openapi::RefOr;
@@ -157,7 +158,15 @@ async fn around(State(service): State<Shared>, request: Request, next: Next) -> 
         // What the headers say is taken out first: a request's body cannot be shared.
         let (seen, who) = (min_zxid(&request), extract::credentials(request.headers()));
         match prepare(&service, seen, who, &route).await {
-            Ok(()) => next.run(request).await,
+            // What waits for changes does not wait for those of a cluster that has gone on without
+            // this server.
+            Ok(()) => tokio::select! {
+                response = next.run(request) => response,
+                () = service.states.out_of_service(), if !ALWAYS_SERVED.contains(&route.as_str()) => {
+                    let why = service.states.unavailable().unwrap_or_default();
+                    ApiError::new(Code::NotServing, why).into_response()
+                }
+            },
             Err(error) => error.into_response(),
         }
     };
@@ -177,12 +186,26 @@ async fn around(State(service): State<Shared>, request: Request, next: Next) -> 
     response
 }
 
+/// A stream of events, for as long as this server belongs to its cluster.
+fn while_in_service<S: Stream>(service: &Shared, events: S) -> impl Stream<Item = S::Item> + use<S> {
+    let states = service.states.clone();
+    events.take_until(Box::pin(async move { states.out_of_service().await }))
+}
+
+/// Endpoints that a server answers which does not serve otherwise.
+const ALWAYS_SERVED: [&str; 5] = ["/v1/cluster", "/v1/openapi.json", "/metrics", "/healthz", "/readyz"];
+
 async fn prepare(
     service: &Shared,
     seen: Result<u64, ApiError>,
     who: Result<Option<Credentials>, ApiError>,
     route: &str,
 ) -> Result<(), ApiError> {
+    if let Some(why) = service.states.unavailable()
+        && !ALWAYS_SERVED.contains(&route)
+    {
+        return Err(ApiError::new(Code::NotServing, why));
+    }
     service.reach(seen?).await?;
     match who? {
         Some(who) if route != sessions::KEEP_ALIVE => {

@@ -1,6 +1,7 @@
 //! `/v1/nodes`, `/v1/multi`, `/v1/watch`: the tree itself.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -220,6 +221,7 @@ async fn watch(
     let since = params.since.unwrap_or_else(|| service.replica.read().events.last());
     service.reach(since).await?;
     if wants_stream(&headers) {
+        let states = Arc::clone(&service);
         let events =
             stream::unfold((service, params, by, since), |(service, params, by, since)| async move {
                 let missed = next_events(&service, &params, &by, since, None).await;
@@ -227,6 +229,7 @@ async fn watch(
                 let event = SseEvent::default().id(upto.to_string()).json_data(&missed).unwrap_or_default();
                 Some((Ok::<_, Infallible>(event), (service, params, by, upto)))
             });
+        let events = super::while_in_service(&states, events);
         return Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response());
     }
     let deadline = poll_deadline(params.wait_ms)?;

@@ -86,8 +86,10 @@ async fn metrics(State(service): State<Shared>) -> Response {
     gauge(names::PURGED, service.group.purged());
     gauge(names::TERM, service.group.term());
     gauge(names::LEADS, u64::from(matches!(service.group.leads(), Leadership::Own { .. })));
-    for (peer, answers) in service.group.peers_that_answer() {
+    for (peer, answers) in service.group.peers_up() {
         ::metrics::gauge!(names::PEER_ANSWERS, "peer" => peer.to_string()).set(f64::from(u8::from(answers)));
+        let is_out = service.group.fault_of(peer).is_some();
+        ::metrics::gauge!(names::PEER_OUT, "peer" => peer.to_string()).set(f64::from(u8::from(is_out)));
     }
     gauge(names::ZK_CONNECTIONS, service.hub.len() as u64);
     gauge(names::ZK_WATCHES, service.hub.watch_counts().iter().map(|side| side.watches as u64).sum());
@@ -104,9 +106,12 @@ fn gauge(name: &'static str, value: u64) {
     ::metrics::gauge!(name).set(value as f64);
 }
 
-/// Ready while a leader is there: reads may be old without one, and writes would
-/// wait.
+/// Ready while this server belongs to its cluster and a leader is there: reads may be old
+/// without one, and writes would wait.
 async fn ready(State(service): State<Shared>) -> ApiResult<&'static str> {
+    if let Some(why) = service.states.unavailable() {
+        return Err(ApiError::new(Code::NotServing, why));
+    }
     match service.group.living_leader().await {
         Some(_) => Ok("ready\n"),
         None => Err(ApiError::new(Code::NoLeader, "no leader is there now")),

@@ -119,6 +119,7 @@ struct Following {
 }
 
 fn table_stream(service: Shared, pool: String, since: Option<u64>) -> Response {
+    let states = Arc::clone(&service);
     let first = Following { service, pool, since, next_at: Instant::now() };
     let deltas = stream::unfold(Some(first), |following| async move {
         let mut following = following?;
@@ -139,7 +140,7 @@ fn table_stream(service: Shared, pool: String, since: Option<u64>) -> Response {
             }
         }
     });
-    Sse::new(deltas).keep_alive(KeepAlive::default()).into_response()
+    Sse::new(super::while_in_service(&states, deltas)).keep_alive(KeepAlive::default()).into_response()
 }
 
 /// The table once it is newer than `since`, as JSON, with its version. Thousands who follow it are

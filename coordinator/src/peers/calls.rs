@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
-use rota_protocol::peer::{self, Answer, Call, Class};
+use rota_protocol::peer::{self, Answer, Call, StreamKind};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -34,6 +34,13 @@ pub(crate) enum CallFailure {
 
 struct Question {
     call: Call,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// A call that was sent.
+struct Waiting {
+    asked_at: Instant,
+    overdue_at: Instant,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -77,7 +84,7 @@ impl Caller {
 
 fn timeout_of(call: &Call) -> Duration {
     match call {
-        Call::ChangeMembership(_) => CHANGE_TIMEOUT,
+        Call::ChangeMembership(_) | Call::TransferTo(_) => CHANGE_TIMEOUT,
         _ => ANSWER_TIMEOUT,
     }
 }
@@ -85,7 +92,7 @@ fn timeout_of(call: &Call) -> Duration {
 async fn converse_for_ever(peers: Peers, server: u64, mut questions: mpsc::Receiver<Question>) {
     while let Some(first) = questions.recv().await {
         let talk = async {
-            let mut frames = peers.connect(server, Class::Call).await?;
+            let mut frames = peers.connect(server, StreamKind::Call).await?;
             converse(&mut frames, first, &mut questions).await
         };
         if let Err(error) = talk.await {
@@ -102,27 +109,28 @@ async fn converse(
     first: Question,
     questions: &mut mpsc::Receiver<Question>,
 ) -> io::Result<()> {
-    // With the time at which each answer is overdue.
-    let mut waiting: BTreeMap<u64, (Instant, oneshot::Sender<Answer>)> = BTreeMap::new();
+    let mut waiting: BTreeMap<u64, Waiting> = BTreeMap::new();
     let mut next_id = 0u64;
+    let mut received_at = Instant::now();
     let mut question = Some(first);
     loop {
         while let Some(Question { call, answer }) = question.take().or_else(|| questions.try_recv().ok()) {
-            let overdue = Instant::now() + timeout_of(&call);
-            waiting.insert(next_id, (overdue, answer));
+            let asked_at = Instant::now();
+            waiting.insert(next_id, Waiting { asked_at, overdue_at: asked_at + timeout_of(&call), answer });
             let send = frames.feed(peer::encode(&(next_id, call)));
             tokio::time::timeout(ANSWER_TIMEOUT, send).await??;
             next_id += 1;
         }
         tokio::time::timeout(ANSWER_TIMEOUT, flush(frames)).await??;
-        let overdue = waiting.values().map(|(overdue, _)| *overdue).min();
+        let overdue_at = waiting.values().map(|waiting| waiting.overdue_at).min();
         tokio::select! {
             frame = frames.next() => match frame {
                 Some(frame) => {
                     let (id, answer): (u64, Answer) = decode(&frame?)?;
-                    if let Some((_, waiter)) = waiting.remove(&id) {
-                        // A waiter that gave up is not told.
-                        drop(waiter.send(answer));
+                    received_at = Instant::now();
+                    if let Some(waiting) = waiting.remove(&id) {
+                        // A caller that gave up is not told.
+                        drop(waiting.answer.send(answer));
                     }
                 }
                 None => return Ok(()),
@@ -131,8 +139,17 @@ async fn converse(
                 Some(next) => question = Some(next),
                 None => return Ok(()),
             },
-            // The connection may lead to a machine that is gone.
-            () = sleep_until(overdue) => return Err(io::ErrorKind::TimedOut.into()),
+            () = sleep_until(overdue_at) => {
+                let now = Instant::now();
+                let overdue = waiting.values().filter(|waiting| waiting.overdue_at <= now);
+                let last_asked_at = overdue.map(|waiting| waiting.asked_at).min();
+                waiting.retain(|_, waiting| waiting.overdue_at > now);
+                // One late answer is that call's own. A server that answered nothing since may
+                // be gone with its machine.
+                if last_asked_at.is_some_and(|asked_at| received_at < asked_at) {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use rota_protocol::peer::Class;
+use rota_protocol::peer::StreamKind;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -58,7 +58,7 @@ impl UnitSender {
                     own.losses.mark_unchanged();
                     Some(Sink::Own(own))
                 }
-                Leadership::Other { leader } => match self.peers.connect(leader, Class::Units).await {
+                Leadership::Other { leader } => match self.peers.connect(leader, StreamKind::Units).await {
                     Ok(frames) => Some(Sink::Remote(Box::new(frames))),
                     Err(error) => {
                         tracing::debug!(leader, %error, "cannot reach the leader to submit");

@@ -1,6 +1,8 @@
-//! The handle on replication: propose, ask who leads, change who belongs.
+//! The handle on replication: propose, ask who leads, read up to date. How the cluster's
+//! members change is in [`super::membership`].
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,21 +10,24 @@ use bytes::Bytes;
 use openraft::alias::WriteResponderOf;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, InitializeError, RaftError};
-use openraft::impls::BasicNode;
 use openraft::metrics::WaitError;
 use openraft::raft::{ReadPolicy, TransferLeaderRequest, VoteRequest};
-use openraft::{ChangeMembers, Config, Instant as _, Raft, ServerState, SnapshotPolicy};
+use openraft::{Config, Raft, ServerState, SnapshotPolicy};
 use rota_core::batch::{Header, Origin, UNSEQUENCED, encode_batch, encode_unit};
 use rota_core::state::{Command, Submitted};
-use rota_protocol::peer::{self, MembershipChange};
+use rota_protocol::peer::{self, ClusterId, Membership, ServerEndpoint};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::machine::Machine;
 use super::network::NetworkFactory;
-use super::types::{Batch, CallOnce, TypeConfig, log_id_in, log_id_out, vote_in, vote_out};
+use super::types::{
+    Batch, CallOnce, RaftServer, TypeConfig, log_id_in, log_id_out, membership_out, vote_in, vote_out,
+};
 use crate::config::Timing;
+use crate::peers::Peers;
 use crate::store::LogStore;
+use crate::suspension::Suspension;
 
 /// Entries in one request to a follower; the bytes are bounded by the log store.
 const PAYLOAD_ENTRIES_MAX: u64 = 4096;
@@ -32,16 +37,6 @@ const LOG_KEPT_BEHIND_SNAPSHOT: u64 = 2000;
 
 /// How often it is looked whether a snapshot that is waited for has been begun.
 const SNAPSHOT_LOOK_PERIOD: Duration = Duration::from_millis(200);
-
-/// Entries that a learner may be behind when it is given a vote.
-const PROMOTE_LAG_MAX: u64 = 1000;
-/// How long a learner has to come so far.
-const PROMOTE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often it is looked at meanwhile.
-const PROMOTE_LOOK_PERIOD: Duration = Duration::from_millis(50);
-/// Shortest silence of a leader after which it is taken to be gone; elections are
-/// faster, but heartbeats may be late on a busy machine.
-const SILENCE_MIN: Duration = Duration::from_secs(1);
 
 /// Who leads, as far as this server knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,18 +71,23 @@ pub(crate) enum ProposeError {
     Unknown,
 }
 
-type RaftOf = Raft<TypeConfig, Machine>;
+pub(super) type RaftOf = Raft<TypeConfig, Machine>;
 
 /// A server's part in the replicated group.
 #[derive(Clone)]
 pub(crate) struct Group {
     server: u64,
     raft: RaftOf,
+    peers: Peers,
     leadership: watch::Receiver<Leadership>,
     /// When another server's entries or heartbeats last arrived here.
-    heard: Arc<Mutex<Option<Instant>>>,
+    leader_contact: Arc<Mutex<Option<Instant>>>,
     /// How long a leader that was heard of is taken to be there.
     silence_max: Duration,
+    /// A leader that was asked to move the leadership, and is not followed by another yet,
+    /// sends none, so that the others elect one.
+    heartbeats_suspended: Arc<AtomicBool>,
+    suspension: Arc<Suspension>,
 }
 
 impl Group {
@@ -99,12 +99,20 @@ impl Group {
         log: LogStore,
         machine: Machine,
         network: NetworkFactory,
+        peers: Peers,
     ) -> Result<(Self, watch::Sender<Leadership>), GroupError> {
         let config = Config {
             cluster_name: cluster.to_owned(),
-            heartbeat_interval: timing.heartbeat_ms,
-            election_timeout_min: timing.election_min_ms,
-            election_timeout_max: timing.election_max_ms,
+            // `election_timeout_max` is the lease: how long a voter that heard from a leader
+            // elects no other, and how long a leader that a quorum has answered is sure that
+            // there is no other. When to campaign is for `elections` to decide.
+            election_timeout_max: timing.election_min_ms,
+            // How long a vote may take.
+            election_timeout_min: timing.election_min_ms * 9 / 10,
+            // How long a heartbeat may take: a far server's is not late because the next one is due.
+            heartbeat_interval: timing.election_min_ms * 45 / 100,
+            enable_heartbeat: false,
+            enable_elect: false,
             enable_pre_vote: Some(true),
             // A leader sends entries to the others while it still writes them to
             // its own disk. One that was killed in between may lack what a quorum
@@ -122,39 +130,47 @@ impl Group {
             .await
             .map_err(|e| GroupError(e.to_string()))?;
         let (sender, leadership) = watch::channel(Leadership::Unknown);
-        let silence_max = SILENCE_MIN.max(Duration::from_millis(timing.election_max_ms) * 2);
-        Ok((Self { server, raft, leadership, heard: Arc::default(), silence_max }, sender))
+        let group = Self {
+            server,
+            raft,
+            peers,
+            leadership,
+            leader_contact: Arc::default(),
+            silence_max: Duration::from_millis(timing.election_max_ms),
+            heartbeats_suspended: Arc::default(),
+            suspension: Arc::new(Suspension::new()),
+        };
+        Ok((group, sender))
     }
 
     /// Lets Raft run, and follows who leads until the server stops.
-    pub(crate) async fn run(
-        self,
-        sender: watch::Sender<Leadership>,
-        peers: crate::peers::Peers,
-    ) -> Result<(), GroupError> {
+    pub(crate) async fn run(self, sender: watch::Sender<Leadership>) -> Result<(), GroupError> {
         self.raft.run();
         let mut metrics = self.raft.server_metrics();
         loop {
-            let (leadership, addresses) = {
+            let (leadership, servers) = {
                 let now = metrics.borrow_watched();
                 let leadership = match (now.state, now.current_leader) {
                     (ServerState::Leader, _) => Leadership::Own { term: now.vote.leader_id.term },
                     (_, Some(leader)) if leader != self.server => Leadership::Other { leader },
                     _ => Leadership::Unknown,
                 };
-                let nodes = now.membership_config.membership().nodes();
-                let addresses: std::collections::BTreeMap<u64, String> =
-                    nodes.map(|(id, node)| (*id, node.addr.clone())).collect();
-                (leadership, addresses)
+                (leadership, membership_out(now.membership_config.membership()).servers)
             };
-            if !addresses.is_empty() {
-                peers.set_addresses(addresses);
+            if !servers.is_empty() {
+                let is_member = servers.contains_key(&self.server);
+                self.peers.set_endpoints(servers);
+                if is_member {
+                    self.peers.joined();
+                }
             }
             sender.send_if_modified(|before| {
                 let changed = *before != leadership;
                 if changed {
-                    self.hear_of_leader();
+                    self.note_leader_contact();
+                    self.heartbeats_suspended.store(false, Ordering::Release);
                     tracing::info!(?leadership, "leadership");
+                    metrics::counter!(crate::metrics::LEADER_CHANGES).increment(1);
                     *before = leadership;
                 }
                 changed
@@ -171,15 +187,45 @@ impl Group {
         GroupError(state.err().map_or_else(|| "it was told to".to_owned(), |e| e.to_string()))
     }
 
-    /// Founds a cluster of these servers. Every one of them may do so; it has
-    /// no effect on one that belongs to a cluster already.
-    pub(crate) async fn found(&self, servers: impl Iterator<Item = (u64, String)>) -> Result<(), GroupError> {
-        let nodes: std::collections::BTreeMap<u64, BasicNode> =
-            servers.map(|(id, address)| (id, BasicNode::new(address))).collect();
+    /// Makes a new cluster of these servers. It has no effect on a server that belongs to a
+    /// cluster already.
+    pub(crate) async fn bootstrap(
+        &self,
+        cluster_id: ClusterId,
+        servers: std::collections::BTreeMap<u64, ServerEndpoint>,
+    ) -> Result<(), GroupError> {
+        let server = |(id, endpoint)| (id, RaftServer { endpoint, cluster_id });
+        let nodes: std::collections::BTreeMap<u64, RaftServer> = servers.into_iter().map(server).collect();
         match self.raft.initialize(nodes).await {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
             Err(error) => Err(GroupError(error.to_string())),
         }
+    }
+
+    /// The cluster's servers as the log has them, committed or not; none before this server
+    /// belongs to a cluster.
+    pub(crate) fn membership(&self) -> Membership {
+        membership_out(self.raft.metrics().borrow_watched().membership_config.membership())
+    }
+
+    /// The membership that Raft found in the log and the snapshot when it started.
+    pub(crate) async fn recovered_membership(&self) -> Result<Membership, GroupError> {
+        let read = |state: &openraft::RaftState<TypeConfig>| {
+            membership_out(state.membership_state.effective().membership())
+        };
+        self.raft.with_raft_state(read).await.map_err(|e| GroupError(e.to_string()))
+    }
+
+    /// The cluster that this server belongs to, if any.
+    pub(crate) fn cluster_id(&self) -> Option<ClusterId> {
+        self.membership().cluster_id
+    }
+
+    /// The index of this server's last log entry, and its term.
+    pub(crate) fn log_end(&self) -> (Option<u64>, u64) {
+        let metrics = self.raft.metrics();
+        let now = metrics.borrow_watched();
+        (now.last_log_index, now.current_term)
     }
 
     /// This server's number.
@@ -197,9 +243,65 @@ impl Group {
         *self.leadership.borrow()
     }
 
-    /// Takes note that a leader's entries or heartbeat arrived.
-    pub(crate) fn hear_of_leader(&self) {
-        *self.heard.lock().expect("no code panics while it holds this") = Some(Instant::now());
+    /// Takes note that a leader's entries or heartbeat were accepted.
+    pub(crate) fn note_leader_contact(&self) {
+        *self.leader_contact.lock().expect("no code panics while it holds this") = Some(Instant::now());
+    }
+
+    /// When a leader's entries or heartbeat were last accepted.
+    pub(crate) fn leader_contact(&self) -> Option<Instant> {
+        *self.leader_contact.lock().expect("no code panics while it holds this")
+    }
+
+    /// Sends a heartbeat to every other server, if this one leads.
+    pub(crate) async fn send_heartbeats(&self) {
+        if !self.heartbeats_suspended.load(Ordering::Acquire) {
+            // It fails when Raft has stopped, which others notice.
+            drop(self.raft.trigger().heartbeat().await);
+        }
+    }
+
+    /// Asks the other voters whether they would elect this server, and if a majority would, to
+    /// do so. Without `pre_vote` they are asked to do so at once.
+    pub(crate) async fn campaign(&self, pre_vote: bool) {
+        metrics::counter!(crate::metrics::CAMPAIGNS).increment(1);
+        // As for heartbeats.
+        drop(self.raft.trigger().elect(pre_vote).await);
+    }
+
+    /// Whether this server is the only voter.
+    pub(crate) fn is_sole_voter(&self) -> bool {
+        let voters = self.voters();
+        voters.len() == 1 && voters.contains(&self.server)
+    }
+
+    /// The process of the leader has ended: this server may vote for another at once. It
+    /// still hears from the leader if that is wrong, and refuses its vote again.
+    pub(crate) async fn release_lease_of(&self, leader: u64) {
+        let vote = self.raft.metrics().borrow_watched().vote;
+        if vote.leader_id.node_id == leader {
+            drop(self.raft.handle_transfer_leader(TransferLeaderRequest::new(vote, leader, None)).await);
+        }
+    }
+
+    /// How far a majority is away, as measured: what an entry takes at least.
+    pub(crate) fn majority_round_trip(&self) -> Duration {
+        let others = self.voters().into_iter().filter(|id| *id != self.server);
+        self.peers.round_trips().to_majority(others)
+    }
+
+    /// No heartbeat is sent until another server leads.
+    pub(super) fn suspend_heartbeats(&self) {
+        self.heartbeats_suspended.store(true, Ordering::Release);
+    }
+
+    pub(super) fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    /// How long a server that answered is taken to be there.
+    pub(super) fn silence_max(&self) -> Duration {
+        self.silence_max
     }
 
     /// Who leads, for people: a leader that a quorum has not confirmed for a while,
@@ -208,8 +310,7 @@ impl Group {
         match self.leads() {
             Leadership::Own { .. } => self.holds_lease().await.then_some(self.server),
             Leadership::Other { leader } => {
-                let heard = *self.heard.lock().expect("no code panics while it holds this");
-                heard.is_some_and(|at| at.elapsed() < self.silence_max).then_some(leader)
+                self.leader_contact().is_some_and(|at| at.elapsed() < self.silence_max).then_some(leader)
             }
             Leadership::Unknown => None,
         }
@@ -251,8 +352,15 @@ impl Group {
     }
 
     /// Whether this server certainly leads now: a quorum has confirmed it so
-    /// recently that no other can have been elected since. Costs nothing.
+    /// recently that no other can have been elected since. Costs nothing, but after
+    /// the machine was suspended, when a quorum is asked.
     pub(crate) async fn holds_lease(&self) -> bool {
+        if let Some(suspended) = self.suspension.noticed() {
+            if self.raft.get_read_log_id(ReadPolicy::ReadIndex).await.is_err() {
+                return false;
+            }
+            self.suspension.accept(suspended);
+        }
         self.raft.get_read_log_id(ReadPolicy::LeaseRead).await.is_ok()
     }
 
@@ -288,14 +396,14 @@ impl Group {
         }
     }
 
+    /// Removes what is in the snapshot from the log, up to `index`.
+    pub(crate) async fn purge(&self, index: u64) -> Result<(), GroupError> {
+        self.raft.trigger().purge_log(index).await.map_err(|e| GroupError(e.to_string()))
+    }
+
     /// Begins a snapshot; what it replaces in the log is purged after it.
     pub(crate) async fn begin_snapshot(&self) -> Result<(), GroupError> {
         self.raft.trigger().snapshot().await.map_err(|e| GroupError(e.to_string()))
-    }
-
-    /// Lets `to` lead.
-    pub(crate) async fn transfer_to(&self, to: u64) -> Result<(), ProposeError> {
-        self.raft.trigger().transfer_leader(to).await.map_err(|_| ProposeError::Unknown)
     }
 
     /// Raft's term, as this server knows it.
@@ -311,110 +419,6 @@ impl Group {
     /// The voters.
     pub(crate) fn voters(&self) -> BTreeSet<u64> {
         self.raft.voter_ids().collect()
-    }
-
-    /// Changes who belongs to the cluster. Only a leader can.
-    pub(crate) async fn change_membership(&self, change: MembershipChange) -> Result<(), peer::CallError> {
-        let members: BTreeSet<u64> = {
-            let metrics = self.raft.metrics();
-            let now = metrics.borrow_watched();
-            now.membership_config.membership().nodes().map(|(id, _)| *id).collect()
-        };
-        let known = |server: u64| {
-            if members.contains(&server) { Ok(()) } else { Err(peer::CallError::NoServer(server)) }
-        };
-        let result = match change {
-            MembershipChange::AddLearner { server, .. } if members.contains(&server) => {
-                return Err(peer::CallError::ServerExists(server));
-            }
-            MembershipChange::AddLearner { server, peer_address } => {
-                self.raft.add_learner(server, BasicNode::new(peer_address), false).await
-            }
-            MembershipChange::Promote(server) => {
-                known(server)?;
-                if !self.voters().contains(&server) {
-                    self.is_ready_to_vote(server).await?;
-                }
-                self.raft.change_membership(ChangeMembers::AddVoterIds([server].into()), true).await
-            }
-            MembershipChange::Remove(server) => {
-                known(server)?;
-                let change = if self.voters().contains(&server) {
-                    self.leaves_a_majority(server)?;
-                    ChangeMembers::RemoveVoters([server].into())
-                } else {
-                    ChangeMembers::RemoveNodes([server].into())
-                };
-                self.raft.change_membership(change, false).await
-            }
-        };
-        match result {
-            Ok(_) => Ok(()),
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Err(peer::CallError::NotLeader),
-            Err(error) => Err(peer::CallError::Refused(error.to_string())),
-        }
-    }
-
-    /// Waits until a learner has about all of the log and answers: a voter that
-    /// does not could cost the cluster its majority, for good.
-    async fn is_ready_to_vote(&self, server: u64) -> Result<(), peer::CallError> {
-        let deadline = Instant::now() + PROMOTE_TIMEOUT;
-        loop {
-            let (has, last) = {
-                let metrics = self.raft.metrics();
-                let now = metrics.borrow_watched();
-                let replication = now.replication.as_ref().ok_or(peer::CallError::NotLeader)?;
-                let has = replication.get(&server).and_then(|id| *id).map_or(0, |id| id.index);
-                (has, now.last_log_index.unwrap_or(0))
-            };
-            let answers = self.answers(server);
-            if answers && has + PROMOTE_LAG_MAX >= last {
-                return Ok(());
-            }
-            if Instant::now() >= deadline {
-                let why = if answers { "is not up to date" } else { "does not answer" };
-                return Err(peer::CallError::Refused(format!(
-                    "server {server} {why}: it has {has} of {last} entries; a voter like that could cost the \
-                     cluster its majority. Is it running, at the address that it was added with?"
-                )));
-            }
-            tokio::time::sleep(PROMOTE_LOOK_PERIOD).await;
-        }
-    }
-
-    /// Refuses the removal of a voter when too few of the others answer.
-    fn leaves_a_majority(&self, server: u64) -> Result<(), peer::CallError> {
-        let others: BTreeSet<u64> = self.voters().into_iter().filter(|id| *id != server).collect();
-        let silent: Vec<u64> = others.iter().copied().filter(|id| !self.answers(*id)).collect();
-        if (others.len() - silent.len()) * 2 > others.len() {
-            return Ok(());
-        }
-        Err(peer::CallError::Refused(format!(
-            "without server {server} there is no majority: of the other voters, {silent:?} do not answer"
-        )))
-    }
-
-    /// The other servers, and whether each answered this leader's last heartbeats.
-    /// None, if this server does not lead.
-    pub(crate) fn peers_that_answer(&self) -> Vec<(u64, bool)> {
-        if !matches!(self.leads(), Leadership::Own { .. }) {
-            return Vec::new();
-        }
-        let others: Vec<u64> = {
-            let metrics = self.raft.metrics();
-            let now = metrics.borrow_watched();
-            now.membership_config.membership().nodes().map(|(id, _)| *id).collect()
-        };
-        let others = others.into_iter().filter(|id| *id != self.server);
-        others.map(|id| (id, self.answers(id))).collect()
-    }
-
-    /// Whether a server answered this leader's last heartbeats.
-    fn answers(&self, server: u64) -> bool {
-        let metrics = self.raft.metrics();
-        let now = metrics.borrow_watched();
-        let at = now.heartbeat.as_ref().and_then(|answered| answered.get(&server).copied().flatten());
-        server == self.server || at.is_some_and(|at| at.elapsed() < self.silence_max)
     }
 
     pub(crate) async fn vote(

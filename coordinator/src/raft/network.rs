@@ -13,55 +13,69 @@ use futures::{FutureExt, SinkExt, Stream, StreamExt};
 use openraft::OptionalSend;
 use openraft::alias::{SnapshotOf, VoteOf};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::impls::BasicNode;
 use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use rota_protocol::peer::{self, Answer, AppendReply, AppendResult, Call, Class};
+use rota_protocol::peer::{
+    self, Answer, AppendReply, AppendResult, Call, SNAPSHOT_FRAME_BYTES, ServerEndpoint, StreamKind,
+};
 use tokio::time::Instant;
 
 use super::machine::{SnapshotData, head_of};
-use super::types::{TypeConfig, entry_out, log_id_in, log_id_out, vote_in, vote_out};
-use crate::peers::{Frames, Peers, decode, flush, receive, send};
+use super::proposer::entries_in_flight;
+use super::types::{RaftServer, TypeConfig, entry_out, log_id_in, log_id_out, vote_in, vote_out};
+use crate::peers::{Caller, Frames, Peers, decode, flush, receive};
 
-/// Requests to one server that are not answered yet.
-const WINDOW: usize = 4;
+/// Requests to a near server that are not answered yet. A far one has as many as there are
+/// entries under way.
+const WINDOW_MIN: usize = 4;
 /// A server that answers no request for this long is dialled anew: its machine
 /// may be gone without a word.
 const STALL_TIMEOUT: Duration = Duration::from_secs(2);
-/// Bytes of a snapshot in one frame.
-const SNAPSHOT_FRAME_BYTES: usize = 256 * 1024;
+/// How long one frame of a snapshot may take to leave.
+const SNAPSHOT_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the receiver of a snapshot may take to verify and keep it, beyond what the same
+/// took here: it is as long as the snapshot is large.
+const SNAPSHOT_ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pauses before a server that cannot be reached is tried again.
 const BACKOFF_MS: [u64; 4] = [20, 40, 80, 150];
 
 /// Makes connections for Raft.
 pub(crate) struct NetworkFactory {
     peers: Peers,
+    /// Kept connections for votes: to dial first would take longer than the vote.
+    votes: Caller,
 }
 
 impl NetworkFactory {
-    pub(crate) fn new(peers: Peers) -> Self {
-        Self { peers }
+    pub(crate) fn new(peers: Peers, votes: Caller) -> Self {
+        Self { peers, votes }
     }
 }
 
 impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
     type Network = Network;
 
-    async fn new_client(&mut self, target: u64, node: &BasicNode) -> Network {
-        Network { peers: self.peers.clone(), target, address: node.addr.clone(), append: None, call: None }
+    async fn new_client(&mut self, target: u64, server: &RaftServer) -> Network {
+        Network {
+            peers: self.peers.clone(),
+            votes: self.votes.clone(),
+            target,
+            endpoint: server.endpoint.clone(),
+            append: None,
+        }
     }
 }
 
 /// Raft's connections to one server, for one purpose.
 pub(crate) struct Network {
     peers: Peers,
+    votes: Caller,
     target: u64,
-    address: String,
+    endpoint: ServerEndpoint,
     append: Option<Frames>,
-    call: Option<Frames>,
 }
 
 type RpcError = RPCError<TypeConfig>;
@@ -76,32 +90,19 @@ fn broken(error: &io::Error) -> RpcError {
 }
 
 impl Network {
-    async fn connect(&self, class: Class) -> Result<Frames, RpcError> {
-        self.peers.connect_to(self.target, &self.address, class).await.map_err(|e| unreachable(&e))
+    async fn connect(&self, kind: StreamKind) -> Result<Frames, RpcError> {
+        // Raft makes a new client when a server is new, and not when it has moved.
+        let known = self.peers.endpoints().remove(&self.target);
+        let endpoint = known.as_ref().unwrap_or(&self.endpoint);
+        self.peers.connect_to(self.target, endpoint, kind).await.map_err(|e| unreachable(&e))
     }
 
-    async fn ask(&mut self, call: Call, timeout: Duration) -> Result<Answer, RpcError> {
-        let mut frames = match self.call.take() {
-            Some(frames) => frames,
-            None => self.connect(Class::Call).await?,
-        };
-        let talk = async {
-            send(&mut frames, &(0u64, call)).await?;
-            let reply: Option<(u64, Answer)> = receive(&mut frames).await?;
-            reply.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionReset))
-        };
-        let outcome = tokio::time::timeout(timeout, talk).await;
-        let (_, answer) = outcome.unwrap_or(Err(io::ErrorKind::TimedOut.into())).map_err(|e| broken(&e))?;
-        self.call = Some(frames);
-        Ok(answer)
+    async fn ask(&self, call: Call) -> Result<Answer, RpcError> {
+        self.votes.call(self.target, call).await.map_err(|e| unreachable(&io::Error::other(e)))
     }
 
-    async fn ask_vote(
-        &mut self,
-        call: Call,
-        option: &RPCOption,
-    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
-        match self.ask(call, option.hard_ttl()).await? {
+    async fn ask_vote(&self, call: Call) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        match self.ask(call).await? {
             Answer::Vote(reply) => {
                 let last = reply.last.map(log_id_in);
                 Ok(VoteResponse::new(vote_in(reply.vote), last, reply.granted))
@@ -152,6 +153,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
             input,
             first: None,
             input_ended: false,
+            term: 0,
             unanswered: 0,
             stalled_at: Instant::now(),
             over: false,
@@ -166,17 +168,17 @@ impl RaftNetworkV2<TypeConfig> for Network {
     async fn vote(
         &mut self,
         rpc: VoteRequest<TypeConfig>,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
-        self.ask_vote(Call::Vote(vote_request(&rpc)), &option).await
+        self.ask_vote(Call::Vote(vote_request(&rpc))).await
     }
 
     async fn pre_vote(
         &mut self,
         rpc: VoteRequest<TypeConfig>,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
-        self.ask_vote(Call::PreVote(vote_request(&rpc)), &option).await
+        self.ask_vote(Call::PreVote(vote_request(&rpc))).await
     }
 
     async fn full_snapshot(
@@ -186,7 +188,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let frames = self.connect(Class::Snapshot).await?;
+        let frames = self.connect(StreamKind::Snapshot).await?;
         tokio::select! {
             sent = send_snapshot(frames, vote_out(&vote), snapshot) => match sent {
                 Ok(vote) => Ok(SnapshotResponse::new(vote_in(vote))),
@@ -199,14 +201,14 @@ impl RaftNetworkV2<TypeConfig> for Network {
     async fn transfer_leader(
         &mut self,
         req: TransferLeaderRequest<TypeConfig>,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
         let request = peer::TransferRequest {
             from: vote_out(req.from_leader()),
             to: *req.to_node_id(),
             last: req.last_log_id().copied().map(log_id_out),
         };
-        match self.ask(Call::Transfer(request), option.hard_ttl()).await? {
+        match self.ask(Call::Transfer(request)).await? {
             Answer::Transfer(Ok(())) => Ok(Ok(())),
             Answer::Transfer(Err(why)) => Err(broken(&io::Error::other(why))),
             other => Err(unexpected(&other)),
@@ -232,6 +234,8 @@ struct AppendSession<'s, S> {
     /// The request that was taken from the input before there was a connection.
     first: Option<AppendEntriesRequest<TypeConfig>>,
     input_ended: bool,
+    /// The term of the leader whose requests these are.
+    term: u64,
     unanswered: usize,
     stalled_at: Instant,
     over: bool,
@@ -283,7 +287,7 @@ where
     async fn connect(&mut self) -> Result<Option<Frames>, RpcError> {
         self.first = self.input.next().await;
         match self.first {
-            Some(_) => self.network.connect(Class::Append).await.map(Some),
+            Some(_) => self.network.connect(StreamKind::Append).await.map(Some),
             None => Ok(None),
         }
     }
@@ -295,6 +299,7 @@ where
             self.feed(frames, request).await?;
             flush(frames).await?;
         }
+        let window = self.window();
         loop {
             if self.input_ended && self.unanswered == 0 {
                 return Ok(None);
@@ -308,7 +313,7 @@ where
                 () = tokio::time::sleep_until(self.stalled_at), if self.unanswered > 0 => {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
-                request = self.input.next(), if !self.input_ended && self.unanswered < WINDOW => {
+                request = self.input.next(), if !self.input_ended && self.unanswered < window => {
                     let mut next = Some(request);
                     while let Some(request) = next {
                         let Some(request) = request else {
@@ -316,7 +321,7 @@ where
                             break;
                         };
                         self.feed(frames, request).await?;
-                        next = if self.unanswered < WINDOW { self.input.next().now_or_never() } else { None };
+                        next = if self.unanswered < window { self.input.next().now_or_never() } else { None };
                     }
                     flush(frames).await?;
                 }
@@ -324,11 +329,18 @@ where
         }
     }
 
+    /// Requests that may be unanswered: as many as keep the way to the server full.
+    fn window(&self) -> usize {
+        let round_trip = self.network.peers.round_trips().shortest(self.network.target).unwrap_or_default();
+        entries_in_flight(round_trip).max(WINDOW_MIN)
+    }
+
     async fn feed(
         &mut self,
         frames: &mut Frames,
         request: AppendEntriesRequest<TypeConfig>,
     ) -> io::Result<()> {
+        self.term = request.vote.leader_id.term;
         let request = peer::AppendRequest {
             vote: vote_out(&request.vote),
             prev: request.prev_log_id.map(log_id_out),
@@ -352,11 +364,21 @@ where
         self.unanswered -= count;
         self.stalled_at = Instant::now() + STALL_TIMEOUT;
         Ok(match &reply.result {
-            AppendResult::Stored(upto) => Ok(upto.map(log_id_in)),
+            AppendResult::Stored(upto) => {
+                if let Some(last) = upto {
+                    self.network.peers.acknowledged(self.network.target, self.term, *last);
+                }
+                Ok(upto.map(log_id_in))
+            }
             AppendResult::Conflict(at) => Err(StreamAppendError::Conflict(log_id_in(*at))),
             AppendResult::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote_in(*vote))),
         })
     }
+}
+
+/// Sends one frame of a snapshot. A receiver whose machine is gone takes none.
+async fn send_frame(frames: &mut Frames, frame: Bytes) -> io::Result<()> {
+    tokio::time::timeout(SNAPSHOT_FRAME_TIMEOUT, frames.send(frame)).await?
 }
 
 /// Sends a snapshot file as it is, block after block, and returns the receiver's
@@ -366,7 +388,8 @@ async fn send_snapshot(
     vote: peer::Vote,
     snapshot: SnapshotOf<TypeConfig, SnapshotData>,
 ) -> io::Result<peer::Vote> {
-    send(&mut frames, &head_of(&snapshot, vote)).await?;
+    let began = Instant::now();
+    send_frame(&mut frames, peer::encode(&head_of(&snapshot, vote))).await?;
     let file = snapshot.snapshot.file;
     let mut body = tokio::task::spawn_blocking(move || file.body()).await??;
     loop {
@@ -379,10 +402,12 @@ async fn send_snapshot(
         .await??;
         body = rest;
         let ended = block.is_empty();
-        frames.send(Bytes::from(block)).await?;
+        send_frame(&mut frames, Bytes::from(block)).await?;
         if ended {
             break;
         }
     }
-    receive(&mut frames).await?.ok_or_else(|| io::ErrorKind::ConnectionReset.into())
+    let answer =
+        tokio::time::timeout(began.elapsed() + SNAPSHOT_ANSWER_TIMEOUT, receive(&mut frames)).await??;
+    answer.ok_or_else(|| io::ErrorKind::ConnectionReset.into())
 }

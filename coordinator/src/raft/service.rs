@@ -8,17 +8,20 @@ use std::time::Duration;
 use futures::{FutureExt, SinkExt, StreamExt, stream};
 use openraft::alias::SnapshotOf;
 use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult};
+use rota_core::batch::{Batch, check_unit};
 use rota_protocol::peer::{
-    self, Answer, AppendReply, AppendRequest, AppendResult, Call, Class, SnapshotHead,
+    self, Answer, AppendReply, AppendRequest, AppendResult, Call, PeerStatus, SnapshotHead, StreamKind,
 };
 use tokio::sync::mpsc;
 
+use super::elections::{Ended, EndedSender, is_telling};
 use super::group::{Group, Leadership};
 use super::machine::{Received, SnapshotData};
 use super::proposer::ProposerQueue;
 use super::types::{TypeConfig, entry_in, log_id_in, log_id_out, meta_in, vote_in, vote_out};
 use crate::parts::BoxWire;
-use crate::peers::{Frames, Peers, decode, send};
+use crate::peers::{Admission, Frames, PeerView, Peers, decode, send};
+use crate::replica::Replica;
 use crate::store::{SnapshotFile, SnapshotStore};
 use crate::tasks::Tasks;
 
@@ -27,6 +30,11 @@ const ANSWERS_MAX: usize = 1024;
 
 /// How long the next part of a snapshot may take to come.
 const SNAPSHOT_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a term may be ahead of this server's. Elections add one each; a server that has missed
+/// a million of them is not plausible, and the largest number would leave none for the next.
+const TERM_LEAP_MAX: u64 = 1_000_000;
+/// Terms and indexes that no cluster reaches: a million a second for 200,000 years is less.
+const PLAUSIBLE_MAX: u64 = 1 << 62;
 
 /// What is needed to serve another server.
 #[derive(Clone)]
@@ -36,42 +44,104 @@ pub(crate) struct PeerService {
     pub(crate) proposer: ProposerQueue,
     pub(crate) snapshots: SnapshotStore,
     pub(crate) desk: Arc<crate::desk::Desk>,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) admission: Admission,
+    pub(crate) ended: EndedSender,
     pub(crate) tasks: Tasks,
+}
+
+impl PeerService {
+    /// What this server knows when another dials it.
+    fn view_of(&self, server: u64) -> PeerView {
+        let membership = self.group.membership();
+        let status = {
+            let applied = self.replica.read();
+            match membership.servers.get(&server) {
+                Some(endpoint) => PeerStatus::Member { disk: endpoint.disk },
+                // It has said how clients reach it, so it was a member; numbers are not used again.
+                None if applied.state.faces(server).is_some() => PeerStatus::Removed,
+                None => PeerStatus::Unknown,
+            }
+        };
+        let leader = match self.group.leads() {
+            Leadership::Own { .. } => Some(self.group.server()),
+            Leadership::Other { leader } => Some(leader),
+            Leadership::Unknown => None,
+        };
+        PeerView { status, log_end: self.group.log_end(), leader, cluster_id: membership.cluster_id }
+    }
 }
 
 /// Serves one connection until it ends.
 pub(crate) async fn serve_peer(service: PeerService, wire: BoxWire, from: String) {
-    let welcomed = match service.peers.welcome(wire, &from).await {
-        Ok(Some(welcomed)) => welcomed,
+    let accepted = {
+        let Some(_handshake) = service.admission.handshake() else { return };
+        let view = |server| service.view_of(server);
+        service.peers.accept_handshake(wire, &from, &service.admission, view).await
+    };
+    let (hello, frames, _place) = match accepted {
+        Ok(Some(accepted)) => accepted,
         Ok(None) => return,
         Err(error) => {
-            tracing::debug!(address = from, %error, "a connection ended before its hello");
+            tracing::debug!(address = from, %error, "a connection ended before its handshake");
             return;
         }
     };
-    let (hello, frames) = welcomed;
-    let ended = match hello.class {
-        Class::Append => serve_append(&service.group, frames).await,
-        Class::Call => serve_calls(&service, frames).await,
-        Class::Snapshot => serve_snapshot(&service, frames).await,
-        Class::Units => serve_units(&service, frames).await,
+    let ended = match hello.kind {
+        StreamKind::Append => serve_append(&service.group, frames).await,
+        StreamKind::Call => serve_calls(&service, frames).await,
+        StreamKind::Snapshot => serve_snapshot(&service, frames).await,
+        StreamKind::Units => serve_units(&service, hello.from, frames).await,
+        StreamKind::Probe => Ok(()),
     };
     if let Err(error) = ended {
-        tracing::debug!(peer = hello.from, class = ?hello.class, %error, "a server's connection ended");
+        let kind = error.kind();
+        if kind == io::ErrorKind::InvalidData {
+            metrics::counter!(crate::metrics::PEER_INVALID).increment(1);
+            tracing::warn!(peer = hello.from, address = from, kind = ?hello.kind, %error, "invalid data from a peer");
+        } else {
+            tracing::debug!(peer = hello.from, kind = ?hello.kind, %error, "a peer's connection ended");
+        }
+    }
+    if is_telling(hello.kind) && service.group.leads() == (Leadership::Other { leader: hello.from }) {
+        // When many ended, one look is as good as all.
+        let _ = service.ended.try_send(Ended { server: hello.from, boot: hello.from_boot });
+    }
+}
+
+fn invalid(what: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.into())
+}
+
+/// Whether another server's vote may be true, at this server's term.
+fn check_term(vote: &peer::Vote, own_term: u64) -> io::Result<()> {
+    match vote.term <= own_term.saturating_add(TERM_LEAP_MAX) && vote.term < PLAUSIBLE_MAX {
+        true => Ok(()),
+        false => {
+            Err(invalid(format!("term {} is not plausible: this server is in term {own_term}", vote.term)))
+        }
+    }
+}
+
+/// Whether a position in another server's log may be true.
+fn check_log_id(id: Option<&peer::LogId>) -> io::Result<()> {
+    match id.is_none_or(|id| id.index < PLAUSIBLE_MAX && id.term < PLAUSIBLE_MAX) {
+        true => Ok(()),
+        false => Err(invalid(format!("log position {id:?} is not plausible"))),
     }
 }
 
 async fn serve_append(group: &Group, frames: Frames) -> io::Result<()> {
     let (mut replies, requests) = frames.split();
-    let input = stream::unfold((requests, group.clone()), |(mut requests, group)| async move {
+    // Why the requests ended, if it was for what one of them said.
+    let fault = Arc::new(std::sync::Mutex::new(None));
+    let state = (requests, group.clone(), Arc::clone(&fault));
+    let input = stream::unfold(state, |(mut requests, group, fault)| async move {
         let frame = requests.next().await?;
-        group.hear_of_leader();
-        match frame.and_then(|frame| append_request(&frame)) {
-            Ok(request) => Some((request, (requests, group))),
+        match frame.and_then(|frame| append_request(&frame, &group)) {
+            Ok(request) => Some((request, (requests, group, fault))),
             Err(error) => {
-                if error.kind() == io::ErrorKind::InvalidData {
-                    tracing::warn!(%error, "entries that do not decode");
-                }
+                *fault.lock().expect("no code panics while it holds this") = Some(error);
                 None
             }
         }
@@ -87,17 +157,30 @@ async fn serve_append(group: &Group, frames: Frames) -> io::Result<()> {
                 result: append_result(&result.map_err(io::Error::other)?),
             };
         }
+        // Raft knows its sender as the leader.
+        if !matches!(reply.result, AppendResult::HigherVote(_)) {
+            group.note_leader_contact();
+        }
         replies.send(peer::encode(&reply)).await?;
         if !matches!(reply.result, AppendResult::Stored(_)) {
             // Raft may have swallowed the next request already: dial again.
             break;
         }
     }
-    Ok(())
+    let fault = fault.lock().expect("no code panics while it holds this").take();
+    fault.map_or(Ok(()), Err)
 }
 
-fn append_request(frame: &[u8]) -> io::Result<AppendEntriesRequest<TypeConfig>> {
+/// A request, checked: nothing in it can stop this server when it is applied.
+fn append_request(frame: &[u8], group: &Group) -> io::Result<AppendEntriesRequest<TypeConfig>> {
     let request: AppendRequest = decode(frame)?;
+    check_term(&request.vote, group.term())?;
+    check_log_id(request.prev.as_ref())?;
+    check_log_id(request.commit.as_ref())?;
+    for entry in &request.entries {
+        check_log_id(Some(&entry.log_id))?;
+        check_payload(&entry.payload, group)?;
+    }
     let entries: io::Result<Vec<_>> = request.entries.into_iter().map(entry_in).collect();
     Ok(AppendEntriesRequest {
         vote: vote_in(request.vote),
@@ -105,6 +188,25 @@ fn append_request(frame: &[u8]) -> io::Result<AppendEntriesRequest<TypeConfig>> 
         entries: entries?,
         leader_commit: request.commit.map(log_id_in),
     })
+}
+
+fn check_payload(payload: &peer::Payload, group: &Group) -> io::Result<()> {
+    match payload {
+        peer::Payload::Blank => Ok(()),
+        peer::Payload::Batch(batch) => {
+            Batch::decode(batch.clone()).map(drop).map_err(|error| invalid(error.to_string()))
+        }
+        peer::Payload::Membership(membership) => check_cluster(membership, group),
+    }
+}
+
+/// Whether a membership is one of this server's cluster.
+fn check_cluster(membership: &peer::Membership, group: &Group) -> io::Result<()> {
+    let (theirs, ours) = (membership.cluster_id, group.cluster_id());
+    match theirs == ours || ours.is_none() {
+        true => Ok(()),
+        false => Err(invalid(format!("a membership of cluster {theirs:?}, this is cluster {ours:?}"))),
+    }
 }
 
 fn append_result(result: &StreamAppendResult<TypeConfig>) -> AppendResult {
@@ -149,17 +251,34 @@ async fn serve_calls(service: &PeerService, frames: Frames) -> io::Result<()> {
 async fn answer(group: &Group, desk: &crate::desk::Desk, call: Call) -> Answer {
     let refused = |e: &dyn std::fmt::Display| Answer::Error(peer::CallError::Refused(e.to_string()));
     match call {
+        Call::Vote(request) | Call::PreVote(request) if check_vote(&request, group).is_err() => {
+            metrics::counter!(crate::metrics::PEER_INVALID).increment(1);
+            refused(&"a vote that is not plausible")
+        }
         Call::Vote(request) => group.vote(request, false).await.map_or_else(|e| refused(&e), Answer::Vote),
         Call::PreVote(request) => group.vote(request, true).await.map_or_else(|e| refused(&e), Answer::Vote),
-        Call::Transfer(request) => Answer::Transfer(group.take_over(request).await),
+        Call::Transfer(request) => match check_term(&request.from, group.term()) {
+            Ok(()) => Answer::Transfer(group.take_over(request).await),
+            Err(error) => refused(&error),
+        },
+        Call::Ping => Answer::Done,
         other => desk.answer(other).await,
     }
+}
+
+fn check_vote(request: &peer::VoteRequest, group: &Group) -> io::Result<()> {
+    check_term(&request.vote, group.term())?;
+    check_log_id(request.last.as_ref())
 }
 
 /// Takes in a snapshot: written under a temporary name, read back and verified,
 /// and only then handed to Raft.
 async fn serve_snapshot(service: &PeerService, mut frames: Frames) -> io::Result<()> {
     let Some(head) = crate::peers::receive::<SnapshotHead>(&mut frames).await? else { return Ok(()) };
+    check_term(&head.vote, service.group.term())?;
+    check_log_id(head.last.as_ref())?;
+    check_log_id(head.membership_at.as_ref())?;
+    check_cluster(&head.membership, &service.group)?;
     let vote = vote_in(head.vote);
     let meta = meta_in(head.clone())?;
     let snapshots = service.snapshots.clone();
@@ -184,7 +303,7 @@ async fn serve_snapshot(service: &PeerService, mut frames: Frames) -> io::Result
 
 /// Passes another server's units to the proposer, for as long as this server
 /// leads and loses none. Ending the connection makes the other begin again.
-async fn serve_units(service: &PeerService, mut frames: Frames) -> io::Result<()> {
+async fn serve_units(service: &PeerService, from: u64, mut frames: Frames) -> io::Result<()> {
     let mut leadership = service.group.leadership();
     let mut losses = service.proposer.losses.clone();
     losses.mark_unchanged();
@@ -193,7 +312,12 @@ async fn serve_units(service: &PeerService, mut frames: Frames) -> io::Result<()
         tokio::select! {
             frame = frames.next() => match frame {
                 Some(unit) => {
-                    if service.proposer.units.send(unit?.freeze()).await.is_err() {
+                    let unit = unit?.freeze();
+                    let origin = check_unit(&unit).map_err(|error| invalid(error.to_string()))?;
+                    if origin.server != from {
+                        return Err(invalid(format!("a unit of server {}", origin.server)));
+                    }
+                    if service.proposer.units.send(unit).await.is_err() {
                         break;
                     }
                 }

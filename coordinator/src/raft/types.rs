@@ -7,15 +7,29 @@ use std::fmt;
 use bytes::Bytes;
 use openraft::alias::{LogIdOf, SnapshotMetaOf, StoredMembershipOf, VoteOf};
 use openraft::impls::leader_id_adv::LeaderId;
-use openraft::impls::{BasicNode, EntryPayload, LogId as RaftLogId};
+use openraft::impls::{EntryPayload, LogId as RaftLogId};
 use openraft::raft::responder::Responder;
 use openraft::vote::RaftLeaderId;
 use openraft::{OptionalSend, RaftTypeConfig};
-use rota_protocol::peer;
+use rota_protocol::peer::{self, ClusterId, ServerEndpoint};
 
 /// Raft, as Rota uses it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TypeConfig;
+
+/// A server, as Raft's membership names it. The cluster's id stands with every
+/// server, since the membership has no other place for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct RaftServer {
+    pub(crate) endpoint: ServerEndpoint,
+    pub(crate) cluster_id: ClusterId,
+}
+
+impl fmt::Display for RaftServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.endpoint.peer_address)
+    }
+}
 
 /// One Raft entry: an encoded batch of commands.
 #[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -39,11 +53,11 @@ impl RaftTypeConfig for TypeConfig {
     /// server that submitted a command, at its own apply.
     type R = u32;
     type NodeId = u64;
-    type Node = BasicNode;
+    type Node = RaftServer;
     type Term = u64;
     type LeaderId = LeaderId<u64, u64>;
     type Vote = openraft::impls::Vote<Self::LeaderId>;
-    type Payload = EntryPayload<Batch, u64, BasicNode>;
+    type Payload = EntryPayload<Batch, u64, RaftServer>;
     type Entry = openraft::Entry<<Self::LeaderId as RaftLeaderId>::Committed, Self::Payload>;
     type AsyncRuntime = openraft_rt_tokio::TokioRuntime;
     type Responder<T>
@@ -102,27 +116,33 @@ pub(crate) fn vote_in(vote: peer::Vote) -> VoteOf<TypeConfig> {
     }
 }
 
-pub(crate) fn membership_out(membership: &openraft::Membership<u64, BasicNode>) -> peer::Membership {
+pub(crate) fn membership_out(membership: &openraft::Membership<u64, RaftServer>) -> peer::Membership {
     peer::Membership {
         configs: membership.get_joint_config().clone(),
-        servers: membership.nodes().map(|(id, node)| (*id, node.addr.clone())).collect(),
+        servers: membership.nodes().map(|(id, server)| (*id, server.endpoint.clone())).collect(),
+        cluster_id: membership.nodes().next().map(|(_, server)| server.cluster_id),
     }
 }
 
 /// # Errors
-/// When the membership names a voter that it gives no address for: damage.
+/// When the membership names a voter that it gives no address for, or no cluster:
+/// damage.
 pub(crate) fn membership_in(
     membership: peer::Membership,
-) -> Result<openraft::Membership<u64, BasicNode>, std::io::Error> {
+) -> Result<openraft::Membership<u64, RaftServer>, std::io::Error> {
     if membership.configs.is_empty() {
         return Ok(openraft::Membership::default());
     }
-    let nodes: std::collections::BTreeMap<u64, BasicNode> =
-        membership.servers.into_iter().map(|(id, address)| (id, BasicNode::new(address))).collect();
+    let no_cluster =
+        || std::io::Error::new(std::io::ErrorKind::InvalidData, "a membership without a cluster id");
+    let cluster_id = membership.cluster_id.ok_or_else(no_cluster)?;
+    let server = |(id, endpoint)| (id, RaftServer { endpoint, cluster_id });
+    let nodes: std::collections::BTreeMap<u64, RaftServer> =
+        membership.servers.into_iter().map(server).collect();
     openraft::Membership::new(membership.configs, nodes).map_err(std::io::Error::other)
 }
 
-pub(crate) fn payload_out(payload: EntryPayload<Batch, u64, BasicNode>) -> peer::Payload {
+pub(crate) fn payload_out(payload: EntryPayload<Batch, u64, RaftServer>) -> peer::Payload {
     match payload {
         EntryPayload::Blank => peer::Payload::Blank,
         EntryPayload::Normal(batch) => peer::Payload::Batch(batch.0),
@@ -132,7 +152,7 @@ pub(crate) fn payload_out(payload: EntryPayload<Batch, u64, BasicNode>) -> peer:
 
 pub(crate) fn payload_in(
     payload: peer::Payload,
-) -> Result<EntryPayload<Batch, u64, BasicNode>, std::io::Error> {
+) -> Result<EntryPayload<Batch, u64, RaftServer>, std::io::Error> {
     Ok(match payload {
         peer::Payload::Blank => EntryPayload::Blank,
         peer::Payload::Batch(bytes) => EntryPayload::Normal(Batch(bytes)),

@@ -20,6 +20,16 @@ fn head(len: u32) -> [u8; HEAD_LEN] {
     [FORMAT, a, b, c, d, e, f, g, h]
 }
 
+/// How long the stored value at the beginning of `bytes` is, its head included, by its head;
+/// `None` when that is damaged.
+pub(super) fn head_and_len(bytes: &[u8]) -> Option<usize> {
+    let ([format, a, b, c, d, crc @ ..], _) = bytes.split_first_chunk::<HEAD_LEN>()?;
+    if crc32fast::hash(&[*format, *a, *b, *c, *d]) != u32::from_le_bytes(*crc) {
+        return None;
+    }
+    Some(HEAD_LEN + u32::from_le_bytes([*a, *b, *c, *d]) as usize)
+}
+
 /// A value in its stored form.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Stored<T>(pub(crate) T);

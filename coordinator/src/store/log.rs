@@ -20,8 +20,10 @@ use raft_log::api::raft_log_writer::RaftLogWriter;
 use rota_protocol::peer;
 use tokio::sync::oneshot;
 
-use super::StoreError;
 use super::codec::Stored;
+use super::log_position::{LogPosition, Pending, Position};
+use super::torn_tail::{self, Tail};
+use super::{StoreError, create_directory};
 use crate::behind;
 use crate::raft::types::{TypeConfig, log_id_in, log_id_out, payload_in, payload_out, vote_in, vote_out};
 
@@ -33,10 +35,10 @@ const CHUNK_BYTES_MAX: usize = 8 * 1024 * 1024;
 const CACHE_BYTES_MAX: usize = CHUNK_BYTES_MAX;
 /// Most bytes of entries read for one request to a follower. Larger ones gain
 /// nothing and starve the cluster when a server catches up.
-const READ_BYTES_MAX: usize = 256 * 1024;
+const READ_BYTES_MAX: usize = peer::APPEND_CLOSED_BYTES;
 
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-struct Types;
+pub(super) struct Types;
 
 impl raft_log::Types for Types {
     type LogId = Stored<peer::LogId>;
@@ -57,16 +59,22 @@ impl raft_log::Types for Types {
     }
 }
 
-/// Whom to tell when what was written is on the disk.
-enum Flushed {
-    Entries(IOFlushed<TypeConfig>),
+/// What is to be done when what was written is on the disk.
+pub(super) enum Flushed {
+    Entries { callback: IOFlushed<TypeConfig>, reached: Pending, positions: Arc<LogPosition> },
     Waiter(oneshot::Sender<io::Result<()>>),
 }
 
 impl raft_log::Callback for Flushed {
     fn send(self, result: io::Result<()>) {
         match self {
-            Self::Entries(callback) => callback.io_completed(result),
+            Self::Entries { callback, reached, positions } => {
+                let is_synced = result.is_ok();
+                callback.io_completed(result);
+                if is_synced {
+                    positions.reached(reached);
+                }
+            }
             Self::Waiter(waiter) => drop(waiter.send(result)),
         }
     }
@@ -76,6 +84,7 @@ impl raft_log::Callback for Flushed {
 #[derive(Clone)]
 pub(crate) struct LogStore {
     log: Arc<Mutex<raft_log::RaftLog<Types>>>,
+    positions: Arc<LogPosition>,
 }
 
 impl LogStore {
@@ -84,19 +93,27 @@ impl LogStore {
     /// in the system's memory only.
     ///
     /// # Errors
-    /// When a record before the end of the log is damaged, or for I/O. A record
-    /// that was cut off at the end is dropped: it was never acknowledged.
-    pub(crate) async fn open(directory: &Path) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(directory).map_err(|e| StoreError::io(directory, e))?;
+    /// When a record before the end of the log is damaged, when the log ends before the
+    /// position that it is known to have reached, or for I/O. A last record that was not
+    /// written whole is dropped.
+    pub(crate) async fn open(directory: &Path, positions: LogPosition) -> Result<Self, StoreError> {
+        create_directory(directory)?;
+        let tail = torn_tail::repair(directory).map_err(|e| StoreError::io(directory, e))?;
         let mut config = raft_log::Config::new(directory.display());
         config.wal.chunk_max_size = Some(CHUNK_BYTES_MAX);
         // Few large entries are in flight, so there is nothing to wait for.
         config.wal.flush_batch_wait = Some(Duration::ZERO);
         config.wal.truncate_incomplete_record = Some(true);
         config.log_cache_capacity = Some(CACHE_BYTES_MAX);
-        let log = raft_log::RaftLog::open(Arc::new(config)).map_err(|e| open_error(directory, e))?;
-        let store = Self { log: Arc::new(Mutex::new(log)) };
+        let log = raft_log::RaftLog::open(Arc::new(config)).map_err(|e| open_error(directory, tail, e))?;
+        let found = position_of(&log);
+        if let Some(cause) = missing(&positions.get(), &found, tail) {
+            return Err(StoreError::LogLost { path: directory.to_owned(), cause });
+        }
+        let store = Self { log: Arc::new(Mutex::new(log)), positions: Arc::new(positions) };
         store.flush().await.map_err(|e| StoreError::io(directory, e))?;
+        // A record that was dropped is not expected at the next start.
+        store.positions.lower(found.last).map_err(|e| StoreError::io(directory, e))?;
         Ok(store)
     }
 
@@ -104,6 +121,18 @@ impl LogStore {
         let (sender, receiver) = oneshot::channel();
         self.lock().flush(true, Some(Flushed::Waiter(sender)))?;
         receiver.await.map_err(io::Error::other)?
+    }
+
+    /// The last entry that may be purged so that at most `bytes` of the log's files are
+    /// left, and the file that is written to.
+    pub(crate) fn purgeable_beyond(&self, bytes: u64) -> Option<u64> {
+        let closed = self.lock().stat().closed_chunks;
+        let mut kept = 0;
+        let beyond = closed.iter().rev().find(|chunk| {
+            kept += chunk.size;
+            kept > bytes
+        });
+        beyond.and_then(|chunk| chunk.log_state.last().map(|id| id.0.index))
     }
 
     /// Nothing is awaited while it is held, and no disk read or written but for entries
@@ -136,12 +165,43 @@ fn closed_files(log: &raft_log::RaftLog<Types>) -> Vec<String> {
     log.stat().closed_chunks.into_iter().map(|chunk| files.chunk_path(chunk.chunk_id)).collect()
 }
 
-fn open_error(directory: &Path, cause: io::Error) -> StoreError {
-    match cause.kind() {
-        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::Other => {
-            StoreError::DamagedLog { path: directory.to_owned(), cause: cause.to_string() }
-        }
-        _ => StoreError::io(directory, cause),
+/// Where a log stands.
+fn position_of(log: &raft_log::RaftLog<Types>) -> Position {
+    let state = log.log_state();
+    Position { last: state.last().map(|id| id.0), vote: state.vote().map(|vote| vote.0) }
+}
+
+/// What is missing of a log that was known to be on the disk up to `known`. One record may
+/// be, if it is there in part.
+fn missing(known: &Position, found: &Position, tail: Tail) -> Option<String> {
+    let torn = u64::from(tail == Tail::Torn);
+    let next = |position: &Position| position.last.map_or(0, |last| last.index + 1);
+    if next(found) + torn < next(known) {
+        let ends =
+            found.last.map_or_else(|| "it is empty".to_owned(), |last| format!("it ends at {}", last.index));
+        let index = next(known) - 1;
+        return Some(format!("it was on the disk up to index {index}, and {ends}"));
+    }
+    let term = |position: &Position| position.vote.map_or(0, |vote| vote.term);
+    if found.vote < known.vote && torn == 0 {
+        return Some(format!(
+            "it held a vote in term {}, and holds one in term {}",
+            term(known),
+            term(found)
+        ));
+    }
+    None
+}
+
+/// What the system refuses (descriptors, permissions, memory) is no damage.
+fn open_error(directory: &Path, tail: Tail, cause: io::Error) -> StoreError {
+    let is_damage = match cause.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => true,
+        _ => tail == Tail::Damaged,
+    };
+    match is_damage {
+        true => StoreError::DamagedLog { path: directory.to_owned(), cause: cause.to_string() },
+        false => StoreError::io(directory, cause),
     }
 }
 
@@ -193,8 +253,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &VoteOf<TypeConfig>) -> io::Result<()> {
-        self.lock().save_vote(Stored(vote_out(vote)))?;
-        self.flush().await
+        let reached = {
+            let mut log = self.lock();
+            log.save_vote(Stored(vote_out(vote)))?;
+            self.positions.pending(position_of(&log))
+        };
+        self.flush().await?;
+        self.positions.reached(reached);
+        Ok(())
     }
 
     async fn save_committed(&mut self, committed: Option<LogIdOf<TypeConfig>>) -> io::Result<()> {
@@ -218,10 +284,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             .into_iter()
             .map(|entry| (Stored(log_id_out(entry.log_id)), Stored(payload_out(entry.payload))));
         log.append(records)?;
-        log.flush(true, Some(Flushed::Entries(callback)))
+        let reached = self.positions.pending(position_of(&log));
+        let positions = Arc::clone(&self.positions);
+        log.flush(true, Some(Flushed::Entries { callback, reached, positions }))
     }
 
     async fn truncate_after(&mut self, last: Option<LogIdOf<TypeConfig>>) -> io::Result<()> {
+        // What is truncated here may have been acknowledged to an earlier leader.
+        self.positions.lower(last.map(log_id_out))?;
         let mut log = self.lock();
         let from = last.map_or(0, |id| id.index + 1);
         if log.log_state().last().is_none_or(|end| end.0.index < from) {

@@ -1,7 +1,8 @@
 //! What a server keeps on disk: who it is, its log, its snapshots.
 //!
 //! ```text
-//! <data>/identity.json   cluster, server number, count of starts
+//! <data>/identity.json   cluster and its id, server, id of this directory, count of starts
+//! <data>/log-position    how far the log is known to be on the disk
 //! <data>/log/            raft-log: vote, entries, committed index
 //! <data>/snapshots/      the newest snapshot, under the index of its last entry
 //! ```
@@ -12,14 +13,19 @@
 mod codec;
 mod identity;
 mod log;
+mod log_position;
 mod snapshots;
 #[cfg(test)]
 mod tests;
+mod torn_tail;
 
 pub(crate) use identity::Identity;
 pub(crate) use log::LogStore;
+pub(crate) use log_position::LogPosition;
 pub(crate) use snapshots::{SnapshotFile, SnapshotStore, SnapshotWriter};
 
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Why a data directory cannot be used. Each says what to do.
@@ -77,8 +83,49 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
         /// How.
-        #[source]
-        cause: serde_json::Error,
+        cause: String,
+    },
+    /// A newer version wrote it.
+    #[error(
+        "{path} was written by a newer version of Rota (format {found}, this version knows {known}): start that version"
+    )]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest format of this version.
+        known: u32,
+    },
+    /// The server was removed from its cluster, or has lost data.
+    #[error("{path} is out of service: {why}")]
+    OutOfService {
+        /// The directory.
+        path: PathBuf,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// The log ends before what it is known to have held.
+    #[error(
+        "the log in {path} has lost data: {cause}; if the cluster has a quorum without this server, {REBUILD}"
+    )]
+    LogLost {
+        /// The directory, or the file that says how far the log went.
+        path: PathBuf,
+        /// What is missing.
+        cause: String,
+    },
+    /// The directory and the log in it belong to different clusters.
+    #[error(
+        "{path} belongs to cluster {expected}, and its log to cluster {found}: one of the two was replaced; {REBUILD}"
+    )]
+    MixedUp {
+        /// The directory.
+        path: PathBuf,
+        /// The cluster of the identity file.
+        expected: String,
+        /// The cluster of the log.
+        found: String,
     },
     /// The log holds a damaged record before its end.
     #[error(
@@ -114,5 +161,38 @@ impl StoreError {
 
 /// Makes what was renamed or created in `directory` outlive a power cut.
 pub(crate) fn sync_directory(directory: &Path) -> std::io::Result<()> {
-    std::fs::File::open(directory)?.sync_all()
+    File::open(directory)?.sync_all()
+}
+
+/// How a file is opened that, if it is made, only its owner may read.
+pub(crate) fn private_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(0o600);
+    options
+}
+
+/// Makes `directory` and those above it that are missing, durably. Only its owner may
+/// look into it, also if it was there before.
+///
+/// # Errors
+/// For I/O.
+pub(crate) fn create_directory(directory: &Path) -> Result<(), StoreError> {
+    let missing: Vec<&Path> =
+        directory.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+    let create = || {
+        for path in missing.iter().rev() {
+            match fs::create_dir(path) {
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                made => made?,
+            }
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            sync_directory(parent.unwrap_or(Path::new(".")))?;
+        }
+        let is_private = fs::metadata(directory)?.permissions().mode() & 0o077 == 0;
+        if !is_private {
+            fs::set_permissions(directory, fs::Permissions::from_mode(0o700))?;
+        }
+        Ok(())
+    };
+    create().map_err(|e| StoreError::io(directory, e))
 }

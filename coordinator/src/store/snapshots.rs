@@ -15,7 +15,7 @@ use rota_core::state::State;
 use rota_core::state::snapshot::{BLOCK_BYTES_MAX, Decoder};
 use rota_protocol::peer::{self, SnapshotHead};
 
-use super::{StoreError, sync_directory};
+use super::{StoreError, create_directory, private_file, sync_directory};
 
 const SUFFIX: &str = "snapshot";
 const TEMPORARY: &str = "tmp";
@@ -67,7 +67,7 @@ impl SnapshotStore {
     pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
         let store = Self { directory: directory.to_owned(), written: Arc::default() };
         let fail = |e| StoreError::io(directory, e);
-        fs::create_dir_all(directory).map_err(fail)?;
+        create_directory(directory)?;
         for path in store.files(TEMPORARY).map_err(fail)? {
             fs::remove_file(path).map_err(fail)?;
         }
@@ -94,7 +94,7 @@ impl SnapshotStore {
         let mut paths = self.files(SUFFIX).map_err(|e| StoreError::io(&self.directory, e))?;
         let Some(path) = paths.pop() else { return Ok(None) };
         let mut file = fs::File::open(&path).map_err(|e| StoreError::io(&path, e))?;
-        let head = read_head(&mut file).map_err(|e| damaged(&path, &e))?;
+        let head = read_head(&mut file).map_err(|e| unreadable(&path, e))?;
         Ok(Some(SnapshotFile { path, head }))
     }
 
@@ -106,7 +106,7 @@ impl SnapshotStore {
         // Each has a file of its own: two servers may send the same snapshot at a time.
         let number = self.written.fetch_add(1, Ordering::Relaxed);
         let path = self.directory.join(format!("{}.{number}.{TEMPORARY}", name(&head)));
-        let mut file = fs::File::create_new(&path)?;
+        let mut file = private_file().write(true).create_new(true).open(&path)?;
         let payload = peer::encode(&head);
         file.write_all(&u32::try_from(payload.len()).map_err(io::Error::other)?.to_le_bytes())?;
         file.write_all(&crc32fast::hash(&payload).to_le_bytes())?;
@@ -179,7 +179,7 @@ impl SnapshotFile {
     /// # Errors
     /// For I/O, and when anything in it is damaged.
     pub(crate) fn load(&self) -> Result<State, StoreError> {
-        let mut body = self.body().map_err(|e| damaged(&self.path, &e))?;
+        let mut body = self.body().map_err(|e| unreadable(&self.path, e))?;
         let mut decoder = Decoder::new();
         let mut buffer = vec![0; 256 * 1024];
         loop {
@@ -218,6 +218,14 @@ fn read_head(file: &mut fs::File) -> io::Result<SnapshotHead> {
         return Err(bad("the checksum of its head is wrong"));
     }
     peer::decode(&payload).map_err(|e| bad(&e.to_string()))
+}
+
+/// What the system refuses (descriptors, permissions, memory) is no damage.
+fn unreadable(path: &Path, cause: io::Error) -> StoreError {
+    match cause.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => damaged(path, &cause),
+        _ => StoreError::io(path, cause),
+    }
 }
 
 fn damaged(path: &Path, cause: &dyn std::fmt::Display) -> StoreError {

@@ -69,6 +69,9 @@ pub(super) async fn begin(
     request: ConnectRequest,
 ) -> Result<(), SentAway> {
     let service = &zk.service;
+    if service.states.unavailable().is_some() {
+        return Err(SentAway::NoLeader);
+    }
     if zk.standing.is_cut_off() {
         return begin_reading(zk, connection, &request);
     }

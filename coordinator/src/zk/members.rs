@@ -98,7 +98,8 @@ fn server(line: &str) -> Option<(u64, Spec)> {
 /// as it is true.
 fn render(membership: &Membership, state: &State, at: u64, said: &BTreeMap<u64, Spec>) -> String {
     let mut text = String::new();
-    for (id, address) in &membership.servers {
+    for (id, endpoint) in &membership.servers {
+        let address = &endpoint.peer_address;
         let votes = membership.configs.iter().any(|config| config.contains(id));
         let known = said.get(id).filter(|spec| spec.peer_address() == *address).cloned();
         let faces = state.faces(*id);
@@ -159,13 +160,17 @@ fn wanted(request: &Reconfig, membership: &Membership) -> Result<Wanted, ErrorCo
         let votes = membership.configs.iter().any(|config| config.contains(server));
         match membership.servers.get(server) {
             // A server's address and its loss of a vote are a removal and an addition.
-            Some(address) if *address != spec.peer_address() || votes && !spec.votes => return Err(BAD),
+            Some(known) if known.peer_address != spec.peer_address() || votes && !spec.votes => {
+                return Err(BAD);
+            }
             Some(_) if votes => continue,
             Some(_) => {}
             None => {
                 changes.push(MembershipChange::AddLearner {
                     server: *server,
                     peer_address: spec.peer_address(),
+                    // As ZooKeeper, which adds whom it is told to add.
+                    force: true,
                 });
             }
         }
@@ -252,6 +257,7 @@ fn code(error: &ServiceError) -> ErrorCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rota_protocol::peer::{ClusterId, ServerEndpoint};
 
     #[test]
     fn servers_are_named_as_zookeeper_names_them() {
@@ -273,14 +279,17 @@ mod tests {
     fn what_is_asked_for_is_what_differs() {
         let membership = Membership {
             configs: vec![[1, 2].into()],
-            servers: [(1, "a:1"), (2, "b:1"), (3, "c:1")].map(|(id, at)| (id, at.to_owned())).into(),
+            servers: [(1, "a:1"), (2, "b:1"), (3, "c:1")]
+                .map(|(id, at)| (id, ServerEndpoint { peer_address: at.to_owned(), disk: None }))
+                .into(),
+            cluster_id: Some(ClusterId(1)),
         };
         let ask = |joining: &str, leaving: &str, new_members: &str| {
             let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
             let [joining, leaving, new_members] = [joining, leaving, new_members].map(given);
             wanted(&Reconfig { joining, leaving, new_members, current: -1 }, &membership).map(|w| w.changes)
         };
-        let learner = MembershipChange::AddLearner { server: 4, peer_address: "d:1".into() };
+        let learner = MembershipChange::AddLearner { server: 4, peer_address: "d:1".into(), force: true };
         let adds = ask("server.4=d:1:2:participant;3,server.1=a:1:2;3", "9", "");
         assert_eq!(adds.unwrap(), [learner.clone(), MembershipChange::Promote(4)]);
         assert_eq!(

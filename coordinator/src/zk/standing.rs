@@ -12,8 +12,6 @@ use super::Zk;
 
 /// How often it is asked whether a leader is there.
 const PERIOD: Duration = Duration::from_millis(200);
-/// How long a leader may be missed: longer than an election.
-const PATIENCE: Duration = Duration::from_millis(2_000);
 
 /// What this server can do for clients now.
 #[derive(Debug, Default)]
@@ -31,6 +29,8 @@ impl Standing {
 /// Watches for the leader until the server stops.
 pub(crate) async fn run(zk: Arc<Zk>) {
     let mut heard_at = Instant::now();
+    // Longer than an election.
+    let patience = Duration::from_millis(zk.service.config.timing.election_max_ms);
     loop {
         tokio::time::sleep(PERIOD).await;
         let now = Instant::now();
@@ -38,7 +38,7 @@ pub(crate) async fn run(zk: Arc<Zk>) {
         if is_led {
             heard_at = now;
         }
-        let cut_off = now - heard_at > PATIENCE;
+        let cut_off = now - heard_at > patience || zk.service.states.is_out_of_service();
         if zk.standing.cut_off.swap(cut_off, Ordering::AcqRel) == cut_off {
             if cut_off {
                 // Nobody else keeps the time of sessions now.

@@ -82,8 +82,8 @@ fn conf(zk: &Zk, to: &mut String) -> fmt::Result {
     let applied = zk.service.replica.read();
     let members = &applied.membership().servers;
     writeln!(to, "membership: ")?;
-    for (id, address) in members {
-        writeln!(to, "server.{id}={address}")?;
+    for (id, endpoint) in members {
+        writeln!(to, "server.{id}={}", endpoint.peer_address)?;
     }
     Ok(())
 }
@@ -187,7 +187,11 @@ async fn mntr(zk: &Zk, to: &mut String) -> fmt::Result {
         let ephemerals: usize = state.sessions().map(|(_, session)| session.ephemerals.len()).sum();
         (state.zxid(), state.tree().len(), bytes, ephemerals, state.sessions().count())
     };
-    let followers = zk.service.group.peers_that_answer().len();
+    let up = zk.service.group.peers_up().into_iter().filter(|(_, is_up)| *is_up).map(|(id, _)| id);
+    let learners: Vec<u64> = up.collect();
+    let voters = zk.service.group.voters();
+    let synced =
+        learners.iter().filter(|id| voters.contains(id) && zk.service.group.has_caught_up(**id)).count();
     let mut line = |name: &str, value: &dyn fmt::Display| writeln!(to, "zk_{name}\t{value}");
     line("version", &VERSION)?;
     line("server_state", &mode)?;
@@ -207,8 +211,8 @@ async fn mntr(zk: &Zk, to: &mut String) -> fmt::Result {
     line("global_sessions", &sessions)?;
     line("open_file_descriptor_count", &std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count))?;
     if mode == "leader" {
-        line("learners", &followers)?;
-        line("synced_followers", &followers)?;
+        line("learners", &learners.len())?;
+        line("synced_followers", &synced)?;
     }
     Ok(())
 }

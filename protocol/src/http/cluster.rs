@@ -20,8 +20,16 @@ pub enum Role {
 pub struct Cluster {
     /// The cluster's name.
     pub cluster: String,
+    /// The cluster's random id, 16 hexadecimal digits; none while the answering server
+    /// belongs to no cluster.
+    #[serde(default)]
+    pub cluster_id: Option<String>,
     /// The answering server.
     pub server: u64,
+    /// Why the answering server does not serve, if it does not: it waits to join a cluster, was
+    /// removed from it, or has lost data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_serving: Option<String>,
     /// The leader, if one is known.
     pub leader: Option<u64>,
     /// Raft's term.
@@ -50,6 +58,12 @@ pub struct Server {
     /// Where clients reach it by ZooKeeper's protocol, if it speaks that.
     #[serde(default)]
     pub zookeeper_address: Option<String>,
+    /// The random id of its data directory, 16 hexadecimal digits, once it was reached.
+    #[serde(default)]
+    pub disk_id: Option<String>,
+    /// Why it takes no part, if it was emptied or has lost data, as the leader found out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
 }
 
 /// Adds a server, as a learner.
@@ -58,8 +72,11 @@ pub struct Server {
 pub struct AddServer {
     /// Its number. Never one that the cluster has had before.
     pub id: u64,
-    /// Where other servers reach it.
+    /// Where other servers reach it: HOST:PORT. It must wait there, started with `--join`.
     pub peer_address: String,
+    /// Add it although nobody, or another server, is at that address.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// Moves the leadership.

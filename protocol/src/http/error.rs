@@ -73,6 +73,9 @@ pub enum Code {
     Overloaded,
     /// 503: no leader is known now: try again.
     NoLeader,
+    /// 503: this server belongs to no cluster yet, was removed from it, or has lost data:
+    /// ask another.
+    NotServing,
     /// 503: the write was sent and not answered in time; it may yet take effect.
     OutcomeUnknown,
     /// 503: the answer was not there in time: try again.
@@ -115,9 +118,12 @@ impl Code {
             | Self::Conflict => 409,
             Self::SessionExpired => 410,
             Self::TooLarge => 413,
-            Self::Overloaded | Self::NoLeader | Self::OutcomeUnknown | Self::Timeout | Self::Unreachable => {
-                503
-            }
+            Self::Overloaded
+            | Self::NoLeader
+            | Self::NotServing
+            | Self::OutcomeUnknown
+            | Self::Timeout
+            | Self::Unreachable => 503,
             Self::Internal => 500,
         }
     }

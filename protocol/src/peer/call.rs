@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rota_core::state::{Password, SessionId};
 use serde::{Deserialize, Serialize};
 
-use super::raft::{TransferRequest, VoteReply, VoteRequest};
+use super::raft::{ServerEndpoint, TransferRequest, VoteReply, VoteRequest};
 use crate::http::MemberReport;
 
 /// A question.
@@ -49,6 +49,8 @@ pub enum Call {
     ChangeMembership(MembershipChange),
     /// Let this server lead.
     TransferTo(u64),
+    /// Nothing: the round trip is measured, and the connection kept.
+    Ping,
 }
 
 /// A change of who belongs to the cluster.
@@ -60,11 +62,20 @@ pub enum MembershipChange {
         server: u64,
         /// Where it is reached.
         peer_address: String,
+        /// Add it although nobody, or another server, is at that address.
+        force: bool,
     },
     /// Give a learner a vote.
     Promote(u64),
     /// Take a server out.
     Remove(u64),
+    /// A member is reached elsewhere, or was reached for the first time.
+    UpdateEndpoint {
+        /// Its number.
+        server: u64,
+        /// How it is reached from now on.
+        endpoint: ServerEndpoint,
+    },
 }
 
 /// What the leader heard of a member.
@@ -121,7 +132,7 @@ pub enum Answer {
     ReadIndex(u64),
     /// To [`Call::Heard`].
     Heard(HeardPool),
-    /// It is done.
+    /// It is done; also to [`Call::Ping`].
     Done,
     /// It is not.
     Error(CallError),

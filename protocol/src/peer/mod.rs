@@ -1,90 +1,68 @@
 //! Messages between servers, and the forms in which Raft's own values are
-//! stored. Each message is one postcard value in one length-delimited frame.
+//! stored. Each message is one postcard value in one frame with a checksum.
 //!
-//! A connection begins with a [`Hello`] and its [`Welcome`]; its [`Class`] says
-//! what follows. Enums grow at their ends only; anything else is a new
-//! [`PROTOCOL_VERSION`].
+//! A connection begins with a [`Hello`] and its [`Welcome`]; its [`StreamKind`] says
+//! what follows, and how large a frame may be. Enums grow at their ends only;
+//! anything else is a new [`PROTOCOL_VERSION`].
 
 mod call;
+mod handshake;
 mod raft;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 pub use call::{Answer, Call, CallError, HeardMember, HeardPool, MembershipChange};
+pub use handshake::{
+    Acknowledged, ClusterId, DiskId, HANDSHAKE_BYTES_MAX, HandshakeContext, Hello, PROTOCOL_VERSION,
+    PeerStatus, RefusalReason, Refused, ServerInfo, StreamKind, Welcome, check_hello, check_log_end,
+    disk_replaced, removed,
+};
 pub use raft::{
-    AppendReply, AppendRequest, AppendResult, Entry, LogId, Membership, Payload, SnapshotHead,
-    TransferRequest, Vote, VoteReply, VoteRequest,
+    AppendReply, AppendRequest, AppendResult, Entry, LogId, Membership, Payload, ServerEndpoint,
+    SnapshotHead, TransferRequest, Vote, VoteReply, VoteRequest,
 };
 
-/// Version of these messages. Servers of different versions do not talk.
-pub const PROTOCOL_VERSION: u32 = 3;
-/// Largest frame, in bytes: one batch of 1 MiB and much room. A longer length is
-/// damage or somebody else's protocol.
-pub const FRAME_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Largest command, in bytes: a request's body or packet of at most 8 MiB, encoded.
+const COMMAND_BYTES_MAX: usize = 9 * 1024 * 1024;
+/// Bytes at which a unit is closed; the command that reaches it is still in it.
+pub const UNIT_CLOSED_BYTES: usize = 64 * 1024;
+/// Bytes at which a batch is closed; the unit that reaches it is still in it.
+pub const BATCH_CLOSED_BYTES: usize = 1024 * 1024;
+/// Bytes at which a request to a follower is closed; it has at least one entry.
+pub const APPEND_CLOSED_BYTES: usize = 256 * 1024;
+/// Bytes of a snapshot in one frame.
+pub const SNAPSHOT_FRAME_BYTES: usize = 256 * 1024;
 
-/// The first frame of a connection, from the server that dialled.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hello {
-    /// [`PROTOCOL_VERSION`].
-    pub version: u32,
-    /// The cluster's name.
-    pub cluster: String,
-    /// Who dials.
-    pub from: u64,
-    /// Whom it means to reach.
-    pub to: u64,
-    /// What the connection is for.
-    pub class: Class,
-}
+/// Largest unit of commands, in bytes.
+pub const UNIT_BYTES_MAX: usize = UNIT_CLOSED_BYTES + COMMAND_BYTES_MAX;
+/// Largest batch of units, in bytes.
+pub const BATCH_BYTES_MAX: usize = BATCH_CLOSED_BYTES + UNIT_BYTES_MAX;
+/// Largest question of one server to another, in bytes: the reports of one client's request.
+pub const CALL_BYTES_MAX: usize = COMMAND_BYTES_MAX;
+/// Largest answer, in bytes: what the members of one pool have said.
+pub const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// What a connection is for. Separate ones keep a heartbeat from waiting behind
-/// a snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Class {
-    /// [`AppendRequest`]s one way, [`AppendReply`]s the other, pipelined.
-    Append,
-    /// `(id, Call)` one way, `(id, Answer)` the other, in any order.
-    Call,
-    /// [`SnapshotHead`], then the blocks, then an empty frame; one [`Vote`] back.
-    Snapshot,
-    /// Units of commands for the leader, in order; nothing comes back. The
-    /// leader closes the connection when it does not lead any more.
-    Units,
-}
-
-/// The answer to a [`Hello`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Welcome {
-    /// Go on.
-    Ok,
-    /// These two servers must not talk, and why.
-    Refused(String),
-}
-
-impl Hello {
-    /// Why a server that is `server` of `cluster` must refuse this hello.
+impl StreamKind {
+    /// Largest frame that the dialling server may send, in bytes.
     #[must_use]
-    pub fn refusal(&self, cluster: &str, server: u64) -> Option<String> {
-        if self.version != PROTOCOL_VERSION {
-            return Some(format!(
-                "server {} speaks version {} of the peer protocol, server {server} version {PROTOCOL_VERSION}",
-                self.from, self.version
-            ));
+    pub fn request_bytes_max(self) -> usize {
+        match self {
+            Self::Append => APPEND_CLOSED_BYTES + BATCH_BYTES_MAX,
+            Self::Call => CALL_BYTES_MAX,
+            Self::Snapshot => SNAPSHOT_FRAME_BYTES,
+            Self::Units => UNIT_BYTES_MAX,
+            Self::Probe => 0,
         }
-        if self.cluster != cluster {
-            return Some(format!(
-                "server {} belongs to cluster {:?}, server {server} to {cluster:?}: check --cluster and the addresses",
-                self.from, self.cluster
-            ));
+    }
+
+    /// Largest frame that the server that was dialled may send, in bytes.
+    #[must_use]
+    pub fn reply_bytes_max(self) -> usize {
+        match self {
+            Self::Call => ANSWER_BYTES_MAX,
+            Self::Append | Self::Snapshot | Self::Units | Self::Probe => HANDSHAKE_BYTES_MAX,
         }
-        if self.to != server {
-            return Some(format!(
-                "server {} was looking for server {} and found {server}: check the addresses in --peers",
-                self.from, self.to
-            ));
-        }
-        (self.from == server).then(|| format!("two servers have the number {server}"))
     }
 }
 
@@ -100,25 +78,4 @@ pub fn encode<T: Serialize>(message: &T) -> bytes::Bytes {
 /// When the bytes are not such a message.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, postcard::Error> {
     postcard::from_bytes(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn strangers_are_refused_with_a_reason() {
-        let hello = |cluster: &str, to, version| Hello {
-            version,
-            cluster: cluster.into(),
-            from: 2,
-            to,
-            class: Class::Call,
-        };
-        assert_eq!(hello("a", 1, PROTOCOL_VERSION).refusal("a", 1), None);
-        assert!(hello("b", 1, PROTOCOL_VERSION).refusal("a", 1).unwrap().contains("cluster"));
-        assert!(hello("a", 3, PROTOCOL_VERSION).refusal("a", 1).unwrap().contains("looking for"));
-        assert!(hello("a", 1, 99).refusal("a", 1).unwrap().contains("version"));
-        assert!(hello("a", 2, PROTOCOL_VERSION).refusal("a", 2).unwrap().contains("two servers"));
-    }
 }

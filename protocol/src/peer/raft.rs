@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::handshake::{ClusterId, DiskId};
+
 /// Position in the log, and who led when it was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LogId {
@@ -33,8 +35,19 @@ pub struct Vote {
 pub struct Membership {
     /// The voters: one set, or two while they change.
     pub configs: Vec<BTreeSet<u64>>,
-    /// The peer address of every server, learners included.
-    pub servers: BTreeMap<u64, String>,
+    /// Every server, learners included.
+    pub servers: BTreeMap<u64, ServerEndpoint>,
+    /// The cluster; `None` only where there are no servers.
+    pub cluster_id: Option<ClusterId>,
+}
+
+/// How a server is reached, and how it is told from another at the same address.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerEndpoint {
+    /// Where other servers reach it: HOST:PORT.
+    pub peer_address: String,
+    /// Its data directory; `None` until it was first reached.
+    pub disk: Option<DiskId>,
 }
 
 /// One entry of the log.

@@ -1,0 +1,226 @@
+//! Connections that other servers dial: how many there may be, and the handshake.
+//! Anybody can reach the port, so a connection has little time and room before its
+//! hello is accepted, and one server few connections of a kind after it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rota_protocol::peer::{
+    ClusterId, HandshakeContext, Hello, PeerStatus, RefusalReason, Refused, ServerInfo, StreamKind, Welcome,
+    check_hello,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{Frames, Peers, framed, receive, send};
+use crate::parts::BoxWire;
+
+/// How long a connection may take to say hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
+/// Connections whose hello is not accepted yet. One more is closed at once.
+const HANDSHAKES_MAX: usize = 64;
+/// Connections of one kind from one server. It has one or two; a third may come while the
+/// end of the first is not noticed yet.
+const CONNECTIONS_OF_A_KIND_MAX: usize = 4;
+/// Servers that may have connections: anybody can claim any number.
+const SERVERS_MAX: usize = 64;
+
+/// What this server knows when another dials it.
+#[derive(Debug, Clone)]
+pub(crate) struct PeerView {
+    /// What it knows of the other.
+    pub(crate) status: PeerStatus,
+    /// The index of its last log entry, and its term.
+    pub(crate) log_end: (Option<u64>, u64),
+    /// The leader that it follows, or itself.
+    pub(crate) leader: Option<u64>,
+    /// The cluster whose membership it has, if any.
+    pub(crate) cluster_id: Option<ClusterId>,
+}
+
+/// Bounds the connections that are served.
+#[derive(Debug, Clone)]
+pub(crate) struct Admission {
+    handshakes: Arc<Semaphore>,
+    accepted: Arc<Mutex<BTreeMap<(u64, StreamKind), usize>>>,
+}
+
+/// A place for one connection, which is free again when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    admission: Admission,
+    key: (u64, StreamKind),
+}
+
+impl Admission {
+    pub(crate) fn new() -> Self {
+        Self { handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)), accepted: Arc::default() }
+    }
+
+    /// A place for a handshake, if there is one.
+    pub(crate) fn handshake(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.handshakes).try_acquire_owned().ok()
+    }
+
+    fn place(&self, server: u64, kind: StreamKind) -> Option<Place> {
+        let key = (server, kind);
+        let mut accepted = self.lock();
+        let is_new = !accepted.keys().any(|(of, _)| *of == server);
+        let servers = accepted.keys().map(|(of, _)| *of).collect::<std::collections::BTreeSet<_>>().len();
+        if is_new && servers >= SERVERS_MAX {
+            return None;
+        }
+        let count = accepted.entry(key).or_default();
+        if *count >= CONNECTIONS_OF_A_KIND_MAX {
+            return None;
+        }
+        *count += 1;
+        Some(Place { admission: self.clone(), key })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(u64, StreamKind), usize>> {
+        self.accepted.lock().expect("no code panics while it holds this")
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut accepted = self.admission.lock();
+        if let Some(count) = accepted.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                accepted.remove(&self.key);
+            }
+        }
+    }
+}
+
+impl Peers {
+    /// Answers the hello of a connection that was accepted. `None` if nothing follows: the
+    /// other side was refused and told why, or only wanted to know who is here.
+    pub(crate) async fn accept_handshake(
+        &self,
+        wire: BoxWire,
+        from: &str,
+        admission: &Admission,
+        view: impl FnOnce(u64) -> PeerView,
+    ) -> io::Result<Option<(Hello, Frames, Place)>> {
+        let attempt = async {
+            let mut frames = framed(wire);
+            let Some(hello) = receive::<Hello>(&mut frames).await? else { return Ok(None) };
+            let view = view(hello.from);
+            let refused = match self.judge(&hello, &view) {
+                Err(refused) => refused,
+                Ok(()) if hello.kind == StreamKind::Probe => {
+                    send(&mut frames, &Welcome::Accepted(Box::new(self.info(&view, hello.from)))).await?;
+                    return Ok(None);
+                }
+                Ok(()) => match admission.place(hello.from, hello.kind) {
+                    Some(place) => {
+                        self.join(&hello)?;
+                        send(&mut frames, &Welcome::Accepted(Box::new(self.info(&view, hello.from)))).await?;
+                        frames.codec_mut().set_bytes_max(hello.kind.request_bytes_max());
+                        return Ok(Some((hello, frames, place)));
+                    }
+                    None => too_many(hello.from),
+                },
+            };
+            if let Some(attempts) = self.inner.accept_log.due(hello.from, &refused.message) {
+                let why = &refused.message;
+                match refused.reason {
+                    // An operator has removed it, and it is only about to find out.
+                    RefusalReason::Removed => {
+                        tracing::warn!(address = from, attempts, why, "refused a removed server");
+                    }
+                    _ => tracing::error!(address = from, attempts, why, "refused another server"),
+                }
+            }
+            send(&mut frames, &Welcome::Refused(refused)).await?;
+            Ok(None)
+        };
+        tokio::time::timeout(HELLO_TIMEOUT, attempt).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn judge(&self, hello: &Hello, view: &PeerView) -> Result<(), Refused> {
+        let identity = &self.inner.identity;
+        let context = HandshakeContext {
+            cluster: &identity.cluster,
+            cluster_id: identity.cluster_id(),
+            server: identity.server,
+            disk: identity.disk,
+            from: view.status,
+            log_end: view.log_end,
+        };
+        let judged = check_hello(hello, &context);
+        if let Err(refused) = &judged
+            && refused.reason == RefusalReason::DialledDiskReplaced
+            && identity.cluster_id().is_none()
+        {
+            // It is only a hint, since anybody can say so.
+            self.inner.states.waits_for(format!("this server is new to its cluster: {}", refused.message));
+        }
+        match self.inner.states.is_out_of_service() {
+            true if judged.is_ok() && hello.kind != StreamKind::Probe => {
+                let message = self.inner.states.unavailable().unwrap_or_default();
+                Err(Refused { reason: RefusalReason::OutOfService, message })
+            }
+            _ => judged,
+        }
+    }
+
+    /// A server without a cluster belongs to that of the first member that knows it.
+    fn join(&self, hello: &Hello) -> io::Result<()> {
+        let Some(cluster_id) = hello.cluster_id else { return Ok(()) };
+        let was_pristine = self.inner.identity.cluster_id().is_none();
+        if self.inner.identity.join_cluster(cluster_id)? {
+            if was_pristine {
+                tracing::info!(%cluster_id, peer = hello.from, "joined a cluster");
+            }
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, "this server joined another cluster meanwhile"))
+    }
+
+    fn info(&self, view: &PeerView, you: u64) -> ServerInfo {
+        let identity = &self.inner.identity;
+        ServerInfo {
+            server: identity.server,
+            disk: identity.disk,
+            boot: identity.boot,
+            cluster: identity.cluster.clone(),
+            cluster_id: view.cluster_id,
+            initial_members: self.inner.initial_members,
+            leader: view.leader,
+            term: view.log_end.1,
+            you: view.status,
+            you_acknowledged: self.acknowledged_by(you),
+        }
+    }
+}
+
+fn too_many(server: u64) -> Refused {
+    let message =
+        format!("server {server} has too many connections here: close some, or wait until they end");
+    Refused { reason: RefusalReason::OutOfService, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_server_has_few_connections_of_a_kind_and_few_servers_have_any() {
+        let admission = Admission::new();
+        let mut places: Vec<_> =
+            (0..CONNECTIONS_OF_A_KIND_MAX).map(|_| admission.place(2, StreamKind::Call).unwrap()).collect();
+        assert!(admission.place(2, StreamKind::Call).is_none());
+        assert!(admission.place(2, StreamKind::Append).is_some());
+        places.pop();
+        assert!(admission.place(2, StreamKind::Call).is_some());
+        let others: Vec<_> = (3..200).map_while(|server| admission.place(server, StreamKind::Call)).collect();
+        assert_eq!(others.len(), SERVERS_MAX - 1);
+        drop((places, others));
+        assert!(admission.lock().is_empty());
+    }
+}

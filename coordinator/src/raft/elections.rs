@@ -1,0 +1,161 @@
+//! Heartbeats of a leader and campaigns of a follower: the shell around
+//! [`ElectionTimer`]. Raft's library has timers of its own, which are off: they cannot
+//! tell a leader that died from one that is silent, nor a silent leader from a follower
+//! that did not run.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rota_protocol::peer::StreamKind;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+
+use super::election_timer::{Bounds, ElectionTimer};
+use super::group::{Group, Leadership};
+use crate::config::Timing;
+use crate::parts::Entropy;
+use crate::peers::Peers;
+
+/// How often a leader whose connection ended is dialled to find out whether its process has.
+const CHECKS: u32 = 4;
+/// Pause between two.
+const CHECK_PAUSE: Duration = Duration::from_millis(15);
+/// How long one may take: a process that has ended is found out in a round trip.
+const CHECK_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Pause before the only voter of a cluster asks itself again: its disk may be slow.
+const SOLE_RETRY: Duration = Duration::from_secs(2);
+/// Connections that ended and are not looked at yet.
+const ENDED_MAX: usize = 64;
+
+/// A connection of another server that ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ended {
+    /// The server.
+    pub(crate) server: u64,
+    /// Its start that the connection belonged to.
+    pub(crate) boot: u64,
+}
+
+/// Where ended connections are told. Clones share it.
+pub(crate) type EndedSender = mpsc::Sender<Ended>;
+
+/// Sends heartbeats while this server leads, and campaigns when no leader is there.
+pub(crate) struct Elections {
+    group: Group,
+    peers: Peers,
+    entropy: Arc<dyn Entropy>,
+    heartbeat: Duration,
+    bounds: Bounds,
+    ended: mpsc::Receiver<Ended>,
+}
+
+impl Elections {
+    pub(crate) fn new(
+        group: Group,
+        peers: Peers,
+        timing: &Timing,
+        entropy: Arc<dyn Entropy>,
+    ) -> (Self, EndedSender) {
+        let (sender, ended) = mpsc::channel(ENDED_MAX);
+        let bounds = Bounds {
+            min: Duration::from_millis(timing.election_min_ms),
+            max: Duration::from_millis(timing.election_max_ms),
+        };
+        let heartbeat = Duration::from_millis(timing.heartbeat_ms);
+        (Self { group, peers, entropy, heartbeat, bounds, ended }, sender)
+    }
+
+    /// A number from 0 to 1. Without a source of randomness all servers wait equally long, and
+    /// the network's jitter decides.
+    fn chance(&self) -> f64 {
+        let mut bytes = [0; 4];
+        match self.entropy.fill(&mut bytes) {
+            Ok(()) => f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX),
+            Err(_) => 0.5,
+        }
+    }
+
+    /// Runs until the server stops.
+    pub(crate) async fn run(mut self) {
+        let mut timer = ElectionTimer::new(self.bounds, self.chance());
+        let mut looked_at = Instant::now();
+        let mut heard_at = self.group.leader_contact();
+        let mut heartbeat_at = Instant::now();
+        let mut sole_at = None;
+        loop {
+            let leads = matches!(self.group.leads(), Leadership::Own { .. });
+            let pause =
+                if leads { self.heartbeat.min(super::election_timer::TICK) } else { timer.next_look() };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                Some(ended) = self.ended.recv() => {
+                    if self.has_died(ended).await {
+                        self.group.release_lease_of(ended.server).await;
+                        timer.leader_died(self.chance());
+                        looked_at = Instant::now();
+                    }
+                    continue;
+                }
+            }
+            let now = Instant::now();
+            let elapsed = now - std::mem::replace(&mut looked_at, now);
+            let round_trip = self.peers.round_trips().longest();
+            if leads {
+                timer.contact(round_trip, self.chance());
+                if now >= heartbeat_at {
+                    self.group.send_heartbeats().await;
+                    heartbeat_at = now + self.heartbeat;
+                }
+                continue;
+            }
+            let contact = self.group.leader_contact();
+            if contact != heard_at {
+                heard_at = contact;
+                timer.contact(round_trip, self.chance());
+            }
+            if self.group.is_sole_voter() {
+                if sole_at.is_none_or(|at| now - at >= SOLE_RETRY) {
+                    sole_at = Some(now);
+                    self.group.campaign(false).await;
+                }
+            } else if timer.tick(elapsed, round_trip, self.chance()) {
+                self.group.campaign(true).await;
+            }
+        }
+    }
+
+    /// Whether the process of the leader that this server follows has ended, after one of its
+    /// connections did: nobody listens at its address any more, or it was started anew.
+    async fn has_died(&self, ended: Ended) -> bool {
+        let Ended { server, boot } = ended;
+        for check in 0..CHECKS {
+            if self.group.leads() != (Leadership::Other { leader: server }) {
+                return false;
+            }
+            let Some(endpoint) = self.peers.endpoints().remove(&server) else { return false };
+            match timeout(CHECK_TIMEOUT, self.peers.probe(&endpoint.peer_address)).await {
+                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    tracing::info!(leader = server, "the leader's process has ended");
+                    return true;
+                }
+                Ok(Ok(info)) if info.server == server && info.boot == boot => return false,
+                Ok(Ok(info)) if info.server == server => {
+                    tracing::info!(leader = server, "the leader's process was started anew");
+                    return true;
+                }
+                // Its machine may be gone, or only the way to it: silence decides.
+                Err(_) => return false,
+                // It may be ending: its port is closed only after its connections.
+                Ok(_) if check + 1 < CHECKS => tokio::time::sleep(CHECK_PAUSE).await,
+                Ok(_) => {}
+            }
+        }
+        false
+    }
+}
+
+/// Whether the end of such a connection may say that the leader has ended.
+pub(super) fn is_telling(kind: StreamKind) -> bool {
+    matches!(kind, StreamKind::Append | StreamKind::Call)
+}

@@ -151,7 +151,7 @@ async fn a_server_of_another_cluster_of_the_same_name_is_not_added() {
         "the healthy cluster kept its leader"
     );
     assert_eq!(view(&cluster, 7).await.leader, Some(7));
-    cluster.stop_in_order(7).await;
+    cluster.kill9(7);
     cluster.restart(7);
     eventually("server 7 has what it had", LIVENESS, async || {
         let seen: View = cluster.send(7, Call::get("/v1/cluster")).await?.ok()?;

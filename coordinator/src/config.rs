@@ -90,6 +90,9 @@ pub struct Limits {
     /// Longest wait of a request for any one thing, in milliseconds: for a write to
     /// be applied, for this server to catch up. Default 10,000.
     pub request_ms_max: u64,
+    /// HTTP connections from one address; 0 for any number. Default 16,384. In all there are fewer
+    /// than the process has descriptors.
+    pub http_connections_per_address_max: usize,
     /// Bytes of batches in the log between two snapshots; as many as the nodes' data, up to
     /// twice this, where those are more. Default 64 MiB.
     pub snapshot_log_bytes: u64,
@@ -130,6 +133,7 @@ impl Default for Limits {
             session_max_ms: 60_000,
             body_bytes_max: 1024 * 1024,
             request_ms_max: 10_000,
+            http_connections_per_address_max: 16_384,
             snapshot_log_bytes: 64 * 1024 * 1024,
         }
     }

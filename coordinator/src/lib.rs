@@ -12,6 +12,7 @@
 mod auth;
 mod behind;
 pub mod config;
+mod connections;
 mod controllers;
 mod desk;
 mod heard;

@@ -11,6 +11,8 @@ pub(crate) const APPLIED_ZXID: &str = "rota_applied_zxid";
 pub(crate) const TERM: &str = "rota_raft_term";
 pub(crate) const PEER_CONNECTS: &str = "rota_peer_connects_total";
 pub(crate) const PURGED: &str = "rota_raft_log_purged_index";
+pub(crate) const CONNECTIONS: &str = "rota_client_connections";
+pub(crate) const CONNECTIONS_REFUSED: &str = "rota_client_connections_refused_total";
 pub(crate) const LEADER_CHANGES: &str = "rota_raft_leader_changes_total";
 pub(crate) const CAMPAIGNS: &str = "rota_raft_campaigns_total";
 pub(crate) const UNDECODABLE: &str = "rota_raft_undecodable_units_total";
@@ -56,6 +58,13 @@ pub const ALL: &[(&str, Kind, &str, &str)] = &[
     (TERM, Kind::Gauge, "", "Raft's term"),
     (PURGED, Kind::Gauge, "", "last entry of the log that was removed after a snapshot"),
     (LEADS, Kind::Gauge, "", "1 if this server leads, else 0"),
+    (CONNECTIONS, Kind::Gauge, "protocol", "connections of clients: http or zookeeper"),
+    (
+        CONNECTIONS_REFUSED,
+        Kind::Counter,
+        "protocol",
+        "connections of clients that were closed because there were too many in all, or from their address",
+    ),
     (LEADER_CHANGES, Kind::Counter, "", "changes of the leader that this server follows or is"),
     (CAMPAIGNS, Kind::Counter, "", "times that this server asked the others to elect it"),
     (UNDECODABLE, Kind::Counter, "", "units in the log that do not decode: refused by every server alike"),

@@ -1,7 +1,6 @@
 //! The composition root: builds a server from its parts, runs it, and stops it
 //! in order: no more clients, leadership handed over, tasks, then Raft.
 
-use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::Authority;
 use crate::config::Config;
+use crate::connections::ConnectionBudget;
 use crate::controllers::{self, Control, Reaping};
 use crate::desk::Desk;
 use crate::http;
@@ -179,6 +179,7 @@ impl Server {
             authority,
             liveness,
             states: states.clone(),
+            connections: ConnectionBudget::of_this_process(),
             hub: Arc::clone(&hub),
             told: http::Told::default(),
             heavy: Arc::new(tokio::sync::Semaphore::new(2)),
@@ -207,7 +208,16 @@ impl Server {
         tasks.spawn_lasting("pulse", zk::run_pulse(Arc::clone(&zk)));
         tasks.spawn_lasting("standing", zk::run_standing(Arc::clone(&zk)));
         tasks.spawn_lasting("syncs", zk::run_syncs(Arc::clone(&zk)));
-        let serve = serve_http(parts.http_listener, Arc::clone(&service), clients.clone());
+        let router = http::router(Arc::clone(&service));
+        let budget = service.connections.clone();
+        let serve = http::serve(
+            parts.http_listener,
+            router,
+            budget,
+            service.config.limits.http_connections_per_address_max,
+            clients.clone(),
+            DRAIN_TIMEOUT,
+        );
         let gone = Arc::new(clients_gone.clone().drop_guard());
         let faces = [(parts.zookeeper_listener, None), (parts.zookeeper_tls_listener, tls)];
         for (listener, tls) in faces {
@@ -227,7 +237,8 @@ impl Server {
             "http",
             ends_with(clients.clone(), async move {
                 let _gone = gone;
-                serve.await
+                serve.await;
+                Ok(())
             }),
         );
         Ok(Self { service, tasks, clients, clients_gone })
@@ -331,26 +342,6 @@ async fn accept_peers(mut listener: Box<dyn Accept>, service: PeerService) {
             }
         }
     }
-}
-
-async fn serve_http(
-    listener: Box<dyn Accept>,
-    service: Arc<Service>,
-    stop: CancellationToken,
-) -> std::io::Result<()> {
-    let address = service.config.http_address.clone();
-    let listener = http::Listener { accept: listener, address };
-    let stopping = stop.clone();
-    let serve = axum::serve(listener, http::router(service))
-        .with_graceful_shutdown(async move { stopping.cancelled().await });
-    let serve = IntoFuture::into_future(serve);
-    tokio::pin!(serve);
-    tokio::select! {
-        ended = &mut serve => return ended,
-        () = stop.cancelled() => {}
-    }
-    // Long polls and streams do not end by themselves.
-    tokio::time::timeout(DRAIN_TIMEOUT, serve).await.unwrap_or(Ok(()))
 }
 
 /// Bytes in the log after which a snapshot is taken of so much data: as many as the data

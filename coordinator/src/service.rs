@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::auth::Authority;
 use crate::config::Config;
+use crate::connections::ConnectionBudget;
 use crate::desk::{Desk, DeskError};
 use crate::http::Told;
 use crate::outbox::{Outbox, Waiter};
@@ -34,6 +35,8 @@ pub(crate) struct Service {
     pub(crate) liveness: Arc<Liveness>,
     /// Whether this server may serve.
     pub(crate) states: ServiceStates,
+    /// Places for clients' connections.
+    pub(crate) connections: ConnectionBudget,
     pub(crate) hub: Arc<Hub>,
     pub(crate) told: Told,
     /// Who computes something that takes long: two at a time, so that others are served.

@@ -103,6 +103,10 @@ pub(crate) struct CoordinatorArgs {
     /// applied, for the server to catch up.
     #[arg(long, env = "ROTA_REQUEST_MS_MAX", default_value_t = Limits::default().request_ms_max)]
     request_ms_max: u64,
+    /// HTTP connections from one address; 0 for any number.
+    #[arg(long, env = "ROTA_HTTP_CONNECTIONS_MAX",
+        default_value_t = Limits::default().http_connections_per_address_max)]
+    http_connections_max: usize,
     /// Longest packet of a client of ZooKeeper, in bytes: its jute.maxbuffer.
     #[arg(long, env = "ROTA_ZOOKEEPER_PACKET_BYTES_MAX", default_value_t = Zookeeper::default().packet_bytes_max)]
     zookeeper_packet_bytes_max: usize,
@@ -244,6 +248,7 @@ pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
             session_max_ms: args.session_max_ms,
             body_bytes_max: args.body_bytes_max,
             request_ms_max: args.request_ms_max,
+            http_connections_per_address_max: args.http_connections_max,
             snapshot_log_bytes: args.snapshot_log_bytes,
         },
         zookeeper: Zookeeper {

@@ -14,6 +14,7 @@ mod members;
 mod nodes;
 mod operations;
 mod pools;
+mod serve;
 mod sessions;
 mod table;
 
@@ -32,6 +33,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures::{Stream, StreamExt};
 use rota_protocol::http::{Code, HEADER_MIN_ZXID, HEADER_SESSION, HEADER_ZXID, WAIT_MS_MAX};
+use tower_http::timeout::RequestBodyTimeoutLayer;
 use utoipa::OpenApi;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::path::{ParameterBuilder, ParameterIn};
@@ -44,9 +46,8 @@ use extract::Shared;
 
 pub(crate) use cluster::announce;
 pub(crate) use operations::{install_recorder, sort_observations};
+pub(crate) use serve::serve;
 
-use crate::parts::Accept;
-use crate::parts::BoxWire;
 use crate::service::Credentials;
 
 /// A request, long poll or not, is ended after this.
@@ -134,6 +135,7 @@ pub(crate) fn router(service: Shared) -> Router {
         .method_not_allowed_fallback(bad_method)
         .layer(from_fn_with_state(Arc::clone(&service), around))
         .layer(DefaultBodyLimit::max(limit))
+        .layer(RequestBodyTimeoutLayer::new(BODY_FRAME_TIMEOUT))
         .with_state(service)
 }
 
@@ -186,6 +188,9 @@ async fn around(State(service): State<Shared>, request: Request, next: Next) -> 
     response
 }
 
+/// How long the next part of a request's body may take.
+const BODY_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A stream of events, for as long as this server belongs to its cluster.
 fn while_in_service<S: Stream>(service: &Shared, events: S) -> impl Stream<Item = S::Item> + use<S> {
     let states = service.states.clone();
@@ -222,32 +227,4 @@ fn min_zxid(request: &Request) -> Result<u64, ApiError> {
     number.ok_or_else(|| {
         ApiError::new(Code::BadRequest, format!("the header {HEADER_MIN_ZXID} must be a number"))
     })
-}
-
-/// Lets axum take connections from whatever listener the server was given.
-pub(crate) struct Listener {
-    pub(crate) accept: Box<dyn Accept>,
-    pub(crate) address: String,
-}
-
-impl axum::serve::Listener for Listener {
-    type Io = BoxWire;
-    type Addr = String;
-
-    async fn accept(&mut self) -> (BoxWire, String) {
-        loop {
-            match self.accept.accept().await {
-                Ok(taken) => return taken,
-                Err(error) => {
-                    // Out of descriptors, say: going on at once would spin.
-                    tracing::warn!(%error, "could not take in a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
-    }
-
-    fn local_addr(&self) -> std::io::Result<String> {
-        Ok(self.address.clone())
-    }
 }

@@ -14,6 +14,7 @@ use rota_protocol::http::Code;
 
 use super::error::{ApiError, ApiResult};
 use super::extract::Shared;
+use crate::connections::Protocol;
 use crate::metrics as names;
 use crate::raft::Leadership;
 
@@ -90,6 +91,10 @@ async fn metrics(State(service): State<Shared>) -> Response {
         ::metrics::gauge!(names::PEER_ANSWERS, "peer" => peer.to_string()).set(f64::from(u8::from(answers)));
         let is_out = service.group.fault_of(peer).is_some();
         ::metrics::gauge!(names::PEER_OUT, "peer" => peer.to_string()).set(f64::from(u8::from(is_out)));
+    }
+    for protocol in [Protocol::Http, Protocol::ZooKeeper] {
+        let count = service.connections.count(protocol) as f64;
+        ::metrics::gauge!(names::CONNECTIONS, "protocol" => protocol.name()).set(count);
     }
     gauge(names::ZK_CONNECTIONS, service.hub.len() as u64);
     gauge(names::ZK_WATCHES, service.hub.watch_counts().iter().map(|side| side.watches as u64).sum());

@@ -24,7 +24,7 @@ const HANDSHAKES_MAX: usize = 64;
 /// end of the first is not noticed yet.
 const CONNECTIONS_OF_A_KIND_MAX: usize = 4;
 /// Servers that may have connections: anybody can claim any number.
-const SERVERS_MAX: usize = 64;
+const SERVERS_MAX: usize = 16;
 
 /// What this server knows when another dials it.
 #[derive(Debug, Clone)]

@@ -18,6 +18,7 @@ use super::connection::Connection;
 use super::pending::Pending;
 use super::writes::{self, Shape, Work};
 use super::{Zk, handshake, members, tls, words};
+use crate::connections::{Protocol, ip_of};
 use crate::outbox::Waiter;
 use crate::parts::{Accept, BoxWire};
 use crate::tasks::Tasks;
@@ -50,8 +51,20 @@ pub(crate) async fn accept(
         };
         match accepted {
             Ok((wire, address)) => {
+                // The bound for each address is the hub's.
+                let place = zk.service.connections.take(Protocol::ZooKeeper, ip_of(&address), 0);
+                let Ok(place) = place else {
+                    metrics::counter!(crate::metrics::CONNECTIONS_REFUSED, "protocol" => Protocol::ZooKeeper.name())
+                        .increment(1);
+                    tracing::debug!(address, "too many connections: refused one");
+                    continue;
+                };
                 let address = address.parse().unwrap_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0));
-                tasks.spawn("zookeeper client", welcome(Arc::clone(&zk), wire, address, tls.clone()));
+                let serving = welcome(Arc::clone(&zk), wire, address, tls.clone());
+                tasks.spawn("zookeeper client", async move {
+                    serving.await;
+                    drop(place);
+                });
             }
             Err(error) => {
                 // Out of descriptors, say: going on at once would spin.

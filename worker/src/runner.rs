@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use rota_client::{Client, ClientError, LeaseState, Repeat, Session};
+use rota_client::{BootInstant, Client, ClientError, LeaseState, Repeat, Session};
 use rota_core::pool::{Deed, LeaseEnd, Role};
 use rota_protocol::http::{Assignment, Code, Grant, OfGrant, Peer};
 use tokio::sync::{mpsc, watch};
@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::deadline::WorkDeadline;
 use crate::history::History;
 use crate::lease::Lease;
 use crate::work::{Returned, attend};
@@ -42,6 +43,7 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(15 * 60);
 pub(crate) struct Runner<H> {
     session: Session,
     lease: watch::Receiver<LeaseState>,
+    work: Arc<WorkDeadline>,
     pool: String,
     member: String,
     handler: Arc<H>,
@@ -102,6 +104,7 @@ impl<H: Handler> Runner<H> {
     ) -> Self {
         Self {
             lease: session.lease(),
+            work: Arc::new(WorkDeadline::new()),
             session,
             pool,
             member,
@@ -127,6 +130,7 @@ impl<H: Handler> Runner<H> {
         let mut warned_of = None;
         let how = loop {
             let state = *self.lease.borrow_and_update();
+            self.set_work_deadline(state);
             let warn_at = match state {
                 LeaseState::Held { until } if warned_of != Some(until) => {
                     Some(until - self.session.timeout() / STOPPING_PART)
@@ -156,6 +160,8 @@ impl<H: Handler> Runner<H> {
             match happened {
                 Happened::Assigned(assignment) => {
                     self.latest = assignment;
+                    // The pool may have changed its mind of what work does when its lease is over.
+                    self.set_work_deadline(*self.lease.borrow());
                     self.bring_in_step();
                     patience = Instant::now() + LEAVE_PATIENCE;
                 }
@@ -237,10 +243,19 @@ impl<H: Handler> Runner<H> {
         self.latest.lease_end == LeaseEnd::Continue
     }
 
+    fn set_work_deadline(&self, state: LeaseState) {
+        match state {
+            LeaseState::Held { .. } | LeaseState::Lapsed if self.goes_on() => self.work.set(None),
+            LeaseState::Held { until } => self.work.set(Some(until)),
+            // It is past.
+            LeaseState::Lapsed | LeaseState::Ended => self.work.set(Some(self.session.deadline())),
+        }
+    }
+
     /// Whether there is enough left of the lease to begin something.
     fn may_start(&self) -> bool {
         let LeaseState::Held { until } = *self.lease.borrow() else { return false };
-        Instant::now() < until - self.session.timeout() / STOPPING_PART
+        BootInstant::now() < until - self.session.timeout() / STOPPING_PART
     }
 
     /// Why it is no member: because its session has ended, or although it lives.
@@ -301,7 +316,14 @@ impl<H: Handler> Runner<H> {
         let (cancel, kill) = (CancellationToken::new(), CancellationToken::new());
         let peers = watch::Sender::new(grant.peers.clone());
         let who = (self.pool.as_str(), self.member.as_str());
-        let lease = Lease::new(self.session.clone(), who, grant, cancel.clone(), peers.subscribe());
+        let lease = Lease::new(
+            self.session.clone(),
+            who,
+            grant,
+            cancel.clone(),
+            peers.subscribe(),
+            Arc::clone(&self.work),
+        );
         let running =
             Running { fence: grant.fence, role: grant.role, cancel, kill: kill.clone(), asked: None, peers };
         self.running.insert(grant.bucket.clone(), running);
@@ -390,9 +412,9 @@ impl<H: Handler> Runner<H> {
     }
 }
 
-async fn sleep_until(at: Option<Instant>) {
+async fn sleep_until(at: Option<BootInstant>) {
     match at {
-        Some(at) => tokio::time::sleep_until(at).await,
+        Some(at) => at.reached().await,
         None => std::future::pending().await,
     }
 }

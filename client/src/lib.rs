@@ -14,9 +14,11 @@
 //! # Ok(()) }
 //! ```
 
+mod budget;
 mod client;
 mod clock;
 mod error;
+mod path;
 mod session;
 mod store;
 mod table;

@@ -28,6 +28,8 @@ use crate::task::spawn_vital;
 
 /// A keep-alive is sent this often in a timeout.
 const KEEP_ALIVES_PER_TIMEOUT: u32 = 5;
+/// Whatever timeout somebody resumes a session with, keep-alives are not sent more often.
+const PERIOD_MIN: Duration = Duration::from_millis(10);
 /// The part of the timeout that is left unused, for clocks that run at
 /// different rates: 2 %. Clocks of healthy machines differ by 0.05 %.
 const CLOCK_MARGIN_PART: u32 = 50;
@@ -193,7 +195,7 @@ impl Session {
     /// # Errors
     /// When the answer is no, or no server answers.
     pub async fn long_poll<T: DeserializeOwned>(&self, path: &str, wait: Duration) -> Result<T, ClientError> {
-        let client = self.shared.client.waiting_for(wait);
+        let client = self.shared.client.with_answer_time(wait);
         self.request_by(&client, Method::GET, path, None::<&()>, Repeat::Safe).await
     }
 
@@ -297,10 +299,11 @@ fn lease_of(timeout: Duration) -> Duration {
 
 /// Sends keep-alives until the session has ended.
 async fn keep_alive(shared: &Shared, opened_at: BootInstant) {
-    let period = shared.timeout / KEEP_ALIVES_PER_TIMEOUT;
+    let period = (shared.timeout / KEEP_ALIVES_PER_TIMEOUT).max(PERIOD_MIN);
     let path = Client::path(["v1", "sessions", &shared.id, "keep-alive"]);
     // A server that hangs must not cost the session: others are asked in time.
-    let client = shared.client.with_deadline(period).with_patience(period / 2);
+    let client =
+        shared.client.with_deadline(period).with_patience(period / 2).with_answer_time(Duration::ZERO);
     let mut due = opened_at + period;
     loop {
         due.reached().await;

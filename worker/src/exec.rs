@@ -40,6 +40,8 @@ use output::{Line, Output};
 /// How long a command may take to end after TERM, unless told otherwise.
 pub const GRACE_DEFAULT: Duration = Duration::from_secs(5);
 
+/// Longer graces are taken for this one: the clock has an end.
+const GRACE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Pause before a position that could not be written is written again.
 const WRITE_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// What is left of a stop for the last position to be put down.
@@ -77,7 +79,7 @@ enum ExecError {
 impl Handler for Exec {
     fn stop_timeout(&self) -> Duration {
         // Killed after one grace, and waited for as long again at most.
-        self.grace + LAST_WRITE
+        self.grace() + LAST_WRITE
     }
 
     async fn run(&self, lease: Lease) -> Result<(), HandlerError> {
@@ -116,6 +118,10 @@ impl Exec {
         Box::pin(Worker::join(client, options, self))
     }
 
+    fn grace(&self) -> Duration {
+        self.grace.min(GRACE_MAX)
+    }
+
     async fn attend(&self, command: &str, lease: Lease) -> Result<(), HandlerError> {
         let checkpoint = lease.read_checkpoint_bytes().await?;
         let environment = Environment::new(&lease, checkpoint).await.map_err(ExecError::Environment)?;
@@ -132,7 +138,7 @@ impl Exec {
             writing: None,
             over_at: None,
         }
-        .until_ended(&mut child, &mut group, self.grace)
+        .until_ended(&mut child, &mut group, self.grace())
         .await?;
         if status.success() || lease.is_cancelled() {
             Ok(())

@@ -32,6 +32,8 @@
 
 mod deadline;
 pub mod exec;
+#[cfg(test)]
+mod fake_coordinator;
 mod guard;
 mod history;
 mod lease;

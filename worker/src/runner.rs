@@ -40,6 +40,9 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 /// How long it waits at most while others copy what it has.
 const LEAVE_LIMIT: Duration = Duration::from_secs(15 * 60);
 
+/// Handlers that say they need longer are taken to need this: the clock has an end.
+const STOP_TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
 pub(crate) struct Runner<H> {
     session: Session,
     lease: watch::Receiver<LeaseState>,
@@ -91,8 +94,10 @@ enum Happened {
     Impatient,
     /// Nothing is assigned any more: it is no member.
     NoMember,
-    /// The session's keeper, or a handler's task, is gone.
-    Over,
+    /// Nobody keeps the session alive any more.
+    KeepAliveStopped,
+    /// A task panicked that nothing goes on without.
+    TaskFailed,
 }
 
 impl<H: Handler> Runner<H> {
@@ -140,19 +145,24 @@ impl<H: Handler> Runner<H> {
             let happened = tokio::select! {
                 next = assigned.recv() => next.map_or(Happened::NoMember, Happened::Assigned),
                 changed = self.lease.changed() => {
-                    if changed.is_err() { Happened::Over } else { Happened::Lease(*self.lease.borrow()) }
+                    if changed.is_err() { Happened::KeepAliveStopped } else { Happened::Lease(*self.lease.borrow()) }
                 }
                 () = sleep_until(warn_at) => Happened::LeaseNearlyOver,
                 Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => match done {
                     Ok(returned) => Happened::Returned(returned),
                     Err(error) => {
-                        tracing::error!(%error, "a handler's task failed");
-                        Happened::Over
+                        tracing::error!(%error, "a handler's task failed: this is a bug");
+                        Happened::TaskFailed
                     }
                 },
                 Some(said) = self.errands.join_next(), if !self.errands.is_empty() => match said {
                     Ok(Some((bucket, fence))) => Happened::Refused(bucket, fence),
-                    _ => Happened::Said,
+                    Ok(None) => Happened::Said,
+                    // The coordinator waits for what was to be said. When the session ends, it does not.
+                    Err(error) => {
+                        tracing::error!(%error, "a call to the coordinator failed: this is a bug");
+                        Happened::TaskFailed
+                    }
                 },
                 () = leave.cancelled(), if !self.leaving => Happened::Leave,
                 () = tokio::time::sleep_until(patience), if self.leaving => Happened::Impatient,
@@ -207,14 +217,15 @@ impl<H: Handler> Runner<H> {
                 // Nobody asks for the rest: it is stopped, and left with the session.
                 Happened::Impatient => {
                     self.stop_all();
-                    patience = Instant::now() + self.handler.stop_timeout();
+                    patience = Instant::now() + self.handler.stop_timeout().min(STOP_TIMEOUT_MAX);
                 }
                 Happened::NoMember if self.leaving => break Ended::Left,
                 Happened::NoMember => {
                     self.end_all();
                     break self.why_no_member().await;
                 }
-                Happened::Lease(LeaseState::Ended) | Happened::Over => break Ended::SessionEnded,
+                Happened::Lease(LeaseState::Ended) | Happened::KeepAliveStopped => break Ended::SessionEnded,
+                Happened::TaskFailed => break Ended::Failed,
             }
             // What is not said yet may not be wanted any more: then the work goes on.
             if self.leaving && self.running.is_empty() && (self.stopping || self.errands.is_empty()) {
@@ -416,5 +427,40 @@ async fn sleep_until(at: Option<BootInstant>) {
     match at {
         Some(at) => at.reached().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::HandlerError;
+    use crate::fake_coordinator::session;
+
+    struct Idle;
+
+    impl Handler for Idle {
+        async fn run(&self, lease: Lease) -> Result<(), HandlerError> {
+            lease.cancelled().await;
+            Ok(())
+        }
+    }
+
+    /// How a worker ends one of whose tasks panics.
+    async fn end_with(spoil: impl FnOnce(&mut Runner<Idle>)) -> Ended {
+        let (session, _) = session(60_000).await;
+        let who = ("mail".to_owned(), "w1".to_owned());
+        let mut runner = Runner::new(session, who, Arc::new(Idle), None);
+        spoil(&mut runner);
+        let (_assignments, assigned) = mpsc::channel(1);
+        let ended = runner.run(assigned, CancellationToken::new());
+        tokio::time::timeout(Duration::from_secs(20), ended).await.expect("it goes on as if nothing had been")
+    }
+
+    #[tokio::test]
+    async fn a_worker_does_not_go_on_without_a_task_that_panicked() {
+        let call = end_with(|runner| drop(runner.errands.spawn(async { panic!("what the test is about") })));
+        assert_eq!(call.await, Ended::Failed);
+        let handler = end_with(|runner| drop(runner.tasks.spawn(async { panic!("what the test is about") })));
+        assert_eq!(handler.await, Ended::Failed);
     }
 }

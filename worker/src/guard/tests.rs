@@ -2,49 +2,20 @@
 //! the grant has ended.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
-use rota_client::{Client, Session};
+use rota_client::Session;
 use rota_core::pool::Role;
 use rota_protocol::http::Grant;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::deadline::WorkDeadline;
+use crate::fake_coordinator::session;
 
 /// How long anything may take that happens at once on an idle machine.
 const LIVENESS: Duration = Duration::from_secs(20);
-
-/// A session of this timeout, at a coordinator that answers as one does until it is to be silent.
-async fn session(timeout_ms: u32) -> (Session, Arc<AtomicBool>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = Client::new([listener.local_addr().unwrap().to_string()]).unwrap();
-    let is_silent = Arc::new(AtomicBool::new(false));
-    let silent = Arc::clone(&is_silent);
-    tokio::spawn(async move {
-        while let Ok((mut connection, _)) = listener.accept().await {
-            let silent = Arc::clone(&silent);
-            tokio::spawn(async move {
-                let mut request = [0; 4096];
-                while connection.read(&mut request).await.is_ok_and(|read| read > 0) {
-                    if silent.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    let body = format!(r#"{{"session":"5f","password":"00","timeout_ms":{timeout_ms}}}"#);
-                    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
-                    if connection.write_all(format!("{head}{body}").as_bytes()).await.is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    let session = client.open_session(Duration::from_millis(u64::from(timeout_ms))).await.unwrap();
-    (session, is_silent)
-}
 
 fn lease(session: &Session) -> Lease {
     let bucket = "7".to_owned();

@@ -228,11 +228,11 @@ mod tests {
 
     #[test]
     fn neither_list_grows_past_its_bound() {
-        let (mut list, mut recorded) = told(&[renew(0, None)], at(5));
-        for key in 1..=GROUPS_MAX as u64 + 1 {
-            list.apply(watch(0, key), at(5), &mut recorded);
-        }
-        assert_eq!(recorded.reports, [(0, 1)], "there was no room for the last, and it was killed");
+        let keys = 1..=GROUPS_MAX as u64 + 1;
+        let mut list = Watchlist::allocate([(0, None)].into_iter(), keys.map(|key| (key, 100, 0)));
+        let mut recorded = Recorded::default();
+        list.apply(watch(0, 0), at(5), &mut recorded);
+        assert_eq!(recorded.reports, [(0, 1)], "there was no room for it, and it was killed");
         for session in 0..=SESSIONS_MAX as u64 {
             list.apply(renew(session, None), at(5), &mut recorded);
         }

@@ -43,9 +43,29 @@ pub(crate) struct Global {
     /// A TOML file with defaults for the flags: one table for each command.
     #[arg(long, global = true, env = "ROTA_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// How long a coordinator is looked for, e.g. 500ms, 5s, 1m.
-    #[arg(long, global = true, env = "ROTA_DEADLINE", default_value = "15s", value_parser = duration)]
-    pub(crate) deadline: Duration,
+    /// How long to keep trying to reach a coordinator, e.g. 500ms, 5s, 1m. Default: 15s, or 1s if
+    /// every address refuses the connection. Workers, agents and collectors try again after that,
+    /// until they are stopped.
+    #[arg(long, global = true, env = "ROTA_DEADLINE", value_parser = duration)]
+    deadline: Option<Duration>,
+}
+
+/// How long a coordinator is looked for unless `--deadline` says so.
+const DEADLINE_DEFAULT: Duration = Duration::from_secs(15);
+/// And when every address refuses the connection: nobody is there, and a person is waiting. A
+/// server that is being restarted is back within that, or a little later.
+pub(crate) const REFUSED_DEADLINE: Duration = Duration::from_secs(1);
+
+impl Global {
+    /// How long a coordinator is looked for.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.deadline.unwrap_or(DEADLINE_DEFAULT)
+    }
+
+    /// How long a command of an operator looks for one while every address refuses the connection.
+    pub(crate) fn refused_deadline(&self) -> Duration {
+        self.deadline.unwrap_or(REFUSED_DEADLINE)
+    }
 }
 
 /// How answers are written.

@@ -1,6 +1,7 @@
 //! The configuration file: TOML, one table for each command, its keys named as
 //! the command's flags. It only changes defaults: a flag or an environment
-//! variable goes before it.
+//! variable goes before it. A variable that is set and empty is as one that is not set: files of
+//! units and of containers say `X=${Y}` where there may be no Y.
 //!
 //! ```toml
 //! servers = ["10.0.0.1:7710", "10.0.0.2:7710"]
@@ -10,13 +11,27 @@
 //! data = "/var/lib/rota"
 //! ```
 
-use std::ffi::OsString;
+use std::ffi::{self, OsString};
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use clap::builder::OsStr;
+use clap::builder::{OsStr, Resettable};
 use clap::{Arg, Command};
 use toml::Value;
+
+/// Whether an environment variable is set, and to nothing.
+pub(crate) fn is_set_and_empty(name: &ffi::OsStr) -> bool {
+    std::env::var_os(name).is_some_and(|value| value.is_empty())
+}
+
+/// Has no flag take its value from a variable that is set and empty.
+pub(crate) fn without_empty_variables(command: Command, is_empty: &dyn Fn(&ffi::OsStr) -> bool) -> Command {
+    let command = command.mut_args(|arg| match arg.get_env() {
+        Some(name) if is_empty(name) => arg.env(Resettable::Reset),
+        _ => arg,
+    });
+    command.mut_subcommands(|sub| without_empty_variables(sub, is_empty))
+}
 
 /// Reads the file that `--config` or `ROTA_CONFIG` names, if any, and makes its
 /// values the defaults of the flags.
@@ -45,7 +60,7 @@ fn path_of(args: impl Iterator<Item = OsString>) -> Option<PathBuf> {
             return Some(PathBuf::from(path));
         }
     }
-    std::env::var_os("ROTA_CONFIG").map(PathBuf::from)
+    std::env::var_os("ROTA_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 fn apply(mut command: Command, table: &toml::Table) -> anyhow::Result<Command> {
@@ -111,6 +126,23 @@ mod tests {
         assert_eq!(cli.global.servers, ["a:1", "b:2"]);
         let cli = parse(file, &["--servers", "c:3", "status"]).unwrap();
         assert_eq!(cli.global.servers, ["c:3"]);
+    }
+
+    #[test]
+    fn a_variable_that_is_set_and_empty_is_as_one_that_is_not_set() {
+        fn variables(command: &Command) -> Vec<String> {
+            let of_args = command.get_arguments().filter_map(Arg::get_env);
+            let of_args = of_args.map(|name| name.to_string_lossy().into_owned());
+            of_args.chain(command.get_subcommands().flat_map(variables)).collect()
+        }
+        let all = variables(&crate::args::command());
+        assert!(all.len() > 20 && all.contains(&"ROTA_SESSION_TIMEOUT".to_owned()), "{all:?}");
+        let left = |is_empty: &dyn Fn(&ffi::OsStr) -> bool| {
+            variables(&without_empty_variables(crate::args::command(), is_empty))
+        };
+        assert_eq!(left(&|_| false), all);
+        assert_eq!(left(&|_| true), Vec::<String>::new());
+        assert!(!left(&|name| name == "ROTA_POOL").contains(&"ROTA_POOL".to_owned()));
     }
 
     #[test]

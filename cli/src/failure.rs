@@ -52,7 +52,7 @@ fn body(error: &Error) -> ErrorBody {
         Some(ClientError::OutcomeUnknown) => Code::OutcomeUnknown,
         Some(ClientError::SessionEnded) => Code::SessionExpired,
         Some(ClientError::BadAnswer(_) | ClientError::Store { .. }) => Code::Internal,
-        Some(ClientError::BadAddress(_)) | None => Code::BadRequest,
+        Some(ClientError::BadAddress(_) | ClientError::BadRequest(_)) | None => Code::BadRequest,
     };
     ErrorBody::new(code, format!("{error:#}"))
 }

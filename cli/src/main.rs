@@ -49,7 +49,8 @@ fn parse() -> Result<Cli, ExitCode> {
         eprintln!("rota: {error}");
         ExitCode::from(2)
     };
-    let command = config::with_file_defaults(args::command(), std::env::args_os());
+    let command = config::without_empty_variables(args::command(), &config::is_set_and_empty);
+    let command = config::with_file_defaults(command, std::env::args_os());
     let matches = command.map_err(|e| usage(format!("{e:#}")))?.get_matches();
     Cli::from_arg_matches(&matches).map_err(|e| usage(e.to_string()))
 }
@@ -65,7 +66,10 @@ fn start_logging(cli: &Cli) {
         // `rota table owner` says itself that a table is from the disk.
         false => "warn,rota_client::table=error",
     };
-    let filter = EnvFilter::try_from_env("ROTA_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    // One that is empty would have nothing logged but errors.
+    let wanted = std::env::var("ROTA_LOG").ok().filter(|wanted| !wanted.is_empty());
+    let wanted = wanted.and_then(|wanted| EnvFilter::try_new(wanted).ok());
+    let filter = wanted.unwrap_or_else(|| EnvFilter::new(default));
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
 }

@@ -40,9 +40,9 @@ impl Reading {
 
 impl Operator {
     pub(crate) fn new(global: &Global) -> anyhow::Result<Self> {
-        let client = crate::commands::client(global)?;
+        let client = crate::commands::client(global)?.with_refused_deadline(global.refused_deadline());
         let output = Output { format: global.output };
-        Ok(Self { client, deadline: global.deadline, output, headers: Vec::new() })
+        Ok(Self { client, deadline: global.deadline(), output, headers: Vec::new() })
     }
 
     /// The same, asking in the name of a session: `ID:PASSWORD`.
@@ -51,15 +51,10 @@ impl Operator {
         Self { headers: headers.into_iter().collect(), ..self.clone() }
     }
 
-    /// The same, looking for a coordinator for so long.
-    pub(crate) fn with_deadline(&self, deadline: Duration) -> Self {
-        Self { client: self.client.with_deadline(deadline), deadline, ..self.clone() }
-    }
-
-    /// The same, for what a coordinator may need so long to do.
-    pub(crate) fn patient(&self, patience: Duration) -> Self {
-        let client = self.client.with_deadline(patience + self.deadline).with_patience(patience);
-        Self { client, ..self.clone() }
+    /// The same, for what a coordinator may need so long to answer. Looking for one takes no longer
+    /// for that.
+    pub(crate) fn patient(&self, answer_time: Duration) -> Self {
+        Self { client: self.client.with_answer_time(answer_time), ..self.clone() }
     }
 
     /// Reads.

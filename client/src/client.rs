@@ -14,7 +14,9 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::budget::{Budget, Spent};
 use crate::error::ClientError;
+use crate::path::{check_address, check_path};
 use crate::transport::{Answer, Failure, Transport};
 
 /// How long a request looks for a server that answers, unless it says otherwise.
@@ -39,6 +41,9 @@ pub struct Client {
     inner: Arc<Inner>,
     deadline: Duration,
     patience: Duration,
+    /// How long an answer may take by itself.
+    answer_time: Duration,
+    refused_deadline: Duration,
 }
 
 #[derive(Debug)]
@@ -86,13 +91,36 @@ impl Client {
             heard: Mutex::new(None),
             seen: AtomicU64::new(0),
         };
-        Ok(Self { inner: Arc::new(inner), deadline: DEADLINE_DEFAULT, patience: PATIENCE_DEFAULT })
+        Ok(Self {
+            inner: Arc::new(inner),
+            deadline: DEADLINE_DEFAULT,
+            patience: PATIENCE_DEFAULT,
+            answer_time: Duration::ZERO,
+            refused_deadline: Duration::MAX,
+        })
     }
 
-    /// The same client, giving up after `deadline` when no server answers.
+    /// The same client, giving up after `deadline` when no server answers. What an answer may take
+    /// by itself ([`Client::with_answer_time`]) is not part of it.
     #[must_use]
     pub fn with_deadline(&self, deadline: Duration) -> Self {
         Self { deadline, ..self.clone() }
+    }
+
+    /// The same client, giving up after `deadline` already when every server has refused the
+    /// connection for so long: nobody is there, and somebody waits for the answer. Unless told
+    /// otherwise, that makes no difference: servers that are starting refuse connections, too.
+    #[must_use]
+    pub fn with_refused_deadline(&self, deadline: Duration) -> Self {
+        Self { refused_deadline: deadline, ..self.clone() }
+    }
+
+    /// The same client, for requests whose answer takes up to `time` by itself, because the server
+    /// waits or works for it. They are only sent to a server that has just shown to be there, and
+    /// looking for one takes no longer than it would for other requests.
+    #[must_use]
+    pub fn with_answer_time(&self, time: Duration) -> Self {
+        Self { answer_time: time, ..self.clone() }
     }
 
     /// The same client, asking another server when one has not answered within
@@ -108,12 +136,7 @@ impl Client {
     /// # Errors
     /// When the answer is no, or no server answers.
     pub async fn long_poll<T: DeserializeOwned>(&self, path: &str, wait: Duration) -> Result<T, ClientError> {
-        self.waiting_for(wait).get(path).await
-    }
-
-    /// The same client, for answers that are held back for up to `wait`.
-    pub(crate) fn waiting_for(&self, wait: Duration) -> Self {
-        self.with_deadline(wait + self.deadline).with_patience(wait + self.patience)
+        self.with_answer_time(wait).get(path).await
     }
 
     /// The servers it knows.
@@ -134,7 +157,7 @@ impl Client {
     /// as JSON `null`.
     ///
     /// # Errors
-    /// When the answer is no, or no server answers.
+    /// When the answer is no, or no server answers; when the path or a header cannot be sent.
     pub async fn request<B: Serialize + ?Sized, T: DeserializeOwned>(
         &self,
         method: Method,
@@ -143,6 +166,8 @@ impl Client {
         headers: &[(&'static str, String)],
         repeat: Repeat,
     ) -> Result<T, ClientError> {
+        check_path(path)?;
+        let headers = header_map(headers, body.is_some())?;
         let payload = match body {
             Some(body) => Some(serde_json::to_vec(body).map_err(|e| ClientError::BadAnswer(e.to_string()))?),
             None => None,
@@ -157,7 +182,7 @@ impl Client {
         method: Method,
         path: &'a str,
         payload: Option<Bytes>,
-        headers: &'a [(&'static str, String)],
+        headers: HeaderMap,
         repeat: Repeat,
     ) -> BoxFuture<'a, Result<Bytes, ClientError>> {
         Box::pin(self.find_answer(method, path, payload, headers, repeat))
@@ -168,36 +193,22 @@ impl Client {
         method: Method,
         path: &str,
         payload: Option<Bytes>,
-        headers: &[(&'static str, String)],
+        headers: HeaderMap,
         repeat: Repeat,
     ) -> Result<Bytes, ClientError> {
-        let has_body = payload.is_some();
-        let payload = payload.unwrap_or_default();
-        let deadline = Instant::now() + self.deadline;
+        let request = Outgoing { method, path, headers, payload: payload.unwrap_or_default(), repeat };
+        let mut budget = Budget::new(self.deadline, self.answer_time, self.refused_deadline);
         let mut patience = self.patience;
         let mut last = Last::default();
         loop {
             for _ in 0..self.inner.servers.len() {
-                let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    return Err(last.into_error(self));
+                if budget.search().is_none() {
+                    return Err(last.into_error(self, budget.is_refused()));
                 }
                 let at = *self.inner.current.borrow();
-                let server = &self.inner.servers[at];
-                let headers = self.headers(headers, has_body);
-                let send = |timeout: Duration| {
-                    self.inner.transport.send(server, &method, path, &headers, payload.clone(), timeout)
-                };
-                let sent = match repeat {
-                    Repeat::Safe => tokio::select! {
-                        sent = send(left.min(patience)) => sent,
-                        () = self.left_for_another(at) => Err(Failure::Broken("it answers no others".into())),
-                    },
-                    Repeat::Unsafe => match self.probe(server, left).await {
-                        Ok(()) => send(left.min(self.patience.max(PATIENCE_ONCE))).await,
-                        Err(failure) => Err(Failure::NotSent(failure.cause().to_owned())),
-                    },
-                };
+                let began = Instant::now();
+                let sent = self.attempt(&request, at, &budget, patience).await;
+                budget.spend(began.elapsed(), spent_on(&sent));
                 match self.judge(sent, repeat) {
                     Verdict::Answer(answer) => return Ok(answer.body),
                     Verdict::Error(error) => return Err(error),
@@ -214,6 +225,42 @@ impl Client {
             }
             patience = patience.saturating_mul(2).min(self.deadline);
             tokio::time::sleep(ROUND_PAUSE).await;
+            // It was no answer that took the time.
+            let pause_for = if last.is_refused_connection() { Spent::Refused } else { Spent::Searching };
+            budget.spend(ROUND_PAUSE, pause_for);
+        }
+    }
+
+    /// Asks one server, once.
+    async fn attempt(
+        &self,
+        request: &Outgoing<'_>,
+        at: usize,
+        budget: &Budget,
+        patience: Duration,
+    ) -> Result<Answer, Failure> {
+        let server = &self.inner.servers[at];
+        let mut headers = request.headers.clone();
+        let seen = self.inner.seen.load(Ordering::Relaxed);
+        // A caller may know of a newer one.
+        if seen > 0 {
+            headers.entry(HEADER_MIN_ZXID).or_insert_with(|| HeaderValue::from(seen));
+        }
+        let send = |timeout: Duration| {
+            let Outgoing { method, path, payload, .. } = request;
+            self.inner.transport.send(server, method, path, &headers, payload.clone(), timeout)
+        };
+        let search = budget.search().unwrap_or_default();
+        // What is to be done once, or takes long, is asked of a server that is there.
+        if request.repeat == Repeat::Unsafe || !self.answer_time.is_zero() {
+            self.probe(server, search).await?;
+        }
+        match request.repeat {
+            Repeat::Safe => tokio::select! {
+                sent = send(budget.answer(patience)) => sent,
+                () = self.left_for_another(at) => Err(Failure::Broken("it answers no others".into())),
+            },
+            Repeat::Unsafe => send(budget.answer(self.patience.max(PATIENCE_ONCE))).await,
         }
     }
 
@@ -225,7 +272,8 @@ impl Client {
         drop(current.wait_for(|current| *current != server).await);
     }
 
-    /// Makes sure that a server is there, unless it has answered just now.
+    /// Makes sure that a server is there, unless it has answered just now. Whatever goes wrong,
+    /// the request itself was not sent.
     async fn probe(&self, server: &str, left: Duration) -> Result<(), Failure> {
         if self.heard().is_some_and(|at| at.elapsed() < FRESH) {
             return Ok(());
@@ -233,28 +281,11 @@ impl Client {
         let (timeout, nothing) = (left.min(PROBE_TIMEOUT), HeaderMap::new());
         let ask =
             self.inner.transport.send(server, &Method::GET, "/healthz", &nothing, Bytes::new(), timeout);
-        ask.await.map(drop)
+        ask.await.map(drop).map_err(Failure::before_request)
     }
 
     fn heard(&self) -> Option<Instant> {
         *self.inner.heard.lock().expect("no code panics while it holds this")
-    }
-
-    fn headers(&self, given: &[(&'static str, String)], has_body: bool) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        if has_body {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        }
-        let seen = self.inner.seen.load(Ordering::Relaxed);
-        if seen > 0 {
-            headers.insert(HeaderName::from_static(HEADER_MIN_ZXID), HeaderValue::from(seen));
-        }
-        for (name, value) in given {
-            if let Ok(value) = HeaderValue::from_str(value) {
-                headers.insert(HeaderName::from_static(name), value);
-            }
-        }
-        headers
     }
 
     fn judge(&self, sent: Result<Answer, Failure>, repeat: Repeat) -> Verdict {
@@ -287,6 +318,37 @@ impl Client {
     }
 }
 
+/// A request, whichever server it is sent to.
+struct Outgoing<'a> {
+    method: Method,
+    path: &'a str,
+    headers: HeaderMap,
+    payload: Bytes,
+    repeat: Repeat,
+}
+
+fn header_map(given: &[(&'static str, String)], has_body: bool) -> Result<HeaderMap, ClientError> {
+    let mut headers = HeaderMap::new();
+    if has_body {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    for (name, value) in given {
+        // The value may be a secret.
+        let bad = |what| ClientError::BadRequest(format!("the {what} of the header {name:?} cannot be sent"));
+        let value = HeaderValue::from_str(value).map_err(|_| bad("value"))?;
+        headers.insert(HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad("name"))?, value);
+    }
+    Ok(headers)
+}
+
+fn spent_on(sent: &Result<Answer, Failure>) -> Spent {
+    match sent {
+        Ok(_) | Err(Failure::Broken(_)) => Spent::Waiting,
+        Err(Failure::NotSent(_)) => Spent::Searching,
+        Err(Failure::ConnectionRefused) => Spent::Refused,
+    }
+}
+
 enum Verdict {
     Answer(Answer),
     Error(ClientError),
@@ -303,13 +365,17 @@ enum Last {
 }
 
 impl Last {
-    fn into_error(self, client: &Client) -> ClientError {
+    fn is_refused_connection(&self) -> bool {
+        matches!(self, Self::Failure(Failure::ConnectionRefused))
+    }
+
+    fn into_error(self, client: &Client, all_refused: bool) -> ClientError {
         let cause = match self {
             Self::Refusal(error) => return ClientError::Refused(error),
             Self::Failure(failure) => failure.cause().to_owned(),
             Self::Nothing => "no time was left to ask".to_owned(),
         };
-        ClientError::Unreachable { servers: client.inner.servers.join(", "), cause }
+        ClientError::Unreachable { servers: client.inner.servers.join(", "), cause, all_refused }
     }
 }
 
@@ -318,71 +384,59 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ClientError> {
     serde_json::from_slice(body).map_err(|e| ClientError::BadAnswer(e.to_string()))
 }
 
-fn check_address(address: &str) -> Result<(), ClientError> {
-    let sound = address.rsplit_once(':').is_some_and(|(host, port)| {
-        let host_is_sound = !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic() && b != b'/');
-        host_is_sound && port.parse::<u16>().is_ok_and(|port| port > 0)
-    });
-    if sound { Ok(()) } else { Err(ClientError::BadAddress(address.to_owned())) }
-}
-
-/// One name in a path, with every byte that means something there encoded.
-pub(crate) fn segment(name: &str) -> String {
-    let mut out = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~@:".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
-}
-
-impl Client {
-    /// The path of an endpoint, its names encoded: `Client::path(["v1", "pools",
-    /// name])`.
-    #[must_use]
-    pub fn path<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-        names.into_iter().map(|name| format!("/{}", segment(name))).collect()
-    }
-
-    /// The same with parameters, their values encoded. Those without a value are
-    /// left out.
-    #[must_use]
-    pub fn query<'a>(path: &str, params: impl IntoIterator<Item = (&'a str, Option<String>)>) -> String {
-        let given = params.into_iter().filter_map(|(name, value)| Some((name, value?)));
-        let pairs: Vec<String> = given.map(|(name, value)| format!("{name}={}", segment(&value))).collect();
-        if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", pairs.join("&")) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses() {
-        for good in ["localhost:7710", "10.0.0.1:1", "[::1]:7710"] {
-            assert!(check_address(good).is_ok(), "{good}");
-        }
-        for bad in ["localhost", ":1", "a:0", "a:65536", "a b:1", "http://a:1/"] {
-            assert!(check_address(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn names_in_paths_are_encoded() {
-        assert_eq!(Client::path(["v1", "a/b", "é?"]), "/v1/a%2Fb/%C3%A9%3F");
-        let params = [("key", Some("a&b+ c".to_owned())), ("since", None), ("wait_ms", Some("5".to_owned()))];
-        assert_eq!(Client::query("/v1/x", params), "/v1/x?key=a%26b%2B%20c&wait_ms=5");
-        assert_eq!(Client::query("/v1/x", [("since", None)]), "/v1/x");
-    }
 
     #[tokio::test]
     async fn nobody_there_is_said_with_the_servers_names() {
         let client = Client::new(["127.0.0.1:1"]).unwrap().with_deadline(Duration::from_millis(50));
         let error = client.get::<()>("/v1/cluster").await.unwrap_err();
         assert!(error.is_unreachable() && error.to_string().contains("127.0.0.1:1"), "{error}");
+    }
+
+    /// Nothing listens there.
+    fn nobody() -> Client {
+        Client::new(["127.0.0.1:1", "127.0.0.1:2"]).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_long_answer_is_not_waited_for_where_nobody_is() {
+        let client = nobody().with_deadline(Duration::from_millis(200));
+        let began = Instant::now();
+        let hour = Duration::from_secs(3600);
+        client.long_poll::<()>("/v1/cluster", hour).await.unwrap_err();
+        let snapshot = client.with_answer_time(hour).with_patience(hour);
+        let post = snapshot.request::<(), ()>(Method::POST, "/v1/x", None, &[], Repeat::Safe);
+        assert!(post.await.unwrap_err().is_unreachable());
+        assert!(began.elapsed() < hour / 100, "it took {:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn where_all_refuse_the_search_may_end_sooner() {
+        let client = nobody().with_deadline(Duration::from_secs(3600));
+        let client = client.with_refused_deadline(Duration::from_millis(200));
+        let error = client.get::<()>("/v1/cluster").await.unwrap_err();
+        assert!(error.to_string().ends_with(": connection refused"), "{error}");
+        assert!(matches!(error, ClientError::Unreachable { all_refused: true, .. }));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_sent_is_refused_and_never_sent_in_part() {
+        let client = nobody().with_deadline(Duration::from_secs(3600));
+        for (name, value) in [("Upper Case", "x"), ("é", "x"), ("", "x"), ("rota-session", "a\nb: c")] {
+            let headers = [(name, value.to_owned())];
+            let sent = client.request::<(), ()>(Method::GET, "/v1/x", None, &headers, Repeat::Safe).await;
+            assert!(matches!(sent, Err(ClientError::BadRequest(_))), "{name:?}: {sent:?}");
+        }
+        let sent = client.get::<()>("/a b").await;
+        assert!(matches!(sent, Err(ClientError::BadRequest(_))), "{sent:?}");
+    }
+
+    #[tokio::test]
+    async fn no_duration_is_too_long() {
+        let client = nobody().with_deadline(Duration::MAX).with_patience(Duration::MAX);
+        let client = client.with_answer_time(Duration::MAX).with_refused_deadline(Duration::from_millis(60));
+        assert!(client.get::<()>("/v1/cluster").await.unwrap_err().is_unreachable());
     }
 }

@@ -16,6 +16,9 @@ pub enum ClientError {
         servers: String,
         /// What happened with the last of them.
         cause: String,
+        /// All of them refused connections for as long as the client bears with that
+        /// ([`crate::Client::with_refused_deadline`]).
+        all_refused: bool,
     },
     /// The connection ended after a request that must not be repeated was sent.
     #[error("the connection ended before the answer: the request may have been carried out")]
@@ -26,6 +29,9 @@ pub enum ClientError {
     /// The address of a server is not one.
     #[error("{0:?} is not the address of a server: expected HOST:PORT")]
     BadAddress(String),
+    /// The request itself cannot be sent, to no server.
+    #[error("the request cannot be sent: {0}")]
+    BadRequest(String),
     /// The session has ended.
     #[error("the session has ended")]
     SessionEnded,

@@ -14,16 +14,21 @@
 //! # Ok(()) }
 //! ```
 
+mod budget;
 mod client;
+mod clock;
 mod error;
+mod path;
 mod session;
 mod store;
 mod table;
+mod task;
 mod transport;
 mod version;
 mod watch;
 
 pub use client::{Client, Repeat};
+pub use clock::BootInstant;
 pub use error::ClientError;
 pub use session::{LeaseState, Session};
 pub use table::{OwnerOfKey, Source, Table, TableCache};

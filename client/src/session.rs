@@ -4,9 +4,11 @@
 //! clocks that run at different rates, after the last keep-alive that was
 //! answered was *sent*. When that time is over, it has lapsed: nobody has said
 //! that the session is gone, but work that must not be done twice has to stop.
-//! If a keep-alive is answered later after all, the session is as it was.
+//! If a keep-alive is answered later after all, the session is as it was. The time is that of
+//! [`BootInstant`]: a machine that was suspended finds its lease over when it wakes.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,14 +19,17 @@ use rota_protocol::http::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::client::{Client, Repeat};
+use crate::clock::BootInstant;
 use crate::error::ClientError;
+use crate::task::spawn_vital;
 
 /// A keep-alive is sent this often in a timeout.
 const KEEP_ALIVES_PER_TIMEOUT: u32 = 5;
+/// Whatever timeout somebody resumes a session with, keep-alives are not sent more often.
+const PERIOD_MIN: Duration = Duration::from_millis(10);
 /// The part of the timeout that is left unused, for clocks that run at
 /// different rates: 2 %. Clocks of healthy machines differ by 0.05 %.
 const CLOCK_MARGIN_PART: u32 = 50;
@@ -36,8 +41,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(50);
 pub enum LeaseState {
     /// It lives, at least until then.
     Held {
-        /// By this process's monotonic clock.
-        until: Instant,
+        /// By a clock that counts while the machine is suspended.
+        until: BootInstant,
     },
     /// It may have ended: no server has answered for too long.
     Lapsed,
@@ -59,6 +64,9 @@ struct Shared {
     credentials: String,
     timeout: Duration,
     lease: watch::Sender<LeaseState>,
+    /// What [`Session::deadline`] returns, in nanoseconds since the boot. Written while `lease` is
+    /// locked, so that both tell the same.
+    deadline_ns: AtomicU64,
     reports: Mutex<BTreeMap<(String, String), MemberReport>>,
 }
 
@@ -71,7 +79,7 @@ impl Client {
     pub async fn open_session(&self, timeout: Duration) -> Result<Session, ClientError> {
         let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
         let body = OpenSession { timeout_ms: Some(timeout_ms) };
-        let sent_at = Instant::now();
+        let sent_at = BootInstant::now();
         // Opening twice leaves one that expires by itself.
         let opened: SessionOpened =
             self.request(Method::POST, "/v1/sessions", Some(&body), &[], Repeat::Safe).await?;
@@ -85,35 +93,38 @@ impl Session {
     /// keep-alive is answered.
     #[must_use]
     pub fn resume(client: Client, opened: &SessionOpened) -> Self {
-        let long_ago = Instant::now() - Duration::from_millis(u64::from(opened.timeout_ms));
-        Self::keep(client, opened, long_ago)
+        let timeout = Duration::from_millis(u64::from(opened.timeout_ms));
+        Self::keep(client, opened, BootInstant::now() - timeout)
     }
 
-    fn keep(client: Client, opened: &SessionOpened, sent_at: Instant) -> Self {
+    fn keep(client: Client, opened: &SessionOpened, sent_at: BootInstant) -> Self {
         let timeout = Duration::from_millis(u64::from(opened.timeout_ms));
-        let until = sent_at + lease_of(timeout);
-        let state = if until > Instant::now() { LeaseState::Held { until } } else { LeaseState::Lapsed };
         let shared = Arc::new(Shared {
             client,
             credentials: format!("{}:{}", opened.session, opened.password),
             id: opened.session.clone(),
             timeout,
-            lease: watch::Sender::new(state),
+            lease: watch::Sender::new(LeaseState::Lapsed),
+            deadline_ns: AtomicU64::new(0),
             reports: Mutex::default(),
         });
+        shared.renew(sent_at);
         let stop = CancellationToken::new();
         let guard = Arc::new(stop.clone().drop_guard());
-        let (keeper, clock) = (Arc::clone(&shared), Arc::clone(&shared));
-        // Both end with the last handle on the session.
-        tokio::spawn(async move {
+        // It ends with the last handle on the session.
+        let (keeper, last) = (Arc::clone(&shared), Arc::clone(&shared));
+        let keep = async move {
             tokio::select! {
                 () = keep_alive(&keeper, sent_at) => {}
-                () = lapse(&clock) => {}
+                () = lapse(&keeper) => {}
                 // Closed, or a request in its name heard that it is gone.
-                () = ended(&clock) => {}
+                () = ended(&keeper) => {}
                 () = stop.cancelled() => {}
             }
-        });
+        };
+        // Nobody keeps the session alive any more, whatever has ended the task: those who work
+        // under its lease must not believe in it.
+        spawn_vital("session keep-alive", keep, move || last.end());
         Self { shared, _keeper: guard }
     }
 
@@ -139,6 +150,13 @@ impl Session {
     #[must_use]
     pub fn lease(&self) -> watch::Receiver<LeaseState> {
         self.shared.lease.subscribe()
+    }
+
+    /// Until when the session is certain to live, as far as is known now: every answered keep-alive
+    /// puts it off. It is past when the lease has lapsed, and when the session has ended.
+    #[must_use]
+    pub fn deadline(&self) -> BootInstant {
+        BootInstant::from_nanos(self.shared.deadline_ns.load(Ordering::Acquire))
     }
 
     /// Returns when the session has ended. It may have lapsed and come back
@@ -177,7 +195,7 @@ impl Session {
     /// # Errors
     /// When the answer is no, or no server answers.
     pub async fn long_poll<T: DeserializeOwned>(&self, path: &str, wait: Duration) -> Result<T, ClientError> {
-        let client = self.shared.client.waiting_for(wait);
+        let client = self.shared.client.with_answer_time(wait);
         self.request_by(&client, Method::GET, path, None::<&()>, Repeat::Safe).await
     }
 
@@ -193,7 +211,7 @@ impl Session {
         if let Err(ClientError::Refused(error)) = &result
             && error.code == Code::SessionExpired
         {
-            self.shared.lease.send_replace(LeaseState::Ended);
+            self.shared.end();
         }
         result
     }
@@ -229,7 +247,7 @@ impl Session {
     pub async fn close(self) -> Result<(), ClientError> {
         let path = Client::path(["v1", "sessions", self.id()]);
         let closed = self.request::<(), ()>(Method::DELETE, &path, None, Repeat::Safe).await;
-        self.shared.lease.send_replace(LeaseState::Ended);
+        self.shared.end();
         match closed {
             Err(error) if error.code() == Some(Code::SessionExpired) => Ok(()),
             other => other,
@@ -240,6 +258,32 @@ impl Session {
 impl Shared {
     fn header(&self) -> [(&'static str, String); 1] {
         [(HEADER_SESSION, self.credentials.clone())]
+    }
+
+    /// A keep-alive that was sent then has been answered. A session that has ended stays so.
+    fn renew(&self, sent_at: BootInstant) {
+        let until = sent_at + lease_of(self.timeout);
+        self.lease.send_if_modified(|state| {
+            if *state == LeaseState::Ended {
+                return false;
+            }
+            self.deadline_ns.store(until.as_nanos(), Ordering::Release);
+            // The answer took longer than the lease, or the machine was suspended meanwhile.
+            *state = if until.is_past() { LeaseState::Lapsed } else { LeaseState::Held { until } };
+            true
+        });
+    }
+
+    /// The session has ended: whatever its lease was, it is over.
+    fn end(&self) {
+        self.lease.send_if_modified(|state| {
+            if *state == LeaseState::Ended {
+                return false;
+            }
+            self.deadline_ns.fetch_min(BootInstant::now().as_nanos(), Ordering::Release);
+            *state = LeaseState::Ended;
+            true
+        });
     }
 
     fn take_reports(&self) -> Vec<MemberReport> {
@@ -254,34 +298,35 @@ fn lease_of(timeout: Duration) -> Duration {
 }
 
 /// Sends keep-alives until the session has ended.
-async fn keep_alive(shared: &Shared, opened_at: Instant) {
-    let period = shared.timeout / KEEP_ALIVES_PER_TIMEOUT;
+async fn keep_alive(shared: &Shared, opened_at: BootInstant) {
+    let period = (shared.timeout / KEEP_ALIVES_PER_TIMEOUT).max(PERIOD_MIN);
     let path = Client::path(["v1", "sessions", &shared.id, "keep-alive"]);
     // A server that hangs must not cost the session: others are asked in time.
-    let client = shared.client.with_deadline(period).with_patience(period / 2);
+    let client =
+        shared.client.with_deadline(period).with_patience(period / 2).with_answer_time(Duration::ZERO);
     let mut due = opened_at + period;
     loop {
-        tokio::time::sleep_until(due).await;
+        due.reached().await;
         let body = KeepAlive { reports: shared.take_reports() };
-        let sent_at = Instant::now();
+        let sent_at = BootInstant::now();
         let answer: Result<KeptAlive, ClientError> =
             client.request(Method::POST, &path, Some(&body), &shared.header(), Repeat::Safe).await;
         due = match answer {
             // The answer may be to an earlier try than the last: count from the first.
             Ok(_) => {
-                shared.lease.send_replace(LeaseState::Held { until: sent_at + lease_of(shared.timeout) });
+                shared.renew(sent_at);
                 sent_at + period
             }
             Err(ClientError::Refused(error))
                 if matches!(error.code, Code::SessionExpired | Code::BadPassword) =>
             {
                 tracing::warn!(session = shared.id, code = %error.code, "the session has ended");
-                shared.lease.send_replace(LeaseState::Ended);
+                shared.end();
                 return;
             }
             Err(error) => {
                 tracing::debug!(session = shared.id, %error, "no server answered a keep-alive");
-                Instant::now() + RETRY_AFTER
+                BootInstant::now() + RETRY_AFTER
             }
         };
     }
@@ -297,26 +342,26 @@ async fn ended(shared: &Shared) {
 async fn lapse(shared: &Shared) {
     let mut lease = shared.lease.subscribe();
     loop {
-        let state = *lease.borrow_and_update();
-        match state {
-            LeaseState::Held { until } => {
-                if tokio::time::timeout_at(until, lease.changed()).await.is_err() {
-                    let lapsed = shared.lease.send_if_modified(|now| {
-                        let over = *now == LeaseState::Held { until };
-                        if over {
-                            *now = LeaseState::Lapsed;
-                        }
-                        over
-                    });
-                    if lapsed {
-                        tracing::warn!(
-                            session = shared.id,
-                            "no coordinator has answered for the session's timeout"
-                        );
-                    }
-                }
+        let LeaseState::Held { until } = *lease.borrow_and_update() else {
+            drop(lease.changed().await);
+            continue;
+        };
+        tokio::select! {
+            () = until.reached() => {}
+            _ = lease.changed() => continue,
+        }
+        let lapsed = shared.lease.send_if_modified(|now| {
+            let is_over = *now == LeaseState::Held { until };
+            if is_over {
+                *now = LeaseState::Lapsed;
             }
-            LeaseState::Lapsed | LeaseState::Ended => drop(lease.changed().await),
+            is_over
+        });
+        if lapsed {
+            tracing::warn!(session = shared.id, "no coordinator has answered for the session's timeout");
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::client::{Client, Repeat};
 use crate::error::ClientError;
 use crate::store::DiskCopy;
+use crate::task::restart_on_panic;
 
 /// How long one poll waits, in milliseconds.
 const WAIT_MS: u64 = 20_000;
@@ -226,11 +227,18 @@ impl TableCache {
         let guard = Arc::new(stop.clone().drop_guard());
         let pool = pool.to_owned();
         let heard = Arc::new(watch::Sender::new(Hearsay::default()));
-        let heard_of = Arc::clone(&heard);
+        let follower = Arc::new((client, pool, disk, sender, Arc::clone(&heard)));
         // Ends with the last handle on the table.
         tokio::spawn(async move {
+            let follow = || {
+                let follower = Arc::clone(&follower);
+                async move {
+                    let (client, pool, disk, state, heard_of) = &*follower;
+                    follow(client, pool, disk.as_ref(), state, heard_of).await;
+                }
+            };
             tokio::select! {
-                () = follow(client, pool, disk, sender, heard_of) => {}
+                () = restart_on_panic("table", follow) => {}
                 () = stop.cancelled() => {}
             }
         });
@@ -322,11 +330,11 @@ async fn pull(
 }
 
 async fn follow(
-    client: Client,
-    pool: String,
-    disk: Option<DiskCopy>,
-    state: watch::Sender<(Arc<Table>, Source)>,
-    heard_of: Arc<watch::Sender<Hearsay>>,
+    client: &Client,
+    pool: &str,
+    disk: Option<&DiskCopy>,
+    state: &watch::Sender<(Arc<Table>, Source)>,
+    heard_of: &watch::Sender<Hearsay>,
 ) {
     let mut heard = heard_of.subscribe();
     let mut gone = false;
@@ -334,7 +342,7 @@ async fn follow(
         let (known, source) = state.borrow().clone();
         // A table from the disk may be of another life of the cluster: begin anew.
         let since = matches!(source, Source::Coordinator { .. }).then_some(known.version);
-        let mut polling = pin!(poll(&client, &pool, since, WAIT_MS));
+        let mut polling = pin!(poll(client, pool, since, WAIT_MS));
         let polled = loop {
             let newest = heard_of.borrow().newest;
             if newest <= known.version {
@@ -346,7 +354,7 @@ async fn follow(
             let pulled = tokio::select! {
                 polled = &mut polling => break polled,
                 // A server that is behind itself would have us wait: asked anew, another may answer.
-                pulled = pull(&client, &pool, since, newest) => pulled,
+                pulled = pull(client, pool, since, newest) => pulled,
             };
             if pulled.as_ref().map_or(0, |body| body.version) < newest {
                 // There may be none: an earlier one, or one that is heard of since, counts again.
@@ -367,8 +375,8 @@ async fn follow(
                 let is_anew = since.is_none_or(|since| body.whole && body.version < since);
                 let mut table = if is_anew { Table::default() } else { (*known).clone() };
                 let change = table.take(body);
-                if let Some(disk) = &disk {
-                    disk.save(&pool, &table, &change);
+                if let Some(disk) = disk {
+                    disk.save(pool, &table, &change);
                 }
                 state.send_replace((Arc::new(table), Source::Coordinator { at: Instant::now() }));
             }

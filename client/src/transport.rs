@@ -35,6 +35,8 @@ pub(crate) struct Answer {
 /// Why there is no answer.
 #[derive(Debug, Clone)]
 pub(crate) enum Failure {
+    /// Nothing listens at the server's address: the request did not reach it.
+    ConnectionRefused,
     /// The request did not reach the server.
     NotSent(String),
     /// It may have.
@@ -44,7 +46,16 @@ pub(crate) enum Failure {
 impl Failure {
     pub(crate) fn cause(&self) -> &str {
         match self {
+            Self::ConnectionRefused => "connection refused",
             Self::NotSent(cause) | Self::Broken(cause) => cause,
+        }
+    }
+
+    /// The same, of something that was asked before the request.
+    pub(crate) fn before_request(self) -> Self {
+        match self {
+            Self::Broken(cause) => Self::NotSent(cause),
+            other => other,
         }
     }
 }
@@ -77,6 +88,9 @@ impl Transport {
         let request = request.body(Full::new(body)).map_err(|e| Failure::NotSent(e.to_string()))?;
         let exchange = async {
             let response = self.http.request(request).await.map_err(|error| {
+                if is_refused(&error) {
+                    return Failure::ConnectionRefused;
+                }
                 let cause = with_sources(&error);
                 if error.is_connect() { Failure::NotSent(cause) } else { Failure::Broken(cause) }
             })?;
@@ -88,6 +102,12 @@ impl Transport {
         let timed_out = || Failure::Broken(format!("no answer within {} ms", timeout.as_millis()));
         tokio::time::timeout(timeout, exchange).await.unwrap_or_else(|_| Err(timed_out()))
     }
+}
+
+fn is_refused(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    let io = causes.find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
 /// An error with its causes: the outermost alone says little ("client error").

@@ -33,7 +33,7 @@ impl Client {
     /// [`WatchStream::next`].
     #[must_use]
     pub fn watch(&self, path: &str, recursive: bool, since: Option<u64>) -> WatchStream {
-        let path: String = path.split('/').map(crate::client::segment).collect::<Vec<_>>().join("/");
+        let path: String = path.split('/').map(crate::path::segment).collect::<Vec<_>>().join("/");
         let query = format!("/v1/watch?path={path}&recursive={recursive}");
         WatchStream { client: self.clone(), query, since }
     }

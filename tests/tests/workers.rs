@@ -89,3 +89,50 @@ async fn a_handler_that_panics_is_a_failure_of_its_bucket_alone() {
     assert_eq!((members.len(), members[0].joined, members[0].buckets), (1, before, 4));
     pool.histories().check();
 }
+
+/// Puts down a checkpoint, and then does nothing.
+struct Writer(String);
+
+impl Handler for Writer {
+    async fn run(&self, lease: Lease) -> Result<(), HandlerError> {
+        lease.write_checkpoint(self.0.clone()).await?;
+        Hold.run(lease).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_no_variable_can_hold_starts_a_command_and_comes_by_file() {
+    let cluster = Cluster::start(1).await;
+    let pool = Pool::hashed(&cluster, "work", 1, TIMEOUT).await;
+    let client = cluster.client();
+    // Longer than an environment variable may be, with a byte that none may have.
+    let checkpoint = format!("{}\0{}", "a".repeat(200_000), "b".repeat(1_000));
+    let writer = pool.join_with("writer", Writer(checkpoint.clone())).await;
+    eventually("the checkpoint is put down", LIVENESS, async || {
+        let found: rota_protocol::http::CheckpointBody = client.get(&pool.path("checkpoints/0")).await?;
+        ensure!(found.data.len() == checkpoint.len(), "{} bytes", found.data.len());
+        Ok(())
+    })
+    .await;
+    writer.leave().await;
+    let (copy, path) = (cluster.dir().join("copy"), cluster.dir().join("path"));
+    let command = format!(
+        "echo \"$ROTA_CHECKPOINT_FILE ${{ROTA_CHECKPOINT-unset}}\" > '{}'; \
+         cat \"$ROTA_CHECKPOINT_FILE\" > '{copy}.part' && mv '{copy}.part' '{copy}'; {LAST}",
+        path.display(),
+        copy = copy.display()
+    );
+    let mut worker = pool.start_worker("reader", &command);
+    eventually("the command has its checkpoint", LIVENESS, async || {
+        ensure!(copy.exists(), "{}", worker.process().said());
+        Ok(())
+    })
+    .await;
+    assert!(std::fs::read(&copy).unwrap() == checkpoint.as_bytes(), "it is another");
+    let said = std::fs::read_to_string(&path).unwrap();
+    let (file, variable) = said.trim_end().rsplit_once(' ').unwrap();
+    assert_eq!(variable, "unset");
+    worker.process().term();
+    assert!(worker.process().ended(LIVENESS).await.success(), "{}", worker.process().said());
+    assert!(!std::path::Path::new(file).exists(), "the file is removed with the command");
+}

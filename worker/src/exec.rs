@@ -1,19 +1,22 @@
 //! Work in any language: a command is run for every bucket that the worker leads. Others may be
 //! run for those that it prepares to own, or follows as a backup.
 //!
-//! It finds `ROTA_ROLE` (`primary`, `backup`, `preparing`), `ROTA_POOL`, `ROTA_BUCKET`, `ROTA_MEMBER`, `ROTA_FENCE` and
-//! `ROTA_CHECKPOINT` in its environment (for a named pool also `ROTA_ITEM`, the
-//! item as JSON), and in `ROTA_PRIMARY` the address of whoever leads, if that is another. Lines `progress TEXT` and `checkpoint POSITION` on its standard
-//! output are taken; others go on to the worker's own. When the bucket is to go,
-//! it gets TERM, and KILL after a grace. If it fails it is started again after a
-//! pause; if it ends well, it has nothing more to do.
+//! It finds `ROTA_ROLE` (`primary`, `backup`, `preparing`), `ROTA_POOL`, `ROTA_BUCKET`,
+//! `ROTA_MEMBER`, `ROTA_FENCE` and `ROTA_CHECKPOINT` in its environment (for a named pool also
+//! `ROTA_ITEM`, the item as JSON), and in `ROTA_PRIMARY` the address of whoever leads, if that is
+//! another. `ROTA_CHECKPOINT_FILE` and `ROTA_ITEM_FILE` are files with the same bytes, for what is
+//! too large for a variable, or has bytes that none can have: that variable is then not set. Lines
+//! `progress TEXT` and `checkpoint POSITION` on its standard output are taken; others go on to the
+//! worker's own. When the bucket is to go, it gets TERM, and KILL after a grace. If it fails it is
+//! started again after a pause; if it ends well, it has nothing more to do.
 //!
-//! Whatever the command has started is killed with it, also when this worker is
-//! killed: only what leaves the process group (`setsid`) escapes, and for that
-//! there is the fence.
+//! Whatever the command has started is killed with it, also when this worker is killed, and at the
+//! latest at the deadline of the worker's lease, even while this process is stopped: only what
+//! leaves the process group (`setsid`) escapes, and for that there is the fence.
 
+mod environment;
 mod output;
-mod reaper;
+pub(crate) mod reaper;
 mod stdout;
 
 use std::future::Future;
@@ -31,11 +34,14 @@ use tokio::time::Instant;
 
 use crate::lease::Lease;
 use crate::worker::{Handler, HandlerError, JoinOptions, Worker};
+use environment::Environment;
 use output::{Line, Output};
 
 /// How long a command may take to end after TERM, unless told otherwise.
 pub const GRACE_DEFAULT: Duration = Duration::from_secs(5);
 
+/// Longer graces are taken for this one: the clock has an end.
+const GRACE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Pause before a position that could not be written is written again.
 const WRITE_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// What is left of a stop for the last position to be put down.
@@ -60,8 +66,12 @@ pub struct Exec {
 enum ExecError {
     #[error("the command could not be run: {0}")]
     Spawn(#[source] std::io::Error),
+    #[error("what the command is to know could not be written down: {0}")]
+    Environment(#[source] std::io::Error),
     #[error("the command ended with {0}")]
     Failed(ExitStatus),
+    #[error("the command was killed: the lease was over, and this process did not run")]
+    KilledAtDeadline,
     #[error("the command's output could not be read: {0}")]
     Output(#[source] std::io::Error),
 }
@@ -69,7 +79,7 @@ enum ExecError {
 impl Handler for Exec {
     fn stop_timeout(&self) -> Duration {
         // Killed after one grace, and waited for as long again at most.
-        self.grace + LAST_WRITE
+        self.grace() + LAST_WRITE
     }
 
     async fn run(&self, lease: Lease) -> Result<(), HandlerError> {
@@ -108,10 +118,16 @@ impl Exec {
         Box::pin(Worker::join(client, options, self))
     }
 
+    fn grace(&self) -> Duration {
+        self.grace.min(GRACE_MAX)
+    }
+
     async fn attend(&self, command: &str, lease: Lease) -> Result<(), HandlerError> {
-        let checkpoint = lease.read_checkpoint().await?;
-        let mut child = spawn(command, &lease, checkpoint.as_deref())?;
-        let mut group = Group::of(&child);
+        let checkpoint = lease.read_checkpoint_bytes().await?;
+        let environment = Environment::new(&lease, checkpoint).await.map_err(ExecError::Environment)?;
+        let (mut child, watch) =
+            reaper::spawn(lease.work().key(), || shell(command, &environment)).map_err(ExecError::Spawn)?;
+        let mut group = Group { id: child.id(), watch, was_killed_at_deadline: false };
         let stdout =
             child.stdout.take().ok_or_else(|| ExecError::Output(std::io::ErrorKind::BrokenPipe.into()))?;
         let status = Attendance {
@@ -122,38 +138,30 @@ impl Exec {
             writing: None,
             over_at: None,
         }
-        .until_ended(&mut child, &mut group, self.grace)
+        .until_ended(&mut child, &mut group, self.grace())
         .await?;
-        if status.success() || lease.is_cancelled() { Ok(()) } else { Err(ExecError::Failed(status).into()) }
+        if status.success() || lease.is_cancelled() {
+            Ok(())
+        } else if group.was_killed_at_deadline {
+            Err(ExecError::KilledAtDeadline.into())
+        } else {
+            Err(ExecError::Failed(status).into())
+        }
     }
 }
 
-fn spawn(text: &str, lease: &Lease, checkpoint: Option<&str>) -> Result<Child, ExecError> {
-    let role = match lease.role() {
-        Role::Primary => "primary",
-        Role::Backup => "backup",
-        Role::Preparing => "preparing",
-    };
+fn shell(text: &str, environment: &Environment) -> Command {
     let mut command = Command::new("sh");
     command
         .arg("-c")
         .arg(text)
-        .env("ROTA_ROLE", role)
-        .env("ROTA_PRIMARY", lease.primary().map(|peer| peer.address).unwrap_or_default())
-        .env("ROTA_POOL", lease.pool())
-        .env("ROTA_BUCKET", lease.bucket())
-        .env("ROTA_MEMBER", lease.member())
-        .env("ROTA_FENCE", lease.fence().to_string())
-        .env("ROTA_CHECKPOINT", checkpoint.unwrap_or_default())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
-    if let Some(item) = lease.item().and_then(|item| serde_json::to_string(item).ok()) {
-        command.env("ROTA_ITEM", item);
-    }
+    environment.apply(&mut command);
     die_with_parent(&mut command);
-    command.spawn().map_err(ExecError::Spawn)
+    command
 }
 
 /// Has the command end when this process is killed: nobody would stop it when its
@@ -173,29 +181,26 @@ pub fn die_with_parent(command: &mut Command) {
     }
 }
 
-/// The command's process group, killed when it is dropped, or by the reaper when
-/// this process is gone: whatever it started goes with it.
-struct Group(Option<u32>);
+/// The command's process group, killed when it is dropped, or by the reaper when this process is
+/// gone or its lease is over: whatever it started goes with it.
+struct Group {
+    id: Option<u32>,
+    watch: reaper::Watch,
+    was_killed_at_deadline: bool,
+}
 
 impl Group {
-    fn of(child: &Child) -> Self {
-        if let Some(id) = child.id() {
-            reaper::watch(id);
-        }
-        Self(child.id())
-    }
-
     /// The command itself has ended: so does what it left behind. After this its
     /// number may be somebody else's, and is not used again.
     fn end(&mut self) {
         self.signal(Signal::SIGKILL);
-        if let Some(id) = self.0.take() {
-            reaper::forget(id);
+        if self.id.take().is_some() {
+            self.was_killed_at_deadline = self.watch.end();
         }
     }
 
     fn signal(&self, signal: Signal) {
-        if let Some(id) = self.0.and_then(|id| i32::try_from(id).ok()) {
+        if let Some(id) = self.id.and_then(|id| i32::try_from(id).ok()) {
             // A group that is gone already is as good.
             let _ = killpg(Pid::from_raw(id), signal);
         }

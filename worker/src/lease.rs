@@ -1,15 +1,19 @@
 //! What a handler is given: the right to work on one bucket, until it is
 //! cancelled.
 
-use std::sync::Arc;
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::Method;
-use rota_client::{Client, ClientError, Repeat, Session};
+use rota_client::{BootInstant, Client, ClientError, Repeat, Session};
 use rota_core::pool::{Item, Role};
-use rota_protocol::http::{CheckpointBody, CheckpointPut, Code, Encoding, Grant, MemberReport, Peer};
+use rota_protocol::http::{CheckpointBody, CheckpointPut, Code, Data, Encoding, Grant, MemberReport, Peer};
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
+
+use crate::deadline::WorkDeadline;
+use crate::guard::{LeaseGuard, LeaseOver};
 
 /// How often one write may find that another than it knew of is there. Those can
 /// only be earlier tries of this grant's own, each of which is found once.
@@ -32,6 +36,10 @@ struct Inner {
     peers: watch::Receiver<Vec<Peer>>,
     item: Option<Item>,
     cancelled: CancellationToken,
+    /// Until when the session's work may go on.
+    work: Arc<WorkDeadline>,
+    /// When the grant ended, or the handler did, after which the bucket is given back.
+    ended_at: OnceLock<BootInstant>,
     /// The zxid of the bucket's checkpoint (0: there is none), once it is known.
     /// Held while one is written, so that they are in order.
     checkpoint: Mutex<Option<u64>>,
@@ -44,6 +52,7 @@ impl Lease {
         grant: &Grant,
         cancelled: CancellationToken,
         peers: watch::Receiver<Vec<Peer>>,
+        work: Arc<WorkDeadline>,
     ) -> Self {
         let inner = Inner {
             session,
@@ -55,6 +64,8 @@ impl Lease {
             peers,
             item: grant.item.clone(),
             cancelled,
+            work,
+            ended_at: OnceLock::new(),
             checkpoint: Mutex::new(None),
         };
         Self { inner: Arc::new(inner) }
@@ -131,6 +142,65 @@ impl Lease {
         self.inner.cancelled.is_cancelled()
     }
 
+    /// Until when the bucket is certainly this worker's, as far as is known now: every answered
+    /// keep-alive puts it off. No other is granted the bucket before, unless this worker gives it
+    /// back. It is past when the coordinators could not be reached for too long, and when the grant
+    /// has ended.
+    ///
+    /// The clock counts while the machine is suspended, and while this process is stopped: ask
+    /// again after anything that may have taken long. It is the same in pools whose work goes on
+    /// when its lease is over (`--lease-end continue`): there, work past it may be done twice.
+    #[must_use]
+    pub fn deadline(&self) -> BootInstant {
+        let deadline = self.inner.session.deadline();
+        self.inner.ended_at.get().map_or(deadline, |ended_at| deadline.min(*ended_at))
+    }
+
+    /// Whether the bucket is certainly this worker's: [`Lease::deadline`] is not past.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        !self.deadline().is_past()
+    }
+
+    /// Begins a side effect that must not happen beside another owner's: see [`LeaseGuard`].
+    ///
+    /// # Errors
+    /// When the lease is not held any more.
+    pub fn guard(&self) -> Result<LeaseGuard, LeaseOver> {
+        LeaseGuard::begin(self.clone())
+    }
+
+    /// Runs `work` while the lease is held, and drops it when it is not any more. A lease that is
+    /// renewed meanwhile is held on. What `work` has begun may still happen after it is dropped, as
+    /// a request that was sent does: for that there is the fence.
+    ///
+    /// # Errors
+    /// When the lease was over before `work` was done.
+    pub async fn while_held<T>(&self, work: impl Future<Output = T>) -> Result<T, LeaseOver> {
+        let guard = self.guard()?;
+        let over = async {
+            while self.is_held() {
+                self.deadline().reached().await;
+            }
+        };
+        tokio::select! {
+            // Looked at first: a process that was stopped finds both ready.
+            biased;
+            () = over => Err(guard.over()),
+            done = work => Ok(done),
+        }
+    }
+
+    /// The grant has ended, or is about to be given back.
+    pub(crate) fn end(&self) {
+        self.inner.ended_at.get_or_init(BootInstant::now);
+    }
+
+    /// Until when the session's work may go on.
+    pub(crate) fn work(&self) -> &WorkDeadline {
+        &self.inner.work
+    }
+
     /// For passing on to others who must stop as well.
     #[must_use]
     pub fn token(&self) -> CancellationToken {
@@ -146,20 +216,33 @@ impl Lease {
     /// Where the bucket's work stands, as its last owner put it down.
     ///
     /// # Errors
-    /// When no coordinator answers.
+    /// When no coordinator answers, or the checkpoint is no text.
     pub async fn read_checkpoint(&self) -> Result<Option<String>, ClientError> {
+        let bytes = self.read_checkpoint_bytes().await?;
+        let text = bytes.map(String::from_utf8).transpose();
+        text.map_err(|_| ClientError::BadAnswer("the checkpoint is no text".to_owned()))
+    }
+
+    /// As [`Lease::read_checkpoint`], for one that need not be text.
+    ///
+    /// # Errors
+    /// When no coordinator answers.
+    pub async fn read_checkpoint_bytes(&self) -> Result<Option<Vec<u8>>, ClientError> {
         let mut known = self.inner.checkpoint.lock().await;
         let (zxid, data) = self.fetch_checkpoint().await?;
         *known = Some(zxid);
         Ok(data)
     }
 
-    async fn fetch_checkpoint(&self) -> Result<(u64, Option<String>), ClientError> {
+    async fn fetch_checkpoint(&self) -> Result<(u64, Option<Vec<u8>>), ClientError> {
         let path = self.checkpoint_path();
         let read = self.inner.session.client().get::<CheckpointBody>(&path).await;
         match read {
-            Ok(CheckpointBody { zxid, data, encoding: Encoding::Utf8, .. }) => Ok((zxid, Some(data))),
-            Ok(_) => Err(ClientError::BadAnswer("the checkpoint is no text".to_owned())),
+            Ok(CheckpointBody { zxid, data, encoding, .. }) => {
+                let bytes = Data { data, encoding }.into_bytes();
+                let bytes = bytes.map_err(|error| ClientError::BadAnswer(error.to_string()))?;
+                Ok((zxid, Some(bytes)))
+            }
             Err(error) if error.code() == Some(Code::NoCheckpoint) => Ok((0, None)),
             Err(error) => Err(error),
         }
@@ -198,7 +281,7 @@ impl Lease {
                 // given up; nobody else can write with this fence.
                 Err(error) if error.code() == Some(Code::BadVersion) && replacements.next().is_some() => {
                     let (zxid, data) = self.fetch_checkpoint().await?;
-                    if data.as_deref() == Some(&position) {
+                    if data.as_deref() == Some(position.as_bytes()) {
                         *known = Some(zxid);
                         return Ok(());
                     }

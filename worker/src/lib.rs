@@ -30,16 +30,22 @@
 //! # Ok(()) }
 //! ```
 
+mod deadline;
 pub mod exec;
+#[cfg(test)]
+mod fake_coordinator;
+mod guard;
 mod history;
 mod lease;
 mod runner;
 mod work;
 mod worker;
 
+pub use rota_client::BootInstant;
 pub use rota_core::pool::Role;
 pub use rota_protocol::http::Peer;
 
+pub use guard::{HeldPastDeadline, LeaseGuard, LeaseOver};
 pub use history::{History, HistoryEvent, monotonic_ns};
 pub use lease::Lease;
 pub use worker::{Ended, Handler, HandlerError, JoinOptions, Worker};

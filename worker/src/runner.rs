@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use rota_client::{Client, ClientError, LeaseState, Repeat, Session};
+use rota_client::{BootInstant, Client, ClientError, LeaseState, Repeat, Session};
 use rota_core::pool::{Deed, LeaseEnd, Role};
 use rota_protocol::http::{Assignment, Code, Grant, OfGrant, Peer};
 use tokio::sync::{mpsc, watch};
@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::deadline::WorkDeadline;
 use crate::history::History;
 use crate::lease::Lease;
 use crate::work::{Returned, attend};
@@ -39,9 +40,13 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 /// How long it waits at most while others copy what it has.
 const LEAVE_LIMIT: Duration = Duration::from_secs(15 * 60);
 
+/// Handlers that say they need longer are taken to need this: the clock has an end.
+const STOP_TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
 pub(crate) struct Runner<H> {
     session: Session,
     lease: watch::Receiver<LeaseState>,
+    work: Arc<WorkDeadline>,
     pool: String,
     member: String,
     handler: Arc<H>,
@@ -89,8 +94,10 @@ enum Happened {
     Impatient,
     /// Nothing is assigned any more: it is no member.
     NoMember,
-    /// The session's keeper, or a handler's task, is gone.
-    Over,
+    /// Nobody keeps the session alive any more.
+    KeepAliveStopped,
+    /// A task panicked that nothing goes on without.
+    TaskFailed,
 }
 
 impl<H: Handler> Runner<H> {
@@ -102,6 +109,7 @@ impl<H: Handler> Runner<H> {
     ) -> Self {
         Self {
             lease: session.lease(),
+            work: Arc::new(WorkDeadline::new()),
             session,
             pool,
             member,
@@ -127,6 +135,7 @@ impl<H: Handler> Runner<H> {
         let mut warned_of = None;
         let how = loop {
             let state = *self.lease.borrow_and_update();
+            self.set_work_deadline(state);
             let warn_at = match state {
                 LeaseState::Held { until } if warned_of != Some(until) => {
                     Some(until - self.session.timeout() / STOPPING_PART)
@@ -136,19 +145,24 @@ impl<H: Handler> Runner<H> {
             let happened = tokio::select! {
                 next = assigned.recv() => next.map_or(Happened::NoMember, Happened::Assigned),
                 changed = self.lease.changed() => {
-                    if changed.is_err() { Happened::Over } else { Happened::Lease(*self.lease.borrow()) }
+                    if changed.is_err() { Happened::KeepAliveStopped } else { Happened::Lease(*self.lease.borrow()) }
                 }
                 () = sleep_until(warn_at) => Happened::LeaseNearlyOver,
                 Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => match done {
                     Ok(returned) => Happened::Returned(returned),
                     Err(error) => {
-                        tracing::error!(%error, "a handler's task failed");
-                        Happened::Over
+                        tracing::error!(%error, "a handler's task failed: this is a bug");
+                        Happened::TaskFailed
                     }
                 },
                 Some(said) = self.errands.join_next(), if !self.errands.is_empty() => match said {
                     Ok(Some((bucket, fence))) => Happened::Refused(bucket, fence),
-                    _ => Happened::Said,
+                    Ok(None) => Happened::Said,
+                    // The coordinator waits for what was to be said. When the session ends, it does not.
+                    Err(error) => {
+                        tracing::error!(%error, "a call to the coordinator failed: this is a bug");
+                        Happened::TaskFailed
+                    }
                 },
                 () = leave.cancelled(), if !self.leaving => Happened::Leave,
                 () = tokio::time::sleep_until(patience), if self.leaving => Happened::Impatient,
@@ -156,6 +170,8 @@ impl<H: Handler> Runner<H> {
             match happened {
                 Happened::Assigned(assignment) => {
                     self.latest = assignment;
+                    // The pool may have changed its mind of what work does when its lease is over.
+                    self.set_work_deadline(*self.lease.borrow());
                     self.bring_in_step();
                     patience = Instant::now() + LEAVE_PATIENCE;
                 }
@@ -201,14 +217,15 @@ impl<H: Handler> Runner<H> {
                 // Nobody asks for the rest: it is stopped, and left with the session.
                 Happened::Impatient => {
                     self.stop_all();
-                    patience = Instant::now() + self.handler.stop_timeout();
+                    patience = Instant::now() + self.handler.stop_timeout().min(STOP_TIMEOUT_MAX);
                 }
                 Happened::NoMember if self.leaving => break Ended::Left,
                 Happened::NoMember => {
                     self.end_all();
                     break self.why_no_member().await;
                 }
-                Happened::Lease(LeaseState::Ended) | Happened::Over => break Ended::SessionEnded,
+                Happened::Lease(LeaseState::Ended) | Happened::KeepAliveStopped => break Ended::SessionEnded,
+                Happened::TaskFailed => break Ended::Failed,
             }
             // What is not said yet may not be wanted any more: then the work goes on.
             if self.leaving && self.running.is_empty() && (self.stopping || self.errands.is_empty()) {
@@ -237,10 +254,19 @@ impl<H: Handler> Runner<H> {
         self.latest.lease_end == LeaseEnd::Continue
     }
 
+    fn set_work_deadline(&self, state: LeaseState) {
+        match state {
+            LeaseState::Held { .. } | LeaseState::Lapsed if self.goes_on() => self.work.set(None),
+            LeaseState::Held { until } => self.work.set(Some(until)),
+            // It is past.
+            LeaseState::Lapsed | LeaseState::Ended => self.work.set(Some(self.session.deadline())),
+        }
+    }
+
     /// Whether there is enough left of the lease to begin something.
     fn may_start(&self) -> bool {
         let LeaseState::Held { until } = *self.lease.borrow() else { return false };
-        Instant::now() < until - self.session.timeout() / STOPPING_PART
+        BootInstant::now() < until - self.session.timeout() / STOPPING_PART
     }
 
     /// Why it is no member: because its session has ended, or although it lives.
@@ -301,7 +327,14 @@ impl<H: Handler> Runner<H> {
         let (cancel, kill) = (CancellationToken::new(), CancellationToken::new());
         let peers = watch::Sender::new(grant.peers.clone());
         let who = (self.pool.as_str(), self.member.as_str());
-        let lease = Lease::new(self.session.clone(), who, grant, cancel.clone(), peers.subscribe());
+        let lease = Lease::new(
+            self.session.clone(),
+            who,
+            grant,
+            cancel.clone(),
+            peers.subscribe(),
+            Arc::clone(&self.work),
+        );
         let running =
             Running { fence: grant.fence, role: grant.role, cancel, kill: kill.clone(), asked: None, peers };
         self.running.insert(grant.bucket.clone(), running);
@@ -390,9 +423,44 @@ impl<H: Handler> Runner<H> {
     }
 }
 
-async fn sleep_until(at: Option<Instant>) {
+async fn sleep_until(at: Option<BootInstant>) {
     match at {
-        Some(at) => tokio::time::sleep_until(at).await,
+        Some(at) => at.reached().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::HandlerError;
+    use crate::fake_coordinator::session;
+
+    struct Idle;
+
+    impl Handler for Idle {
+        async fn run(&self, lease: Lease) -> Result<(), HandlerError> {
+            lease.cancelled().await;
+            Ok(())
+        }
+    }
+
+    /// How a worker ends one of whose tasks panics.
+    async fn end_with(spoil: impl FnOnce(&mut Runner<Idle>)) -> Ended {
+        let (session, _) = session(60_000).await;
+        let who = ("mail".to_owned(), "w1".to_owned());
+        let mut runner = Runner::new(session, who, Arc::new(Idle), None);
+        spoil(&mut runner);
+        let (_assignments, assigned) = mpsc::channel(1);
+        let ended = runner.run(assigned, CancellationToken::new());
+        tokio::time::timeout(Duration::from_secs(20), ended).await.expect("it goes on as if nothing had been")
+    }
+
+    #[tokio::test]
+    async fn a_worker_does_not_go_on_without_a_task_that_panicked() {
+        let call = end_with(|runner| drop(runner.errands.spawn(async { panic!("what the test is about") })));
+        assert_eq!(call.await, Ended::Failed);
+        let handler = end_with(|runner| drop(runner.tasks.spawn(async { panic!("what the test is about") })));
+        assert_eq!(handler.await, Ended::Failed);
     }
 }

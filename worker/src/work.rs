@@ -55,6 +55,8 @@ pub(crate) async fn attend<H: Handler>(
         () = kill.cancelled() => false,
         () = stop => false,
     };
+    // Whoever kept a clone must not take the bucket for its own: it is given back now.
+    lease.end();
     record(history.as_deref(), &event, false);
     Returned { bucket: event.bucket, fence: event.fence, is_ready }
 }
@@ -75,6 +77,11 @@ fn record(history: Option<&History>, event: &HistoryEvent, began: bool) {
 async fn work<H: Handler>(handler: &H, lease: &Lease) -> bool {
     let mut pause = BACKOFF.0;
     loop {
+        // A process that was stopped, or a machine that was suspended, may find its lease over.
+        tokio::select! {
+            () = lease.work().allows_work() => {}
+            () = lease.cancelled() => return false,
+        }
         let began = Instant::now();
         // A panic is that bucket's failure alone.
         let ran = AssertUnwindSafe(turn(handler, lease.clone())).catch_unwind().await;
@@ -87,6 +94,11 @@ async fn work<H: Handler>(handler: &H, lease: &Lease) -> bool {
         };
         if lease.is_cancelled() {
             return false;
+        }
+        if lease.work().is_past() {
+            // It is no failure of the handler's to be ended at the end of its lease.
+            tracing::info!(pool = lease.pool(), bucket = lease.bucket(), %error, "ended with the lease");
+            continue;
         }
         if began.elapsed() > BACKOFF.1 {
             pause = BACKOFF.0;

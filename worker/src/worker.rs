@@ -2,10 +2,12 @@
 //! is in [`crate::runner`].
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use http::Method;
 use rota_client::{Client, ClientError, Repeat, Session};
 use rota_protocol::http::{Assignment, Code, JoinPool, MemberBody};
@@ -103,6 +105,10 @@ pub enum Ended {
     /// It is no member any more, although its session lives: the pool was
     /// deleted, or somebody took the member out.
     NoMember,
+    /// A part of it failed that it cannot do without, which is a bug and was logged, or the runtime
+    /// that it ran on is gone. Its handlers were ended; its buckets are others' when its session
+    /// has ended.
+    Failed,
 }
 
 impl Worker {
@@ -140,7 +146,8 @@ impl Worker {
         let leaving = leave.clone();
         tokio::spawn(async move {
             // The runner sees when the other ends: nothing is sent any more.
-            let (how, ()) = tokio::join!(runner.run(assigned, leaving), follow);
+            let life = async { tokio::join!(runner.run(assigned, leaving), follow).0 };
+            let how = end_of(life).await;
             ended_sender.send_replace(Some(how));
         });
         Ok(Self { leave, ended })
@@ -149,8 +156,8 @@ impl Worker {
     /// Returns when the worker has ended, and says how.
     pub async fn ended(&self) -> Ended {
         let mut ended = self.ended.clone();
-        // An error means that its task is gone, and with it the session.
-        ended.wait_for(Option::is_some).await.ok().and_then(|how| *how).unwrap_or(Ended::SessionEnded)
+        // An error means that its task is gone, with the runtime that it ran on.
+        ended.wait_for(Option::is_some).await.ok().and_then(|how| *how).unwrap_or(Ended::Failed)
     }
 
     /// Hands everything over, and leaves. Returns when that is done.
@@ -158,6 +165,14 @@ impl Worker {
         self.leave.cancel();
         self.ended().await
     }
+}
+
+/// How a worker's life ends that may panic.
+async fn end_of(life: impl Future<Output = Ended>) -> Ended {
+    AssertUnwindSafe(life).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!("the worker's own task panicked: this is a bug");
+        Ended::Failed
+    })
 }
 
 /// Joins the pool, waiting for the name to be free.
@@ -227,5 +242,24 @@ async fn follow_on(session: Session, pool: String, member: String, assignments: 
                 tokio::time::sleep(RETRY_AFTER).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_that_panics_is_not_taken_for_one_whose_session_has_ended() {
+        assert_eq!(end_of(async { Ended::NoMember }).await, Ended::NoMember);
+        assert_eq!(end_of(async { panic!("this is what the test is about") }).await, Ended::Failed);
+    }
+
+    #[tokio::test]
+    async fn a_worker_whose_task_is_gone_has_ended() {
+        let (ended_sender, ended) = watch::channel(None);
+        let worker = Worker { leave: CancellationToken::new(), ended };
+        drop(ended_sender);
+        assert_eq!(worker.leave().await, Ended::Failed);
     }
 }

@@ -68,5 +68,5 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 /// A client of the cluster that the command line names.
 pub(crate) fn client(global: &Global) -> anyhow::Result<Client> {
-    Ok(Client::new(global.servers.iter().cloned())?.with_deadline(global.deadline))
+    Ok(Client::new(global.servers.iter().cloned())?.with_deadline(global.deadline()))
 }

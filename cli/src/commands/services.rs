@@ -2,12 +2,38 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+/// How often a service says that it still waits for a coordinator.
+const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Says when it is time to say once more that something is still so: at once, then rarely.
+#[derive(Debug)]
+pub(crate) struct Reminder {
+    began: Instant,
+    last: Option<Instant>,
+}
+
+impl Reminder {
+    pub(crate) fn new() -> Self {
+        Self { began: Instant::now(), last: None }
+    }
+
+    /// For how long it has been so, when it is to be said.
+    pub(crate) fn due(&mut self) -> Option<Duration> {
+        let is_due = self.last.is_none_or(|last| last.elapsed() >= REMINDER_INTERVAL);
+        is_due.then(|| {
+            self.last = Some(Instant::now());
+            self.began.elapsed()
+        })
+    }
+}
 
 /// Listens on `address`.
 pub(crate) async fn listen(address: &str, flag: &str) -> anyhow::Result<(TcpListener, SocketAddr)> {
@@ -75,5 +101,19 @@ pub(crate) async fn told_to_stop() -> anyhow::Result<()> {
         _ = term.recv() => Ok(()),
         _ = hang_up.recv() => Ok(()),
         stopped = tokio::signal::ctrl_c() => stopped.context("cannot wait for signals"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reminder_is_due_at_once_and_then_not_for_a_while() {
+        let mut reminder = Reminder::new();
+        assert!(reminder.due().is_some());
+        assert!(reminder.due().is_none());
+        reminder.last = Some(Instant::now() - REMINDER_INTERVAL);
+        assert!(reminder.due().is_some());
     }
 }

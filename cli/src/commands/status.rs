@@ -61,19 +61,26 @@ pub(crate) async fn run(operator: &Operator, _: StatusArgs) -> anyhow::Result<Ex
 
 /// The pools, and whether a leader vouches for them. Servers name the last
 /// leader that they knew, so only one that answers is known to lead.
+///
+/// All of it takes no longer than `--deadline`, half of which is for finding a leader.
 async fn pools(operator: &Operator) -> Result<(Vec<PoolBody>, bool), ClientError> {
     let began = Instant::now();
-    let impatient = operator.client.with_deadline(operator.deadline.min(PATIENCE));
+    let left = || operator.deadline.saturating_sub(began.elapsed());
     // Any of the servers may hang, and what one had passed on to a leader that
     // died just now is lost: so once for each, and once more.
     for _ in 0..=operator.client.servers().len() {
+        let patience = PATIENCE.min(left().saturating_sub(operator.deadline / 2));
+        if patience.is_zero() {
+            break;
+        }
+        let impatient = operator.client.with_deadline(patience);
         match impatient.get("/v1/pools?consistent=true").await {
+            Err(error @ ClientError::Unreachable { all_refused: true, .. }) => return Err(error),
             Err(error) if error.is_unreachable() => {}
             answer => return Ok((answer?, true)),
         }
     }
-    let left = operator.deadline.saturating_sub(began.elapsed()).max(PATIENCE);
-    Ok((operator.client.with_deadline(left).get("/v1/pools").await?, false))
+    Ok((operator.client.with_deadline(left()).get("/v1/pools").await?, false))
 }
 
 async fn reach(server: &Server) -> Reached {

@@ -6,20 +6,28 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
+use rota_client::{Client, ClientError};
 use rota_protocol::http::JoinPool;
 use rota_worker::exec::Exec;
-use rota_worker::{Ended, JoinOptions};
+use rota_worker::{Ended, JoinOptions, Worker};
 
-use super::services::told_to_stop;
-use crate::args::{Global, duration};
+use super::services::{Reminder, told_to_stop};
+use crate::args::{Global, REFUSED_DEADLINE, duration};
+
+/// Pause before a worker that could not join tries again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Join a pool, and run a command for every bucket that this worker owns.
 #[derive(Debug, Args)]
 #[command(
     after_help = "The command finds ROTA_POOL, ROTA_BUCKET, ROTA_MEMBER, ROTA_FENCE and ROTA_CHECKPOINT in its
 environment; in a named pool ROTA_ITEM, the item as JSON; ROTA_ROLE (primary, backup, preparing), and
-in ROTA_PRIMARY the address of who leads the bucket, if that is another. It says `progress TEXT`,
-`checkpoint POSITION`, `load RATE` and `lag NUMBER` on its standard output.
+in ROTA_PRIMARY the address of who leads the bucket, if that is another. ROTA_CHECKPOINT_FILE and
+ROTA_ITEM_FILE are files with the same bytes: a checkpoint or item that is too large for a variable
+(128 KiB), or has a NUL, is only there. It says `progress TEXT`, `checkpoint POSITION`, `load RATE`
+and `lag NUMBER` on its standard output.
+
+While no coordinator answers, the worker waits, and says so every 30 seconds.
 
 Example:
   rota worker --pool mail --name w1 --exec 'exec ./fetch-mailboxes --bucket $ROTA_BUCKET'"
@@ -33,15 +41,15 @@ pub(crate) struct WorkerArgs {
     name: Option<String>,
     /// The command, given to `sh -c`, once for each bucket. If it fails, it is started
     /// again after a pause, doubled each time, from 200 ms to 30 s.
-    #[arg(long, value_name = "CMD", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "CMD", value_parser = shell_command)]
     exec: String,
     /// In a pool with warm handoff: the command for a bucket that this worker prepares to own,
     /// with the address of who leads it in ROTA_PRIMARY. When it ends well, the worker is ready.
     /// Without one it is at once.
-    #[arg(long, value_name = "CMD", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "CMD", value_parser = shell_command)]
     prepare: Option<String>,
     /// In a pool with replicas: the command for a bucket that this worker follows as a backup.
-    #[arg(long, value_name = "CMD", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "CMD", value_parser = shell_command)]
     follow: Option<String>,
     /// How others reach this worker; shown in the table.
     #[arg(long, env = "ROTA_ADDRESS", default_value = "")]
@@ -73,6 +81,21 @@ pub(crate) struct WorkerArgs {
     /// A file to record in when each bucket was worked on.
     #[arg(long, env = "ROTA_HISTORY", value_name = "FILE")]
     history: Option<PathBuf>,
+}
+
+/// Bytes of an argument with its final NUL: execve(2) refuses longer ones (`MAX_ARG_STRLEN`).
+const ARGUMENT_BYTES_MAX: usize = 128 * 1024;
+
+/// What `sh -c` can be given. A configuration file can have anything, and a command that cannot be
+/// started would be tried for ever.
+fn shell_command(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("a command is expected".to_owned());
+    }
+    if text.contains('\0') || text.len() >= ARGUMENT_BYTES_MAX {
+        return Err(format!("a command is less than {ARGUMENT_BYTES_MAX} bytes, without a NUL"));
+    }
+    Ok(text.to_owned())
 }
 
 /// `KEY=VALUE`.
@@ -109,17 +132,64 @@ pub(crate) async fn run(global: &Global, args: WorkerArgs) -> anyhow::Result<Exi
         history: args.history,
     };
     let exec = Exec { command: args.exec, prepare: args.prepare, follow: args.follow, grace: args.grace };
-    let worker = exec.join(client, options).await?;
+    let worker = tokio::select! {
+        joined = join(&client, &options, &exec) => joined?,
+        stopped = told_to_stop() => {
+            stopped?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
     tracing::info!("joined");
     tokio::select! {
         how = worker.ended() => match how {
             Ended::Left => return Ok(ExitCode::SUCCESS),
             Ended::SessionEnded => bail!("the session has ended: the worker's buckets are with others now"),
             Ended::NoMember => bail!("the worker is no member any more: the pool was deleted, or the member"),
+            Ended::Failed => bail!("a part of the worker failed, which is a bug: see the log above"),
         },
         stopped = told_to_stop() => stopped?,
     }
     tracing::info!("leaving");
     worker.leave().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Joins as soon as a coordinator answers, however long that takes.
+async fn join(client: &Client, options: &JoinOptions, exec: &Exec) -> Result<Worker, ClientError> {
+    // Where nobody is, that is said soon.
+    let searching = client.with_refused_deadline(REFUSED_DEADLINE);
+    let mut reminder = Reminder::new();
+    loop {
+        let joined = match searching.get::<serde_json::Value>("/v1/cluster").await {
+            Ok(_) => exec.clone().join(client.clone(), options.clone()).await,
+            Err(error) => Err(error),
+        };
+        match joined {
+            Err(error) if may_pass(&error) => {
+                if let Some(waited) = reminder.due() {
+                    tracing::warn!(%error, waited_s = waited.as_secs(), "cannot join: retrying");
+                }
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+            joined => return joined,
+        }
+    }
+}
+
+/// Whether trying again may help: it is the coordinators that have trouble, not what is asked.
+fn may_pass(error: &ClientError) -> bool {
+    error.is_unreachable() || error.code().is_some_and(|code| code.status() >= 500)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_started_is_no_command() {
+        assert_eq!(shell_command("exec ./job"), Ok("exec ./job".to_owned()));
+        for bad in [String::new(), "a\0b".to_owned(), "x".repeat(ARGUMENT_BYTES_MAX)] {
+            assert!(shell_command(&bad).is_err(), "{} bytes", bad.len());
+        }
+    }
 }

@@ -102,7 +102,7 @@ fn table_path(args: &ShowArgs, since: Option<u64>, wait: Duration) -> String {
 }
 
 async fn follow(operator: &Operator, args: ShowArgs) -> anyhow::Result<()> {
-    let operator = operator.with_deadline(operator.deadline + POLL);
+    let operator = operator.patient(POLL);
     let mut widths = None;
     let mut since = args.since;
     loop {

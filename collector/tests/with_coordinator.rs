@@ -37,7 +37,8 @@ async fn coordinator(dir: &Path) -> (Server, Client) {
     let config = Config {
         server: 1,
         cluster: "test".into(),
-        founders: BTreeMap::from([(1, peer.to_string())]),
+        initial_members: BTreeMap::from([(1, peer.to_string())]),
+        peer_address: None,
         http_address: http.to_string(),
         timing: Timing::default(),
         limits: Limits::default(),

@@ -25,6 +25,8 @@ const CHECK_PAUSE: Duration = Duration::from_millis(15);
 const CHECK_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Pause before the only voter of a cluster asks itself again: its disk may be slow.
 const SOLE_RETRY: Duration = Duration::from_secs(2);
+/// For so long after its death what arrives from a leader was sent before it.
+const LATE_MAX: Duration = Duration::from_millis(500);
 /// Connections that ended and are not looked at yet.
 const ENDED_MAX: usize = 64;
 
@@ -83,6 +85,8 @@ impl Elections {
         let mut heard_at = self.group.leader_contact();
         let mut heartbeat_at = Instant::now();
         let mut sole_at = None;
+        // The leader that died last, and when that was noticed.
+        let mut died: Option<(u64, Instant)> = None;
         loop {
             let leads = matches!(self.group.leads(), Leadership::Own { .. });
             let pause =
@@ -90,10 +94,12 @@ impl Elections {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 Some(ended) = self.ended.recv() => {
-                    if self.has_died(ended).await {
+                    let is_known = died.is_some_and(|(leader, at)| leader == ended.server && at.elapsed() < LATE_MAX);
+                    if !is_known && self.has_died(ended).await {
                         self.group.release_lease_of(ended.server).await;
                         timer.leader_died(self.chance());
                         looked_at = Instant::now();
+                        died = Some((ended.server, looked_at));
                     }
                     continue;
                 }
@@ -112,7 +118,12 @@ impl Elections {
             let contact = self.group.leader_contact();
             if contact != heard_at {
                 heard_at = contact;
-                timer.contact(round_trip, self.chance());
+                let is_late = died.is_some_and(|(leader, at)| {
+                    now - at < LATE_MAX && self.group.leads() == (Leadership::Other { leader })
+                });
+                if !is_late {
+                    timer.contact(round_trip, self.chance());
+                }
             }
             if self.group.is_sole_voter() {
                 if sole_at.is_none_or(|at| now - at >= SOLE_RETRY) {
@@ -120,6 +131,10 @@ impl Elections {
                     self.group.campaign(false).await;
                 }
             } else if timer.tick(elapsed, round_trip, self.chance()) {
+                if let Some((leader, _)) = died.filter(|(_, at)| now - *at < LATE_MAX) {
+                    // What it sent before its death may have given it its lease back.
+                    self.group.release_lease_of(leader).await;
+                }
                 self.group.campaign(true).await;
             }
         }

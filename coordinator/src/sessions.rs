@@ -148,6 +148,16 @@ impl Liveness {
         over
     }
 
+    /// Every session's time is over so much later.
+    pub(crate) fn put_off(&self, by: Duration) {
+        let mut table = self.lock();
+        let later = table.order.iter().map(|(at, session)| (*at + by, *session)).collect();
+        table.order = later;
+        for lease in table.leases.values_mut() {
+            lease.deadline = lease.deadline.map(|at| at + by);
+        }
+    }
+
     /// When the next session's time is over.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.lock().order.first().map(|(at, _)| *at)
@@ -240,6 +250,20 @@ mod tests {
         liveness.opened(LiveSession { connection: 1, ..live(A, 300) }, start + ms(110));
         assert_eq!(liveness.take_expired(start + ms(409)), []);
         assert_eq!(liveness.take_expired(start + ms(410)), [(A, 1)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn deadlines_are_put_off_together() {
+        let liveness = Liveness::default();
+        let start = Instant::now();
+        liveness.begin(1, [live(A, 100), live(B, 200)].into_iter(), start);
+        liveness.put_off(ms(1000));
+        assert_eq!(liveness.take_expired(start + ms(1099)), []);
+        liveness.keep_alive(B, start + ms(1150), vec![]).unwrap();
+        assert_eq!(liveness.take_expired(start + ms(1349)), [(A, 0)]);
+        assert_eq!(liveness.take_expired(start + ms(1350)), [(B, 0)]);
+        liveness.put_off(ms(1000));
+        assert_eq!(liveness.next_deadline(), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -114,13 +114,26 @@ async fn every_metric_is_there_with_its_kind_and_meaning() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_alone_of_three_is_healthy_and_not_ready() {
     let mut cluster = Cluster::prepare(3, Settings::default()).await;
+    let healthy = async |cluster: &Cluster| {
+        eventually("it is healthy", LIVENESS, async || {
+            let healthy = cluster.send(2, Call::get("/healthz")).await?;
+            ensure!(healthy.status == 200, "{}", healthy.text());
+            Ok(())
+        })
+        .await;
+    };
+    // A new cluster is made when all are there.
     cluster.restart(2);
-    eventually("it is healthy", LIVENESS, async || {
-        let healthy = cluster.send(2, Call::get("/healthz")).await?;
-        ensure!(healthy.status == 200, "{}", healthy.text());
-        Ok(())
-    })
-    .await;
+    healthy(&cluster).await;
+    let _ = cluster.ask(2, Call::get("/readyz")).await.refused(Code::NotServing, &["server 1", "server 3"]);
+    cluster.restart(1);
+    cluster.restart(3);
+    cluster.all_follow_one_leader().await;
+    for id in [1, 2, 3] {
+        cluster.kill9(id);
+    }
+    cluster.restart(2);
+    healthy(&cluster).await;
     let _ = cluster.ask(2, Call::get("/readyz")).await.refused(Code::NoLeader, &["leader"]);
     let page = Page::of(&cluster, 2).await;
     assert_eq!(page.values["rota_raft_leads"], 0.0);

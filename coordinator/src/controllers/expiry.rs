@@ -2,7 +2,9 @@
 //!
 //! A leader that stumbled (its loop was late, or it was not sure of its lead for a
 //! moment) first takes in what arrived meanwhile, for a short, bounded time of running,
-//! and then judges. Deadlines stay as they are: only a new leader gives new ones.
+//! and then judges. Only a new leader gives new deadlines. Time in which this server ran
+//! without a majority does not count, since nobody's sign of life could be answered:
+//! deadlines are put off by just that.
 
 use std::time::Duration;
 
@@ -21,6 +23,8 @@ const LATE_MAX: Duration = Duration::from_millis(250);
 const GRACE: Duration = Duration::from_millis(500);
 /// What one turn of the loop counts at most as running.
 const COUNTED_PER_TURN_MAX: Duration = Duration::from_millis(100);
+/// A time without a majority that is shorter is covered by the grace.
+const UNSURE_MIN: Duration = Duration::from_millis(250);
 /// Sessions ended by one entry.
 const CLOSED_MAX: usize = 256;
 
@@ -50,10 +54,22 @@ pub(super) async fn run(term: Term) {
     let control = &term.control;
     let mut grace = Grace::default();
     let (mut turned_at, mut asked) = (Instant::now(), Duration::ZERO);
+    let mut unsure = Duration::ZERO;
     loop {
         let is_sure = control.group.holds_lease().await;
         let now = Instant::now();
         let was_graceful = !grace.left.is_zero();
+        match is_sure {
+            false => unsure += (now - turned_at).min(COUNTED_PER_TURN_MAX),
+            true if unsure >= UNSURE_MIN => {
+                tracing::info!(
+                    unsure_ms = unsure.as_millis(),
+                    "without a majority for a while: sessions are put off"
+                );
+                control.liveness.put_off(std::mem::take(&mut unsure));
+            }
+            true => unsure = Duration::ZERO,
+        }
         if grace.turn(now - turned_at, asked, is_sure) {
             let over = control.liveness.take_expired(now);
             for some in over.chunks(CLOSED_MAX) {

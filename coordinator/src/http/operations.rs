@@ -49,6 +49,7 @@ fn recorder() -> &'static PrometheusHandle {
         let handle = recorder.handle();
         if ::metrics::set_global_recorder(recorder).is_ok() {
             names::describe();
+            names::begin_at_zero();
         }
         handle
     })

@@ -8,6 +8,8 @@
 
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use rota_core::state::{Command, SessionId};
 use tokio::time::Instant;
 
@@ -55,6 +57,8 @@ pub(super) async fn run(term: Term) {
     let mut grace = Grace::default();
     let (mut turned_at, mut asked) = (Instant::now(), Duration::ZERO);
     let mut unsure = Duration::ZERO;
+    // Not waited for: without a majority they take as long as that lasts.
+    let mut closing = FuturesUnordered::new();
     loop {
         let is_sure = control.group.holds_lease().await;
         let now = Instant::now();
@@ -72,9 +76,7 @@ pub(super) async fn run(term: Term) {
         }
         if grace.turn(now - turned_at, asked, is_sure) {
             let over = control.liveness.take_expired(now);
-            for some in over.chunks(CLOSED_MAX) {
-                close(&term, some).await;
-            }
+            closing.extend(over.chunks(CLOSED_MAX).map(|some| close(&term, some.to_vec())));
         } else if !was_graceful {
             tracing::debug!(
                 late_ms = (now - turned_at).as_millis(),
@@ -89,6 +91,7 @@ pub(super) async fn run(term: Term) {
         tokio::select! {
             () = tokio::time::sleep(asked) => {}
             () = control.liveness.sooner() => {}
+            Some(()) = closing.next(), if !closing.is_empty() => {}
         }
     }
 }
@@ -96,7 +99,7 @@ pub(super) async fn run(term: Term) {
 /// Proposes the end of sessions. If it is not known whether that will be
 /// committed, they stay as they are here, neither kept alive nor closed, until
 /// it is: by this leader's next attempt or by its successor.
-async fn close(term: &Term, sessions: &[(SessionId, u32)]) {
+async fn close(term: &Term, sessions: Vec<(SessionId, u32)>) {
     let commands: Vec<Command> = sessions
         .iter()
         .map(|(session, connection)| Command::ExpireSession { session: *session, connection: *connection })

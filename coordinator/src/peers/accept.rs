@@ -2,7 +2,7 @@
 //! Anybody can reach the port, so a connection has little time and room before its
 //! hello is accepted, and one server few connections of a kind after it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use rota_protocol::peer::{
     check_hello,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use super::{Frames, Peers, framed, receive, send};
 use crate::parts::BoxWire;
@@ -20,8 +21,9 @@ use crate::parts::BoxWire;
 const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
 /// Connections whose hello is not accepted yet. One more is closed at once.
 const HANDSHAKES_MAX: usize = 64;
-/// Connections of one kind from one server. It has one or two; a third may come while the
-/// end of the first is not noticed yet.
+/// Connections of one kind from one server. It has one or two; another may come while the
+/// end of the first is not noticed yet. Beyond that, the oldest gives way: a server that was
+/// stopped finds many that were given up.
 const CONNECTIONS_OF_A_KIND_MAX: usize = 4;
 /// Servers that may have connections: anybody can claim any number.
 const SERVERS_MAX: usize = 16;
@@ -43,7 +45,14 @@ pub(crate) struct PeerView {
 #[derive(Debug, Clone)]
 pub(crate) struct Admission {
     handshakes: Arc<Semaphore>,
-    accepted: Arc<Mutex<BTreeMap<(u64, StreamKind), usize>>>,
+    accepted: Arc<Mutex<Accepted>>,
+}
+
+#[derive(Debug, Default)]
+struct Accepted {
+    /// The connections of a server and kind, the oldest first: their numbers, and what ends them.
+    connections: BTreeMap<(u64, StreamKind), VecDeque<(u64, CancellationToken)>>,
+    next_number: u64,
 }
 
 /// A place for one connection, which is free again when this is dropped.
@@ -51,6 +60,15 @@ pub(crate) struct Admission {
 pub(crate) struct Place {
     admission: Admission,
     key: (u64, StreamKind),
+    number: u64,
+    gives_way: CancellationToken,
+}
+
+impl Place {
+    /// Returns when the connection is to give way to a newer one.
+    pub(crate) async fn gives_way(&self) {
+        self.gives_way.cancelled().await;
+    }
 }
 
 impl Admission {
@@ -66,20 +84,24 @@ impl Admission {
     fn place(&self, server: u64, kind: StreamKind) -> Option<Place> {
         let key = (server, kind);
         let mut accepted = self.lock();
-        let is_new = !accepted.keys().any(|(of, _)| *of == server);
-        let servers = accepted.keys().map(|(of, _)| *of).collect::<std::collections::BTreeSet<_>>().len();
-        if is_new && servers >= SERVERS_MAX {
+        let servers: BTreeSet<u64> = accepted.connections.keys().map(|(of, _)| *of).collect();
+        if !servers.contains(&server) && servers.len() >= SERVERS_MAX {
             return None;
         }
-        let count = accepted.entry(key).or_default();
-        if *count >= CONNECTIONS_OF_A_KIND_MAX {
-            return None;
+        let number = accepted.next_number;
+        accepted.next_number += 1;
+        let gives_way = CancellationToken::new();
+        let of_kind = accepted.connections.entry(key).or_default();
+        if of_kind.len() >= CONNECTIONS_OF_A_KIND_MAX
+            && let Some((_, oldest)) = of_kind.pop_front()
+        {
+            oldest.cancel();
         }
-        *count += 1;
-        Some(Place { admission: self.clone(), key })
+        of_kind.push_back((number, gives_way.clone()));
+        Some(Place { admission: self.clone(), key, number, gives_way })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(u64, StreamKind), usize>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Accepted> {
         self.accepted.lock().expect("no code panics while it holds this")
     }
 }
@@ -87,10 +109,10 @@ impl Admission {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut accepted = self.admission.lock();
-        if let Some(count) = accepted.get_mut(&self.key) {
-            *count -= 1;
-            if *count == 0 {
-                accepted.remove(&self.key);
+        if let Some(of_kind) = accepted.connections.get_mut(&self.key) {
+            of_kind.retain(|(number, _)| *number != self.number);
+            if of_kind.is_empty() {
+                accepted.connections.remove(&self.key);
             }
         }
     }
@@ -212,15 +234,17 @@ mod tests {
     #[test]
     fn one_server_has_few_connections_of_a_kind_and_few_servers_have_any() {
         let admission = Admission::new();
-        let mut places: Vec<_> =
+        let places: Vec<_> =
             (0..CONNECTIONS_OF_A_KIND_MAX).map(|_| admission.place(2, StreamKind::Call).unwrap()).collect();
-        assert!(admission.place(2, StreamKind::Call).is_none());
-        assert!(admission.place(2, StreamKind::Append).is_some());
-        places.pop();
-        assert!(admission.place(2, StreamKind::Call).is_some());
+        let other = admission.place(2, StreamKind::Append).unwrap();
+        assert!(places.iter().all(|place| !place.gives_way.is_cancelled()));
+        let newest = admission.place(2, StreamKind::Call).unwrap();
+        let giving_way: Vec<bool> = places.iter().map(|place| place.gives_way.is_cancelled()).collect();
+        assert_eq!(giving_way, [true, false, false, false], "the oldest");
+        assert!(!newest.gives_way.is_cancelled() && !other.gives_way.is_cancelled());
         let others: Vec<_> = (3..200).map_while(|server| admission.place(server, StreamKind::Call)).collect();
         assert_eq!(others.len(), SERVERS_MAX - 1);
-        drop((places, others));
-        assert!(admission.lock().is_empty());
+        drop((places, other, newest, others));
+        assert!(admission.lock().connections.is_empty());
     }
 }

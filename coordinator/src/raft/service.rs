@@ -79,7 +79,7 @@ pub(crate) async fn serve_peer(service: PeerService, wire: BoxWire, from: String
         let view = |server| service.view_of(server);
         service.peers.accept_handshake(wire, &from, &service.admission, view).await
     };
-    let (hello, frames, _place) = match accepted {
+    let (hello, frames, place) = match accepted {
         Ok(Some(accepted)) => accepted,
         Ok(None) => return,
         Err(error) => {
@@ -87,12 +87,18 @@ pub(crate) async fn serve_peer(service: PeerService, wire: BoxWire, from: String
             return;
         }
     };
-    let ended = match hello.kind {
-        StreamKind::Append => serve_append(&service.group, frames).await,
-        StreamKind::Call => serve_calls(&service, frames).await,
-        StreamKind::Snapshot => serve_snapshot(&service, frames).await,
-        StreamKind::Units => serve_units(&service, hello.from, frames).await,
-        StreamKind::Probe => Ok(()),
+    let serving = async {
+        match hello.kind {
+            StreamKind::Append => serve_append(&service.group, frames).await,
+            StreamKind::Call => serve_calls(&service, frames).await,
+            StreamKind::Snapshot => serve_snapshot(&service, frames).await,
+            StreamKind::Units => serve_units(&service, hello.from, frames).await,
+            StreamKind::Probe => Ok(()),
+        }
+    };
+    let ended = tokio::select! {
+        ended = serving => ended,
+        () = place.gives_way() => Ok(()),
     };
     if let Err(error) = ended {
         let kind = error.kind();

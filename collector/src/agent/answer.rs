@@ -1,10 +1,12 @@
 //! What a reader of a source is answered. Pure; the time comes as an argument.
 
 use super::source::{Incarnation, Source, State};
+use crate::clock::Now;
 use crate::wire::Gap;
 
 /// How long a file that was rotated away must be without growth before its
 /// reader is sent on. Writers follow a rotation within milliseconds to a second.
+/// Measured by the monotonic clock: the wall clock may be set back meanwhile.
 pub const SETTLE_MS: u64 = 1_000;
 
 /// What a reader is answered.
@@ -16,7 +18,7 @@ pub enum Answer {
     Wait {
         /// The incarnation that is read.
         incarnation: u64,
-        /// When to look again, even if nothing happens.
+        /// When to look again, even if nothing happens: by the monotonic clock.
         until_ms: Option<u64>,
     },
     /// The incarnation is over.
@@ -27,6 +29,13 @@ pub enum Answer {
         next: u64,
         /// What cannot be had of it.
         gap: Option<Gap>,
+    },
+    /// The rest of the incarnation is lost, and there is none to go on with yet.
+    Skipped {
+        /// The offset to go on from in the same incarnation.
+        resume: u64,
+        /// What cannot be had of it.
+        gap: Gap,
     },
     /// There is no such incarnation.
     Unknown {
@@ -53,38 +62,34 @@ impl Source {
         }
     }
 
-    /// What to answer to somebody who has read an incarnation to its end.
+    /// What to answer to somebody who has read an incarnation up to `offset`,
+    /// where it ends.
     #[must_use]
-    pub fn at_end(&self, number: u64, now_ms: u64) -> Answer {
+    pub fn at_end(&self, number: u64, offset: u64, now: Now) -> Answer {
         let wait = |until_ms| Answer::Wait { incarnation: number, until_ms };
         let Some(found) = self.incarnation(number) else { return wait(None) };
         let settled_ms = match found.state {
             State::Live => return wait(None),
-            State::Lost(_) => 0,
-            State::Away { since_ms, .. } => since_ms.max(found.grown_ms) + SETTLE_MS,
+            State::Lost(_) => return self.ended(found, offset),
+            State::Away { .. } => found.quiet_since_ms + SETTLE_MS,
         };
         // An empty successor says that the file was made, not that the writers
         // use it. There is nothing to read there, so nothing is lost by waiting.
         match self.next_after(number) {
             Some(next) if next.trace.stat.size == 0 && next.state == State::Live => wait(None),
-            Some(_) if now_ms < settled_ms => wait(Some(settled_ms)),
-            Some(_) => self.ended(found, found.trace.stat.size),
+            Some(_) if now.monotonic_ms < settled_ms => wait(Some(settled_ms)),
+            Some(_) => self.ended(found, offset),
             None => wait(None),
         }
     }
 
     fn ended(&self, found: &Incarnation, offset: u64) -> Answer {
-        let incarnation = found.number;
-        let Some(next) = self.next_after(incarnation) else {
-            return Answer::Wait { incarnation, until_ms: None };
-        };
-        let gap = match found.state {
-            State::Lost(reason) if offset < found.trace.stat.size => {
-                Some(Gap { incarnation, from: offset, to: found.trace.stat.size, reason })
-            }
-            _ => None,
-        };
-        Answer::Ended { incarnation, next: next.number, gap }
+        let (incarnation, gap) = (found.number, found.gap_from(offset));
+        match (self.next_after(incarnation), gap) {
+            (Some(next), gap) => Answer::Ended { incarnation, next: next.number, gap },
+            (None, Some(gap)) => Answer::Skipped { resume: found.end(), gap },
+            (None, None) => Answer::Wait { incarnation, until_ms: None },
+        }
     }
 
     fn next_after(&self, number: u64) -> Option<&Incarnation> {

@@ -11,19 +11,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::answer::Answer;
+use super::super::beneath::{Beneath, Links};
 use super::super::judge::BIRTH_SLACK_NS;
 use super::super::read::{Outcome, read};
 use super::super::source::Reader;
 use super::*;
 use crate::naming::item_name;
-use crate::wire::Gap;
+use crate::wire::{Gap, GapReason};
 
-const YEAR_MS: u64 = 365 * 24 * 3_600 * 1_000;
+/// What has to settle has settled.
+fn in_a_year() -> Now {
+    let (now, year_ms) = (Now::read(), 365 * 24 * 3_600 * 1_000);
+    Now { unix_ms: now.unix_ms + year_ms, monotonic_ms: now.monotonic_ms + year_ms }
+}
 
 /// An agent without its network and timers, and a reader.
 struct Bench {
     dir: tempfile::TempDir,
     glob: &'static str,
+    links: Links,
+    open_files_max: usize,
     agent: Option<(Follower, Arc<Shared>)>,
     reader: BTreeMap<String, (Option<u64>, u64)>,
     gaps: Vec<Gap>,
@@ -31,9 +38,18 @@ struct Bench {
 
 impl Bench {
     fn new(glob: &'static str) -> Self {
+        Self::with(glob, Links::Refused, 1_000)
+    }
+
+    fn with_links(glob: &'static str) -> Self {
+        Self::with(glob, Links::Followed(Vec::new()), 1_000)
+    }
+
+    fn with(glob: &'static str, links: Links, open_files_max: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("logs")).unwrap();
-        let mut bench = Self { dir, glob, agent: None, reader: BTreeMap::new(), gaps: Vec::new() };
+        let (reader, gaps) = (BTreeMap::new(), Vec::new());
+        let mut bench = Self { dir, glob, links, open_files_max, agent: None, reader, gaps };
         bench.start();
         bench
     }
@@ -42,7 +58,8 @@ impl Bench {
         let glob = format!("{}/{}", self.logs().display(), self.glob);
         let patterns = Patterns::new(&[glob], &[]).unwrap();
         let index = Index::open(&self.dir.path().join("state")).unwrap();
-        let shared = Arc::new(Shared::default());
+        let beneath = Beneath::new(vec![self.logs()], self.links.clone());
+        let shared = Arc::new(Shared::new(beneath, self.open_files_max));
         let owner = Owner { app: "a".into(), host: "h".into() };
         let follower = Follower::new(owner, patterns, index, Arc::clone(&shared));
         self.agent = Some((follower, shared));
@@ -86,24 +103,25 @@ impl Bench {
             let (asked, offset) = self.reader.get(file).copied().unwrap_or((None, 0));
             let shared = Arc::clone(&self.agent.as_ref().unwrap().1);
             if let Some(incarnation) = asked {
-                shared.table().collected(&item, Reader { incarnation, offset }, unix_ms());
+                shared.table().collected(&item, Reader { incarnation, offset, gaps: 0 }, Now::read());
             }
             let asking = shared.table().ask(&item, asked, offset);
             let Some((mut answer, job)) = asking else { return text };
             if let (Answer::Read(number), Some(job)) = (answer, job) {
                 let path = self.path(file);
-                match read(job).unwrap() {
+                match read(job, &shared.beneath).unwrap() {
                     Outcome::Data { bytes, trace, .. } if !bytes.is_empty() => {
-                        shared.table().grew(&(path, number), trace, unix_ms());
+                        shared.table().grew(&(path, number), trace, Now::read());
                         text.push_str(std::str::from_utf8(&bytes).unwrap());
                         self.reader.insert(file.into(), (Some(number), offset + bytes.len() as u64));
                         continue;
                     }
                     Outcome::Data { .. } => {
                         let table = shared.table();
-                        answer = table.get(&path).unwrap().at_end(number, unix_ms() + YEAR_MS);
+                        answer = table.get(&path).unwrap().at_end(number, offset, in_a_year());
                     }
-                    Outcome::Shorter => {
+                    Outcome::Shorter { .. } => {
+                        // As the checkpoint says.
                         shared.table().had(&(path, number), offset);
                         self.look();
                         continue;
@@ -119,6 +137,10 @@ impl Bench {
                     self.gaps.extend(gap);
                     self.reader.insert(file.into(), (Some(next), 0));
                 }
+                Answer::Skipped { resume, gap } => {
+                    self.gaps.push(gap);
+                    self.reader.insert(file.into(), (Some(gap.incarnation), resume));
+                }
                 Answer::Unknown { .. } => panic!("an incarnation is forgotten"),
                 _ => return text,
             }
@@ -126,7 +148,7 @@ impl Bench {
         panic!("the reader never comes to an end");
     }
 
-    fn gap_ranges(&self) -> Vec<(u64, u64, GapReason)> {
+    fn gap_ranges(&self) -> Vec<(u64, Option<u64>, GapReason)> {
         self.gaps.iter().map(|gap| (gap.from, gap.to, gap.reason)).collect()
     }
 }
@@ -260,6 +282,12 @@ fn truncated_after_it_was_read() {
     fs::write(b.path("x.log"), "3\n").unwrap();
     b.look();
     assert_eq!((b.read("x.log"), b.gap_ranges()), ("3\n".into(), vec![]));
+    // Without a copy nobody knows what was written before it.
+    fs::write(b.path("x.log"), "").unwrap();
+    b.append("x.log", "4\n");
+    b.look();
+    assert_eq!(b.read("x.log"), "4\n");
+    assert_eq!(b.gap_ranges(), [(2, None, GapReason::Truncated)]);
 }
 
 #[test]
@@ -272,7 +300,7 @@ fn truncated_before_it_was_read_is_a_gap() {
     b.look();
     fs::write(b.path("x.log"), "3\n").unwrap();
     b.look();
-    assert_eq!((b.read("x.log"), b.gap_ranges()), ("3\n".into(), vec![(2, 9, GapReason::Truncated)]));
+    assert_eq!((b.read("x.log"), b.gap_ranges()), ("3\n".into(), vec![(2, None, GapReason::Truncated)]));
 }
 
 #[test]
@@ -283,7 +311,7 @@ fn truncated_and_grown_beyond_its_old_size_before_a_look() {
     assert_eq!(b.read("x.log"), "one\n");
     fs::write(b.path("x.log"), "two\nthree\nfour\n").unwrap();
     assert_eq!(b.read("x.log"), "two\nthree\nfour\n", "the reader finds out, before any look");
-    assert_eq!(b.gap_ranges(), []);
+    assert_eq!(b.gap_ranges(), [(4, None, GapReason::Truncated)]);
 }
 
 #[test]
@@ -354,7 +382,7 @@ fn deleted_while_the_agent_was_down_is_a_gap() {
     fs::remove_file(b.path("x.log")).unwrap();
     b.append("x.log", "3\n");
     b.start();
-    assert_eq!((b.read("x.log"), b.gap_ranges()), ("3\n".into(), vec![(5, 12, GapReason::Gone)]));
+    assert_eq!((b.read("x.log"), b.gap_ranges()), ("3\n".into(), vec![(5, None, GapReason::Gone)]));
 }
 
 #[test]
@@ -366,7 +394,10 @@ fn truncated_while_the_agent_was_down() {
     b.stop();
     fs::write(b.path("x.log"), "anew and longer\n").unwrap();
     b.start();
-    assert_eq!((b.read("x.log"), b.gap_ranges()), ("anew and longer\n".into(), vec![]));
+    assert_eq!(
+        (b.read("x.log"), b.gap_ranges()),
+        ("anew and longer\n".into(), vec![(5, None, GapReason::Truncated)])
+    );
 }
 
 #[test]
@@ -382,7 +413,7 @@ fn a_reader_ahead_of_what_is_there_shows_a_truncation() {
 
 #[test]
 fn links_and_doubles_are_one_source() {
-    let mut b = Bench::new("*.log");
+    let mut b = Bench::with_links("*.log");
     b.append("x.log", "1\n");
     symlink(b.path("x.log"), b.path("a-link.log")).unwrap();
     fs::hard_link(b.path("x.log"), b.path("y-double.log")).unwrap();
@@ -395,7 +426,7 @@ fn links_and_doubles_are_one_source() {
 
 #[test]
 fn a_link_that_is_led_elsewhere() {
-    let mut b = Bench::new("current.log");
+    let mut b = Bench::with_links("current.log");
     b.append("2026-01-01", "1\n");
     symlink(b.path("2026-01-01"), b.path("current.log")).unwrap();
     b.look();
@@ -432,7 +463,8 @@ fn two_files_of_one_name_keep_their_names() {
     let whole = format!("{}/q/x.log", root.trim_start_matches('/'));
     for remove_first in [false, true] {
         let patterns = Patterns::new(&[format!("{root}/p/*.log"), format!("{root}/q/*.log")], &[]).unwrap();
-        let shared = Arc::new(Shared::default());
+        let beneath = Beneath::new(vec![dir.path().to_owned()], Links::Refused);
+        let shared = Arc::new(Shared::new(beneath, 100));
         let owner = Owner { app: "a".into(), host: "h".into() };
         let index = Index::open(&dir.path().join("state")).unwrap();
         let mut follower = Follower::new(owner, patterns, index, Arc::clone(&shared));
@@ -447,8 +479,8 @@ fn two_files_of_one_name_keep_their_names() {
 
 #[test]
 fn what_cannot_be_read_is_said_and_tried_again() {
-    let mut b = Bench::new("x.log");
-    let unreadable = |b: &Bench| b.agent.as_ref().unwrap().1.table().unreadable.len();
+    let mut b = Bench::with_links("x.log");
+    let unreadable = |b: &Bench| b.agent.as_ref().unwrap().1.table().unreadable.listed.len();
     symlink(b.path("x.log"), b.path("x.log")).unwrap();
     b.look();
     assert_eq!((b.files().len(), unreadable(&b)), (0, 1), "a link to itself");
@@ -483,7 +515,7 @@ fn a_hint_about_one_file_is_enough_for_every_change_of_it() {
     b.append("x.log", "3\n");
     hint(&mut b);
     assert_eq!(b.read("x.log"), "2\n3\n");
-    assert_eq!(b.gap_ranges(), [(0, 2, GapReason::Truncated)]);
+    assert_eq!(b.gap_ranges(), [(0, None, GapReason::Truncated)]);
 }
 
 #[test]

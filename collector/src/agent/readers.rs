@@ -1,5 +1,8 @@
 //! The table's side towards readers: what they are answered, and what they have
 //! collected for good.
+//!
+//! What a request says changes nothing here: anybody can send one. A position
+//! counts when [`super::confirm`] has read it from the coordinator.
 
 use std::path::{Path, PathBuf};
 
@@ -10,22 +13,69 @@ use super::open_files::Key;
 use super::read::Job;
 use super::source::{Reader, State};
 use super::table::Table;
+use crate::clock::Now;
+use crate::wire::Gap;
+
+/// What became of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Confirmed {
+    /// It is what is known to be collected now.
+    Noted,
+    /// It is not news, or not of an incarnation that is known.
+    Ignored,
+    /// It covers more than there ever was, as far as is known.
+    BeyondEnd {
+        /// Of this incarnation.
+        key: Key,
+    },
+}
+
+/// Whether a reader has come further. Not if any part of it went back.
+fn is_later(reader: Reader, known: Reader) -> bool {
+    let (new, old) = ((reader.incarnation, reader.offset), (known.incarnation, known.offset));
+    (new > old && reader.gaps >= known.gaps) || (new == old && reader.gaps > known.gaps)
+}
 
 impl Table {
-    /// Notes what is collected of an item for good.
-    pub fn collected(&mut self, item: &str, collected: Reader, now_ms: u64) {
-        let Some(path) = self.paths.get(item).cloned() else { return };
-        let Some(entry) = self.sources.get_mut(path.as_os_str()) else { return };
+    /// Whether it is of any use to read the checkpoint of an item, of which a
+    /// request says that it is at `claimed`: there is something to release, to
+    /// retire or to find out.
+    #[must_use]
+    pub fn needs_checkpoint(&self, item: &str, claimed: Reader) -> bool {
+        let Some(source) = self.paths.get(item).and_then(|path| self.get(path)) else { return false };
+        let Some(incarnation) = source.incarnation(claimed.incarnation) else { return false };
+        let is_news = source.reader.is_none_or(|known| is_later(claimed, known));
+        let is_live_alone = source.incarnations.len() == 1 && source.live().is_some();
+        let is_beyond = claimed.offset > incarnation.end();
+        is_news && (!is_live_alone || is_beyond || claimed.gaps > 0)
+    }
+
+    /// Notes what is collected of an item for good, as its checkpoint says. That
+    /// never goes back, and never beyond the end of what is known.
+    pub fn collected(&mut self, item: &str, checkpoint: Reader, now: Now) -> Confirmed {
+        let Some(path) = self.paths.get(item).cloned() else { return Confirmed::Ignored };
+        let Some(entry) = self.sources.get_mut(path.as_os_str()) else { return Confirmed::Ignored };
         let before = entry.source.reader;
-        let is_known = entry.source.incarnation(collected.incarnation).is_some_and(|i| i.recorded);
-        if !is_known || before == Some(collected) {
-            return;
+        let known = entry.source.incarnation(checkpoint.incarnation).filter(|i| i.recorded);
+        let Some(known) = known else { return Confirmed::Ignored };
+        if checkpoint.offset > known.end() {
+            return Confirmed::BeyondEnd { key: (path, checkpoint.incarnation) };
         }
-        entry.source.note_reader(collected.incarnation, collected.offset, now_ms);
+        if before.is_some_and(|before| !is_later(checkpoint, before)) {
+            return Confirmed::Ignored;
+        }
+        entry.source.note_reader(checkpoint, now);
         self.dirty.insert(path.clone());
-        if before.is_none_or(|before| before.incarnation < collected.incarnation) {
+        if before.is_none_or(|before| before.incarnation < checkpoint.incarnation) {
             self.close_passed(&path);
         }
+        Confirmed::Noted
+    }
+
+    /// The gaps of an item after number `after`; `None` if there is no such item.
+    #[must_use]
+    pub fn gaps(&self, item: &str, after: u64, now: Now) -> Option<Vec<Gap>> {
+        Some(self.get(self.paths.get(item)?)?.settled_gaps(after, now))
     }
 
     /// What to answer to a reader, and what to read for it. `None` if there is no
@@ -40,25 +90,24 @@ impl Table {
         let number = match answer {
             Answer::Read(number) => number,
             Answer::Wait { incarnation, .. } | Answer::Ended { incarnation, .. } => incarnation,
-            Answer::Unknown { .. } => return Some((answer, None)),
+            Answer::Unknown { .. } | Answer::Skipped { .. } => return Some((answer, None)),
         };
-        if let Answer::Ended { gap: Some(gap), .. } = answer {
-            source.note_gap(gap);
-        }
         let incarnation = source.incarnation(number)?;
+        let is_live = incarnation.state == State::Live;
         let at = match &incarnation.state {
             State::Live => Some(path.clone()),
-            State::Away { at, .. } => at.clone(),
+            State::Away { at } => at.clone(),
             State::Lost(_) => None,
         };
         let trace = incarnation.trace;
         let file = self.open.get(&(path, number));
-        let job = matches!(answer, Answer::Read(_)).then_some(Job { file, path: at, trace, offset });
+        let job = matches!(answer, Answer::Read(_)).then_some(Job { file, path: at, is_live, trace, offset });
         Some((answer, job))
     }
 
-    /// A reader was at `offset` of an incarnation whose file is shorter now. So
-    /// it had been that long: what is seen next is a truncation.
+    /// The checkpoint says that `offset` bytes of an incarnation were collected,
+    /// and its file is shorter. So it had been that long, and the machine has lost
+    /// its newest bytes: what is seen next is a truncation.
     pub fn had(&mut self, key: &Key, offset: u64) {
         if let Some(incarnation) = self.change(&key.0).and_then(|source| source.incarnation_mut(key.1)) {
             incarnation.trace.stat.size = incarnation.trace.stat.size.max(offset);
@@ -70,6 +119,13 @@ impl Table {
     pub fn subscribe(&self, item: &str) -> Option<(PathBuf, watch::Receiver<u64>)> {
         let path = self.paths.get(item)?;
         Some((path.clone(), self.sources.get(path.as_os_str())?.changed.subscribe()))
+    }
+
+    /// The number of the last gap of an item that is final.
+    #[must_use]
+    pub fn last_gap(&self, item: &str, now: Now) -> u64 {
+        let source = self.paths.get(item).and_then(|path| self.get(path));
+        source.map_or(0, |source| source.last_settled_gap(now))
     }
 
     fn close_passed(&mut self, path: &Path) {

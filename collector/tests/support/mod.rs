@@ -11,15 +11,18 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{Request, Response};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use rota_collector::agent::beneath::Links;
+use rota_collector::agent::confirm::{CheckpointSource, ReadError};
 use rota_collector::agent::{Agent, AgentOptions};
 use rota_collector::collector::checkpoint::{Checkpoint, Checkpoints};
 use rota_collector::collector::fetch::Agents;
 use rota_collector::collector::pull::Job;
-use rota_collector::collector::sink::Place;
+use rota_collector::collector::sink::{Modes, Place};
 use rota_collector::naming::{item_name, labels};
 use rota_collector::wire::Sources;
 use rota_core::pool::Item;
@@ -41,6 +44,11 @@ pub struct Running {
 impl Running {
     /// Starts an agent that follows `glob` below `dir`/logs.
     pub async fn start(dir: &Path, glob: &str, scan_interval: Duration) -> Self {
+        Self::start_with(dir, glob, scan_interval, Arc::new(Store::default())).await
+    }
+
+    /// The same; the checkpoint of its source is in `store`.
+    pub async fn start_with(dir: &Path, glob: &str, scan_interval: Duration, store: Arc<Store>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let options = AgentOptions {
@@ -50,11 +58,13 @@ impl Running {
             exclude: Vec::new(),
             state_dir: dir.join("state"),
             scan_interval,
+            links: Links::Refused,
+            open_files_max: 100,
         };
         let shutdown = CancellationToken::new();
         let agent = Agent::open(options).unwrap();
         let stop = shutdown.clone();
-        let task = tokio::spawn(async move { agent.run(listener, stop).await.unwrap() });
+        let task = tokio::spawn(async move { agent.run(listener, store, stop).await.unwrap() });
         Self { address, shutdown, task }
     }
 
@@ -130,6 +140,12 @@ impl Store {
     }
 }
 
+impl CheckpointSource for Store {
+    fn read<'a>(&'a self, _item: &'a str) -> BoxFuture<'a, Result<Option<String>, ReadError>> {
+        Box::pin(async { Ok(self.inner.lock().unwrap().data.clone()) })
+    }
+}
+
 /// One grant.
 #[derive(Debug)]
 pub struct Granted {
@@ -170,7 +186,7 @@ pub fn job(dir: &Path, address: &str, file: &str, store: &Arc<Store>, agents: &A
 /// Where the output of `file` is in `dir`/out.
 pub fn place(dir: &Path, file: &str) -> Place {
     let item = Item { labels: labels("app", "host", file), ..Item::default() };
-    Place::of(&dir.join("out"), &item_name("app", "host", file), &item).unwrap()
+    Place::of(&dir.join("out"), &item_name("app", "host", file), &item, Modes::default()).unwrap()
 }
 
 pub fn item(file: &str) -> String {

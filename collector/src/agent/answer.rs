@@ -49,7 +49,7 @@ impl Source {
     /// of the oldest one that can be had. One that cannot, and was not collected
     /// either, is a gap.
     #[must_use]
-    pub fn ask(&self, asked: Option<u64>, offset: u64) -> Answer {
+    pub fn ask(&self, asked: Option<u64>, offset: u64, now: Now) -> Answer {
         let mut recorded = self.incarnations.iter().filter(|i| i.recorded);
         let found = match asked {
             Some(number) => recorded.find(|i| i.number == number),
@@ -57,7 +57,7 @@ impl Source {
         };
         match found {
             None => Answer::Unknown { oldest: self.oldest_after(asked.unwrap_or(0)) },
-            Some(found) if matches!(found.state, State::Lost(_)) => self.ended(found, offset),
+            Some(found) if matches!(found.state, State::Lost(_)) => self.ended(found, offset, now),
             Some(found) => Answer::Read(found.number),
         }
     }
@@ -70,7 +70,7 @@ impl Source {
         let Some(found) = self.incarnation(number) else { return wait(None) };
         let settled_ms = match found.state {
             State::Live => return wait(None),
-            State::Lost(_) => return self.ended(found, offset),
+            State::Lost(_) => return self.ended(found, offset, now),
             State::Away { .. } => found.quiet_since_ms + SETTLE_MS,
         };
         // An empty successor says that the file was made, not that the writers
@@ -78,15 +78,19 @@ impl Source {
         match self.next_after(number) {
             Some(next) if next.trace.stat.size == 0 && next.state == State::Live => wait(None),
             Some(_) if now.monotonic_ms < settled_ms => wait(Some(settled_ms)),
-            Some(_) => self.ended(found, offset),
+            Some(_) => self.ended(found, offset, now),
             None => wait(None),
         }
     }
 
-    fn ended(&self, found: &Incarnation, offset: u64) -> Answer {
+    fn ended(&self, found: &Incarnation, offset: u64, now: Now) -> Answer {
         let (incarnation, gap) = (found.number, found.gap_from(offset));
+        // What is lost has mostly a successor, which is seen and recorded a moment later.
+        let settled_ms = found.quiet_since_ms + SETTLE_MS;
+        let is_early = now.monotonic_ms < settled_ms;
         match (self.next_after(incarnation), gap) {
             (Some(next), gap) => Answer::Ended { incarnation, next: next.number, gap },
+            (None, Some(_)) if is_early => Answer::Wait { incarnation, until_ms: Some(settled_ms) },
             (None, Some(gap)) => Answer::Skipped { resume: found.end(), gap },
             (None, None) => Answer::Wait { incarnation, until_ms: None },
         }

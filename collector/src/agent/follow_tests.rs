@@ -1,157 +1,22 @@
 //! Files that are rotated in every way, and one reader that must get each byte
-//! once. Real files; the time is a year ahead when a reader asks, so that what
-//! has to settle has settled.
+//! once. Real files, without network and timers.
 
-use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::collections::BTreeSet;
+use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::answer::Answer;
+use super::super::bench::{Bench, tick};
 use super::super::beneath::{Beneath, Links};
+use super::super::glob::Patterns;
+use super::super::index::Index;
 use super::super::judge::BIRTH_SLACK_NS;
-use super::super::read::{Outcome, read};
-use super::super::source::Reader;
+use super::super::shared::Shared;
+use super::super::source::Source;
+use super::super::survey::Scope;
 use super::*;
-use crate::naming::item_name;
-use crate::wire::{Gap, GapReason};
-
-/// What has to settle has settled.
-fn in_a_year() -> Now {
-    let (now, year_ms) = (Now::read(), 365 * 24 * 3_600 * 1_000);
-    Now { unix_ms: now.unix_ms + year_ms, monotonic_ms: now.monotonic_ms + year_ms }
-}
-
-/// An agent without its network and timers, and a reader.
-struct Bench {
-    dir: tempfile::TempDir,
-    glob: &'static str,
-    links: Links,
-    open_files_max: usize,
-    agent: Option<(Follower, Arc<Shared>)>,
-    reader: BTreeMap<String, (Option<u64>, u64)>,
-    gaps: Vec<Gap>,
-}
-
-impl Bench {
-    fn new(glob: &'static str) -> Self {
-        Self::with(glob, Links::Refused, 1_000)
-    }
-
-    fn with_links(glob: &'static str) -> Self {
-        Self::with(glob, Links::Followed(Vec::new()), 1_000)
-    }
-
-    fn with(glob: &'static str, links: Links, open_files_max: usize) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir_all(dir.path().join("logs")).unwrap();
-        let (reader, gaps) = (BTreeMap::new(), Vec::new());
-        let mut bench = Self { dir, glob, links, open_files_max, agent: None, reader, gaps };
-        bench.start();
-        bench
-    }
-
-    fn start(&mut self) {
-        let glob = format!("{}/{}", self.logs().display(), self.glob);
-        let patterns = Patterns::new(&[glob], &[]).unwrap();
-        let index = Index::open(&self.dir.path().join("state")).unwrap();
-        let beneath = Beneath::new(vec![self.logs()], self.links.clone());
-        let shared = Arc::new(Shared::new(beneath, self.open_files_max));
-        let owner = Owner { app: "a".into(), host: "h".into() };
-        let follower = Follower::new(owner, patterns, index, Arc::clone(&shared));
-        self.agent = Some((follower, shared));
-        self.look();
-    }
-
-    fn stop(&mut self) {
-        self.agent = None;
-    }
-
-    fn logs(&self) -> PathBuf {
-        self.dir.path().join("logs")
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.logs().join(name)
-    }
-
-    fn append(&self, name: &str, text: &str) {
-        let mut file = OpenOptions::new().create(true).append(true).open(self.path(name)).unwrap();
-        file.write_all(text.as_bytes()).unwrap();
-    }
-
-    fn rename(&self, from: &str, to: &str) {
-        fs::rename(self.path(from), self.path(to)).unwrap();
-    }
-
-    fn look(&mut self) {
-        self.agent.as_mut().unwrap().0.look(&Scope::All);
-    }
-
-    /// The files that are sources.
-    fn files(&self) -> Vec<String> {
-        self.agent.as_ref().unwrap().1.table().items().map(|source| source.file.clone()).collect()
-    }
-
-    /// All that the reader can get of a file now.
-    fn read(&mut self, file: &str) -> String {
-        let (item, mut text) = (item_name("a", "h", file), String::new());
-        for _ in 0..1000 {
-            let (asked, offset) = self.reader.get(file).copied().unwrap_or((None, 0));
-            let shared = Arc::clone(&self.agent.as_ref().unwrap().1);
-            if let Some(incarnation) = asked {
-                shared.table().collected(&item, Reader { incarnation, offset, gaps: 0 }, Now::read());
-            }
-            let asking = shared.table().ask(&item, asked, offset);
-            let Some((mut answer, job)) = asking else { return text };
-            if let (Answer::Read(number), Some(job)) = (answer, job) {
-                let path = self.path(file);
-                match read(job, &shared.beneath).unwrap() {
-                    Outcome::Data { bytes, trace, .. } if !bytes.is_empty() => {
-                        shared.table().grew(&(path, number), trace, Now::read());
-                        text.push_str(std::str::from_utf8(&bytes).unwrap());
-                        self.reader.insert(file.into(), (Some(number), offset + bytes.len() as u64));
-                        continue;
-                    }
-                    Outcome::Data { .. } => {
-                        let table = shared.table();
-                        answer = table.get(&path).unwrap().at_end(number, offset, in_a_year());
-                    }
-                    Outcome::Shorter { .. } => {
-                        // As the checkpoint says.
-                        shared.table().had(&(path, number), offset);
-                        self.look();
-                        continue;
-                    }
-                    Outcome::Changed => {
-                        self.look();
-                        continue;
-                    }
-                }
-            }
-            match answer {
-                Answer::Ended { next, gap, .. } => {
-                    self.gaps.extend(gap);
-                    self.reader.insert(file.into(), (Some(next), 0));
-                }
-                Answer::Skipped { resume, gap } => {
-                    self.gaps.push(gap);
-                    self.reader.insert(file.into(), (Some(gap.incarnation), resume));
-                }
-                Answer::Unknown { .. } => panic!("an incarnation is forgotten"),
-                _ => return text,
-            }
-        }
-        panic!("the reader never comes to an end");
-    }
-
-    fn gap_ranges(&self) -> Vec<(u64, Option<u64>, GapReason)> {
-        self.gaps.iter().map(|gap| (gap.from, gap.to, gap.reason)).collect()
-    }
-}
+use crate::wire::GapReason;
 
 #[test]
 fn growth() {
@@ -530,17 +395,6 @@ fn an_index_that_is_lost_begins_with_larger_numbers() {
     b.start();
     assert_eq!(b.read("x.log"), "1\n");
     assert!(b.reader["x.log"].0 > before);
-}
-
-/// Waits until the kernel's clock, which stamps the birth of files, has ticked, and
-/// gone on by `more`: files born in one tick cannot be put in order.
-fn tick(dir: &Path, more: Duration) {
-    let born =
-        || fs::metadata(tempfile::NamedTempFile::new_in(dir).unwrap().path()).unwrap().created().unwrap();
-    let before = born();
-    while born() <= before + more {
-        std::thread::yield_now();
-    }
 }
 
 proptest::proptest! {

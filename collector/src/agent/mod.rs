@@ -16,6 +16,8 @@
 
 mod adopt;
 mod answer;
+#[cfg(test)]
+mod bench;
 pub mod beneath;
 pub mod confirm;
 mod copies;
@@ -27,6 +29,8 @@ pub mod identity;
 pub mod index;
 pub mod judge;
 mod listing;
+#[cfg(test)]
+mod loss_tests;
 mod open_files;
 mod read;
 mod readers;

@@ -80,13 +80,19 @@ impl Table {
 
     /// What to answer to a reader, and what to read for it. `None` if there is no
     /// such item.
-    pub fn ask(&mut self, item: &str, asked: Option<u64>, offset: u64) -> Option<(Answer, Option<Job>)> {
+    pub fn ask(
+        &mut self,
+        item: &str,
+        asked: Option<u64>,
+        offset: u64,
+        now: Now,
+    ) -> Option<(Answer, Option<Job>)> {
         let path = self.paths.get(item)?.clone();
         let source = &mut self.sources.get_mut(path.as_os_str())?.source;
         if source.retired || !source.incarnations.iter().any(|i| i.recorded) {
             return None;
         }
-        let answer = source.ask(asked, offset);
+        let answer = source.ask(asked, offset, now);
         let number = match answer {
             Answer::Read(number) => number,
             Answer::Wait { incarnation, .. } | Answer::Ended { incarnation, .. } => incarnation,

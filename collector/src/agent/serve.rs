@@ -167,7 +167,12 @@ impl Poll {
     }
 
     async fn step(&mut self) -> Result<Step, ErrorBody> {
-        let answer = self.server.shared.table().ask(&self.item, self.asked.incarnation, self.asked.offset);
+        let answer = self.server.shared.table().ask(
+            &self.item,
+            self.asked.incarnation,
+            self.asked.offset,
+            Now::read(),
+        );
         let Some((answer, job)) = answer else { return Ok(Step::Reply(no_source(&self.item))) };
         let (Answer::Read(number), Some(job)) = (answer, job) else { return Ok(step(answer)) };
         // Whoever asked for the oldest stays with it.

@@ -237,6 +237,7 @@ impl Source {
         if let Some(incarnation) = self.incarnation_mut(number) {
             let was_live = incarnation.state == State::Live;
             incarnation.state = State::Lost(loss);
+            incarnation.quiet_since_ms = now.monotonic_ms;
             if was_live {
                 self.gone = Some(now);
             }

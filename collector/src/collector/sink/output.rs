@@ -192,7 +192,12 @@ impl Sink {
                 named => named.map(|named| (ours.dev(), ours.ino()) == (named.dev(), named.ino())),
             }
         })?;
-        if is_ours { Ok(()) } else { Err(SinkError::Replaced { path: self.place.output.clone() }) }
+        if is_ours {
+            return Ok(());
+        }
+        // A newer owner that displaces us has claimed before.
+        self.check_fence()?;
+        Err(SinkError::Replaced { path: self.place.output.clone() })
     }
 
     fn check_fence(&mut self) -> Result<(), SinkError> {

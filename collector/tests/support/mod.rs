@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use rota_collector::agent::beneath::Links;
 use rota_collector::agent::confirm::{CheckpointSource, ReadError};
-use rota_collector::agent::{Agent, AgentOptions};
+use rota_collector::agent::{Agent, AgentError, AgentOptions};
 use rota_collector::collector::checkpoint::{Checkpoint, Checkpoints};
 use rota_collector::collector::fetch::Agents;
 use rota_collector::collector::pull::Job;
@@ -51,18 +52,8 @@ impl Running {
     pub async fn start_with(dir: &Path, glob: &str, scan_interval: Duration, store: Arc<Store>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let options = AgentOptions {
-            app: "app".into(),
-            host: "host".into(),
-            globs: vec![format!("{}/logs/{glob}", dir.display())],
-            exclude: Vec::new(),
-            state_dir: dir.join("state"),
-            scan_interval,
-            links: Links::Refused,
-            open_files_max: 100,
-        };
         let shutdown = CancellationToken::new();
-        let agent = Agent::open(options).unwrap();
+        let agent = open(dir, glob, scan_interval).unwrap();
         let stop = shutdown.clone();
         let task = tokio::spawn(async move { agent.run(listener, store, stop).await.unwrap() });
         Self { address, shutdown, task }
@@ -75,10 +66,26 @@ impl Running {
     }
 }
 
+/// Opens an agent that follows `glob` below `dir`/logs.
+pub fn open(dir: &Path, glob: &str, scan_interval: Duration) -> Result<Agent, AgentError> {
+    Agent::open(AgentOptions {
+        app: "app".into(),
+        host: "host".into(),
+        globs: vec![format!("{}/logs/{glob}", dir.display())],
+        exclude: Vec::new(),
+        state_dir: dir.join("state"),
+        scan_interval,
+        links: Links::Refused,
+        open_files_max: 100,
+    })
+}
+
 /// Checkpoints of one bucket, which the holders of all grants share.
 #[derive(Debug, Default)]
 pub struct Store {
     inner: Mutex<Inner>,
+    /// How often an agent has read it.
+    reads: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -100,6 +107,11 @@ impl Store {
         let mut inner = self.inner.lock().unwrap();
         inner.fence += 1;
         Granted { store: Arc::clone(self), fence: inner.fence }
+    }
+
+    /// How often an agent has read it.
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::SeqCst)
     }
 
     pub fn checkpoint(&self) -> Option<Checkpoint> {
@@ -142,6 +154,7 @@ impl Store {
 
 impl CheckpointSource for Store {
     fn read<'a>(&'a self, _item: &'a str) -> BoxFuture<'a, Result<Option<String>, ReadError>> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
         Box::pin(async { Ok(self.inner.lock().unwrap().data.clone()) })
     }
 }
@@ -236,6 +249,15 @@ pub async fn until_size(address: &str, size: u64) {
     until_seen("the agent has seen it", async || {
         let known = sources(address).await.sources[0].incarnations.last().map(|last| last.size);
         if known >= Some(size) { Ok(()) } else { Err(format!("{known:?}")) }
+    })
+    .await;
+}
+
+/// Waits until an agent lists a gap of its only source.
+pub async fn until_gap(address: &str) {
+    until_seen("the agent lists a gap", async || {
+        let listed = sources(address).await.sources[0].gaps.len();
+        if listed > 0 { Ok(()) } else { Err("none".to_owned()) }
     })
     .await;
 }

@@ -62,7 +62,7 @@ impl Follower {
             Ok(opened) => opened,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) if is_link_error(&error) => {
-                survey.links.insert(path.to_owned(), error.to_string());
+                survey.skipped.insert(path.to_owned(), error.to_string());
                 return Ok(());
             }
             Err(error) => return Err(error),

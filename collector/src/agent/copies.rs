@@ -2,20 +2,32 @@
 //! name that begins with all that is known of the truncated one. What was written
 //! between the last look and the truncation is only there.
 
+use std::fs::File;
 use std::path::PathBuf;
+use std::time::UNIX_EPOCH;
 
 use tracing::{info, warn};
 
 use super::beneath::Opened;
 use super::follow::Follower;
 use super::identity::{Trace, look};
-use super::judge::is_rotated_name;
+use super::judge::{BIRTH_SLACK_NS, is_rotated_name};
 use super::open_files::Key;
 use super::source::{Loss, State};
 use super::survey::Survey;
 use crate::clock::Now;
 use crate::naming::display_text;
 use crate::wire::GapReason;
+
+/// Whether a copy was written after incarnation `number` began, which is a time: an
+/// earlier rotation's copy may begin with the same lines. Its own time of change
+/// does not tell: a rotation renames it.
+fn is_of_this_rotation(file: &File, number: u64) -> bool {
+    let modified = file.metadata().and_then(|meta| meta.modified()).ok();
+    let since = modified.and_then(|modified| modified.duration_since(UNIX_EPOCH).ok());
+    // The kernel stamps files with a clock that is a little behind.
+    since.is_some_and(|since| since.as_nanos() + u128::from(BIRTH_SLACK_NS) > u128::from(number) * 1_000_000)
+}
 
 /// A copy of what a file contained before it was truncated.
 pub(super) struct FoundCopy {
@@ -90,7 +102,8 @@ impl Follower {
                 let is_later =
                     found.as_ref().is_none_or(|f| f.trace.stat.changed_ns < seen.trace.stat.changed_ns);
                 let is_free = self.shared.table().owner_of(seen.trace.stat.id).is_none();
-                if begins_alike && is_longer && is_later && is_free {
+                let is_recent = is_of_this_rotation(&opened.file, key.1);
+                if is_recent && begins_alike && is_longer && is_later && is_free {
                     found = Some(FoundCopy { at, trace: seen.trace, opened });
                 }
             }

@@ -59,6 +59,7 @@ pub struct Follower {
     pub(super) index_state: IndexState,
     dirs: BTreeSet<PathBuf>,
     subdirs: BTreeSet<PathBuf>,
+    linked_dirs: BTreeSet<PathBuf>,
 }
 
 impl Follower {
@@ -76,6 +77,7 @@ impl Follower {
             index_state: IndexState::default(),
             dirs: BTreeSet::new(),
             subdirs: BTreeSet::new(),
+            linked_dirs: BTreeSet::new(),
         }
     }
 
@@ -88,7 +90,7 @@ impl Follower {
     /// Looks, once. Blocks.
     pub fn look(&mut self, scope: &Scope) {
         let now = Now::read();
-        let mut survey = Survey::of(scope, &self.patterns, &self.shared.beneath);
+        let mut survey = Survey::of(scope, &self.patterns, &self.shared.beneath, &self.linked_dirs);
         for path in self.departed(scope, &survey, now) {
             self.revisit(&path, &mut survey, now);
         }
@@ -100,7 +102,9 @@ impl Follower {
         if *scope == Scope::All {
             self.dirs = std::mem::take(&mut survey.dirs);
             self.subdirs = std::mem::take(&mut survey.subdirs);
+            self.linked_dirs = std::mem::take(&mut survey.linked_dirs);
             self.tend(&mut survey, now);
+            self.open_closed(&mut survey);
             self.report(&survey);
             self.retire(now);
         }
@@ -199,8 +203,8 @@ impl Follower {
     /// Lists what cannot be read, and says once of each that it cannot.
     fn report(&self, survey: &Survey) {
         let failed = survey.failed.iter().map(|(path, error)| (path_text(path), error.to_string()));
-        let links = survey.links.iter().map(|(path, error)| (path_text(path), error.clone()));
-        let mut now: BTreeSet<(String, String)> = failed.chain(links).collect();
+        let skipped = survey.skipped.iter().map(|(path, error)| (path_text(path), error.clone()));
+        let mut now: BTreeSet<(String, String)> = failed.chain(skipped).collect();
         let total = now.len();
         while now.len() > UNREADABLE_MAX {
             now.pop_last();

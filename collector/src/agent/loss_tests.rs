@@ -148,6 +148,43 @@ fn copytruncate_is_read_on_in_the_copy() {
     }
 }
 
+/// The copy of an earlier rotation begins with the same lines, and is not taken for
+/// this one's.
+#[test]
+fn an_earlier_copy_is_not_read_again() {
+    let mut b = Bench::new("x.log");
+    fs::write(b.path("x.log.1"), "started\nof yesterday\n").unwrap();
+    super::bench::tick(b.dir.path(), std::time::Duration::from_nanos(2 * super::judge::BIRTH_SLACK_NS));
+    b.append("x.log", "started\n");
+    b.look();
+    assert_eq!(b.read("x.log"), "started\n");
+    fs::write(b.path("x.log"), "").unwrap();
+    b.look();
+    assert_eq!((b.read("x.log"), b.gap_ranges()), (String::new(), vec![(8, None, Truncated)]));
+}
+
+/// After a restart nothing is open; a file that is moved away at once must not be
+/// lost for that.
+#[test]
+fn files_are_opened_again_after_a_restart() {
+    let mut b = Bench::new("*.log");
+    fs::create_dir(b.path("old")).unwrap();
+    let names: Vec<String> = (0..20).map(|n| format!("{n}.log")).collect();
+    names.iter().for_each(|name| b.append(name, "1\n"));
+    b.look();
+    b.stop();
+    b.start();
+    for name in &names {
+        b.append(name, "2\n");
+        b.rename(name, &format!("old/{name}"));
+    }
+    b.look();
+    for name in &names {
+        assert_eq!(b.read(name), "1\n2\n", "{name}");
+    }
+    assert_eq!(b.gap_ranges(), []);
+}
+
 #[test]
 fn copytruncate_whose_copy_cannot_be_read_is_a_gap() {
     let mut b = Bench::new("x.log");

@@ -81,6 +81,12 @@ impl OpenFiles {
         self.open.contains_key(key)
     }
 
+    /// How many more reachable files can be kept open without closing one.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.reachable_max - self.reachable.len()
+    }
+
     /// Keeps a file open, and closes a reachable one if there are too many.
     pub fn keep(&mut self, key: Key, file: Arc<File>) {
         if let Some(open) = self.open.get_mut(&key) {

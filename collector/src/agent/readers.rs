@@ -39,15 +39,20 @@ fn is_later(reader: Reader, known: Reader) -> bool {
 impl Table {
     /// Whether it is of any use to read the checkpoint of an item, of which a
     /// request says that it is at `claimed`: there is something to release, to
-    /// retire or to find out.
+    /// retire or to find out. Not while a reader just follows a file.
     #[must_use]
     pub fn needs_checkpoint(&self, item: &str, claimed: Reader) -> bool {
         let Some(source) = self.paths.get(item).and_then(|path| self.get(path)) else { return false };
         let Some(incarnation) = source.incarnation(claimed.incarnation) else { return false };
-        let is_news = source.reader.is_none_or(|known| is_later(claimed, known));
-        let is_live_alone = source.incarnations.len() == 1 && source.live().is_some();
-        let is_beyond = claimed.offset > incarnation.end();
-        is_news && (!is_live_alone || is_beyond || claimed.gaps > 0)
+        if source.reader.is_some_and(|known| !is_later(claimed, known)) {
+            return false;
+        }
+        let mut earlier = source.incarnations.iter().take_while(|i| i.number < claimed.incarnation);
+        let has_new_gaps = claimed.gaps > source.reader.map_or(0, |known| known.gaps);
+        earlier.any(|earlier| earlier.passed_ms.is_none())
+            || source.live().is_none()
+            || has_new_gaps
+            || claimed.offset > incarnation.end()
     }
 
     /// Notes what is collected of an item for good, as its checkpoint says. That
@@ -139,5 +144,58 @@ impl Table {
         for passed in entry.source.incarnations.iter().filter(|i| i.passed_ms.is_some()) {
             self.open.close(&(path.to_owned(), passed.number));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::source::tests::{T, at, away, reader, source};
+    use super::*;
+
+    const ITEM: &str = "a@h:f";
+
+    fn table(states: &[(u64, State)]) -> Table {
+        let mut table = Table::default();
+        table.insert(source(states));
+        table
+    }
+
+    #[test]
+    fn what_is_collected_never_goes_back_or_beyond_the_end() {
+        let mut t = table(&[(100, away()), (50, State::Live)]);
+        let key = |number| (PathBuf::from("/f"), number);
+        let beyond = Confirmed::BeyondEnd { key: key(T + 1) };
+        let cases = [
+            (reader(T, 40), Confirmed::Noted),
+            (reader(T, 30), Confirmed::Ignored),
+            (reader(T + 1, 51), beyond),
+            (reader(T + 2, 0), Confirmed::Ignored),
+            (reader(T + 1, 0), Confirmed::Noted),
+            (reader(T, 100), Confirmed::Ignored),
+            (Reader { gaps: 2, ..reader(T + 1, 0) }, Confirmed::Noted),
+            (Reader { gaps: 1, ..reader(T + 1, 9) }, Confirmed::Ignored),
+        ];
+        for (checkpoint, wanted) in cases {
+            assert_eq!(t.collected(ITEM, checkpoint, at(0)), wanted, "{checkpoint:?}");
+        }
+        let known = t.get(Path::new("/f")).unwrap();
+        assert_eq!(known.reader, Some(Reader { gaps: 2, ..reader(T + 1, 0) }));
+        assert_eq!(known.incarnations.iter().filter(|i| i.passed_ms.is_some()).count(), 1);
+    }
+
+    /// Ten thousand readers that follow their files must not have ten thousand
+    /// checkpoints read with every line.
+    #[test]
+    fn a_checkpoint_is_read_only_when_there_is_something_to_release() {
+        let mut t = table(&[(100, away()), (50, State::Live)]);
+        assert!(!t.needs_checkpoint(ITEM, reader(T, 40)), "nothing is released by that");
+        assert!(!t.needs_checkpoint(ITEM, reader(T + 7, 0)), "not known");
+        assert!(t.needs_checkpoint(ITEM, reader(T + 1, 0)), "the first is released");
+        t.collected(ITEM, reader(T + 1, 0), at(0));
+        assert!(!t.needs_checkpoint(ITEM, reader(T + 1, 50)), "it just follows");
+        assert!(t.needs_checkpoint(ITEM, reader(T + 1, 51)), "the file has lost bytes, or it is a lie");
+        assert!(t.needs_checkpoint(ITEM, Reader { gaps: 1, ..reader(T + 1, 0) }), "a gap is recorded");
+        t.change(Path::new("/f")).unwrap().leave(None, at(0));
+        assert!(t.needs_checkpoint(ITEM, reader(T + 1, 50)), "the source may be over");
     }
 }

@@ -17,7 +17,7 @@ use std::os::unix::fs::DirEntryExt as _;
 use std::path::{Path, PathBuf};
 
 use super::beneath::{Beneath, LinkError};
-use super::glob::Patterns;
+use super::glob::{DEPTH_MAX, Patterns};
 use super::identity::Stat;
 
 /// What is to be looked at.
@@ -64,8 +64,9 @@ pub struct Survey {
     pub files: BTreeMap<OsString, Entry>,
     /// The directories that were looked into.
     pub dirs: BTreeSet<PathBuf>,
-    /// Symbolic links that were not followed, and why.
-    pub links: BTreeMap<PathBuf, String>,
+    /// What matches, or could have led to what matches, and was not looked at; and
+    /// why: symbolic links, and directories that are too deep.
+    pub skipped: BTreeMap<PathBuf, String>,
     /// What could not be read.
     pub failed: Vec<(PathBuf, io::Error)>,
     /// Every directory that was seen in them, looked into or not.
@@ -73,7 +74,7 @@ pub struct Survey {
     names: BTreeMap<PathBuf, Vec<(OsString, u64)>>,
     follows_links: bool,
     /// Links to directories that were looked through.
-    linked_dirs: BTreeSet<PathBuf>,
+    pub linked_dirs: BTreeSet<PathBuf>,
 }
 
 /// Most links to directories that are looked through in one scan.
@@ -83,6 +84,8 @@ const DIR_LINKS_MAX: usize = 4_096;
 struct Walk<'a> {
     patterns: &'a Patterns,
     beneath: &'a Beneath,
+    /// The glob matches at any depth, and only the bound ends the walk.
+    is_unbounded: bool,
     /// The directories that were read, and how deep below them was looked.
     visited: BTreeMap<PathBuf, usize>,
     /// Links that it came to, and how deep to look through them.
@@ -97,19 +100,28 @@ struct Below {
 }
 
 impl Survey {
-    /// Looks.
+    /// Looks. Single directories may be `linked_dirs`, as an earlier look at
+    /// everything found out.
     #[must_use]
-    pub fn of(scope: &Scope, patterns: &Patterns, beneath: &Beneath) -> Self {
+    pub fn of(
+        scope: &Scope,
+        patterns: &Patterns,
+        beneath: &Beneath,
+        linked_dirs: &BTreeSet<PathBuf>,
+    ) -> Self {
         let mut survey = Self { follows_links: beneath.follows_links(), ..Self::default() };
         match scope {
             Scope::All => {
-                let mut walk = Walk { patterns, beneath, visited: BTreeMap::new(), links: Vec::new() };
+                let (visited, links) = (BTreeMap::new(), Vec::new());
+                let mut walk = Walk { patterns, beneath, is_unbounded: false, visited, links };
                 for root in patterns.roots() {
+                    walk.is_unbounded = root.depth == DEPTH_MAX;
                     survey.walk(&root.base, root.depth, &mut walk);
                 }
                 survey.follow_dir_links(&mut walk);
             }
             Scope::Some { dirs, files } => {
+                survey.linked_dirs.clone_from(linked_dirs);
                 for dir in dirs {
                     survey.read_dir(dir, patterns);
                 }
@@ -151,6 +163,10 @@ impl Survey {
         }
         walk.visited.insert(dir.to_owned(), depth);
         let Below { dirs, links } = self.read_dir(dir, walk.patterns);
+        if depth == 1 && walk.is_unbounded {
+            let error = format!("deeper than {DEPTH_MAX} levels below the glob's directory: not looked at");
+            self.skipped.extend(dirs.iter().map(|dir| (dir.clone(), error.clone())));
+        }
         if depth > 1 {
             dirs.iter().for_each(|dir| self.walk(dir, depth - 1, walk));
             walk.links.extend(links.into_iter().map(|link| (link, depth - 1)));
@@ -170,7 +186,7 @@ impl Survey {
                     continue;
                 }
                 if !self.follows_links {
-                    self.links.insert(link, LinkError::Refused.to_string());
+                    self.skipped.insert(link, LinkError::Refused.to_string());
                     continue;
                 }
                 let leads_back = |real: &PathBuf| {
@@ -181,14 +197,14 @@ impl Survey {
                     Ok(real) if leads_back(&real) => {}
                     Ok(_) if followed == DIR_LINKS_MAX => {
                         let error = format!("more than {DIR_LINKS_MAX} links to directories");
-                        self.links.insert(link, error);
+                        self.skipped.insert(link, error);
                     }
                     Ok(_) => {
                         followed += 1;
                         self.linked_dirs.insert(link.clone());
                         self.walk(&link, depth, walk);
                     }
-                    Err(error) => drop(self.links.insert(link, error.to_string())),
+                    Err(error) => drop(self.skipped.insert(link, error.to_string())),
                 }
             }
             links = std::mem::take(&mut walk.links);
@@ -236,7 +252,7 @@ impl Survey {
     fn note_link(&mut self, path: &Path) {
         match fs::metadata(path) {
             Ok(meta) if meta.is_file() && !self.follows_links => {
-                self.links.insert(path.to_owned(), LinkError::Refused.to_string());
+                self.skipped.insert(path.to_owned(), LinkError::Refused.to_string());
             }
             Err(_) if !self.follows_links => {}
             meta => self.note(path, true, meta),
@@ -271,7 +287,7 @@ mod tests {
     fn survey(root: &Path, glob: &str, links: Links) -> Survey {
         let patterns = Patterns::new(&[format!("{}/{glob}", root.display())], &[]).unwrap();
         let beneath = Beneath::new(patterns.roots().map(|root| root.base.clone()).collect(), links);
-        let survey = Survey::of(&Scope::All, &patterns, &beneath);
+        let survey = Survey::of(&Scope::All, &patterns, &beneath, &BTreeSet::new());
         assert!(survey.failed.is_empty());
         survey
     }
@@ -286,7 +302,7 @@ mod tests {
     }
 
     fn skipped(root: &Path, glob: &str, links: Links) -> Vec<String> {
-        survey(root, glob, links).links.keys().map(|path| relative(root, path)).collect()
+        survey(root, glob, links).skipped.keys().map(|path| relative(root, path)).collect()
     }
 
     #[test]
@@ -344,6 +360,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_too_deep_is_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = &dir.path().canonicalize().unwrap();
+        let deepest = (1..DEPTH_MAX).fold(root.clone(), |dir, _| dir.join("d"));
+        fs::create_dir_all(deepest.join("too-deep")).unwrap();
+        fs::write(deepest.join("x.log"), "").unwrap();
+        let survey = survey(root, "**/*.log", Links::Refused);
+        assert_eq!(
+            (survey.files.len(), survey.skipped.keys().collect::<Vec<_>>()),
+            (1, vec![&deepest.join("too-deep")])
+        );
+        assert!(skipped(root, "*/*.log", Links::Refused).is_empty());
+    }
+
+    #[test]
     fn part_of_it() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
@@ -353,7 +384,7 @@ mod tests {
         let patterns = Patterns::new(&[format!("{}/**/*.log", root.display())], &[]).unwrap();
         let scope = Scope::Some { dirs: [root.join("a")].into(), files: [root.join("gone.log")].into() };
         let beneath = Beneath::new(vec![root.to_owned()], Links::Refused);
-        let survey = Survey::of(&scope, &patterns, &beneath);
+        let survey = Survey::of(&scope, &patterns, &beneath, &BTreeSet::new());
         assert_eq!(survey.files.keys().collect::<Vec<_>>(), [root.join("a/y.log").as_os_str()]);
         assert_eq!(survey.subdirs, [root.join("a/new")].into());
         assert!(scope.covers(&root.join("gone.log")) && !scope.covers(&root.join("x.log")));

@@ -217,6 +217,31 @@ impl Table {
         self.open.keep(key.clone(), opened.file);
     }
 
+    /// Incarnations that are not open, could be and are not collected: as many as
+    /// there is room for. Each with its path, if that is not its source's, and
+    /// which file it is.
+    #[must_use]
+    pub fn closed(&self) -> Vec<(Key, Option<PathBuf>, FileId)> {
+        let room = self.open.room();
+        if room == 0 {
+            return Vec::new();
+        }
+        let of = |source: &Source| {
+            let all = source.incarnations.iter().filter(|i| i.passed_ms.is_none());
+            let reachable = all.filter_map(|i| {
+                let at = match &i.state {
+                    State::Live => None,
+                    State::Away { at: Some(at) } => Some(at.clone()),
+                    State::Away { at: None } | State::Lost(_) => return None,
+                };
+                Some(((source.path.clone(), i.number), at, i.trace.stat.id))
+            });
+            reachable.collect::<Vec<_>>()
+        };
+        let sources = self.iter().filter(|source| !source.retired);
+        sources.flat_map(of).filter(|(key, ..)| !self.open.contains(key)).take(room).collect()
+    }
+
     /// A held file is closed, read or not.
     fn give_up(&mut self, key: &Key, now: Now) {
         let quiet_since_ms = self.incarnation(key).map_or(0, |incarnation| incarnation.quiet_since_ms);

@@ -4,12 +4,13 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::beneath::open;
+use super::beneath::{is_link_error, open};
 use super::follow::Follower;
-use super::identity::{Stat, Trace, look};
+use super::identity::{FileId, Stat, Trace, look};
 use super::judge::{Verdict, judge};
 use super::open_files::Key;
 use super::source::State;
@@ -89,6 +90,10 @@ impl Follower {
     /// have the content that was known.
     pub(super) fn locate(&self, key: &Key, known: &Trace, survey: &mut Survey) -> Option<PathBuf> {
         let open_file = self.shared.table().open.get(key);
+        // Deleted: there are many of those when nobody collects, so it must be cheap.
+        if open_file.as_ref().and_then(|file| file.metadata().ok()).is_some_and(|meta| meta.nlink() == 0) {
+            return None;
+        }
         if let Some(file) = &open_file
             && let Some(path) = path_of(file)
             && stat_of(&path).ok()?.is_some_and(|stat| stat.id == known.stat.id)
@@ -111,6 +116,26 @@ impl Follower {
             }
         }
         None
+    }
+
+    /// Opens what is not open yet and has not been collected, as long as there is
+    /// room: after a restart all files are closed, and one that is closed can be
+    /// moved away between two looks.
+    pub(super) fn open_closed(&self, survey: &mut Survey) {
+        let closed = self.shared.table().closed();
+        for (key, at, id) in closed {
+            let opened = match at {
+                None => self.shared.beneath.open(&key.0).map(|opened| opened.file),
+                Some(at) => open(&at).map(Arc::new),
+            };
+            match opened.and_then(|file| Ok((FileId::of(&file.metadata()?), file))) {
+                Ok((found, file)) if found == id => self.shared.table().open.keep_if_absent(&key, file),
+                // Another file is there by now: the next look tells.
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound || is_link_error(&error) => {}
+                Err(error) => survey.failed.push((key.0, error)),
+            }
+        }
     }
 
     fn tended(&self) -> Vec<Tended> {

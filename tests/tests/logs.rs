@@ -90,7 +90,8 @@ impl Logs {
 
 fn spawn<'a>(cluster: &Cluster, args: impl IntoIterator<Item = &'a str>, log: &str) -> Process {
     let servers = cluster.addresses().join(",");
-    let args: Vec<String> = ["--servers", &servers].into_iter().chain(args).map(str::to_owned).collect();
+    let servers = ["--servers".to_owned(), servers];
+    let args: Vec<String> = servers.into_iter().chain(args.into_iter().map(str::to_owned)).collect();
     Process::start(args, &cluster.dir().join(log))
 }
 

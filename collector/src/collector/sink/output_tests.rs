@@ -87,10 +87,13 @@ fn what_does_not_fit_the_checkpoint_is_refused() {
     assert_eq!(output(dir.path()), "1\n");
 }
 
+/// What somebody else does to an output.
+type Change = fn(&Path);
+
 /// What an operator does to an output between two owners.
 #[test]
 fn an_output_that_was_rotated_removed_or_emptied_is_begun_anew() {
-    let cases: [(&str, fn(&Path), u64); 4] = [
+    let cases: [(&str, Change, u64); 4] = [
         ("rotated", |path| fs::rename(path, path.with_extension("1")).unwrap(), 0),
         ("removed", |path| fs::remove_file(path).unwrap(), 0),
         ("emptied", |path| fs::write(path, "").unwrap(), 0),
@@ -111,7 +114,7 @@ fn an_output_that_was_rotated_removed_or_emptied_is_begun_anew() {
 /// And while one works.
 #[test]
 fn an_owner_goes_on_after_its_output_was_rotated_removed_or_emptied() {
-    let cases: [(&str, fn(&Path), &str); 4] = [
+    let cases: [(&str, Change, &str); 4] = [
         ("rotated", |path| fs::rename(path, path.with_extension("1")).unwrap(), "2\n"),
         (
             "rotated and made again",

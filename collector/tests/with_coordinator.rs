@@ -83,6 +83,7 @@ impl Service {
                 scan_interval: Duration::from_millis(200),
                 links: Links::Refused,
                 open_files_max: 100,
+                connections_max: 100,
             },
             listener,
             registration: Registration {

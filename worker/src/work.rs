@@ -99,8 +99,7 @@ async fn work<H: Handler>(handler: &H, lease: &Lease) -> bool {
         if began.elapsed() > BACKOFF.1 {
             pause = BACKOFF.0;
         }
-        let pause_ms = pause.as_millis();
-        tracing::warn!(pool = lease.pool(), bucket = lease.bucket(), %error, pause_ms, "a handler failed");
+        log_failure(lease, &error, pause);
         // Whoever looks sees why the work does not go on. It counts as no progress.
         lease.progress(format!("{FAILED}{error}").chars().take(FAULT_CHARS_MAX).collect::<String>());
         lease.sleep(pause).await;
@@ -109,6 +108,13 @@ async fn work<H: Handler>(handler: &H, lease: &Lease) -> bool {
         }
         pause = (pause * 2).min(BACKOFF.1);
     }
+}
+
+/// Logs why a handler failed, with all causes.
+fn log_failure(lease: &Lease, error: &HandlerError, pause: Duration) {
+    let cause: &(dyn std::error::Error + 'static) = &**error;
+    let pause_ms = pause.as_millis();
+    tracing::warn!(pool = lease.pool(), bucket = lease.bucket(), error = cause, pause_ms, "a handler failed");
 }
 
 /// Runs `work`; if it follows a failure and goes on, that is reported.

@@ -71,6 +71,7 @@ pub(crate) async fn run(global: &Global, args: AgentArgs) -> anyhow::Result<Exit
         None => default_state(&args.app).context("there is no state directory: give --state DIR")?,
     };
     let globs = args.paths.iter().map(|glob| absolute(glob)).collect::<anyhow::Result<_>>()?;
+    let descriptors = descriptors_max();
     let roots = args.roots.iter().map(std::path::absolute).collect::<Result<_, _>>();
     let roots = roots.context("--root is not a path")?;
     let config = AgentConfig {
@@ -82,7 +83,8 @@ pub(crate) async fn run(global: &Global, args: AgentArgs) -> anyhow::Result<Exit
             state_dir,
             scan_interval: args.scan_interval,
             links: if args.follow_symlinks { Links::Followed(roots) } else { Links::Refused },
-            open_files_max: open_files_max(),
+            open_files_max: descriptors / 2,
+            connections_max: (descriptors / 2).saturating_sub(OTHER_DESCRIPTORS),
         },
         listener,
         registration: Registration {
@@ -105,11 +107,13 @@ fn scan_interval(text: &str) -> Result<Duration, String> {
     if interval < Duration::from_millis(10) { Err("at least 10ms".to_owned()) } else { Ok(interval) }
 }
 
-/// How many log files may be kept open: half of what the process may have, so that
-/// as many are left for connections.
-fn open_files_max() -> usize {
+/// Descriptors for what is neither a log file nor a collector's connection.
+const OTHER_DESCRIPTORS: usize = 64;
+
+/// How many descriptors the process may have.
+fn descriptors_max() -> usize {
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1_024, |(limit, _)| limit);
-    usize::try_from(limit / 2).unwrap_or(usize::MAX)
+    usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
 /// A glob that is relative means one below the present directory.

@@ -103,8 +103,9 @@ fn the_last_incarnation_is_lost_with_a_word() {
     b.append("x.log", "1\n");
     b.look();
     assert_eq!(b.read("x.log"), "1\n");
-    // Another file takes the only place among the open ones.
+    // Others take the only two places among the open ones.
     b.append("y.log", "1\n");
+    b.append("z.log", "1\n");
     b.look();
     b.append("x.log", "unseen\n");
     b.rename("x.log", "old/moved");

@@ -28,6 +28,7 @@ mod hints;
 pub mod identity;
 pub mod index;
 pub mod judge;
+mod listen;
 mod listing;
 #[cfg(test)]
 mod loss_tests;

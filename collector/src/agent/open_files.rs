@@ -1,26 +1,26 @@
 //! The files that the agent keeps open. An open file can be read after it was
 //! renamed and deleted, so all are kept open that the process may have.
 //!
-//! Two kinds, with a bound each. *Reachable* files can be opened again by their
-//! path. When there are too many, the one that has been quiet for the longest is
-//! closed: a look at a file is no use of it, or a scan of all files would close
-//! just those that it comes to next. *Held* files are nowhere any more: closing
-//! one loses what was not read of it, and only their own bounds make that happen.
+//! Two kinds. *Reachable* files can be opened again by their path. When there are
+//! too many files, the reachable one that has been quiet for the longest is closed:
+//! a look at a file is no use of it, or a scan of all files would close just those
+//! that it comes to next. *Held* files are nowhere any more: closing one loses what
+//! was not read of it, and only their own bounds make that happen.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Most held files.
+/// Most held files; and no more than half of all.
 pub const HELD_MAX: usize = 4_096;
 /// Most bytes in held files. At either bound the one held longest is given up,
 /// which is a gap: otherwise a machine whose logs nobody collects would fill its
 /// disk with files that nobody sees.
 pub const HELD_BYTES_MAX: u64 = 1 << 30;
-/// Reachable files kept open, unless configured otherwise: half of the usual
-/// limit of 1,024 descriptors, so that as many are left for connections.
-pub const REACHABLE_DEFAULT: usize = 512;
+/// Files kept open, unless configured otherwise: half of the usual limit of 1,024
+/// descriptors, so that as many are left for connections.
+pub const OPEN_FILES_DEFAULT: usize = 512;
 
 /// An incarnation: its source's path and its number.
 pub type Key = (PathBuf, u64);
@@ -36,7 +36,7 @@ pub struct OpenFiles {
     held_bytes: u64,
     /// Counts what happens, to tell which was earlier.
     clock: u64,
-    reachable_max: usize,
+    max: usize,
 }
 
 #[derive(Debug)]
@@ -50,22 +50,21 @@ struct Open {
 
 impl Default for OpenFiles {
     fn default() -> Self {
-        Self::new(REACHABLE_DEFAULT)
+        Self::new(OPEN_FILES_DEFAULT)
     }
 }
 
 impl OpenFiles {
-    /// None are open yet; at most `reachable_max` reachable ones will be, and one
-    /// at least.
+    /// None are open yet; at most `max` will be, and two at least.
     #[must_use]
-    pub fn new(reachable_max: usize) -> Self {
+    pub fn new(max: usize) -> Self {
         Self {
             open: HashMap::new(),
             reachable: BTreeMap::new(),
             held: BTreeMap::new(),
             held_bytes: 0,
             clock: 0,
-            reachable_max: reachable_max.max(1),
+            max: max.max(2),
         }
     }
 
@@ -81,10 +80,10 @@ impl OpenFiles {
         self.open.contains_key(key)
     }
 
-    /// How many more reachable files can be kept open without closing one.
+    /// How many more files can be kept open without closing one.
     #[must_use]
     pub fn room(&self) -> usize {
-        self.reachable_max - self.reachable.len()
+        self.max - self.open.len()
     }
 
     /// Keeps a file open, and closes a reachable one if there are too many.
@@ -96,7 +95,8 @@ impl OpenFiles {
         self.clock += 1;
         self.reachable.insert(self.clock, key.clone());
         self.open.insert(key, Open { file, at: self.clock, held_bytes: None });
-        if self.reachable.len() > self.reachable_max
+        // Held files are half of them at most, so there is one.
+        if self.open.len() > self.max
             && let Some((_, quiet)) = self.reachable.pop_first()
         {
             self.open.remove(&quiet);
@@ -136,7 +136,8 @@ impl OpenFiles {
         self.held_bytes += bytes;
         let mut given_up = Vec::new();
         // The newest stays, however large it is.
-        while self.held.len() > HELD_MAX || (self.held_bytes > HELD_BYTES_MAX && self.held.len() > 1) {
+        let held_max = HELD_MAX.min(self.max / 2);
+        while self.held.len() > held_max || (self.held_bytes > HELD_BYTES_MAX && self.held.len() > 1) {
             let Some((_, longest)) = self.held.first_key_value().map(|(at, key)| (*at, key.clone())) else {
                 break;
             };
@@ -199,16 +200,28 @@ mod tests {
 
     #[test]
     fn held_files_are_closed_only_by_their_own_bounds() {
-        let mut files = OpenFiles::new(MAX);
+        let mut files = OpenFiles::new(2 * HELD_MAX);
         let one = file();
         for i in 0..=HELD_MAX {
             files.keep(key(i), Arc::clone(&one));
             let given_up = files.hold(&key(i), 1);
             assert_eq!(given_up, if i == HELD_MAX { vec![key(0)] } else { vec![] });
         }
-        (10_000..10_000 + 2 * MAX).for_each(|i| files.keep(key(i), Arc::clone(&one)));
+        (10_000..10_000 + 2 * HELD_MAX).for_each(|i| files.keep(key(i), Arc::clone(&one)));
         assert!((1..=HELD_MAX).all(|i| files.contains(&key(i))));
-        assert_eq!(files.open.len(), HELD_MAX + MAX);
+        assert_eq!((files.open.len(), files.room()), (2 * HELD_MAX, 0));
+    }
+
+    #[test]
+    fn a_small_limit_holds_for_both_kinds_together() {
+        let mut files = OpenFiles::new(MAX);
+        for i in 0..MAX {
+            files.keep(key(i), file());
+            assert_eq!(files.hold(&key(i), 1).len(), usize::from(i >= MAX / 2), "{i}");
+        }
+        (100..200).for_each(|i| files.keep(key(i), file()));
+        assert_eq!((files.open.len(), files.held.len()), (MAX, MAX / 2));
+        assert_eq!(OpenFiles::new(0).room(), 2);
     }
 
     #[test]

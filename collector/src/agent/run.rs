@@ -17,6 +17,7 @@ use super::confirm::{CheckpointSource, Coordinator, confirm};
 use super::follow::{Follower, Owner};
 use super::glob::{GlobError, Patterns};
 use super::index::{Index, IndexError};
+use super::listen::BoundedListener;
 use super::register::{Registration, register};
 use super::serve::{Server, router};
 use super::shared::Shared;
@@ -50,6 +51,8 @@ pub struct AgentOptions {
     /// Most files that are kept open so that they can still be read when they
     /// were renamed and deleted.
     pub open_files_max: usize,
+    /// Most connections of collectors; each source has one.
+    pub connections_max: usize,
 }
 
 /// An agent's settings.
@@ -115,6 +118,7 @@ pub struct Agent {
     follower: Follower,
     shared: Arc<Shared>,
     scan_interval: Duration,
+    connections_max: usize,
 }
 
 impl Agent {
@@ -123,8 +127,8 @@ impl Agent {
     /// # Errors
     /// When an option is refused or the index cannot be had.
     pub fn open(options: AgentOptions) -> Result<Self, AgentError> {
-        let AgentOptions { app, host, globs, exclude, state_dir, scan_interval, links, open_files_max } =
-            options;
+        let AgentOptions { app, host, globs, exclude, state_dir, scan_interval, .. } = options;
+        let AgentOptions { links, open_files_max, connections_max, .. } = options;
         for (what, name) in [("app", &app), ("host", &host)] {
             check_name(name).map_err(|source| AgentError::Name { what, name: name.clone(), source })?;
         }
@@ -134,7 +138,7 @@ impl Agent {
         let index = Index::open(&state_dir)?;
         let mut follower = Follower::new(Owner { app, host }, patterns, index, Arc::clone(&shared));
         follower.look(&Scope::All);
-        Ok(Self { follower, shared, scan_interval })
+        Ok(Self { follower, shared, scan_interval, connections_max })
     }
 
     /// What the agent's parts share.
@@ -155,6 +159,7 @@ impl Agent {
         shutdown: CancellationToken,
     ) -> Result<(), AgentError> {
         let server = Server::new(self.shared(), shutdown.clone());
+        let listener = BoundedListener::new(listener, self.connections_max);
         let serve =
             axum::serve(listener, router(server)).with_graceful_shutdown(shutdown.clone().cancelled_owned());
         let confirm = confirm(checkpoints, self.shared(), shutdown.clone());

@@ -77,6 +77,7 @@ pub fn open(dir: &Path, glob: &str, scan_interval: Duration) -> Result<Agent, Ag
         scan_interval,
         links: Links::Refused,
         open_files_max: 100,
+        connections_max: 100,
     })
 }
 

@@ -1,10 +1,7 @@
 //! The one place that reads clocks. Whatever decides takes the time as an
-//! argument.
-//!
-//! The wall clock names incarnations and dates records; it can be set back or
-//! forward at any time, so no duration is ever measured with it. Durations are
-//! measured with the monotonic clock, whose readings mean nothing to another
-//! process and are never stored.
+//! argument. The wall clock names incarnations and dates records; it can be set at
+//! any time, so durations are measured with the monotonic clock, whose readings
+//! mean nothing to another process and are never stored.
 
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};

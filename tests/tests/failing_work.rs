@@ -1,4 +1,5 @@
-//! Work that fails is in `rota status` for as long as it fails, and no longer.
+//! Work that fails is in `rota status` for as long as it fails, and no longer: also
+//! that of commands which never report progress.
 
 use std::time::Duration;
 

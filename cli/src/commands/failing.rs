@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn work_that_fails_is_a_problem_with_its_reason() {
         let healthy = ("a@h:x.log".to_owned(), "incarnation 1 offset 2 behind 0");
-        assert!(FailingWork::of("logs", &[member("k1", &[healthy.clone()])]).is_none());
+        assert!(FailingWork::of("logs", &[member("k1", std::slice::from_ref(&healthy))]).is_none());
         let failed = ("a@h:y.log".to_owned(), "failed: /out/y.log: No space left on device\n\u{1b}[31m");
         let failing = FailingWork::of("logs", &[member("k1", &[healthy]), member("k2", &[failed])]).unwrap();
         let wanted = "pool logs: work fails on 1 bucket\n  a@h:y.log (k2): /out/y.log: No space left on device\\n\\u{1b}[31m";

@@ -1,15 +1,7 @@
 //! Opens files that nobody has vouched for yet, and never one outside the
-//! directories that the operator named.
-//!
-//! Applications write to the directories that an agent reads with more rights
-//! than they have, so a name there may be made to lead anywhere, between any two
-//! looks. A path is therefore opened component by component, each relative to
-//! the one before and without following symbolic links. If links are to be
-//! followed, the path is resolved first, what it resolves to must be in an allowed
-//! directory, and *that* path is opened in the same way.
-//!
-//! A file that is known already may be opened by any path: its identity is
-//! checked before a byte of it is used.
+//! directories that the operator named: applications write to directories that an
+//! agent reads with more rights than they have. A file that is known already may be
+//! opened by any path: its identity is checked before a byte of it is used.
 
 use std::fs::{self, File};
 use std::io;
@@ -35,6 +27,12 @@ pub enum Links {
 }
 
 /// Opens files below certain directories.
+///
+/// A name there may be made to lead anywhere, between any two looks. A path is
+/// therefore opened component by component, each relative to the one before and
+/// without following symbolic links. If links are to be followed, the path is
+/// resolved first, what it resolves to must be in an allowed directory, and *that*
+/// path is opened in the same way.
 #[derive(Debug, Clone)]
 pub struct Beneath {
     /// The literal directories of the globs. Links in *their* paths are the

@@ -1,11 +1,6 @@
 //! Finds out what is collected for good: from the coordinator, never from a
 //! request. Only the owner of a source's row can write its checkpoint, with the
-//! fence of its grant; a request can be sent by anybody.
-//!
-//! What requests say is a hint when to look, and only for sources that have
-//! something to release. Hints of many sources are gathered, so ten thousand
-//! files that rotate at midnight cost ten thousand small reads within seconds,
-//! and forged hints cost no more than that.
+//! fence of its grant; a request can be sent by anybody, and is a hint when to look.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -106,6 +101,10 @@ impl Unconfirmed {
 
 /// Reads the checkpoints of items as they are added, until `shutdown` is
 /// cancelled.
+///
+/// Only sources that have something to release are added, and hints of many are
+/// gathered: ten thousand files that rotate at midnight cost ten thousand small
+/// reads within seconds, and forged hints cost no more than that.
 pub async fn confirm(
     checkpoints: Arc<dyn CheckpointSource>,
     shared: Arc<Shared>,

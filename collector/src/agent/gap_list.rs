@@ -1,10 +1,8 @@
 //! The gaps of a source that no reader comes to by reading on: bytes that were
 //! written to a rotated file after its reader had moved on, and incarnations
 //! that were dropped. They are numbered; a collector fetches those after the last
-//! that its checkpoint counts, so each ends in its ledger.
-//!
-//! The list is bounded and nothing falls off it: when it is full, the two oldest
-//! gaps become one with an open end.
+//! that its checkpoint counts, so each ends in its ledger. Nothing falls off the
+//! list: when it is full, the two oldest gaps become one with an open end.
 
 use super::source::Source;
 use crate::clock::Now;

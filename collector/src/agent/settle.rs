@@ -1,11 +1,8 @@
 //! Records what a look has changed, and then lets readers see it: step 4 of a
-//! look.
-//!
-//! A reader is told of an incarnation when the index has it, so that a restart
-//! does not forget what a checkpoint names. When the index cannot be written (its
-//! disk is full, say) sources are served all the same: an incarnation that is
-//! forgotten is read twice and recorded as a gap, but files that nobody reads are
-//! lost when they are deleted. That it is so is said in the log and in the listing.
+//! look. A reader is told of an incarnation when the index has it, so that a restart
+//! does not forget what a checkpoint names. When the index cannot be written,
+//! sources are served all the same: an incarnation that is forgotten is read twice
+//! and recorded as a gap, but files that nobody reads are lost when they are deleted.
 
 use std::error::Error;
 

@@ -59,6 +59,40 @@ pub fn path_text(path: &Path) -> String {
     text
 }
 
+/// A file's path for people: as [`path_text`], and without characters that
+/// reorder or hide what stands around them. Names in log lines and error messages
+/// come from whoever can create a file, and must not look like anything else.
+#[must_use]
+pub fn display_text(path: &Path) -> String {
+    let mut text = String::new();
+    for c in path_text(path).chars() {
+        push_escaped(&mut text, c, is_deceptive(c));
+    }
+    text
+}
+
+/// Line and paragraph separators, direction marks and invisible characters.
+fn is_deceptive(c: char) -> bool {
+    matches!(c, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{061C}')
+}
+
+/// What went wrong, with all its causes: `a: b: c`.
+#[must_use]
+pub fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some errors repeat their cause in their own text.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
 /// `text` as one segment of a URL's path: everything but letters, digits and
 /// `-._~` is percent-encoded.
 #[must_use]
@@ -155,6 +189,24 @@ mod tests {
         assert_eq!(path_text(Path::new("a/100%.log")), "a/100%.log");
         assert_eq!(path_text(Path::new("a\n%")), "a%0A%25");
         assert_eq!(path_text(Path::new(OsStr::from_bytes(b"a\xff%b"))), "a%FF%25b");
+    }
+
+    #[test]
+    fn paths_for_people_cannot_deceive() {
+        let shown = |bytes: &[u8]| display_text(Path::new(OsStr::from_bytes(bytes)));
+        assert_eq!(shown(b"/v/x.log"), "/v/x.log");
+        assert_eq!(shown(b"esc\x1b[31mred\nnl.log"), "esc%1B[31mred%0Anl.log");
+        assert_eq!(shown("a\u{202E}gol.x".as_bytes()), "a%E2%80%AEgol.x");
+        assert_eq!(shown("журнал".as_bytes()), "журнал");
+    }
+
+    #[test]
+    fn an_error_is_told_with_its_causes() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("/out/x.log")]
+        struct Outer(#[source] std::io::Error);
+        let full = std::io::Error::from_raw_os_error(28);
+        assert_eq!(error_chain(&Outer(full)), "/out/x.log: No space left on device (os error 28)");
     }
 
     #[test]

@@ -5,15 +5,23 @@
 //! GET /v1/sources/{item}/data?wait_ms=N
 //!     If-Match: "<incarnation>"    absent: the oldest one
 //!     Range: bytes=<offset>-       absent: from 0
-//!     rota-collected: <incarnation>:<offset>
-//!         all before that is collected for good, as a checkpoint says: the agent
-//!         need not keep it. Absent: nothing is known of that. Reading alone never
-//!         says that something is not needed any more.
+//!     rota-collected: <incarnation>:<offset>:<gaps>
+//!         a hint that the checkpoint of the source has come so far. The agent does
+//!         not believe it: it reads the checkpoint from the coordinator, which lets
+//!         only the owner of the row write it. Reading alone releases nothing.
+//!     rota-gaps: <number>          the last gap that is recorded: a later one ends the wait
 //! -> 206  ETag: "<incarnation>"  Content-Range: bytes <from>-<last>/<size>
 //!    204  ETag: "<incarnation>"  nothing came within wait_ms
-//!    416  ETag: "<incarnation>"  rota-next-incarnation: <n>  [rota-gap: <from>-<to>  rota-gap-reason: <reason>]
+//!    416  ETag: "<incarnation>"  rota-next-incarnation: <n>  [rota-gap: <from>-[<to>]  rota-gap-reason: <reason>]
 //!         the incarnation is over, and `offset` is at its end or beyond what can be had of it
+//!    416  ETag: "<incarnation>"  rota-resume-offset: <n>  rota-gap: <from>-[<to>]  rota-gap-reason: <reason>
+//!         the rest of the incarnation is lost and there is no next one yet: record the
+//!         gap, then go on from <n> in the same incarnation
+//!    416  ETag: "<incarnation>"  Content-Range: bytes */<size>
+//!         `offset` is beyond all that the agent has seen: start again from the checkpoint
 //!    412  rota-incarnation: <n>  that incarnation is not known; <n> is the oldest to go on with
+//!    All with rota-gaps: <number>, of the last gap in the list below, if there is any.
+//! GET /v1/sources/{item}/gaps                        -> 200 Gaps
 //! ```
 //!
 //! The file itself is the buffer: an agent keeps no data, and what is not asked
@@ -26,13 +34,18 @@ use serde::{Deserialize, Serialize};
 pub const CHUNK_BYTES: usize = 1 << 20;
 /// Longest time, in milliseconds, that a request may ask to wait for data.
 pub const WAIT_MS_MAX: u64 = rota_protocol::http::WAIT_MS_MAX;
-/// Header of a request: what is collected for good.
+/// Header of a request: where the checkpoint is said to be.
 pub const HEADER_COLLECTED: &str = "rota-collected";
+/// Header of a request and of an answer: the number of a source's last gap.
+pub const HEADER_GAPS: &str = "rota-gaps";
+/// Header of a 416: where to go on in the same incarnation.
+pub const HEADER_RESUME: &str = "rota-resume-offset";
 /// Header of a 416: the incarnation to go on with, from offset 0.
 pub const HEADER_NEXT: &str = "rota-next-incarnation";
 /// Header of a 412: the oldest incarnation that can be had.
 pub const HEADER_OLDEST: &str = "rota-incarnation";
-/// Header of a 416: `<from>-<to>`, bytes that are gone; `to` is not among them.
+/// Header of a 416: `<from>-<to>`, bytes that are gone; `to` is not among them,
+/// and is missing when nobody saw the end.
 pub const HEADER_GAP: &str = "rota-gap";
 /// Header of a 416 with [`HEADER_GAP`]: a [`GapReason`].
 pub const HEADER_GAP_REASON: &str = "rota-gap-reason";
@@ -80,14 +93,25 @@ impl GapReason {
 /// Bytes of one incarnation that are gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Gap {
+    /// Its number among the gaps that the source lists, from 1; 0 for one that
+    /// is not listed, but told to the reader that comes to it.
+    #[serde(default)]
+    pub number: u64,
     /// The incarnation.
     pub incarnation: u64,
     /// The first byte that is missing.
     pub from: u64,
-    /// The byte after the last one that is missing.
-    pub to: u64,
+    /// The byte after the last one that is missing; `None`: nobody saw the end.
+    pub to: Option<u64>,
     /// Why.
     pub reason: GapReason,
+}
+
+/// The gaps of a source that no reader comes to by reading on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Gaps {
+    /// They, ascending by number.
+    pub gaps: Vec<Gap>,
 }
 
 /// What an agent serves.
@@ -95,8 +119,16 @@ pub struct Gap {
 pub struct Sources {
     /// Its sources, by item.
     pub sources: Vec<SourceBody>,
-    /// What it cannot read, and tries again at every scan.
+    /// What it cannot read, and tries again at every scan; symbolic links that it
+    /// does not follow. A bounded part of it, if there is too much.
     pub unreadable: Vec<UnreadableBody>,
+    /// How many more there are.
+    #[serde(default)]
+    pub unreadable_omitted: usize,
+    /// Why the index cannot be written, if it cannot. Sources are served all the
+    /// same; an agent that ends now forgets which file is which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index_error: Option<String>,
 }
 
 /// One source.
@@ -110,9 +142,11 @@ pub struct SourceBody {
     pub file: String,
     /// What it contained, the oldest first.
     pub incarnations: Vec<IncarnationBody>,
-    /// What is collected of it for good, as far as was said.
+    /// What is collected of it for good, as far as the agent has looked at the
+    /// checkpoint: it does when there is something to release.
     pub reader: Option<ReaderBody>,
-    /// What its readers could not get, the oldest first.
+    /// What no reader comes to by reading on: late writes, and incarnations that
+    /// were dropped. The oldest first.
     pub gaps: Vec<Gap>,
 }
 
@@ -128,6 +162,9 @@ pub struct IncarnationBody {
     /// Where its file is, if it is anywhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// Why its bytes are gone, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<GapReason>,
 }
 
 /// Whether and how the bytes of an incarnation can be had.

@@ -3,14 +3,16 @@
 mod support;
 
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::StatusCode;
+use rota_collector::collector::checkpoint::Checkpoint;
 use rota_collector::collector::fetch::{Agents, Ask, Fetched};
 use rota_collector::naming::url_segment;
 use rota_collector::wire::{CHUNK_BYTES, GapReason, IncarnationState};
 use rota_protocol::http::{Code, ErrorBody};
-use support::{Running, append, bench, get, item, log, sources};
+use support::{Running, Store, append, bench, get, item, log, sources, until_seen};
 use tokio::time::{Instant, sleep};
 
 const SCAN: Duration = Duration::from_secs(1);
@@ -124,7 +126,8 @@ async fn rotation_and_truncation_send_the_reader_on() {
     let dir = bench();
     let path = log(dir.path(), "x.log");
     append(&path, "one\n");
-    let agent = Running::start(dir.path(), "*.log", SCAN).await;
+    let store = Arc::new(Store::default());
+    let agent = Running::start_with(dir.path(), "*.log", SCAN, Arc::clone(&store)).await;
     let (agents, name) = (Agents::default(), item("x.log"));
     let wait = Duration::from_secs(30);
     let fetch = async |incarnation, offset| {
@@ -142,18 +145,22 @@ async fn rotation_and_truncation_send_the_reader_on() {
     fs::write(&path, "3\n").unwrap();
     let ended = fetch(Some(next), 4).await;
     let Fetched::Ended { next: third, gap, .. } = ended else { panic!("{ended:?}") };
-    assert_eq!(gap, Some((4, 11, GapReason::Truncated)));
+    assert_eq!(gap, Some((4, None, GapReason::Truncated)));
     assert!(matches!(fetch(Some(third), 0).await, Fetched::Data { bytes, .. } if bytes == "3\n"));
 
     let listed = sources(&agent.address).await;
     let source = &listed.sources[0];
-    assert_eq!((source.item.as_str(), source.gaps.len()), (name.as_str(), 1));
+    assert_eq!((source.item.as_str(), source.gaps.len()), (name.as_str(), 0), "told is not recorded");
     assert!(source.reader.is_none(), "reading alone collects nothing");
+    let checkpoint = Checkpoint { incarnation: third, offset: 2, ..Checkpoint::default() };
+    store.set(Some(checkpoint));
     let told =
-        Ask { collected: Some((third, 2)), ..ask(&agent.address, &name, Some(third), 2, Duration::ZERO) };
+        Ask { collected: Some(checkpoint), ..ask(&agent.address, &name, Some(third), 2, Duration::ZERO) };
     assert_eq!(agents.fetch(&told).await.unwrap(), Fetched::Nothing);
-    let listed = sources(&agent.address).await;
-    let reader = listed.sources[0].reader.unwrap();
+    let reader = until_seen("the agent has read the checkpoint", async || {
+        sources(&agent.address).await.sources[0].reader.ok_or_else(String::new)
+    })
+    .await;
     assert_eq!((reader.incarnation, reader.offset), (third, 2));
     // Whoever has nothing still gets what is on the disk.
     let Fetched::Data { incarnation, bytes, .. } = fetch(None, 0).await else { panic!("no data") };

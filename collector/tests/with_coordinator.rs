@@ -11,8 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rota_client::Client;
+use rota_collector::agent::beneath::Links;
 use rota_collector::agent::register::Registration;
 use rota_collector::agent::{self, AgentConfig, AgentOptions};
+use rota_collector::collector::sink::Modes;
 use rota_collector::collector::{self, CollectorConfig, gaps};
 use rota_coordinator::config::{Config, Limits, Timing, Zookeeper};
 use rota_coordinator::parts::{Parts, SystemClock, SystemEntropy, TcpDialer};
@@ -80,6 +82,9 @@ impl Service {
                 exclude: Vec::new(),
                 state_dir: dir.join("state"),
                 scan_interval: Duration::from_millis(200),
+                links: Links::Refused,
+                open_files_max: 100,
+                connections_max: 100,
             },
             listener,
             registration: Registration {
@@ -102,6 +107,7 @@ impl Service {
             join: JoinPool { name: name.into(), ..JoinPool::default() },
             session_timeout: SESSION,
             history: None,
+            modes: Modes::default(),
         };
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();

@@ -2,13 +2,16 @@
 //! cancelled.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::Method;
 use rota_client::{BootInstant, Client, ClientError, Repeat, Session};
 use rota_core::pool::{Item, Role};
-use rota_protocol::http::{CheckpointBody, CheckpointPut, Code, Data, Encoding, Grant, MemberReport, Peer};
+use rota_protocol::http::{
+    CheckpointBody, CheckpointPut, Code, Data, Encoding, FAILED, Grant, MemberReport, Peer,
+};
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +46,8 @@ struct Inner {
     /// The zxid of the bucket's checkpoint (0: there is none), once it is known.
     /// Held while one is written, so that they are in order.
     checkpoint: Mutex<Option<u64>>,
+    /// Whether what was reported last is a failure.
+    has_reported_failure: AtomicBool,
 }
 
 impl Lease {
@@ -67,6 +72,7 @@ impl Lease {
             work,
             ended_at: OnceLock::new(),
             checkpoint: Mutex::new(None),
+            has_reported_failure: AtomicBool::new(false),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -305,9 +311,16 @@ impl Lease {
     /// Says how the work goes, for whoever looks. It may be lost. In a pool that looks for stuck
     /// owners it is what tells that this one is none.
     pub fn progress(&self, text: impl Into<String>) {
+        let text = text.into();
+        self.inner.has_reported_failure.store(text.starts_with(FAILED), Ordering::Relaxed);
         self.report(|report| {
-            report.progress.insert(self.inner.bucket.clone(), text.into());
+            report.progress.insert(self.inner.bucket.clone(), text);
         });
+    }
+
+    /// Whether what was reported last is a failure.
+    pub(crate) fn has_reported_failure(&self) -> bool {
+        self.inner.has_reported_failure.load(Ordering::Relaxed)
     }
 
     /// Says how busy the bucket keeps this worker: a rate, in any unit that all members of the

@@ -2,6 +2,7 @@
 //! its times put down.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,12 @@ use crate::worker::{Handler, HandlerError};
 /// Pauses before a handler that failed is started again: doubled each time, from
 /// the first to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// A handler that was started again and has run for so long has recovered: its
+/// failure is no longer what is reported, even if it never reports progress.
+const RECOVERED_AFTER: Duration = Duration::from_secs(10);
+/// What is reported of it then.
+const RECOVERED: &str = "running again";
 
 /// So much of why a handler failed is told.
 const FAULT_CHARS_MAX: usize = 200;
@@ -84,7 +91,8 @@ async fn work<H: Handler>(handler: &H, lease: &Lease) -> bool {
         }
         let began = Instant::now();
         // A panic is that bucket's failure alone.
-        let ran = AssertUnwindSafe(turn(handler, lease.clone())).catch_unwind().await;
+        let ran = AssertUnwindSafe(turn(handler, lease.clone())).catch_unwind();
+        let ran = report_recovery(lease, ran).await;
         let Err(error) = ran.unwrap_or_else(|_| Err("the handler panicked".into())) else {
             if lease.role() != Role::Preparing {
                 // Nothing more to do: the bucket stays with us until it is wanted.
@@ -103,8 +111,7 @@ async fn work<H: Handler>(handler: &H, lease: &Lease) -> bool {
         if began.elapsed() > BACKOFF.1 {
             pause = BACKOFF.0;
         }
-        let pause_ms = pause.as_millis();
-        tracing::warn!(pool = lease.pool(), bucket = lease.bucket(), %error, pause_ms, "a handler failed");
+        log_failure(lease, &error, pause);
         // Whoever looks sees why the work does not go on. It counts as no progress.
         lease.progress(format!("{FAILED}{error}").chars().take(FAULT_CHARS_MAX).collect::<String>());
         lease.sleep(pause).await;
@@ -113,6 +120,27 @@ async fn work<H: Handler>(handler: &H, lease: &Lease) -> bool {
         }
         pause = (pause * 2).min(BACKOFF.1);
     }
+}
+
+/// Logs why a handler failed, with all causes.
+fn log_failure(lease: &Lease, error: &HandlerError, pause: Duration) {
+    let cause: &(dyn std::error::Error + 'static) = &**error;
+    let pause_ms = pause.as_millis();
+    tracing::warn!(pool = lease.pool(), bucket = lease.bucket(), error = cause, pause_ms, "a handler failed");
+}
+
+/// Runs `work`; if it follows a failure and goes on, that is reported.
+async fn report_recovery<T>(lease: &Lease, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    tokio::select! {
+        done = &mut work => return done,
+        () = tokio::time::sleep(RECOVERED_AFTER), if lease.has_reported_failure() => {}
+    }
+    // Its own progress is worth more.
+    if lease.has_reported_failure() {
+        lease.progress(RECOVERED);
+    }
+    work.await
 }
 
 async fn turn<H: Handler>(handler: &H, lease: Lease) -> Result<(), HandlerError> {

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use nix::sys::resource::{Resource, getrlimit};
 use rota_collector::POOL_DEFAULT;
+use rota_collector::agent::beneath::Links;
 use rota_collector::agent::register::Registration;
 use rota_collector::agent::{self, AgentConfig, AgentOptions};
 
@@ -29,6 +31,15 @@ pub(crate) struct AgentArgs {
     /// no slash; more than once.
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
+    /// Follow symbolic links that lead to a file below a directory of --path or of
+    /// --root. Without it, links are not followed: the agent may read files that
+    /// the applications which write there may not.
+    #[arg(long, env = "ROTA_FOLLOW_SYMLINKS")]
+    follow_symlinks: bool,
+    /// With --follow-symlinks: a directory that links may lead to, besides those of
+    /// --path; more than once.
+    #[arg(long = "root", value_name = "DIR", requires = "follow_symlinks")]
+    roots: Vec<PathBuf>,
     /// This machine, as the collected files are called. Default: the host name.
     #[arg(long, env = "ROTA_HOST")]
     host: Option<String>,
@@ -60,6 +71,9 @@ pub(crate) async fn run(global: &Global, args: AgentArgs) -> anyhow::Result<Exit
         None => default_state(&args.app).context("there is no state directory: give --state DIR")?,
     };
     let globs = args.paths.iter().map(|glob| absolute(glob)).collect::<anyhow::Result<_>>()?;
+    let descriptors = descriptors_max();
+    let roots = args.roots.iter().map(std::path::absolute).collect::<Result<_, _>>();
+    let roots = roots.context("--root is not a path")?;
     let config = AgentConfig {
         options: AgentOptions {
             app: args.app,
@@ -68,6 +82,9 @@ pub(crate) async fn run(global: &Global, args: AgentArgs) -> anyhow::Result<Exit
             exclude: args.exclude,
             state_dir,
             scan_interval: args.scan_interval,
+            links: if args.follow_symlinks { Links::Followed(roots) } else { Links::Refused },
+            open_files_max: descriptors / 2,
+            connections_max: (descriptors / 2).saturating_sub(OTHER_DESCRIPTORS),
         },
         listener,
         registration: Registration {
@@ -88,6 +105,15 @@ pub(crate) async fn run(global: &Global, args: AgentArgs) -> anyhow::Result<Exit
 fn scan_interval(text: &str) -> Result<Duration, String> {
     let interval = duration(text)?;
     if interval < Duration::from_millis(10) { Err("at least 10ms".to_owned()) } else { Ok(interval) }
+}
+
+/// Descriptors for what is neither a log file nor a collector's connection.
+const OTHER_DESCRIPTORS: usize = 64;
+
+/// How many descriptors the process may have.
+fn descriptors_max() -> usize {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1_024, |(limit, _)| limit);
+    usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
 /// A glob that is relative means one below the present directory.

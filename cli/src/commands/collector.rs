@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use rota_collector::POOL_DEFAULT;
+use rota_collector::collector::sink::Modes;
 use rota_collector::collector::{self, CollectorConfig};
 use rota_protocol::http::JoinPool;
 
@@ -26,6 +27,10 @@ pub(crate) struct CollectorArgs {
     /// Where the collected files go.
     #[arg(long, env = "ROTA_OUT", value_name = "DIR")]
     out: PathBuf,
+    /// The mode of collected files, in octal. Whoever may read them may enter their
+    /// directories, too. Files that are there keep their mode.
+    #[arg(long, env = "ROTA_FILE_MODE", default_value = "0600", value_name = "MODE", value_parser = file_mode)]
+    file_mode: u32,
     /// This collector's name in the pool. Default: host name and process id.
     #[arg(long, env = "ROTA_NAME")]
     name: Option<String>,
@@ -55,7 +60,15 @@ pub(crate) async fn run(global: &Global, args: CollectorArgs) -> anyhow::Result<
         },
         session_timeout: args.session_timeout,
         history: args.history,
+        modes: Modes::of_files(args.file_mode),
     };
     run_until_told(|stop| collector::run(config, stop)).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn file_mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text.trim_start_matches("0o"), 8) {
+        Ok(mode) if mode <= 0o666 && mode & 0o111 == 0 => Ok(mode),
+        _ => Err("expected an octal mode without execute bits, such as 0640".to_owned()),
+    }
 }

@@ -10,6 +10,7 @@ pub(crate) mod coordinator;
 pub(crate) mod demo;
 pub(crate) mod digest;
 pub(crate) mod drain;
+mod failing;
 pub(crate) mod import;
 pub(crate) mod item;
 pub(crate) mod member;

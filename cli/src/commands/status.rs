@@ -9,6 +9,7 @@ use rota_client::{Client, ClientError};
 use rota_protocol::http::{Cluster, PoolBody, Server, SessionBody};
 use serde::Serialize;
 
+use super::failing::{FailingWork, failing_work};
 use super::pool::pools_table;
 use crate::operator::Operator;
 use crate::output::{Table, count, say};
@@ -19,8 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Show the cluster on one screen.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exits with 1 when no leader answers, when a server was emptied, removed or has lost data, or when a
-pool has vacant buckets although it has members.
+    after_help = "Exits with 1 when no leader answers, when a server was emptied, removed or has lost data, when a
+pool has vacant buckets although it has members, or when a member reports that its work on a bucket fails.
 
 Example:
   rota status"
@@ -34,6 +35,7 @@ struct Status {
     reached: Vec<Reached>,
     sessions: usize,
     pools: Vec<PoolBody>,
+    failing: Vec<FailingWork>,
     problems: Vec<String>,
 }
 
@@ -52,8 +54,10 @@ pub(crate) async fn run(operator: &Operator, _: StatusArgs) -> anyhow::Result<Ex
     let cluster: Cluster = operator.client.get("/v1/cluster").await?;
     let sessions: Vec<SessionBody> = operator.client.get("/v1/sessions").await?;
     let reached = join_all(cluster.servers.iter().map(reach)).await;
-    let problems = problems(leader_answers, &cluster, &reached, &pools);
-    let status = Status { cluster, reached, sessions: sessions.len(), pools, problems };
+    let failing = failing_work(&operator.client, &pools).await?;
+    let mut problems = problems(leader_answers, &cluster, &reached, &pools);
+    problems.extend(failing.iter().map(FailingWork::problem));
+    let status = Status { cluster, reached, sessions: sessions.len(), pools, failing, problems };
     operator.output.document(&status, |status| render(status, leader_answers))?;
     status.problems.iter().for_each(|problem| say(problem));
     Ok(if status.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

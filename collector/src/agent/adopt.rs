@@ -13,15 +13,16 @@ use std::sync::Arc;
 use rota_core::pool::Item;
 use tracing::info;
 
+use super::beneath::{Opened, is_link_error};
 use super::follow::Follower;
 use super::glob::whole_name;
 use super::identity::{FileId, Trace, look};
 use super::judge::{Verdict, is_born_between, is_rotated_name, judge};
 use super::open_files::Key;
-use super::read::open;
 use super::source::{Source, State};
 use super::survey::Survey;
-use crate::naming::{item_name, labels};
+use crate::clock::Now;
+use crate::naming::{display_text, item_name, labels};
 
 /// Most sources of one agent. A glob that finds more was not meant, and every
 /// one costs the coordinator a node and a row.
@@ -42,7 +43,7 @@ impl Follower {
                 let same = owner.trace.stat.id == entry.stat.id && owner.trace.stat.size <= entry.stat.size;
                 same && match &owner.state {
                     State::Live => true,
-                    State::Away { at, .. } => at.as_deref() == Some(path),
+                    State::Away { at } => at.as_deref() == Some(path),
                     State::Lost(_) => false,
                 }
             });
@@ -56,24 +57,28 @@ impl Follower {
 
     /// Makes a file part of a source: an incarnation that is known and was
     /// found again, or a new one of the source at its path.
-    pub(super) fn adopt(&self, path: &Path, survey: &mut Survey, now_ms: u64) -> io::Result<()> {
-        let file = match open(path) {
-            Ok(file) => Arc::new(file),
+    pub(super) fn adopt(&self, path: &Path, survey: &mut Survey, now: Now) -> io::Result<()> {
+        let opened = match self.shared.beneath.open(path) {
+            Ok(opened) => opened,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if is_link_error(&error) => {
+                survey.skipped.insert(path.to_owned(), error.to_string());
+                return Ok(());
+            }
             Err(error) => return Err(error),
         };
-        let trace = Trace::of(&file)?;
-        if let Some(key) = self.recognise(&file, trace.stat.id)? {
-            self.find_again(&key, path, trace, file, now_ms);
+        let trace = Trace::of(&opened.file)?;
+        if let Some(key) = self.recognise(&opened.file, trace.stat.id)? {
+            self.find_again(&key, path, trace, Arc::clone(&opened.file), now);
             return Ok(());
         }
         let known = self.shared.table().get(path).map(|source| source.seen_ms);
         match known {
-            Some(seen_ms) => self.adopt_between(path, seen_ms, &trace, survey, now_ms),
+            Some(seen_ms) => self.adopt_between(path, seen_ms, &trace, &opened, survey, now),
             None => self.insert_source(path)?,
         }
-        info!(path = %path.display(), size = trace.stat.size, "file found");
-        self.shared.table().begin(path, trace, State::Live, file, now_ms);
+        info!(path = %display_text(path), size = trace.stat.size, "file found");
+        self.shared.table().begin(path, trace, State::Live, opened, now);
         Ok(())
     }
 
@@ -85,7 +90,7 @@ impl Follower {
         Ok(matches!(verdict, Verdict::Same | Verdict::Grown).then_some(key))
     }
 
-    fn find_again(&self, key: &Key, path: &Path, trace: Trace, file: Arc<File>, now_ms: u64) {
+    fn find_again(&self, key: &Key, path: &Path, trace: Trace, file: Arc<File>, now: Now) {
         let mut table = self.shared.table();
         let Some(source) = table.get(&key.0) else { return };
         let is_last = source.incarnations.last().is_some_and(|last| last.number == key.1);
@@ -95,37 +100,46 @@ impl Follower {
         }
         table.open.keep(key.clone(), file);
         if key.0 == path && is_last {
-            table.come_back(path, now_ms);
+            table.come_back(path, now);
         } else {
-            table.moved(key, Some(path.to_owned()), now_ms);
+            table.moved(key, Some(path.to_owned()), now);
         }
-        table.grew(key, trace, now_ms);
+        table.grew(key, trace, now);
     }
 
     /// Rotated more than once since the last look: a file that stood at `path`
     /// in between has a rotated name now, and was born in between.
-    fn adopt_between(&self, path: &Path, seen_ms: u64, next: &Trace, survey: &mut Survey, now_ms: u64) {
-        let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
-            return;
-        };
+    fn adopt_between(
+        &self,
+        path: &Path,
+        seen_ms: u64,
+        next: &Trace,
+        next_opened: &Opened,
+        survey: &mut Survey,
+        now: Now,
+    ) {
+        // Where a link leads to, files have names of their own.
+        let real = next_opened.real_path.as_deref().unwrap_or(path);
+        let name = real.file_name().and_then(|name| name.to_str());
+        let (Some(dir), Some(name)) = (real.parent(), name) else { return };
         let rotated =
             |(other, _): &&(OsString, u64)| other.to_str().is_some_and(|o| is_rotated_name(o, name));
         let names: Vec<PathBuf> =
             survey.names_in(dir).iter().filter(rotated).map(|(name, _)| dir.join(name)).collect();
         let mut between = Vec::new();
         for other in names {
-            let Ok(file) = open(&other) else { continue };
-            let Ok(trace) = Trace::of(&file) else { continue };
+            let Ok(opened) = self.shared.beneath.open(&other) else { continue };
+            let Ok(trace) = Trace::of(&opened.file) else { continue };
             let born = is_born_between(seen_ms * 1_000_000, trace.stat.id.born_ns, next.stat.id.born_ns);
             if born && self.shared.table().owner_of(trace.stat.id).is_none() {
-                between.push((trace.stat.id.born_ns, other, trace, file));
+                between.push((trace.stat.id.born_ns, other, trace, opened));
             }
         }
         between.sort_by_key(|(born_ns, ..)| *born_ns);
-        for (_, at, trace, file) in between {
-            info!(path = %path.display(), at = %at.display(), "file found that was rotated away unseen");
-            let state = State::Away { at: Some(at), since_ms: now_ms };
-            self.shared.table().begin(path, trace, state, Arc::new(file), now_ms);
+        for (_, at, trace, opened) in between {
+            info!(path = %display_text(path), at = %display_text(&at), "file found that was rotated away unseen");
+            let opened = Opened { real_path: next_opened.real_path.clone(), ..opened };
+            self.shared.table().begin(path, trace, State::Away { at: Some(at) }, opened, now);
         }
     }
 
@@ -135,6 +149,10 @@ impl Follower {
         let mut file = self.patterns.file_name(path);
         if table.is_taken(&name(&file), path) {
             file = whole_name(path);
+        }
+        // Two paths whose unprintable bytes are escaped alike.
+        if table.is_taken(&name(&file), path) {
+            return Err(io::Error::other("its name is that of another file"));
         }
         if table.len() >= SOURCES_MAX {
             return Err(io::Error::other(format!("{SOURCES_MAX} sources are as many as an agent follows")));
@@ -148,8 +166,9 @@ impl Follower {
             incarnations: Vec::new(),
             reader: None,
             gaps: Vec::new(),
+            last_gap_ms: None,
             seen_ms: 0,
-            gone_ms: None,
+            gone: None,
             retired: false,
         });
         Ok(())

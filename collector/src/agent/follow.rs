@@ -14,25 +14,31 @@
 //! It blocks, and is the only one that changes what incarnations there are.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
+use super::beneath::{Opened, is_link_error};
 use super::glob::Patterns;
 use super::identity::{FileId, Trace, look};
-use super::index::{Index, IndexError};
+use super::index::Index;
 use super::judge::{Verdict, judge};
 use super::open_files::Key;
-use super::read::open;
+use super::settle::IndexState;
 use super::shared::Shared;
 use super::source::{Source, State};
 use super::survey::{Scope, Survey};
-use crate::clock::unix_ms;
-use crate::naming::path_text;
-use crate::wire::{GapReason, UnreadableBody};
+use super::table::Unreadable;
+use crate::clock::Now;
+use crate::naming::{display_text, path_text};
+use crate::wire::UnreadableBody;
+
+/// Most files and directories that are listed as not readable.
+const UNREADABLE_MAX: usize = 1_000;
+/// Most of which it is said in the log after one look.
+const SAID_MAX: usize = 10;
 
 /// Whose files they are.
 #[derive(Debug, Clone)]
@@ -49,19 +55,30 @@ pub struct Follower {
     pub(super) owner: Owner,
     pub(super) patterns: Patterns,
     pub(super) shared: Arc<Shared>,
-    index: Index,
+    pub(super) index: Index,
+    pub(super) index_state: IndexState,
     dirs: BTreeSet<PathBuf>,
     subdirs: BTreeSet<PathBuf>,
+    linked_dirs: BTreeSet<PathBuf>,
 }
 
 impl Follower {
     /// A follower that goes on where `index` ends. Nothing is looked at yet.
     #[must_use]
     pub fn new(owner: Owner, patterns: Patterns, index: Index, shared: Arc<Shared>) -> Self {
-        for source in index.load() {
+        for source in index.load(Now::read()) {
             shared.table().insert(source);
         }
-        Self { owner, patterns, shared, index, dirs: BTreeSet::new(), subdirs: BTreeSet::new() }
+        Self {
+            owner,
+            patterns,
+            shared,
+            index,
+            index_state: IndexState::default(),
+            dirs: BTreeSet::new(),
+            subdirs: BTreeSet::new(),
+            linked_dirs: BTreeSet::new(),
+        }
     }
 
     /// The directories that the last look at everything came to.
@@ -72,27 +89,26 @@ impl Follower {
 
     /// Looks, once. Blocks.
     pub fn look(&mut self, scope: &Scope) {
-        let now_ms = unix_ms();
-        let mut survey = Survey::of(scope, &self.patterns);
-        for path in self.departed(scope, &survey, now_ms) {
-            self.revisit(&path, &mut survey, now_ms);
+        let now = Now::read();
+        let mut survey = Survey::of(scope, &self.patterns, &self.shared.beneath, &self.linked_dirs);
+        for path in self.departed(scope, &survey, now) {
+            self.revisit(&path, &mut survey, now);
         }
         for path in self.unclaimed(&survey) {
-            if let Err(error) = self.adopt(&path, &mut survey, now_ms) {
+            if let Err(error) = self.adopt(&path, &mut survey, now) {
                 survey.failed.push((path, error));
             }
         }
         if *scope == Scope::All {
             self.dirs = std::mem::take(&mut survey.dirs);
             self.subdirs = std::mem::take(&mut survey.subdirs);
-            self.tend(&mut survey, now_ms);
-            self.report(&survey.failed);
-            self.retire(now_ms);
+            self.linked_dirs = std::mem::take(&mut survey.linked_dirs);
+            self.tend(&mut survey, now);
+            self.open_closed(&mut survey);
+            self.report(&survey);
+            self.retire(now);
         }
-        if let Err(error) = self.settle(scope, now_ms) {
-            // Readers are not told of what is not recorded; the next look tries again.
-            error!(error = &error as &dyn std::error::Error, "index not written");
-        }
+        self.settle(scope, now);
         // A new directory may have more directories in it.
         if !survey.subdirs.is_subset(&self.subdirs) {
             self.shared.hints.all();
@@ -100,12 +116,12 @@ impl Follower {
     }
 
     /// The sources in scope whose path does not lead to exactly what was known.
-    fn departed(&self, scope: &Scope, survey: &Survey, now_ms: u64) -> Vec<PathBuf> {
+    fn departed(&self, scope: &Scope, survey: &Survey, now: Now) -> Vec<PathBuf> {
         let mut departed = Vec::new();
         let mut compare = |source: &mut Source| {
             let Some(live) = source.live() else { return };
             match survey.file(&source.path) {
-                Some(entry) if entry.stat == live.trace.stat => source.seen_ms = now_ms,
+                Some(entry) if entry.stat == live.trace.stat => source.seen_ms = now.unix_ms,
                 None if !survey.is_certain(&source.path) => {}
                 Some(_) | None => departed.push(source.path.clone()),
             }
@@ -123,12 +139,12 @@ impl Follower {
     }
 
     /// Finds out what became of a source's live file.
-    fn revisit(&self, path: &Path, survey: &mut Survey, now_ms: u64) {
+    fn revisit(&self, path: &Path, survey: &mut Survey, now: Now) {
         let Some((key, known)) = self.live(path) else { return };
         let seen = match survey.file(path) {
             Some(entry) if entry.stat.id.ino == known.stat.id.ino => {
-                let file = self.open_known(&key, path, known.stat.id);
-                file.and_then(|file| Ok(Some((look(&file, &known)?, file))))
+                let opened = self.open_known(&key, path, known.stat.id);
+                opened.and_then(|opened| Ok(Some((look(&opened.file, &known)?, opened))))
             }
             Some(_) | None => Ok(None),
         };
@@ -138,30 +154,29 @@ impl Follower {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 return self.shared.hints.file(path.into());
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) if error.kind() == io::ErrorKind::NotFound || is_link_error(&error) => None,
             Err(error) => return survey.failed.push((path.to_owned(), error)),
         };
         let verdict = judge(&known, seen.as_ref().map(|(seen, _)| seen));
         match (verdict, seen) {
-            (Verdict::Same | Verdict::Grown, Some((seen, file))) => {
+            (Verdict::Same | Verdict::Grown, Some((seen, opened))) => {
                 let mut table = self.shared.table();
-                table.grew(&key, seen.trace, now_ms);
-                table.open.keep(key, file);
+                table.grew(&key, seen.trace, now);
+                table.open.keep_if_absent(&key, opened.file);
             }
-            (Verdict::Truncated, Some((seen, file))) => {
-                info!(path = %path.display(), size = known.stat.size, "file truncated");
-                let mut table = self.shared.table();
-                table.lose(&key, GapReason::Truncated, now_ms);
-                table.begin(path, seen.trace, State::Live, file, now_ms);
+            (Verdict::Truncated, Some((seen, opened))) => {
+                self.lose_truncated(&key, &known, survey, now);
+                self.shared.table().begin(path, seen.trace, State::Live, opened, now);
             }
             _ => {
                 let at = self.locate(&key, &known, survey);
-                info!(path = %path.display(), at = ?at, "file rotated away");
+                let shown = at.as_deref().map(display_text).unwrap_or_default();
+                info!(path = %display_text(path), at = %shown, "file rotated away");
                 let mut table = self.shared.table();
                 if let Some(source) = table.change(path) {
-                    source.leave(at.clone(), now_ms);
+                    source.leave(at.clone(), now);
                 }
-                table.moved(&key, at, now_ms);
+                table.moved(&key, at, now);
             }
         }
     }
@@ -173,67 +188,55 @@ impl Follower {
     }
 
     /// The open file of an incarnation, or `path` opened, if it leads there.
-    fn open_known(&self, key: &Key, path: &Path, id: FileId) -> io::Result<Arc<File>> {
-        if let Some(file) = self.shared.table().open.get(key)
-            && FileId::of(&file.metadata()?) == id
-        {
-            return Ok(file);
+    fn open_known(&self, key: &Key, path: &Path, id: FileId) -> io::Result<Opened> {
+        let (file, real_path) = {
+            let table = self.shared.table();
+            let incarnation = table.get(path).and_then(|source| source.incarnation(key.1));
+            (table.open.get(key), incarnation.and_then(|incarnation| incarnation.real_path.clone()))
+        };
+        match file {
+            Some(file) if FileId::of(&file.metadata()?) == id => Ok(Opened { file, real_path }),
+            _ => self.shared.beneath.open(path),
         }
-        open(path).map(Arc::new)
     }
 
-    fn report(&self, failed: &[(PathBuf, io::Error)]) {
-        let mut now: Vec<UnreadableBody> = failed
-            .iter()
-            .map(|(path, error)| UnreadableBody { path: path_text(path), error: error.to_string() })
-            .collect();
-        now.dedup();
+    /// Lists what cannot be read, and says once of each that it cannot.
+    fn report(&self, survey: &Survey) {
+        let failed = survey.failed.iter().map(|(path, error)| (path_text(path), error.to_string()));
+        let skipped = survey.skipped.iter().map(|(path, error)| (path_text(path), error.clone()));
+        let mut now: BTreeSet<(String, String)> = failed.chain(skipped).collect();
+        let total = now.len();
+        while now.len() > UNREADABLE_MAX {
+            now.pop_last();
+        }
         let mut table = self.shared.table();
-        for news in now.iter().filter(|body| !table.unreadable.contains(body)) {
-            warn!(path = %news.path, error = %news.error, "not readable: tried again at every scan");
+        let before: BTreeSet<(&str, &str)> =
+            table.unreadable.listed.iter().map(|body| (body.path.as_str(), body.error.as_str())).collect();
+        let is_news = |(path, error): &&(String, String)| !before.contains(&(path.as_str(), error.as_str()));
+        let news: Vec<_> = now.iter().filter(is_news).collect();
+        for (path, error) in news.iter().take(SAID_MAX) {
+            warn!(path = %display_text(Path::new(path)), %error, "not read; tried again at every scan");
         }
-        table.unreadable = now;
+        if news.len() > SAID_MAX {
+            warn!(count = news.len() - SAID_MAX, "more is not read: GET /v1/sources lists it");
+        }
+        let listed = now.into_iter().map(|(path, error)| UnreadableBody { path, error }).collect();
+        table.unreadable = Unreadable { listed, omitted: total.saturating_sub(UNREADABLE_MAX) };
     }
 
-    fn retire(&self, now_ms: u64) {
+    fn retire(&self, now: Now) {
         let mut table = self.shared.table();
         let over: Vec<PathBuf> =
-            table.iter().filter(|s| !s.retired && s.is_over(now_ms)).map(|s| s.path.clone()).collect();
+            table.iter().filter(|s| !s.retired && s.is_over(now)).map(|s| s.path.clone()).collect();
         over.iter().for_each(|path| table.retire(path));
         let forgotten: Vec<PathBuf> =
-            table.iter().filter(|s| s.is_forgettable(now_ms)).map(|s| s.path.clone()).collect();
+            table.iter().filter(|s| s.is_forgettable(now)).map(|s| s.path.clone()).collect();
         for path in forgotten {
             table.remove(&path);
             if let Err(error) = self.index.remove(&path) {
-                warn!(path = %path.display(), error = &error as &dyn std::error::Error, "record not removed");
+                warn!(path = %display_text(&path), error = &error as &dyn std::error::Error, "record not removed");
             }
         }
-    }
-
-    /// Records what changed, and only then lets readers see new incarnations.
-    fn settle(&self, scope: &Scope, now_ms: u64) -> Result<(), IndexError> {
-        let is_all = *scope == Scope::All;
-        let Some(dirty) = self.shared.table().take_dirty(is_all) else { return Ok(()) };
-        let record = || {
-            dirty.iter().try_for_each(|source| self.index.put(source))?;
-            let unrecorded = |source: &Source| {
-                let path = source.path.clone();
-                source
-                    .incarnations
-                    .iter()
-                    .filter(|i| !i.recorded)
-                    .map(move |i| (path.clone(), i.number))
-                    .collect()
-            };
-            let fresh: Vec<Key> =
-                dirty.iter().flat_map(|source| -> Vec<Key> { unrecorded(source) }).collect();
-            if !fresh.is_empty() {
-                self.index.flush()?;
-                self.shared.table().recorded(&fresh);
-            }
-            if is_all { self.index.put_last_look(now_ms) } else { Ok(()) }
-        };
-        record().inspect_err(|_| self.shared.table().mark_dirty(&dirty))
     }
 }
 

@@ -9,7 +9,12 @@ use crate::wire::{IncarnationBody, IncarnationState, ReaderBody, SourceBody, Sou
 pub fn list(table: &Table) -> Sources {
     let mut sources: Vec<SourceBody> = table.items().map(source).collect();
     sources.sort_by(|a, b| a.item.cmp(&b.item));
-    Sources { sources, unreadable: table.unreadable.clone() }
+    Sources {
+        sources,
+        unreadable: table.unreadable.listed.clone(),
+        unreadable_omitted: table.unreadable.omitted,
+        index_error: table.index_error.clone(),
+    }
 }
 
 fn source(source: &Source) -> SourceBody {
@@ -28,7 +33,7 @@ fn source(source: &Source) -> SourceBody {
 fn incarnation(source: &Source, incarnation: &Incarnation) -> IncarnationBody {
     let (state, path) = match &incarnation.state {
         State::Live => (IncarnationState::Live, Some(&source.path)),
-        State::Away { at, .. } => (IncarnationState::Away, at.as_ref()),
+        State::Away { at } => (IncarnationState::Away, at.as_ref()),
         State::Lost(_) => (IncarnationState::Lost, None),
     };
     IncarnationBody {
@@ -36,5 +41,9 @@ fn incarnation(source: &Source, incarnation: &Incarnation) -> IncarnationBody {
         size: incarnation.trace.stat.size,
         state,
         path: path.map(|path| path_text(path)),
+        reason: match incarnation.state {
+            State::Lost(loss) => Some(loss.reason),
+            State::Live | State::Away { .. } => None,
+        },
     }
 }

@@ -3,12 +3,13 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::beneath::{Beneath, is_link_error, open};
 use super::identity::{FileId, Trace, look};
 use super::judge::{Verdict, judge};
 use crate::wire::CHUNK_BYTES;
@@ -20,6 +21,8 @@ pub struct Job {
     pub file: Option<Arc<File>>,
     /// Where to open it otherwise.
     pub path: Option<PathBuf>,
+    /// That is the source's own path, which may have become a link.
+    pub is_live: bool,
     /// What is known of it.
     pub trace: Trace,
     /// Where to begin.
@@ -39,7 +42,10 @@ pub enum Outcome {
         file: Arc<File>,
     },
     /// The file ends before the offset.
-    Shorter,
+    Shorter {
+        /// It has so many bytes.
+        size: u64,
+    },
     /// It is not the incarnation any more, or not to be found where it was.
     Changed,
 }
@@ -52,14 +58,21 @@ pub enum Outcome {
 ///
 /// # Errors
 /// When the file cannot be opened or read.
-pub fn read(job: Job) -> io::Result<Outcome> {
+pub fn read(job: Job, beneath: &Beneath) -> io::Result<Outcome> {
     let file = match (job.file, job.path) {
         (Some(file), _) => file,
-        (None, Some(path)) => match open(&path) {
-            Ok(file) => Arc::new(file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Outcome::Changed),
-            Err(error) => return Err(error),
-        },
+        (None, Some(path)) => {
+            let opened = match job.is_live {
+                true => beneath.open(&path).map(|opened| opened.file),
+                false => open(&path).map(Arc::new),
+            };
+            match opened {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Outcome::Changed),
+                Err(error) if is_link_error(&error) => return Ok(Outcome::Changed),
+                Err(error) => return Err(error),
+            }
+        }
         (None, None) => return Ok(Outcome::Changed),
     };
     let meta = file.metadata()?;
@@ -74,20 +87,12 @@ pub fn read(job: Job) -> io::Result<Outcome> {
         Err(error) => return Err(error),
     };
     match judge(&job.trace, Some(&seen)) {
-        Verdict::Same | Verdict::Grown if seen.trace.stat.size < job.offset => Ok(Outcome::Shorter),
+        Verdict::Same | Verdict::Grown if seen.trace.stat.size < job.offset => {
+            Ok(Outcome::Shorter { size: seen.trace.stat.size })
+        }
         Verdict::Same | Verdict::Grown => Ok(Outcome::Data { bytes, trace: seen.trace, file }),
         Verdict::Truncated | Verdict::Replaced | Verdict::Missing => Ok(Outcome::Changed),
     }
-}
-
-/// Opens a file for reading, without waiting should it be a pipe.
-///
-/// # Errors
-/// When it cannot be opened or is not a regular file.
-pub fn open(path: &Path) -> io::Result<File> {
-    let flags = nix::fcntl::OFlag::O_NONBLOCK.bits();
-    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
 }
 
 fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Bytes> {
@@ -108,11 +113,18 @@ fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Bytes> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
 
+    use super::super::beneath::Links;
     use super::*;
 
     fn job(path: &Path, trace: Trace, offset: u64) -> Job {
-        Job { file: None, path: Some(path.to_owned()), trace, offset }
+        Job { file: None, path: Some(path.to_owned()), is_live: true, trace, offset }
+    }
+
+    fn read(job: Job) -> io::Result<Outcome> {
+        let base = job.path.as_ref().and_then(|path| path.parent()).map(Path::to_owned);
+        super::read(job, &Beneath::new(base.into_iter().collect(), Links::Refused))
     }
 
     fn bytes(outcome: Outcome) -> Vec<u8> {
@@ -129,7 +141,7 @@ mod tests {
         assert_eq!(bytes(read(job(&path, trace, 0)).unwrap()), b"one\ntwo\n");
         assert_eq!(bytes(read(job(&path, trace, 4)).unwrap()), b"two\n");
         assert!(bytes(read(job(&path, trace, 8)).unwrap()).is_empty());
-        assert!(matches!(read(job(&path, trace, 9)).unwrap(), Outcome::Shorter));
+        assert!(matches!(read(job(&path, trace, 9)).unwrap(), Outcome::Shorter { size: 8 }));
 
         fs::write(&path, "ONE\ntwo\nthree\n").unwrap();
         assert!(matches!(read(job(&path, trace, 8)).unwrap(), Outcome::Changed), "overwritten");
@@ -147,16 +159,19 @@ mod tests {
         let file = Arc::new(open(&path).unwrap());
         let trace = Trace::of(&file).unwrap();
         fs::remove_file(&path).unwrap();
-        let job = Job { file: Some(file), path: None, trace, offset: 0 };
+        let job = Job { file: Some(file), path: None, is_live: false, trace, offset: 0 };
         assert_eq!(bytes(read(job).unwrap()), b"one\n");
     }
 
     #[test]
-    fn only_regular_files_are_opened() {
+    fn a_file_that_became_a_link_is_another_one() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(open(dir.path()).is_err());
-        let pipe = dir.path().join("pipe");
-        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert!(open(&pipe).is_err());
+        let (path, secret) = (dir.path().join("f"), dir.path().join("secret"));
+        fs::write(&path, "one\n").unwrap();
+        fs::write(&secret, "one\nand more\n").unwrap();
+        let trace = Trace::of(&File::open(&path).unwrap()).unwrap();
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&secret, &path).unwrap();
+        assert!(matches!(read(job(&path, trace, 0)).unwrap(), Outcome::Changed));
     }
 }

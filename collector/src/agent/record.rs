@@ -3,12 +3,13 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::identity::{FileId, Mark, Stat, Trace};
-use super::source::{Incarnation, Reader, Source, State};
+use super::source::{Incarnation, Loss, Reader, Source, State};
+use crate::clock::Now;
 use crate::wire::{Gap, GapReason};
 
 /// The version of a record. A record of another version is not read: its
@@ -22,7 +23,10 @@ pub(super) struct Record {
     item: String,
     incarnations: Vec<IncarnationRecord>,
     reader: Option<(u64, u64)>,
-    gaps: Vec<Gap>,
+    /// The number of the last gap that the reader has recorded.
+    #[serde(default)]
+    reader_gaps: u64,
+    gaps: Vec<GapRecord>,
     seen_ms: u64,
     gone_ms: Option<u64>,
     retired: bool,
@@ -37,8 +41,21 @@ struct IncarnationRecord {
     head: (u64, u64),
     tail: (u64, u64),
     state: StateRecord,
-    grown_ms: u64,
     passed_ms: Option<u64>,
+    /// A path as bytes: it need not be UTF-8.
+    #[serde(default)]
+    real_path: Option<Vec<u8>>,
+}
+
+/// A gap. Before they were numbered, each had an end.
+#[derive(Serialize, Deserialize)]
+struct GapRecord {
+    #[serde(default)]
+    number: u64,
+    incarnation: u64,
+    from: u64,
+    to: Option<u64>,
+    reason: GapReason,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -48,9 +65,10 @@ enum StateRecord {
     /// The path as bytes: it need not be UTF-8.
     Away {
         at: Option<Vec<u8>>,
-        since_ms: u64,
     },
     Lost(GapReason),
+    /// Lost, and nobody saw the end.
+    LostOpen(GapReason),
 }
 
 impl Record {
@@ -61,23 +79,27 @@ impl Record {
             item: source.item.clone(),
             incarnations: source.incarnations.iter().map(IncarnationRecord::of).collect(),
             reader: source.reader.map(|reader| (reader.incarnation, reader.offset)),
-            gaps: source.gaps.clone(),
+            reader_gaps: source.reader.map_or(0, |reader| reader.gaps),
+            gaps: source.gaps.iter().map(GapRecord::of).collect(),
             seen_ms: source.seen_ms,
-            gone_ms: source.gone_ms,
+            gone_ms: source.gone.map(|gone| gone.unix_ms),
             retired: source.retired,
         }
     }
 
-    pub(super) fn into_source(self, path: PathBuf) -> Source {
+    /// The source at `path`. Every duration begins anew at `now`.
+    pub(super) fn into_source(self, path: PathBuf, now: Now) -> Source {
+        let gaps = self.reader_gaps;
         Source {
             path,
             file: self.file,
             item: self.item,
-            incarnations: self.incarnations.into_iter().map(IncarnationRecord::into_incarnation).collect(),
-            reader: self.reader.map(|(incarnation, offset)| Reader { incarnation, offset }),
-            gaps: self.gaps,
+            incarnations: self.incarnations.into_iter().map(|i| i.into_incarnation(now)).collect(),
+            reader: self.reader.map(|(incarnation, offset)| Reader { incarnation, offset, gaps }),
+            gaps: numbered(self.gaps),
+            last_gap_ms: None,
             seen_ms: self.seen_ms,
-            gone_ms: self.gone_ms,
+            gone: self.gone_ms.map(|unix_ms| Now { unix_ms, ..now }),
             retired: self.retired,
         }
     }
@@ -88,11 +110,9 @@ impl IncarnationRecord {
         let Trace { stat, head, tail } = incarnation.trace;
         let state = match &incarnation.state {
             State::Live => StateRecord::Live,
-            State::Away { at, since_ms } => StateRecord::Away {
-                at: at.as_ref().map(|at| at.as_os_str().as_bytes().to_vec()),
-                since_ms: *since_ms,
-            },
-            State::Lost(reason) => StateRecord::Lost(*reason),
+            State::Away { at } => StateRecord::Away { at: at.as_deref().map(path_bytes) },
+            State::Lost(Loss { reason, is_end_known: true }) => StateRecord::Lost(*reason),
+            State::Lost(Loss { reason, is_end_known: false }) => StateRecord::LostOpen(*reason),
         };
         Self {
             number: incarnation.number,
@@ -102,21 +122,19 @@ impl IncarnationRecord {
             head: (head.len, head.hash),
             tail: (tail.len, tail.hash),
             state,
-            grown_ms: incarnation.grown_ms,
             passed_ms: incarnation.passed_ms,
+            real_path: incarnation.real_path.as_deref().map(path_bytes),
         }
     }
 
-    fn into_incarnation(self) -> Incarnation {
+    fn into_incarnation(self, now: Now) -> Incarnation {
         let (dev, ino, born_ns) = self.id;
         let mark = |(len, hash)| Mark { len, hash };
         let state = match self.state {
             StateRecord::Live => State::Live,
-            StateRecord::Away { at, since_ms } => {
-                let at = at.map(|bytes| PathBuf::from(OsString::from_vec(bytes)));
-                State::Away { at, since_ms }
-            }
-            StateRecord::Lost(reason) => State::Lost(reason),
+            StateRecord::Away { at } => State::Away { at: at.map(path_of) },
+            StateRecord::Lost(reason) => State::Lost(Loss { reason, is_end_known: true }),
+            StateRecord::LostOpen(reason) => State::Lost(Loss { reason, is_end_known: false }),
         };
         Incarnation {
             number: self.number,
@@ -126,11 +144,38 @@ impl IncarnationRecord {
                 tail: mark(self.tail),
             },
             state,
-            grown_ms: self.grown_ms,
+            real_path: self.real_path.map(path_of),
+            quiet_since_ms: now.monotonic_ms,
             passed_ms: self.passed_ms,
             recorded: true,
         }
     }
+}
+
+impl GapRecord {
+    fn of(gap: &Gap) -> Self {
+        let Gap { number, incarnation, from, to, reason } = *gap;
+        Self { number, incarnation, from, to, reason }
+    }
+}
+
+/// Gaps of a record from before they were numbered get the numbers that follow.
+fn numbered(gaps: Vec<GapRecord>) -> Vec<Gap> {
+    let mut last = 0;
+    let number = |gap: GapRecord| {
+        last = gap.number.max(last + 1);
+        let GapRecord { incarnation, from, to, reason, .. } = gap;
+        Gap { number: last, incarnation, from, to, reason }
+    };
+    gaps.into_iter().map(number).collect()
+}
+
+fn path_bytes(path: &Path) -> Vec<u8> {
+    path.as_os_str().as_bytes().to_vec()
+}
+
+fn path_of(bytes: Vec<u8>) -> PathBuf {
+    PathBuf::from(OsString::from_vec(bytes))
 }
 
 #[cfg(test)]
@@ -151,7 +196,8 @@ mod tests {
             number,
             trace,
             state,
-            grown_ms: 8,
+            real_path: Some("/real".into()),
+            quiet_since_ms: 8,
             passed_ms: Some(9),
             recorded: true,
         };
@@ -160,19 +206,34 @@ mod tests {
             file: "f".into(),
             item: "a@h:f".into(),
             incarnations: vec![
-                incarnation(1, State::Lost(GapReason::Truncated)),
-                incarnation(2, State::Away { at: Some(odd), since_ms: 10 }),
+                incarnation(0, State::Lost(Loss { reason: GapReason::Gone, is_end_known: false })),
+                incarnation(1, State::Lost(Loss { reason: GapReason::Truncated, is_end_known: true })),
+                incarnation(2, State::Away { at: Some(odd) }),
                 incarnation(3, State::Live),
             ],
-            reader: Some(Reader { incarnation: 2, offset: 3 }),
-            gaps: vec![Gap { incarnation: 1, from: 0, to: 4, reason: GapReason::Truncated }],
+            reader: Some(Reader { incarnation: 2, offset: 3, gaps: 5 }),
+            gaps: vec![Gap { number: 6, incarnation: 1, from: 0, to: None, reason: GapReason::Truncated }],
+            last_gap_ms: None,
             seen_ms: 11,
-            gone_ms: None,
+            gone: Some(Now { unix_ms: 12, monotonic_ms: 8 }),
             retired: true,
         };
+        let now = Now { unix_ms: 20, monotonic_ms: 8 };
         let bytes = serde_json::to_vec(&Record::of(&source)).unwrap();
         let read: Record = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(read.v, VERSION);
-        assert_eq!(format!("{:?}", read.into_source("/v/f".into())), format!("{source:?}"));
+        assert_eq!(format!("{:?}", read.into_source("/v/f".into(), now)), format!("{source:?}"));
+    }
+
+    #[test]
+    fn a_record_from_before_gaps_were_numbered_is_read() {
+        let record = r#"{"v":1,"file":"f","item":"a@h:f","incarnations":[{"number":1,"id":[1,2,3],"size":4,
+            "changed_ns":5,"head":[4,6],"tail":[4,7],"state":{"away":{"at":null,"since_ms":10}},"grown_ms":8,
+            "passed_ms":null}],"reader":[1,3],"gaps":[{"incarnation":1,"from":0,"to":4,"reason":"gone"}],
+            "seen_ms":11,"gone_ms":12,"retired":false}"#;
+        let record: Record = serde_json::from_str(record).unwrap();
+        let source = record.into_source("/v/f".into(), Now { unix_ms: 20, monotonic_ms: 8 });
+        let gap = Gap { number: 1, incarnation: 1, from: 0, to: Some(4), reason: GapReason::Gone };
+        assert_eq!((source.gaps, source.incarnations[0].quiet_since_ms), (vec![gap], 8));
     }
 }

@@ -8,7 +8,10 @@ use bytes::Bytes;
 use rota_protocol::http::{Code, ErrorBody};
 
 use super::source::Reader;
-use crate::wire::{Gap, HEADER_COLLECTED, HEADER_GAP, HEADER_GAP_REASON, HEADER_NEXT, HEADER_OLDEST};
+use crate::wire::{
+    Gap, HEADER_COLLECTED, HEADER_GAP, HEADER_GAP_REASON, HEADER_GAPS, HEADER_NEXT, HEADER_OLDEST,
+    HEADER_RESUME,
+};
 
 /// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,8 +20,8 @@ pub struct Asked {
     pub incarnation: Option<u64>,
     /// From where on.
     pub offset: u64,
-    /// What is collected for good, if that is said.
-    pub collected: Option<Reader>,
+    /// Where the checkpoint is said to be: a hint, nothing more.
+    pub claimed: Option<Reader>,
 }
 
 impl Asked {
@@ -46,17 +49,18 @@ impl Asked {
         if incarnation.is_none() && offset > 0 {
             return Err("an offset means nothing without if-match");
         }
-        let collected = match text(HeaderName::from_static(HEADER_COLLECTED)) {
+        let claimed = match text(HeaderName::from_static(HEADER_COLLECTED)) {
             None => None,
             Some(position) => {
-                let position = position.trim().split_once(':');
-                let position = position.and_then(|(i, o)| Some((i.parse().ok()?, o.parse().ok()?)));
-                let (incarnation, offset) =
-                    position.ok_or("rota-collected must have the form <incarnation>:<offset>")?;
-                Some(Reader { incarnation, offset })
+                let numbers: Option<Vec<u64>> =
+                    position.trim().split(':').map(|number| number.parse().ok()).collect();
+                let Some(&[incarnation, offset, gaps]) = numbers.as_deref() else {
+                    return Err("rota-collected must have the form <incarnation>:<offset>:<gaps>");
+                };
+                Some(Reader { incarnation, offset, gaps })
             }
         };
-        Ok(Self { incarnation, offset, collected })
+        Ok(Self { incarnation, offset, claimed })
     }
 }
 
@@ -81,17 +85,46 @@ pub fn ended(incarnation: u64, next: u64, gap: Option<Gap>) -> Response {
     let body =
         Json(ErrorBody::new(Code::BadRequest, format!("the incarnation is over: go on with {next} from 0")));
     let headers = [(ETAG, tag(incarnation)), (HeaderName::from_static(HEADER_NEXT), next.to_string())];
-    let gap = gap.map(|gap| {
-        [
-            (HeaderName::from_static(HEADER_GAP), format!("{}-{}", gap.from, gap.to)),
-            (HeaderName::from_static(HEADER_GAP_REASON), gap.reason.as_str().to_owned()),
-        ]
-    });
-    let mut response = (StatusCode::RANGE_NOT_SATISFIABLE, headers, body).into_response();
-    for (name, value) in gap.into_iter().flatten() {
-        response.headers_mut().insert(name, value.parse().expect("digits and letters are a header's value"));
+    with_gap((StatusCode::RANGE_NOT_SATISFIABLE, headers, body).into_response(), gap)
+}
+
+/// 416: the rest of the incarnation is lost, and there is no next one yet.
+pub fn skipped(resume: u64, gap: Gap) -> Response {
+    let message = format!("the rest of the incarnation is lost: go on from {resume}");
+    let body = Json(ErrorBody::new(Code::BadRequest, message));
+    let headers =
+        [(ETAG, tag(gap.incarnation)), (HeaderName::from_static(HEADER_RESUME), resume.to_string())];
+    with_gap((StatusCode::RANGE_NOT_SATISFIABLE, headers, body).into_response(), Some(gap))
+}
+
+/// 416: nobody has ever seen so many bytes of the incarnation.
+pub fn beyond_end(incarnation: u64, size: u64) -> Response {
+    let message = format!("the incarnation has {size} bytes: start again from the checkpoint");
+    let body = Json(ErrorBody::new(Code::BadRequest, message));
+    let headers = [(ETAG, tag(incarnation)), (CONTENT_RANGE, format!("bytes */{size}"))];
+    (StatusCode::RANGE_NOT_SATISFIABLE, headers, body).into_response()
+}
+
+fn with_gap(mut response: Response, gap: Option<Gap>) -> Response {
+    if let Some(Gap { from, to, reason, .. }) = gap {
+        let to = to.map(|to| to.to_string()).unwrap_or_default();
+        insert(&mut response, HEADER_GAP, &format!("{from}-{to}"));
+        insert(&mut response, HEADER_GAP_REASON, reason.as_str());
     }
     response
+}
+
+/// The same answer, with the number of the source's last gap, if there is any.
+pub fn with_last_gap(mut response: Response, number: u64) -> Response {
+    if number > 0 {
+        insert(&mut response, HEADER_GAPS, &number.to_string());
+    }
+    response
+}
+
+fn insert(response: &mut Response, name: &'static str, value: &str) {
+    let value = value.parse().expect("digits and letters are a header's value");
+    response.headers_mut().insert(name, value);
 }
 
 /// 412: that incarnation is not known.

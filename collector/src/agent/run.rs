@@ -12,9 +12,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
+use super::beneath::{Beneath, Links};
+use super::confirm::{CheckpointSource, Coordinator, confirm};
 use super::follow::{Follower, Owner};
 use super::glob::{GlobError, Patterns};
 use super::index::{Index, IndexError};
+use super::listen::BoundedListener;
 use super::register::{Registration, register};
 use super::serve::{Server, router};
 use super::shared::Shared;
@@ -43,6 +46,13 @@ pub struct AgentOptions {
     pub state_dir: PathBuf,
     /// How often everything is looked at, events or not.
     pub scan_interval: Duration,
+    /// Which symbolic links are followed.
+    pub links: Links,
+    /// Most files that are kept open so that they can still be read when they
+    /// were renamed and deleted.
+    pub open_files_max: usize,
+    /// Most connections of collectors; each source has one.
+    pub connections_max: usize,
 }
 
 /// An agent's settings.
@@ -71,8 +81,10 @@ async fn serve_all(config: AgentConfig, shutdown: CancellationToken) -> Result<(
     let owner = Owner { app: options.app.clone(), host: options.host.clone() };
     let opened = spawn_blocking(move || Agent::open(options)).await;
     let agent = opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+    let checkpoints =
+        Arc::new(Coordinator { client: registration.client.clone(), pool: registration.pool.clone() });
     let register = register(registration, owner, agent.shared(), shutdown.clone());
-    let ((), ran) = tokio::join!(register, agent.run(listener, shutdown.clone()));
+    let ((), ran) = tokio::join!(register, agent.run(listener, checkpoints, shutdown.clone()));
     ran
 }
 
@@ -106,6 +118,7 @@ pub struct Agent {
     follower: Follower,
     shared: Arc<Shared>,
     scan_interval: Duration,
+    connections_max: usize,
 }
 
 impl Agent {
@@ -114,16 +127,18 @@ impl Agent {
     /// # Errors
     /// When an option is refused or the index cannot be had.
     pub fn open(options: AgentOptions) -> Result<Self, AgentError> {
-        let AgentOptions { app, host, globs, exclude, state_dir, scan_interval } = options;
+        let AgentOptions { app, host, globs, exclude, state_dir, scan_interval, .. } = options;
+        let AgentOptions { links, open_files_max, connections_max, .. } = options;
         for (what, name) in [("app", &app), ("host", &host)] {
             check_name(name).map_err(|source| AgentError::Name { what, name: name.clone(), source })?;
         }
         let patterns = Patterns::new(&globs, &exclude)?;
-        let shared = Arc::new(Shared::default());
+        let bases = patterns.roots().map(|root| root.base.clone()).collect();
+        let shared = Arc::new(Shared::new(Beneath::new(bases, links), open_files_max));
         let index = Index::open(&state_dir)?;
         let mut follower = Follower::new(Owner { app, host }, patterns, index, Arc::clone(&shared));
         follower.look(&Scope::All);
-        Ok(Self { follower, shared, scan_interval })
+        Ok(Self { follower, shared, scan_interval, connections_max })
     }
 
     /// What the agent's parts share.
@@ -132,21 +147,29 @@ impl Agent {
         Arc::clone(&self.shared)
     }
 
-    /// Follows and serves until `shutdown` is cancelled.
+    /// Follows and serves until `shutdown` is cancelled. What is collected for good
+    /// is read from `checkpoints`.
     ///
     /// # Errors
     /// When the listener fails.
-    pub async fn run(self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), AgentError> {
+    pub async fn run(
+        self,
+        listener: TcpListener,
+        checkpoints: Arc<dyn CheckpointSource>,
+        shutdown: CancellationToken,
+    ) -> Result<(), AgentError> {
         let server = Server::new(self.shared(), shutdown.clone());
+        let listener = BoundedListener::new(listener, self.connections_max);
         let serve =
             axum::serve(listener, router(server)).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+        let confirm = confirm(checkpoints, self.shared(), shutdown.clone());
         let follow = follow(self.follower, self.shared, self.scan_interval, shutdown.clone());
         let serve = async {
             let served = serve.await;
             shutdown.cancel();
             served.map_err(AgentError::Serve)
         };
-        let ((), served) = tokio::join!(follow, serve);
+        let ((), (), served) = tokio::join!(follow, confirm, serve);
         served
     }
 }

@@ -25,8 +25,8 @@ use super::listing;
 use super::read::{Outcome, read};
 use super::reply::{self, Asked};
 use super::shared::Shared;
-use crate::clock::unix_ms;
-use crate::wire::WAIT_MS_MAX;
+use crate::clock::{Now, monotonic_ms};
+use crate::wire::{Gaps, WAIT_MS_MAX};
 
 /// Most files that are read at the same time; more requests wait their turn.
 /// A chunk each is in memory, so this bounds memory too.
@@ -56,6 +56,7 @@ pub fn router(server: Server) -> Router {
     Router::new()
         .route("/v1/sources", get(list))
         .route("/v1/sources/{item}/data", get(data))
+        .route("/v1/sources/{item}/gaps", get(gaps))
         .fallback(|| async { reply::error(Code::NoEndpoint, "there is no such endpoint") })
         .method_not_allowed_fallback(|| async { reply::error(Code::BadMethod, "only GET is allowed here") })
         .with_state(server)
@@ -70,6 +71,28 @@ struct Wait {
 
 async fn list(Extract(server): Extract<Server>) -> Response {
     Json(listing::list(&server.shared.table())).into_response()
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct After {
+    #[serde(default)]
+    after: u64,
+}
+
+async fn gaps(
+    Extract(server): Extract<Server>,
+    Path(item): Path<String>,
+    after: Result<Query<After>, QueryRejection>,
+) -> Response {
+    let Query(After { after }) = match after {
+        Ok(after) => after,
+        Err(rejection) => return reply::error(Code::BadRequest, rejection.body_text()),
+    };
+    match server.shared.table().gaps(&item, after, Now::read()) {
+        Some(gaps) => Json(Gaps { gaps }).into_response(),
+        None => no_source(&item),
+    }
 }
 
 async fn data(
@@ -87,11 +110,15 @@ async fn data(
         Err(message) => return reply::error(Code::BadRequest, message),
     };
     let Some((path, changed)) = server.shared.table().subscribe(&item) else { return no_source(&item) };
-    if let Some(collected) = asked.collected {
-        server.shared.table().collected(&item, collected, unix_ms());
+    if let Some(claimed) = asked.claimed
+        && server.shared.table().needs_checkpoint(&item, claimed)
+    {
+        server.shared.unconfirmed.add(&item);
     }
     let deadline = Instant::now() + Duration::from_millis(wait_ms);
-    Poll { server, item, path, changed, asked, deadline }.run().await.unwrap_or_else(reply::body)
+    let poll = Poll { server: server.clone(), item: item.clone(), path, changed, asked, deadline };
+    let response = poll.run().await.unwrap_or_else(reply::body);
+    reply::with_last_gap(response, server.shared.table().last_gap(&item, Now::read()))
 }
 
 fn no_source(item: &str) -> Response {
@@ -140,29 +167,37 @@ impl Poll {
     }
 
     async fn step(&mut self) -> Result<Step, ErrorBody> {
-        let answer = self.server.shared.table().ask(&self.item, self.asked.incarnation, self.asked.offset);
+        let answer = self.server.shared.table().ask(
+            &self.item,
+            self.asked.incarnation,
+            self.asked.offset,
+            Now::read(),
+        );
         let Some((answer, job)) = answer else { return Ok(Step::Reply(no_source(&self.item))) };
         let (Answer::Read(number), Some(job)) = (answer, job) else { return Ok(step(answer)) };
         // Whoever asked for the oldest stays with it.
         self.asked.incarnation = Some(number);
 
         let permit = self.server.reads.acquire().await.map_err(internal)?;
-        let outcome = spawn_blocking(move || read(job)).await.map_err(internal)?;
+        let shared = Arc::clone(&self.server.shared);
+        let outcome = spawn_blocking(move || read(job, &shared.beneath)).await.map_err(internal)?;
         drop(permit);
         let key = (self.path.clone(), number);
         let offset = self.asked.offset;
         let mut table = self.server.shared.table();
         match outcome {
             Ok(Outcome::Data { bytes, trace, file }) => {
-                table.grew(&key, trace, unix_ms());
+                table.grew(&key, trace, Now::read());
                 table.open.keep_if_absent(&key, file);
                 if !bytes.is_empty() {
                     return Ok(Step::Reply(reply::chunk(number, offset, trace.stat.size, bytes)));
                 }
-                let answer = table.get(&self.path).map(|source| source.at_end(number, unix_ms()));
+                let answer = table.get(&self.path).map(|source| source.at_end(number, offset, Now::read()));
                 return Ok(answer.map_or_else(|| Step::Reply(no_source(&self.item)), step));
             }
-            Ok(Outcome::Shorter) => table.had(&key, offset),
+            // Of which the agent knows nothing, whoever asks. If the checkpoint says so,
+            // too, bytes of the file were lost: see `confirm`.
+            Ok(Outcome::Shorter { size }) => return Ok(Step::Reply(reply::beyond_end(number, size))),
             Ok(Outcome::Changed) => {}
             Err(error) => {
                 return Err(ErrorBody::new(Code::Internal, format!("the file cannot be read: {error}")));
@@ -178,10 +213,12 @@ impl Poll {
 fn step(answer: Answer) -> Step {
     match answer {
         Answer::Wait { incarnation, until_ms } => {
-            let pause = until_ms.map(|until_ms| Duration::from_millis(until_ms.saturating_sub(unix_ms())));
+            let pause =
+                until_ms.map(|until_ms| Duration::from_millis(until_ms.saturating_sub(monotonic_ms())));
             Step::Wait { incarnation, until: pause.map(|pause| Instant::now() + pause.max(RETRY)) }
         }
         Answer::Ended { incarnation, next, gap } => Step::Reply(reply::ended(incarnation, next, gap)),
+        Answer::Skipped { resume, gap } => Step::Reply(reply::skipped(resume, gap)),
         Answer::Unknown { oldest } => Step::Reply(reply::unknown(oldest)),
         Answer::Read(incarnation) => Step::Wait { incarnation, until: None },
     }

@@ -2,22 +2,21 @@
 //! looked at elsewhere, the time comes as an argument.
 //!
 //! ```text
-//!            renamed, deleted                cannot be found, or dropped
-//!   Live ─────────────────────► Away ─────────────────────────────────► Lost
-//!     └───────────────────────────────────────────────────────────────►
-//!            truncated, overwritten (and the next one is Live)
+//!            renamed, deleted, truncated with a copy     cannot be found, or dropped
+//!   Live ────────────────────────────────────────► Away ──────────────────────────► Lost
+//!     └──────────────────────────────────────────────────────────────────────────►
+//!            truncated, overwritten, without a copy (and the next one is Live)
 //! ```
 
 use std::path::PathBuf;
 
 use super::identity::Trace;
+use crate::clock::Now;
 use crate::wire::{Gap, GapReason};
 
 /// Most incarnations of one source that are remembered. A source that rotates
 /// so often without being read loses its oldest, and that is a gap.
 pub const INCARNATIONS_MAX: usize = 256;
-/// Most gaps of one source that are listed; the oldest are dropped.
-pub const GAPS_MAX: usize = 64;
 /// How long the path of a source may lead nowhere, with everything read, until
 /// the source is no item any more.
 pub const RETIRE_MS: u64 = 60_000;
@@ -36,14 +35,18 @@ pub struct Source {
     pub item: String,
     /// Ascending by number; at most the last one is [`State::Live`].
     pub incarnations: Vec<Incarnation>,
-    /// What is collected.
+    /// What is collected, as the coordinator's checkpoint says.
     pub reader: Option<Reader>,
-    /// What could not be read.
+    /// What no reader comes to by reading on, ascending by number: see
+    /// [`super::gap_list`].
     pub gaps: Vec<Gap>,
-    /// When the path was last seen to lead to the live incarnation.
+    /// When the last of them was added, by the monotonic clock of this process.
+    pub last_gap_ms: Option<u64>,
+    /// When the path was last seen to lead to the live incarnation, in
+    /// milliseconds since 1970: it is compared with the births of files.
     pub seen_ms: u64,
     /// Since when the path leads nowhere.
-    pub gone_ms: Option<u64>,
+    pub gone: Option<Now>,
     /// Not an item any more; remembered so that its numbers go on if it returns.
     pub retired: bool,
 }
@@ -58,12 +61,16 @@ pub struct Incarnation {
     pub trace: Trace,
     /// Where its file is.
     pub state: State,
-    /// When it was last seen to grow.
-    pub grown_ms: u64,
-    /// When the reader went on to a later one.
+    /// Where its file was, if a symbolic link at the source's path led there. A
+    /// file that was rotated away is searched for around that place, too.
+    pub real_path: Option<PathBuf>,
+    /// Since when it has neither grown nor been rotated, by the monotonic clock
+    /// of this process.
+    pub quiet_since_ms: u64,
+    /// When the reader went on to a later one, in milliseconds since 1970.
     pub passed_ms: Option<u64>,
-    /// The index knows it. Only then may a reader: a number that a restart
-    /// forgets would be taken for one that is unknown.
+    /// Readers may be told of it. Usually the index knows it then: a number that
+    /// a restart forgets would be taken for one that is unknown.
     pub recorded: bool,
 }
 
@@ -76,11 +83,19 @@ pub enum State {
     Away {
         /// Where it is now; `None`: nowhere, it lives only as an open file.
         at: Option<PathBuf>,
-        /// Since when.
-        since_ms: u64,
     },
     /// Its bytes are gone.
-    Lost(GapReason),
+    Lost(Loss),
+}
+
+/// How an incarnation was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loss {
+    /// Why.
+    pub reason: GapReason,
+    /// Whether its known size is certainly all that it ever had. If not, bytes
+    /// may be missing that nobody ever saw.
+    pub is_end_known: bool,
 }
 
 /// What is collected for good: all before `offset`, and all earlier incarnations.
@@ -90,6 +105,33 @@ pub struct Reader {
     pub incarnation: u64,
     /// The offset in it.
     pub offset: u64,
+    /// The number of the last listed gap that is recorded.
+    pub gaps: u64,
+}
+
+impl Incarnation {
+    /// The offset at which a reader has all that can be had of it, and has
+    /// recorded what cannot. One beyond the known size when the end was not
+    /// seen: so the position itself says whether that was recorded.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        let is_open = matches!(self.state, State::Lost(Loss { is_end_known: false, .. }));
+        self.trace.stat.size + u64::from(is_open)
+    }
+
+    /// What a reader at `offset` cannot get any more.
+    #[must_use]
+    pub fn gap_from(&self, offset: u64) -> Option<Gap> {
+        let State::Lost(Loss { reason, is_end_known }) = self.state else { return None };
+        let size = self.trace.stat.size;
+        (offset < self.end()).then(|| Gap {
+            number: 0,
+            incarnation: self.number,
+            from: offset.min(size),
+            to: is_end_known.then_some(size),
+            reason,
+        })
+    }
 }
 
 impl Source {
@@ -113,19 +155,19 @@ impl Source {
     /// Begins a new incarnation and returns its number: the time in
     /// milliseconds, or one more than the last if that is larger. So it is
     /// larger than every number an index that was lost may have given.
-    pub fn begin(&mut self, trace: Trace, state: State, now_ms: u64) -> u64 {
-        let number = self.incarnations.last().map_or(now_ms, |last| now_ms.max(last.number + 1));
+    pub fn begin(&mut self, trace: Trace, state: State, now: Now) -> u64 {
+        let number = self.incarnations.last().map_or(now.unix_ms, |last| now.unix_ms.max(last.number + 1));
         debug_assert!(self.live().is_none(), "the last incarnation has ended");
         if state == State::Live {
-            (self.gone_ms, self.seen_ms) = (None, now_ms);
+            (self.gone, self.seen_ms) = (None, now.unix_ms);
         }
         self.retired = false;
-        let grown_ms = now_ms;
         self.incarnations.push(Incarnation {
             number,
             trace,
             state,
-            grown_ms,
+            real_path: None,
+            quiet_since_ms: now.monotonic_ms,
             passed_ms: None,
             recorded: false,
         });
@@ -133,126 +175,108 @@ impl Source {
     }
 
     /// Drops the oldest incarnation, if there are too many.
-    pub fn drop_oldest(&mut self) -> Option<Incarnation> {
+    pub fn drop_oldest(&mut self, now: Now) -> Option<Incarnation> {
         if self.incarnations.len() <= INCARNATIONS_MAX {
             return None;
         }
         let oldest = self.incarnations.remove(0);
-        self.note_unread(&oldest, GapReason::Gone);
+        let from = self.unread_from(&oldest);
+        if oldest.passed_ms.is_none() && from < oldest.end() {
+            let loss = match oldest.state {
+                State::Lost(loss) => loss,
+                // What it has grown by since it was last looked at is lost, too.
+                _ => Loss { reason: GapReason::Gone, is_end_known: false },
+            };
+            let size = oldest.trace.stat.size;
+            let to = loss.is_end_known.then_some(size);
+            self.note_gap(oldest.number, from.min(size), to, loss.reason, now);
+        }
         Some(oldest)
     }
 
     /// The path no longer leads to the live incarnation, which is now `at`.
-    pub fn leave(&mut self, at: Option<PathBuf>, now_ms: u64) {
+    pub fn leave(&mut self, at: Option<PathBuf>, now: Now) {
         if let Some(last) = self.incarnations.last_mut().filter(|last| last.state == State::Live) {
-            last.state = State::Away { at, since_ms: now_ms };
-            self.gone_ms = Some(now_ms);
+            last.state = State::Away { at };
+            last.quiet_since_ms = now.monotonic_ms;
+            self.gone = Some(now);
         }
     }
 
     /// The path leads to the last incarnation again. Returns its number.
-    pub fn come_back(&mut self, now_ms: u64) -> Option<u64> {
+    pub fn come_back(&mut self, now: Now) -> Option<u64> {
         let last = self.incarnations.last_mut()?;
         last.state = State::Live;
-        (self.gone_ms, self.seen_ms, self.retired) = (None, now_ms, false);
+        (self.gone, self.seen_ms, self.retired) = (None, now.unix_ms, false);
         Some(last.number)
     }
 
     /// The file of an incarnation has been seen with this trace. Returns by how
     /// much it grew; `None` if that is no news.
-    pub fn grow(&mut self, number: u64, trace: Trace, now_ms: u64) -> Option<u64> {
+    pub fn grow(&mut self, number: u64, trace: Trace, now: Now) -> Option<u64> {
         let incarnation = self.incarnation_mut(number)?;
         let known = incarnation.trace;
         let grown = trace.stat.size.checked_sub(known.stat.size).filter(|_| trace != known)?;
         incarnation.trace = trace;
         let (is_live, is_passed) = (incarnation.state == State::Live, incarnation.passed_ms.is_some());
         if is_live {
-            self.seen_ms = now_ms;
+            self.seen_ms = now.unix_ms;
         }
         if grown > 0 {
             self.retired = false;
-            self.incarnation_mut(number)?.grown_ms = now_ms;
+            self.incarnation_mut(number)?.quiet_since_ms = now.monotonic_ms;
         }
         if grown > 0 && is_passed {
-            let (from, to) = (known.stat.size, trace.stat.size);
-            self.note_gap(Gap { incarnation: number, from, to, reason: GapReason::Late });
+            self.note_gap(number, known.stat.size, Some(trace.stat.size), GapReason::Late, now);
         }
         Some(grown)
     }
 
     /// The bytes of an incarnation are gone.
-    pub fn lose(&mut self, number: u64, reason: GapReason, now_ms: u64) {
+    pub fn lose(&mut self, number: u64, loss: Loss, now: Now) {
         if let Some(incarnation) = self.incarnation_mut(number) {
             let was_live = incarnation.state == State::Live;
-            incarnation.state = State::Lost(reason);
+            incarnation.state = State::Lost(loss);
+            incarnation.quiet_since_ms = now.monotonic_ms;
             if was_live {
-                self.gone_ms = Some(now_ms);
+                self.gone = Some(now);
             }
         }
     }
 
     /// Everything before `offset` of an incarnation is collected, and all earlier
     /// incarnations are.
-    pub fn note_reader(&mut self, incarnation: u64, offset: u64, now_ms: u64) {
-        self.reader = Some(Reader { incarnation, offset });
-        for earlier in self.incarnations.iter_mut().take_while(|i| i.number < incarnation) {
-            earlier.passed_ms.get_or_insert(now_ms);
+    pub fn note_reader(&mut self, reader: Reader, now: Now) {
+        self.reader = Some(reader);
+        for earlier in self.incarnations.iter_mut().take_while(|i| i.number < reader.incarnation) {
+            earlier.passed_ms.get_or_insert(now.unix_ms);
         }
-    }
-
-    /// Notes a gap, once.
-    pub fn note_gap(&mut self, gap: Gap) {
-        if self.gaps.contains(&gap) {
-            return;
-        }
-        if self.gaps.len() == GAPS_MAX {
-            self.gaps.remove(0);
-        }
-        self.gaps.push(gap);
     }
 
     /// Whether nothing comes of this source any more: its path has long led
-    /// nowhere, nothing grew, and its reader has all that can be had.
+    /// nowhere, nothing grew, and its reader has all that can be had and has
+    /// recorded what cannot.
     #[must_use]
-    pub fn is_over(&self, now_ms: u64) -> bool {
-        let Some(gone_ms) = self.gone_ms else { return false };
-        let last_ms = self.incarnations.iter().map(|i| i.grown_ms).fold(gone_ms, u64::max);
-        let is_read = |i: &Incarnation| {
-            i.passed_ms.is_some()
-                || matches!(i.state, State::Lost(_))
-                || self.unread_from(i) >= i.trace.stat.size
-        };
-        now_ms.saturating_sub(last_ms) >= RETIRE_MS && self.incarnations.iter().all(is_read)
+    pub fn is_over(&self, now: Now) -> bool {
+        let Some(gone) = self.gone else { return false };
+        let quiet = self.incarnations.iter().map(|i| i.quiet_since_ms).fold(gone.monotonic_ms, u64::max);
+        let is_read = |i: &Incarnation| i.passed_ms.is_some() || self.unread_from(i) >= i.end();
+        now.monotonic_ms.saturating_sub(quiet) >= RETIRE_MS
+            && self.incarnations.iter().all(is_read)
+            && self.last_gap() <= self.reader.map_or(0, |reader| reader.gaps)
     }
 
     /// Whether a source that is out of service need not be remembered. While a
     /// file of it is there, it must be: the file would pass for a new one.
     #[must_use]
-    pub fn is_forgettable(&self, now_ms: u64) -> bool {
-        let is_there = |i: &Incarnation| matches!(i.state, State::Live | State::Away { at: Some(_), .. });
-        let is_old = self.gone_ms.is_some_and(|gone_ms| now_ms.saturating_sub(gone_ms) > REMEMBER_MS);
+    pub fn is_forgettable(&self, now: Now) -> bool {
+        let is_there = |i: &Incarnation| matches!(i.state, State::Live | State::Away { at: Some(_) });
+        let is_old = self.gone.is_some_and(|gone| now.unix_ms.saturating_sub(gone.unix_ms) > REMEMBER_MS);
         self.retired && is_old && !self.incarnations.iter().any(is_there)
     }
 
-    /// Takes the source out of service. What was lost unread is noted.
-    pub fn retire(&mut self) {
-        self.retired = true;
-        for lost in self.incarnations.clone() {
-            if let (State::Lost(reason), None) = (&lost.state, lost.passed_ms) {
-                self.note_unread(&lost, *reason);
-            }
-        }
-    }
-
-    fn note_unread(&mut self, incarnation: &Incarnation, reason: GapReason) {
-        let (from, to) = (self.unread_from(incarnation), incarnation.trace.stat.size);
-        if from < to && incarnation.passed_ms.is_none() {
-            self.note_gap(Gap { incarnation: incarnation.number, from, to, reason });
-        }
-    }
-
     /// The first byte of an incarnation that is not known to be collected.
-    fn unread_from(&self, incarnation: &Incarnation) -> u64 {
+    pub fn unread_from(&self, incarnation: &Incarnation) -> u64 {
         self.reader.filter(|r| r.incarnation == incarnation.number).map_or(0, |r| r.offset)
     }
 }

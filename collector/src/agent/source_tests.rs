@@ -5,6 +5,12 @@ use super::*;
 
 pub(in crate::agent) const T: u64 = 1_000_000;
 
+/// A moment so many milliseconds after `T`. The wall clock is an hour ahead of the
+/// monotonic one: whatever mixes them up shows.
+pub(in crate::agent) fn at(after_ms: u64) -> Now {
+    Now { unix_ms: T + after_ms, monotonic_ms: 3_600_000 + after_ms }
+}
+
 pub(in crate::agent) fn trace(size: u64) -> Trace {
     let mark = Mark { len: 0, hash: 0 };
     let id = FileId { dev: 1, ino: 1, born_ns: 0 };
@@ -19,79 +25,99 @@ pub(in crate::agent) fn source(incarnations: &[(u64, State)]) -> Source {
         incarnations: Vec::new(),
         reader: None,
         gaps: Vec::new(),
+        last_gap_ms: None,
         seen_ms: 0,
-        gone_ms: None,
+        gone: None,
         retired: false,
     };
     for (index, (size, state)) in incarnations.iter().enumerate() {
-        let number = source.begin(trace(*size), state.clone(), T + index as u64);
+        let number = source.begin(trace(*size), state.clone(), at(index as u64));
         source.incarnation_mut(number).unwrap().recorded = true;
     }
     source
 }
 
 pub(in crate::agent) fn away() -> State {
-    State::Away { at: None, since_ms: T }
+    State::Away { at: None }
+}
+
+pub(in crate::agent) fn lost(reason: GapReason, is_end_known: bool) -> State {
+    State::Lost(Loss { reason, is_end_known })
+}
+
+pub(in crate::agent) fn reader(incarnation: u64, offset: u64) -> Reader {
+    Reader { incarnation, offset, gaps: 0 }
 }
 
 #[test]
 fn numbers_grow_even_within_a_millisecond_or_when_the_clock_goes_back() {
     let mut s = source(&[(1, away()), (1, away())]);
-    assert_eq!(s.begin(trace(0), away(), T), T + 2);
-    assert_eq!(s.begin(trace(0), away(), T - 50), T + 3);
-    assert_eq!(s.begin(trace(0), State::Live, T + 500), T + 500);
+    assert_eq!(s.begin(trace(0), away(), at(0)), T + 2);
+    assert_eq!(s.begin(trace(0), away(), Now { unix_ms: T - 50, ..at(0) }), T + 3);
+    assert_eq!(s.begin(trace(0), State::Live, at(500)), T + 500);
 }
 
 #[test]
 fn a_source_is_over_when_its_path_is_empty_and_all_is_read() {
     let mut s = source(&[(100, State::Live)]);
-    let late = T + RETIRE_MS;
-    assert!(!s.is_over(late));
-    s.leave(None, T);
-    assert!(!s.is_over(late), "unread");
-    s.note_reader(T, 100, T);
-    assert!(!s.is_over(late - 1), "it may come back");
-    assert!(s.is_over(late));
-    s.begin(trace(0), State::Live, late);
-    assert!(!s.is_over(late + RETIRE_MS), "it came back");
+    assert!(!s.is_over(at(RETIRE_MS)));
+    s.leave(None, at(0));
+    assert!(!s.is_over(at(RETIRE_MS)), "unread");
+    s.note_reader(reader(T, 100), at(0));
+    assert!(!s.is_over(at(RETIRE_MS - 1)), "it may come back");
+    assert!(s.is_over(at(RETIRE_MS)));
+    let set_back = Now { unix_ms: 0, ..at(RETIRE_MS) };
+    assert!(s.is_over(set_back), "the wall clock has nothing to do with it");
+    s.begin(trace(0), State::Live, at(RETIRE_MS));
+    assert!(!s.is_over(at(2 * RETIRE_MS)), "it came back");
 }
 
 #[test]
-fn what_is_lost_unread_is_noted_when_the_source_retires() {
-    let mut s = source(&[(100, State::Live)]);
-    s.note_reader(T, 40, T);
-    s.lose(T, GapReason::Gone, T);
-    assert!(s.is_over(T + RETIRE_MS));
-    s.retire();
-    s.retire();
-    assert_eq!(s.gaps, [Gap { incarnation: T, from: 40, to: 100, reason: GapReason::Gone }]);
+fn a_source_is_not_over_before_what_is_lost_is_recorded() {
+    for (is_end_known, end) in [(true, 100), (false, 101)] {
+        let mut s = source(&[(100, State::Live)]);
+        s.note_reader(reader(T, 100 - u64::from(is_end_known)), at(0));
+        s.lose(T, Loss { reason: GapReason::Gone, is_end_known }, at(0));
+        assert!(!s.is_over(at(RETIRE_MS)), "its reader was not told");
+        s.note_reader(reader(T, end), at(0));
+        assert!(s.is_over(at(RETIRE_MS)));
+        s.note_gap(T, 200, Some(210), GapReason::Late, at(0));
+        assert!(!s.is_over(at(RETIRE_MS)), "a listed gap is not recorded");
+        s.note_reader(Reader { gaps: 1, ..reader(T, end) }, at(0));
+        assert!(s.is_over(at(RETIRE_MS)));
+    }
 }
 
 #[test]
 fn too_many_unread_incarnations_lose_the_oldest() {
-    let many = vec![(7, away()); INCARNATIONS_MAX + 1];
-    let mut s = source(&many);
-    assert_eq!(s.drop_oldest().map(|i| i.number), Some(T));
-    assert!(s.drop_oldest().is_none());
-    assert_eq!(s.gaps, [Gap { incarnation: T, from: 0, to: 7, reason: GapReason::Gone }]);
+    let mut s = source(&vec![(7, away()); INCARNATIONS_MAX + 1]);
+    assert_eq!(s.drop_oldest(at(0)).map(|i| i.number), Some(T));
+    assert!(s.drop_oldest(at(0)).is_none());
+    let gap = Gap { number: 1, incarnation: T, from: 0, to: None, reason: GapReason::Gone };
+    assert_eq!(s.gaps, [gap]);
+
+    let mut s = source(&vec![(7, away()); INCARNATIONS_MAX + 1]);
+    s.note_reader(reader(T + 1, 0), at(0));
+    s.drop_oldest(at(0)).unwrap();
+    assert!(s.gaps.is_empty(), "it was read");
 }
 
 #[test]
 fn a_source_out_of_service_comes_back_when_its_file_grows() {
-    let at = State::Away { at: Some("/f.1".into()), since_ms: T };
-    let mut s = source(&[(100, at)]);
-    (s.gone_ms, s.reader) = (Some(T), Some(Reader { incarnation: T, offset: 100 }));
-    s.retire();
-    assert!(!s.is_forgettable(T + 2 * REMEMBER_MS), "its file is there");
-    assert_eq!(s.grow(T, trace(120), T + 9), Some(20));
-    assert!(!s.retired && !s.is_over(T + RETIRE_MS));
+    let mut s = source(&[(100, State::Away { at: Some("/f.1".into()) })]);
+    (s.gone, s.reader) = (Some(at(0)), Some(reader(T, 100)));
+    s.retired = true;
+    assert!(!s.is_forgettable(at(2 * REMEMBER_MS)), "its file is there");
+    assert_eq!(s.grow(T, trace(120), at(9)), Some(20));
+    assert!(!s.retired && !s.is_over(at(RETIRE_MS)));
 }
 
 #[test]
 fn growth_after_the_reader_went_on_is_a_gap() {
     let mut s = source(&[(100, away()), (5, State::Live)]);
-    s.note_reader(T + 1, 0, T);
-    assert_eq!(s.grow(T, trace(90), T), None);
-    assert_eq!(s.grow(T, trace(130), T), Some(30));
-    assert_eq!(s.gaps, [Gap { incarnation: T, from: 100, to: 130, reason: GapReason::Late }]);
+    s.note_reader(reader(T + 1, 0), at(0));
+    assert_eq!(s.grow(T, trace(90), at(0)), None);
+    assert_eq!(s.grow(T, trace(130), at(0)), Some(30));
+    let late = Gap { number: 1, incarnation: T, from: 100, to: Some(130), reason: GapReason::Late };
+    assert_eq!(s.gaps, [late]);
 }

@@ -4,9 +4,10 @@
 //! It runs every second over all files, so it costs one `stat` per file that
 //! matches and nothing per file that does not.
 //!
-//! Symbolic links to regular files count as files; links to directories are not
-//! followed, since they may lead in circles. A directory that could not be read
-//! is said so, because "no file is there" must never be concluded from an error.
+//! Symbolic links are followed only if that is asked for, and listed otherwise.
+//! Whether a link leads to where it may is found out when the file is opened. A
+//! directory that could not be read is listed, too, because "no file is there"
+//! must never be concluded from an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -15,7 +16,8 @@ use std::io;
 use std::os::unix::fs::DirEntryExt as _;
 use std::path::{Path, PathBuf};
 
-use super::glob::Patterns;
+use super::beneath::{Beneath, LinkError};
+use super::glob::{DEPTH_MAX, Patterns};
 use super::identity::Stat;
 
 /// What is to be looked at.
@@ -50,7 +52,7 @@ impl Scope {
 pub struct Entry {
     /// Its `stat`, of what a link leads to.
     pub stat: Stat,
-    /// The path is a symbolic link.
+    /// A symbolic link led to it.
     pub is_link: bool,
 }
 
@@ -62,32 +64,72 @@ pub struct Survey {
     pub files: BTreeMap<OsString, Entry>,
     /// The directories that were looked into.
     pub dirs: BTreeSet<PathBuf>,
+    /// What matches, or could have led to what matches, and was not looked at; and
+    /// why: symbolic links, and directories that are too deep.
+    pub skipped: BTreeMap<PathBuf, String>,
     /// What could not be read.
     pub failed: Vec<(PathBuf, io::Error)>,
     /// Every directory that was seen in them, looked into or not.
     pub subdirs: BTreeSet<PathBuf>,
     names: BTreeMap<PathBuf, Vec<(OsString, u64)>>,
+    follows_links: bool,
+    /// Links to directories that were looked through.
+    pub linked_dirs: BTreeSet<PathBuf>,
+}
+
+/// Most links to directories that are looked through in one scan.
+const DIR_LINKS_MAX: usize = 4_096;
+
+/// A walk through all that the globs can match.
+struct Walk<'a> {
+    patterns: &'a Patterns,
+    beneath: &'a Beneath,
+    /// The glob matches at any depth, and only the bound ends the walk.
+    is_unbounded: bool,
+    /// The directories that were read, and how deep below them was looked.
+    visited: BTreeMap<PathBuf, usize>,
+    /// Links that it came to, and how deep to look through them.
+    links: Vec<(PathBuf, usize)>,
+}
+
+/// What is in a directory.
+#[derive(Default)]
+struct Below {
+    dirs: Vec<PathBuf>,
+    links: Vec<PathBuf>,
 }
 
 impl Survey {
-    /// Looks.
+    /// Looks. Single directories may be `linked_dirs`, as an earlier look at
+    /// everything found out.
     #[must_use]
-    pub fn of(scope: &Scope, patterns: &Patterns) -> Self {
-        let mut survey = Self::default();
+    pub fn of(
+        scope: &Scope,
+        patterns: &Patterns,
+        beneath: &Beneath,
+        linked_dirs: &BTreeSet<PathBuf>,
+    ) -> Self {
+        let mut survey = Self { follows_links: beneath.follows_links(), ..Self::default() };
         match scope {
             Scope::All => {
-                let mut visited = BTreeMap::new();
+                let (visited, links) = (BTreeMap::new(), Vec::new());
+                let mut walk = Walk { patterns, beneath, is_unbounded: false, visited, links };
                 for root in patterns.roots() {
-                    survey.walk(&root.base, root.depth, patterns, &mut visited);
+                    walk.is_unbounded = root.depth == DEPTH_MAX;
+                    survey.walk(&root.base, root.depth, &mut walk);
                 }
+                survey.follow_dir_links(&mut walk);
             }
             Scope::Some { dirs, files } => {
+                survey.linked_dirs.clone_from(linked_dirs);
                 for dir in dirs {
                     survey.read_dir(dir, patterns);
                 }
                 for file in files.iter().filter(|file| patterns.is_match(file)) {
-                    let is_link = fs::symlink_metadata(file).is_ok_and(|meta| meta.is_symlink());
-                    survey.note(file, is_link, fs::metadata(file));
+                    match fs::symlink_metadata(file) {
+                        Ok(meta) if meta.is_symlink() => survey.note_link(file),
+                        meta => survey.note(file, false, meta),
+                    }
                 }
             }
         }
@@ -115,52 +157,106 @@ impl Survey {
         })
     }
 
-    fn walk(
-        &mut self,
-        dir: &Path,
-        depth: usize,
-        patterns: &Patterns,
-        visited: &mut BTreeMap<PathBuf, usize>,
-    ) {
-        if visited.get(dir).is_some_and(|before| *before >= depth) {
+    fn walk(&mut self, dir: &Path, depth: usize, walk: &mut Walk<'_>) {
+        if walk.visited.get(dir).is_some_and(|before| *before >= depth) {
             return;
         }
-        visited.insert(dir.to_owned(), depth);
-        let below = self.read_dir(dir, patterns);
+        walk.visited.insert(dir.to_owned(), depth);
+        let Below { dirs, links } = self.read_dir(dir, walk.patterns);
+        if depth == 1 && walk.is_unbounded {
+            let error = format!("deeper than {DEPTH_MAX} levels below the glob's directory: not looked at");
+            self.skipped.extend(dirs.iter().map(|dir| (dir.clone(), error.clone())));
+        }
         if depth > 1 {
-            below.iter().for_each(|dir| self.walk(dir, depth - 1, patterns, visited));
+            dirs.iter().for_each(|dir| self.walk(dir, depth - 1, walk));
+            walk.links.extend(links.into_iter().map(|link| (link, depth - 1)));
+        }
+    }
+
+    /// Looks through the links to directories that a walk has come to; through
+    /// those last, so that a file is known by its own name. Links may lead in
+    /// circles, and through many ways to the same place, so they are counted.
+    fn follow_dir_links(&mut self, walk: &mut Walk<'_>) {
+        let mut followed = 0;
+        let mut links = std::mem::take(&mut walk.links);
+        while !links.is_empty() {
+            links.sort();
+            for (link, depth) in links {
+                if !fs::metadata(&link).is_ok_and(|meta| meta.is_dir()) {
+                    continue;
+                }
+                if !self.follows_links {
+                    self.skipped.insert(link, LinkError::Refused.to_string());
+                    continue;
+                }
+                let leads_back = |real: &PathBuf| {
+                    let dirs = link.ancestors().skip(1).filter_map(|dir| fs::canonicalize(dir).ok());
+                    dirs.into_iter().any(|dir| dir == *real)
+                };
+                match walk.beneath.resolve(&link) {
+                    Ok(real) if leads_back(&real) => {}
+                    Ok(_) if followed == DIR_LINKS_MAX => {
+                        let error = format!("more than {DIR_LINKS_MAX} links to directories");
+                        self.skipped.insert(link, error);
+                    }
+                    Ok(_) => {
+                        followed += 1;
+                        self.linked_dirs.insert(link.clone());
+                        self.walk(&link, depth, walk);
+                    }
+                    Err(error) => drop(self.skipped.insert(link, error.to_string())),
+                }
+            }
+            links = std::mem::take(&mut walk.links);
         }
     }
 
     /// Reads one directory and returns the directories in it.
-    fn read_dir(&mut self, dir: &Path, patterns: &Patterns) -> Vec<PathBuf> {
+    fn read_dir(&mut self, dir: &Path, patterns: &Patterns) -> Below {
         let entries = match fs::read_dir(dir) {
             Ok(entries) => entries,
             Err(error) => {
                 self.fail(dir, error);
-                return Vec::new();
+                return Below::default();
             }
         };
         self.dirs.insert(dir.to_owned());
-        let mut below = Vec::new();
+        let mut below = Below::default();
+        let is_linked = dir.ancestors().any(|dir| self.linked_dirs.contains(dir));
         for entry in entries {
             match entry.and_then(|entry| Ok((entry.file_type()?, entry))) {
                 Ok((kind, entry)) if kind.is_dir() => {
                     self.subdirs.insert(entry.path());
-                    below.push(entry.path());
+                    below.dirs.push(entry.path());
                 }
                 Ok((kind, entry)) => {
                     let path = entry.path();
-                    if patterns.is_match(&path) {
-                        let is_link = kind.is_symlink();
-                        let meta = if is_link { fs::metadata(&path) } else { entry.metadata() };
-                        self.note(&path, is_link, meta);
+                    match (kind.is_symlink(), patterns.is_match(&path)) {
+                        (true, true) => {
+                            self.note_link(&path);
+                            below.links.push(path);
+                        }
+                        (true, false) => below.links.push(path),
+                        (false, true) => self.note(&path, is_linked, entry.metadata()),
+                        (false, false) => {}
                     }
                 }
                 Err(error) => self.fail(dir, error),
             }
         }
         below
+    }
+
+    /// A symbolic link whose name matches. One that leads nowhere is no news: it is
+    /// what a rotation of its target leaves for a moment.
+    fn note_link(&mut self, path: &Path) {
+        match fs::metadata(path) {
+            Ok(meta) if meta.is_file() && !self.follows_links => {
+                self.skipped.insert(path.to_owned(), LinkError::Refused.to_string());
+            }
+            Err(_) if !self.follows_links => {}
+            meta => self.note(path, true, meta),
+        }
     }
 
     fn note(&mut self, path: &Path, is_link: bool, meta: io::Result<Metadata>) {
@@ -185,14 +281,64 @@ impl Survey {
 mod tests {
     use std::os::unix::fs::symlink;
 
+    use super::super::beneath::Links;
     use super::*;
 
-    fn seen(root: &Path, glob: &str) -> Vec<String> {
+    fn survey(root: &Path, glob: &str, links: Links) -> Survey {
         let patterns = Patterns::new(&[format!("{}/{glob}", root.display())], &[]).unwrap();
-        let survey = Survey::of(&Scope::All, &patterns);
+        let beneath = Beneath::new(patterns.roots().map(|root| root.base.clone()).collect(), links);
+        let survey = Survey::of(&Scope::All, &patterns, &beneath, &BTreeSet::new());
         assert!(survey.failed.is_empty());
-        let relative = |path| Path::new(path).strip_prefix(root).unwrap().display().to_string();
-        survey.files.keys().map(relative).collect()
+        survey
+    }
+
+    fn relative(root: &Path, path: &Path) -> String {
+        path.strip_prefix(root).unwrap().display().to_string()
+    }
+
+    fn seen(root: &Path, glob: &str) -> Vec<String> {
+        let survey = survey(root, glob, Links::Followed(Vec::new()));
+        survey.files.keys().map(|path| relative(root, Path::new(path))).collect()
+    }
+
+    fn skipped(root: &Path, glob: &str, links: Links) -> Vec<String> {
+        survey(root, glob, links).skipped.keys().map(|path| relative(root, path)).collect()
+    }
+
+    #[test]
+    fn links_that_are_not_followed_are_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = &dir.path().canonicalize().unwrap();
+        fs::create_dir_all(root.join("apps/v1")).unwrap();
+        fs::write(root.join("apps/v1/app.log"), "").unwrap();
+        fs::write(root.join("other"), "").unwrap();
+        symlink("v1", root.join("apps/current")).unwrap();
+        symlink(root.join("other"), root.join("apps/v1/link.log")).unwrap();
+        symlink(root.join("nowhere"), root.join("apps/v1/dangling.log")).unwrap();
+        let glob = "apps/*/*.log";
+        let refused = survey(root, glob, Links::Refused);
+        assert_eq!(refused.files.len(), 1);
+        assert_eq!(skipped(root, glob, Links::Refused), ["apps/current", "apps/v1/link.log"]);
+        // Both names of the file; which of them is a link's decides who has it.
+        let followed = survey(root, glob, Links::Followed(Vec::new()));
+        let names =
+            followed.files.iter().map(|(path, entry)| (relative(root, Path::new(path)), entry.is_link));
+        let names: Vec<_> = names.filter(|(path, _)| path.ends_with("app.log")).collect();
+        assert_eq!(names, [("apps/current/app.log".into(), true), ("apps/v1/app.log".into(), false)]);
+    }
+
+    #[test]
+    fn circles_and_links_that_lead_out_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = &dir.path().canonicalize().unwrap();
+        fs::create_dir_all(root.join("logs/a/b")).unwrap();
+        fs::create_dir_all(root.join("secret")).unwrap();
+        fs::write(root.join("secret/x.log"), "").unwrap();
+        symlink(root.join("logs"), root.join("logs/a/b/circle")).unwrap();
+        symlink("..", root.join("logs/a/up")).unwrap();
+        symlink(root.join("secret"), root.join("logs/out")).unwrap();
+        assert!(seen(root, "logs/**/*.log").is_empty());
+        assert_eq!(skipped(root, "logs/**/*.log", Links::Followed(Vec::new())), ["logs/out"]);
     }
 
     #[test]
@@ -214,6 +360,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_too_deep_is_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = &dir.path().canonicalize().unwrap();
+        let deepest = (1..DEPTH_MAX).fold(root.clone(), |dir, _| dir.join("d"));
+        fs::create_dir_all(deepest.join("too-deep")).unwrap();
+        fs::write(deepest.join("x.log"), "").unwrap();
+        let survey = survey(root, "**/*.log", Links::Refused);
+        assert_eq!(
+            (survey.files.len(), survey.skipped.keys().collect::<Vec<_>>()),
+            (1, vec![&deepest.join("too-deep")])
+        );
+        assert!(skipped(root, "*/*.log", Links::Refused).is_empty());
+    }
+
+    #[test]
     fn part_of_it() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
@@ -222,7 +383,8 @@ mod tests {
         fs::write(root.join("x.log"), "").unwrap();
         let patterns = Patterns::new(&[format!("{}/**/*.log", root.display())], &[]).unwrap();
         let scope = Scope::Some { dirs: [root.join("a")].into(), files: [root.join("gone.log")].into() };
-        let survey = Survey::of(&scope, &patterns);
+        let beneath = Beneath::new(vec![root.to_owned()], Links::Refused);
+        let survey = Survey::of(&scope, &patterns, &beneath, &BTreeSet::new());
         assert_eq!(survey.files.keys().collect::<Vec<_>>(), [root.join("a/y.log").as_os_str()]);
         assert_eq!(survey.subdirs, [root.join("a/new")].into());
         assert!(scope.covers(&root.join("gone.log")) && !scope.covers(&root.join("x.log")));

@@ -8,15 +8,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::answer::SETTLE_MS;
+use super::beneath::Opened;
 use super::identity::{FileId, Trace};
 use super::open_files::{Key, OpenFiles};
-use super::source::{Incarnation, Source, State};
+use super::source::{Incarnation, Loss, Source, State};
+use crate::clock::Now;
 use crate::wire::{GapReason, UnreadableBody};
 
 /// The sources of an agent.
@@ -32,7 +33,18 @@ pub struct Table {
     /// Files kept open.
     pub open: OpenFiles,
     /// What could not be read at the last look.
-    pub unreadable: Vec<UnreadableBody>,
+    pub unreadable: Unreadable,
+    /// Why the index could not be written the last time, if it could not.
+    pub index_error: Option<String>,
+}
+
+/// What an agent cannot read.
+#[derive(Debug, Default)]
+pub struct Unreadable {
+    /// A bounded part of it, in order.
+    pub listed: Vec<UnreadableBody>,
+    /// How many more there are.
+    pub omitted: usize,
 }
 
 #[derive(Debug)]
@@ -129,15 +141,18 @@ impl Table {
     }
 
     /// Begins an incarnation of the source at a path.
-    pub fn begin(&mut self, path: &Path, trace: Trace, state: State, file: Arc<File>, now_ms: u64) {
+    pub fn begin(&mut self, path: &Path, trace: Trace, state: State, opened: Opened, now: Now) {
         let Some(source) = self.change(path) else { return };
         let was_retired = source.retired;
-        let key = (path.to_owned(), source.begin(trace, state, now_ms));
-        if let Some(oldest) = source.drop_oldest() {
+        let key = (path.to_owned(), source.begin(trace, state, now));
+        if let Some(last) = source.incarnations.last_mut() {
+            last.real_path = opened.real_path;
+        }
+        if let Some(oldest) = source.drop_oldest(now) {
             self.let_go(&(path.to_owned(), oldest.number), &oldest.trace);
         }
         self.files.insert(file_key(trace.stat.id), key.clone());
-        self.open.keep(key, file);
+        self.open.keep(key, opened.file);
         if was_retired {
             self.bump_items();
         }
@@ -145,14 +160,15 @@ impl Table {
 
     /// The file of an incarnation has been seen with this trace. The known size
     /// never becomes smaller by that.
-    pub fn grew(&mut self, key: &Key, trace: Trace, now_ms: u64) {
+    pub fn grew(&mut self, key: &Key, trace: Trace, now: Now) {
         let Some(entry) = self.sources.get_mut(key.0.as_os_str()) else { return };
         let was_retired = entry.source.retired;
-        let Some(grown) = entry.source.grow(key.1, trace, now_ms) else { return };
+        let Some(grown) = entry.source.grow(key.1, trace, now) else { return };
         self.dirty.insert(key.0.clone());
         // A file that was only touched wakes nobody.
         if grown > 0 {
             entry.changed.send_modify(|count| *count += 1);
+            self.open.touch(key);
         }
         if was_retired != entry.source.retired {
             self.bump_items();
@@ -160,32 +176,89 @@ impl Table {
     }
 
     /// The path of an away incarnation's file, or that it has none.
-    pub fn moved(&mut self, key: &Key, at: Option<PathBuf>, now_ms: u64) {
+    pub fn moved(&mut self, key: &Key, at: Option<PathBuf>, now: Now) {
         let is_open = self.open.contains(key);
         match (&at, is_open) {
             (Some(_), _) => self.open.found(key),
             (None, true) => {
-                if let Some(given_up) = self.open.hold(key) {
-                    self.lose(&given_up, GapReason::Gone, now_ms);
+                let bytes = self.incarnation(key).map_or(0, |incarnation| incarnation.trace.stat.size);
+                for given_up in self.open.hold(key, bytes) {
+                    self.give_up(&given_up, now);
                 }
             }
-            (None, false) => return self.lose(key, GapReason::Gone, now_ms),
+            // It may have grown since it was looked at last.
+            (None, false) => {
+                return self.lose(key, Loss { reason: GapReason::Gone, is_end_known: false }, now);
+            }
         }
         let Some(incarnation) = self.change(&key.0).and_then(|source| source.incarnation_mut(key.1)) else {
             return;
         };
         match &mut incarnation.state {
-            State::Away { at: known, .. } => *known = at,
-            state @ State::Lost(_) => *state = State::Away { at, since_ms: now_ms },
+            State::Away { at: known } => *known = at,
+            state @ State::Lost(_) => {
+                *state = State::Away { at };
+                incarnation.quiet_since_ms = now.monotonic_ms;
+            }
             State::Live => {}
         }
     }
 
+    /// The live incarnation of `path` was truncated, but there is a copy of what
+    /// it contained: it goes on as that file.
+    pub fn continue_in_copy(&mut self, key: &Key, at: PathBuf, trace: Trace, opened: Opened, now: Now) {
+        let Some(source) = self.change(&key.0) else { return };
+        source.leave(Some(at), now);
+        let Some(incarnation) = source.incarnation_mut(key.1) else { return };
+        incarnation.trace = trace;
+        incarnation.real_path = opened.real_path;
+        self.files.insert(file_key(trace.stat.id), key.clone());
+        self.open.close(key);
+        self.open.keep(key.clone(), opened.file);
+    }
+
+    /// Incarnations that are not open, could be and are not collected: as many as
+    /// there is room for. Each with its path, if that is not its source's, and
+    /// which file it is.
+    #[must_use]
+    pub fn closed(&self) -> Vec<(Key, Option<PathBuf>, FileId)> {
+        let room = self.open.room();
+        if room == 0 {
+            return Vec::new();
+        }
+        let of = |source: &Source| {
+            let all = source.incarnations.iter().filter(|i| i.passed_ms.is_none());
+            let reachable = all.filter_map(|i| {
+                let at = match &i.state {
+                    State::Live => None,
+                    State::Away { at: Some(at) } => Some(at.clone()),
+                    State::Away { at: None } | State::Lost(_) => return None,
+                };
+                Some(((source.path.clone(), i.number), at, i.trace.stat.id))
+            });
+            reachable.collect::<Vec<_>>()
+        };
+        let sources = self.iter().filter(|source| !source.retired);
+        sources.flat_map(of).filter(|(key, ..)| !self.open.contains(key)).take(room).collect()
+    }
+
+    /// A held file is closed, read or not.
+    fn give_up(&mut self, key: &Key, now: Now) {
+        let quiet_since_ms = self.incarnation(key).map_or(0, |incarnation| incarnation.quiet_since_ms);
+        // Held files are looked at in every scan: one that is quiet has its known size.
+        let is_end_known = now.monotonic_ms.saturating_sub(quiet_since_ms) >= SETTLE_MS;
+        self.lose(key, Loss { reason: GapReason::Gone, is_end_known }, now);
+    }
+
+    fn incarnation(&self, key: &Key) -> Option<&Incarnation> {
+        self.get(&key.0)?.incarnation(key.1)
+    }
+
     /// The path leads to the source's last incarnation again.
-    pub fn come_back(&mut self, path: &Path, now_ms: u64) {
+    pub fn come_back(&mut self, path: &Path, now: Now) {
         let Some(source) = self.change(path) else { return };
         let was_retired = source.retired;
-        let number = source.come_back(now_ms);
+        let number = source.come_back(now);
         if let Some(number) = number {
             self.open.found(&(path.to_owned(), number));
         }
@@ -195,9 +268,9 @@ impl Table {
     }
 
     /// The bytes of an incarnation are gone.
-    pub fn lose(&mut self, key: &Key, reason: GapReason, now_ms: u64) {
+    pub fn lose(&mut self, key: &Key, loss: Loss, now: Now) {
         if let Some(source) = self.change(&key.0) {
-            source.lose(key.1, reason, now_ms);
+            source.lose(key.1, loss, now);
         }
         self.open.close(key);
     }
@@ -216,7 +289,7 @@ impl Table {
     /// Takes a source out of service. Its numbers are remembered.
     pub fn retire(&mut self, path: &Path) {
         let Some(source) = self.change(path) else { return };
-        source.retire();
+        source.retired = true;
         let numbers: Vec<u64> = source.incarnations.iter().map(|i| i.number).collect();
         numbers.into_iter().for_each(|number| self.open.close(&(path.to_owned(), number)));
         self.bump_items();
@@ -243,6 +316,11 @@ impl Table {
         }
         let dirty = std::mem::take(&mut self.dirty);
         Some(dirty.iter().filter_map(|path| self.get(path)).cloned().collect())
+    }
+
+    /// All sources have to be recorded: the index may have lost any of them.
+    pub fn mark_all_dirty(&mut self) {
+        self.dirty.extend(self.sources.keys().map(PathBuf::from));
     }
 
     /// These sources could not be recorded.

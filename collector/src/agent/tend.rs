@@ -4,21 +4,18 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::beneath::{is_link_error, open};
 use super::follow::Follower;
-use super::identity::{Stat, Trace, look};
+use super::identity::{FileId, Stat, Trace, look};
 use super::judge::{Verdict, judge};
 use super::open_files::Key;
-use super::read::open;
 use super::source::State;
 use super::survey::Survey;
-use crate::wire::GapReason;
-
-/// How long after its reader went on a file is still watched for late writes,
-/// which are a gap. A writer that begins later than that is not found out.
-const LATE_MS: u64 = 60_000;
+use crate::clock::Now;
 
 /// An incarnation that is not live, as it was when the tending began.
 struct Tended {
@@ -26,20 +23,20 @@ struct Tended {
     trace: Trace,
     /// `None`: its bytes are gone.
     at: Option<Option<PathBuf>>,
-    passed_ms: Option<u64>,
+    is_passed: bool,
 }
 
 impl Follower {
     /// Looks after all files that were rotated away.
-    pub(super) fn tend(&self, survey: &mut Survey, now_ms: u64) {
+    pub(super) fn tend(&self, survey: &mut Survey, now: Now) {
         for tended in self.tended() {
             let Some(at) = &tended.at else {
-                if tended.passed_ms.is_some() {
+                if tended.is_passed {
                     self.shared.table().forget(&tended.key);
                 }
                 continue;
             };
-            match self.tend_one(&tended, at.as_deref(), survey, now_ms) {
+            match self.tend_one(&tended, at.as_deref(), survey, now) {
                 Ok(()) => {}
                 // It became shorter while it was looked at; the next look tells.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
@@ -48,14 +45,8 @@ impl Follower {
         }
     }
 
-    fn tend_one(
-        &self,
-        tended: &Tended,
-        at: Option<&Path>,
-        survey: &mut Survey,
-        now_ms: u64,
-    ) -> io::Result<()> {
-        let Tended { key, trace, passed_ms, .. } = tended;
+    fn tend_one(&self, tended: &Tended, at: Option<&Path>, survey: &mut Survey, now: Now) -> io::Result<()> {
+        let Tended { key, trace, is_passed, .. } = tended;
         let is_there = match at {
             Some(at) => stat_of(at)?.is_some_and(|stat| stat.id == trace.stat.id),
             None => false,
@@ -64,23 +55,21 @@ impl Follower {
         if at_now.is_none() && !survey.is_certain(&key.0) {
             return Ok(());
         }
-        if at_now.is_none() && passed_ms.is_some() {
+        if at_now.is_none() && *is_passed {
             self.shared.table().forget(key);
             return Ok(());
         }
         let open_file = self.shared.table().open.get(key);
         if at_now.as_deref() != at || (at_now.is_none() && open_file.is_none()) {
-            self.shared.table().moved(key, at_now.clone(), now_ms);
+            self.shared.table().moved(key, at_now.clone(), now);
         }
         let stat = match (&open_file, &at_now) {
             (Some(file), _) => Some(Stat::of(&file.metadata()?)),
             (None, Some(at)) => stat_of(at)?,
             (None, None) => None,
         };
-        // Also one that the source's path leads to again, after others.
-        let is_watched = passed_ms.is_none_or(|passed_ms| now_ms.saturating_sub(passed_ms) < LATE_MS)
-            || at_now.as_ref() == Some(&key.0);
-        if !is_watched || stat.is_none_or(|stat| stat == trace.stat) {
+        // Also one that its reader is done with: what is written to it late is a gap.
+        if stat.is_none_or(|stat| stat == trace.stat) {
             return Ok(());
         }
         let file = match (open_file, &at_now) {
@@ -90,26 +79,32 @@ impl Follower {
         };
         let seen = look(&file, trace)?;
         match judge(trace, Some(&seen)) {
-            Verdict::Same | Verdict::Grown => self.shared.table().grew(key, seen.trace, now_ms),
-            _ => self.shared.table().lose(key, GapReason::Truncated, now_ms),
+            Verdict::Same | Verdict::Grown => self.shared.table().grew(key, seen.trace, now),
+            _ => self.lose_truncated(key, trace, survey, now),
         }
         Ok(())
     }
 
     /// Where the file of an incarnation is now. An open file knows it; another
-    /// one is searched for in the directory of its source, by inode number, and
-    /// must still have the content that was known.
+    /// one is searched for in its directories, by inode number, and must still
+    /// have the content that was known.
     pub(super) fn locate(&self, key: &Key, known: &Trace, survey: &mut Survey) -> Option<PathBuf> {
         let open_file = self.shared.table().open.get(key);
+        // Deleted: there are many of those when nobody collects, so it must be cheap.
+        if open_file.as_ref().and_then(|file| file.metadata().ok()).is_some_and(|meta| meta.nlink() == 0) {
+            return None;
+        }
         if let Some(file) = &open_file
             && let Some(path) = path_of(file)
             && stat_of(&path).ok()?.is_some_and(|stat| stat.id == known.stat.id)
         {
             return Some(path);
         }
-        let dir = key.0.parent()?;
-        let names = survey.names_in(dir).iter().filter(|(_, ino)| *ino == known.stat.id.ino);
-        let paths: Vec<PathBuf> = names.map(|(name, _)| dir.join(name)).collect();
+        let mut paths = Vec::new();
+        for dir in self.homes(key).iter().filter_map(|home| home.parent()) {
+            let names = survey.names_in(dir).iter().filter(|(_, ino)| *ino == known.stat.id.ino);
+            paths.extend(names.map(|(name, _)| dir.join(name)));
+        }
         for path in paths {
             let Ok(file) = open(&path) else { continue };
             let Ok(seen) = look(&file, known) else { continue };
@@ -123,6 +118,26 @@ impl Follower {
         None
     }
 
+    /// Opens what is not open yet and has not been collected, as long as there is
+    /// room: after a restart all files are closed, and one that is closed can be
+    /// moved away between two looks.
+    pub(super) fn open_closed(&self, survey: &mut Survey) {
+        let closed = self.shared.table().closed();
+        for (key, at, id) in closed {
+            let opened = match at {
+                None => self.shared.beneath.open(&key.0).map(|opened| opened.file),
+                Some(at) => open(&at).map(Arc::new),
+            };
+            match opened.and_then(|file| Ok((FileId::of(&file.metadata()?), file))) {
+                Ok((found, file)) if found == id => self.shared.table().open.keep_if_absent(&key, file),
+                // Another file is there by now: the next look tells.
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound || is_link_error(&error) => {}
+                Err(error) => survey.failed.push((key.0, error)),
+            }
+        }
+    }
+
     fn tended(&self) -> Vec<Tended> {
         let table = self.shared.table();
         let mut tended = Vec::new();
@@ -131,14 +146,14 @@ impl Follower {
             for incarnation in &source.incarnations {
                 let at = match &incarnation.state {
                     State::Live => continue,
-                    State::Away { at, .. } => Some(at.clone()),
+                    State::Away { at } => Some(at.clone()),
                     State::Lost(_) => None,
                 };
                 tended.push(Tended {
                     key: (source.path.clone(), incarnation.number),
                     trace: incarnation.trace,
                     at,
-                    passed_ms: incarnation.passed_ms,
+                    is_passed: incarnation.passed_ms.is_some(),
                 });
             }
         }

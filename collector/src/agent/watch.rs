@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 
 use super::identity::FileId;
 use super::shared::Shared;
+use crate::naming::display_text;
 
 /// Most directories that are watched. The usual limit of the system is larger,
 /// but belongs to all programs; directories beyond are found by scans alone.
@@ -68,7 +69,7 @@ impl DirWatcher {
                     added.push(dir.clone());
                 }
                 Err(error) => {
-                    warn!(dir = %dir.display(), %error, "directory not watched: changes in it are found by scans");
+                    warn!(dir = %display_text(dir), %error, "directory not watched: changes in it are found by scans");
                     self.failed.insert(dir.clone());
                 }
             }
@@ -110,6 +111,7 @@ mod tests {
     use std::fs;
     use std::time::{Duration, Instant};
 
+    use super::super::beneath::{Beneath, Links};
     use super::super::survey::Scope;
     use super::*;
 
@@ -125,7 +127,7 @@ mod tests {
     #[test]
     fn creation_growth_renaming_and_deletion_give_hints() {
         let dir = tempfile::tempdir().unwrap();
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::new(Beneath::new(Vec::new(), Links::Refused), 1));
         let mut watcher = DirWatcher::new(Arc::clone(&shared));
         watcher.set(&[dir.path().to_owned()].into());
         let path = dir.path().join("f");
@@ -143,7 +145,7 @@ mod tests {
     fn a_directory_made_again_is_watched_again() {
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("d");
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::new(Beneath::new(Vec::new(), Links::Refused), 1));
         let mut watcher = DirWatcher::new(Arc::clone(&shared));
         for _ in 0..2 {
             fs::create_dir(&dir).unwrap();
@@ -157,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_directory_that_is_not_there_is_no_failure() {
-        let mut watcher = DirWatcher::new(Arc::new(Shared::default()));
+        let mut watcher = DirWatcher::new(Arc::new(Shared::new(Beneath::new(Vec::new(), Links::Refused), 1)));
         assert!(watcher.set(&[PathBuf::from("/no/such/dir")].into()).is_empty());
         assert!(watcher.set(&BTreeSet::new()).is_empty());
     }

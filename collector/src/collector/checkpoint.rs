@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 const VERSION: u32 = 1;
 
 /// How far a source was collected. Everything before (`incarnation`, `offset`)
-/// is in the first `out_len` bytes of the output, safely on disk, and nothing
-/// else is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// is in the output, safely on disk, or in the ledger of gaps. The output has
+/// `out_len` bytes; of one that somebody has rotated, those are the bytes since.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Checkpoint {
     /// The incarnation of the source that is read.
     pub incarnation: u64,
@@ -18,6 +18,8 @@ pub struct Checkpoint {
     pub offset: u64,
     /// The length of the output, in bytes.
     pub out_len: u64,
+    /// The number of the last gap in the agent's list that is in the ledger.
+    pub gaps: u64,
 }
 
 /// Where the checkpoint of one bucket is kept, for one grant of it.
@@ -54,14 +56,22 @@ struct Written {
     incarnation: u64,
     offset: u64,
     out_len: u64,
+    /// Absent in what was written before gaps were counted, and when there are none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    gaps: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Checkpoint {
     /// The checkpoint as text.
     #[must_use]
     pub fn encode(&self) -> String {
-        let Self { incarnation, offset, out_len } = *self;
-        serde_json::to_string(&Written { v: VERSION, incarnation, offset, out_len })
+        let Self { incarnation, offset, out_len, gaps } = *self;
+        serde_json::to_string(&Written { v: VERSION, incarnation, offset, out_len, gaps })
             .expect("numbers are JSON")
     }
 
@@ -78,8 +88,8 @@ impl Checkpoint {
         if v != VERSION {
             return Err(CheckpointError::Version(v));
         }
-        let Written { incarnation, offset, out_len, .. } = serde_json::from_str(text)?;
-        Ok(Self { incarnation, offset, out_len })
+        let Written { incarnation, offset, out_len, gaps, .. } = serde_json::from_str(text)?;
+        Ok(Self { incarnation, offset, out_len, gaps })
     }
 }
 
@@ -89,11 +99,12 @@ mod tests {
 
     #[test]
     fn the_form_is_fixed() {
-        let checkpoint = Checkpoint { incarnation: 7, offset: 42, out_len: 99 };
+        let checkpoint = Checkpoint { incarnation: 7, offset: 42, out_len: 99, gaps: 0 };
         let text = r#"{"v":1,"incarnation":7,"offset":42,"out_len":99}"#;
         assert_eq!(checkpoint.encode(), text);
         assert_eq!(Checkpoint::decode(text).unwrap(), checkpoint);
-        let largest = Checkpoint { incarnation: u64::MAX, offset: u64::MAX, out_len: u64::MAX };
+        let largest =
+            Checkpoint { incarnation: u64::MAX, offset: u64::MAX, out_len: u64::MAX, gaps: u64::MAX };
         assert_eq!(Checkpoint::decode(&largest.encode()).unwrap(), largest);
     }
 

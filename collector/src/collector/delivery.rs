@@ -9,7 +9,7 @@
 //! 4. The agent is told what the last checkpoint says, along with the next
 //!    request, and lets go of nothing else.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,12 +19,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::checkpoint::{Checkpoint, Checkpoints};
-use super::gaps::{self, GapRecord};
+use super::fetch::Missing;
+use super::gaps::{self, GapRecord, OutputRecord};
 use super::lines::Lines;
 use super::pull::{BACKOFF, Job, PullError};
 use super::sink::{Sink, SinkError};
 use crate::clock::unix_ms;
-use crate::wire::GapReason;
+use crate::wire::Gap;
 
 /// A checkpoint is written at most this long after bytes were appended, and not
 /// more often,
@@ -47,9 +48,6 @@ pub(super) struct Delivery<'a, C> {
     lines: Lines,
 }
 
-/// Bytes that are missing from an offset on; to which, if that is known.
-pub(super) type Missing = (u64, Option<u64>, GapReason);
-
 impl<'a, C: Checkpoints> Delivery<'a, C> {
     /// Reads the checkpoint and takes over the output.
     pub(super) async fn claim(job: &'a Job<C>, stop: &CancellationToken) -> Result<Self, PullError> {
@@ -64,14 +62,12 @@ impl<'a, C: Checkpoints> Delivery<'a, C> {
         let (place, fence, lock_wait) = (job.place.clone(), job.fence, job.lock_wait);
         let claim = move || Sink::claim(place, fence, saved.map(|saved| saved.out_len), lock_wait);
         let sink = spawn_blocking(claim).await.map_err(|error| died(&job.place.output, error))??;
-        Ok(Self {
-            job,
-            sink: Some(sink),
-            at: saved,
-            saved,
-            saved_at: Instant::now(),
-            lines: Lines::default(),
-        })
+        let (found, lines) = (sink.len(), Lines::default());
+        let mut delivery = Self { job, sink: Some(sink), at: saved, saved, saved_at: Instant::now(), lines };
+        if let Some(saved) = saved.filter(|saved| saved.out_len != found) {
+            delivery.note_replaced(saved.out_len, stop).await?;
+        }
+        Ok(delivery)
     }
 
     /// The next byte that is needed: of which incarnation (`None`: the oldest),
@@ -104,14 +100,61 @@ impl<'a, C: Checkpoints> Delivery<'a, C> {
         if self.at.is_some() {
             return Ok(());
         }
-        self.at = Some(Checkpoint { incarnation, offset: 0, out_len: 0 });
+        self.at = Some(Checkpoint { incarnation, ..Checkpoint::default() });
         self.save(stop).await
     }
 
     /// Delivers the next bytes, as far as they are whole lines.
-    pub(super) async fn deliver(&mut self, bytes: &Bytes) -> Result<(), PullError> {
+    pub(super) async fn deliver(&mut self, bytes: &Bytes, stop: &CancellationToken) -> Result<(), PullError> {
         let ready = self.lines.push(bytes, std::time::Instant::now());
-        self.append(ready).await
+        self.append(ready, stop).await
+    }
+
+    /// The number of the last gap in the agent's list that is recorded; `None`
+    /// before anything was read.
+    pub(super) fn gaps(&self) -> Option<u64> {
+        self.at.map(|at| at.gaps)
+    }
+
+    /// Records gaps of the agent's list, up to number `last`.
+    pub(super) async fn record_gaps(
+        &mut self,
+        gaps: &[Gap],
+        last: u64,
+        stop: &CancellationToken,
+    ) -> Result<(), PullError> {
+        for gap in gaps {
+            self.record_gap(gap.incarnation, (gap.from, gap.to, gap.reason)).await?;
+        }
+        if let Some(at) = &mut self.at {
+            at.gaps = last;
+        }
+        self.save(stop).await
+    }
+
+    /// Goes on from `resume` in the same incarnation: what was before is lost.
+    pub(super) async fn skip(
+        &mut self,
+        resume: u64,
+        gap: Missing,
+        stop: &CancellationToken,
+    ) -> Result<(), PullError> {
+        let held = self.lines.take();
+        self.append(held.into_iter().collect(), stop).await?;
+        // So that whoever has to repeat this finds the same gap.
+        self.save(stop).await?;
+        let Some(at) = self.at else { return Ok(()) };
+        self.record_gap(at.incarnation, gap).await?;
+        self.at = Some(Checkpoint { offset: resume.max(at.offset), ..at });
+        self.save(stop).await
+    }
+
+    async fn record_gap(&mut self, incarnation: u64, (from, to, reason): Missing) -> Result<(), PullError> {
+        let source = self.job.place.item.clone();
+        warn!(%source, incarnation, from, to, reason = reason.as_str(), "bytes are missing");
+        let record = GapRecord { source, incarnation, from, to, reason, time_ms: unix_ms() };
+        let (dir, modes) = (self.job.place.dir.clone(), self.job.place.modes);
+        self.with_sink(move |sink| sink.as_owner(|| gaps::record(&dir, &record, modes))).await
     }
 
     /// Goes on with another incarnation.
@@ -121,25 +164,20 @@ impl<'a, C: Checkpoints> Delivery<'a, C> {
         gap: Option<Missing>,
         stop: &CancellationToken,
     ) -> Result<(), PullError> {
-        let Some(at) = self.at else { return Ok(()) };
         let held = self.lines.take();
-        self.append(held.into_iter().collect()).await?;
-        if let Some((from, to, reason)) = gap {
+        self.append(held.into_iter().collect(), stop).await?;
+        let Some(at) = self.at else { return Ok(()) };
+        if let Some(gap) = gap {
             // So that whoever has to repeat this finds the same gap.
             self.save(stop).await?;
-            let source = self.job.place.item.clone();
-            warn!(%source, incarnation = at.incarnation, from, to, reason = reason.as_str(), "bytes are missing");
-            let record =
-                GapRecord { source, incarnation: at.incarnation, from, to, reason, time_ms: unix_ms() };
-            let dir: PathBuf = self.job.place.dir.clone();
-            self.with_sink(move |sink| sink.as_owner(|| gaps::record(&dir, &record))).await?;
+            self.record_gap(at.incarnation, gap).await?;
         }
         if self.sink.as_ref().is_some_and(|sink| !sink.ends_line()) {
             self.with_sink(|sink| sink.append(&[Bytes::from_static(b"\n")])).await?;
         }
         let out_len = self.sink.as_ref().map_or(0, Sink::len);
         info!(source = %self.job.place.item, from = at.incarnation, to = next, "next incarnation");
-        self.at = Some(Checkpoint { incarnation: next, offset: 0, out_len });
+        self.at = Some(Checkpoint { incarnation: next, offset: 0, out_len, ..at });
         self.save(stop).await
     }
 
@@ -148,9 +186,10 @@ impl<'a, C: Checkpoints> Delivery<'a, C> {
     pub(super) async fn tend(&mut self, stop: &CancellationToken) -> Result<bool, PullError> {
         if self.lines.due().is_some_and(|due| due <= std::time::Instant::now()) {
             let held = self.lines.take();
-            self.append(held.into_iter().collect()).await?;
+            self.append(held.into_iter().collect(), stop).await?;
         }
-        let unsaved = self.at.map_or(0, |at| at.out_len) - self.saved.map_or(0, |saved| saved.out_len);
+        let unsaved =
+            self.at.map_or(0, |at| at.out_len).abs_diff(self.saved.map_or(0, |saved| saved.out_len));
         let due = self.saved_at.elapsed() >= CHECKPOINT_EVERY || unsaved >= CHECKPOINT_BYTES;
         if due && self.is_dirty() {
             self.save(stop).await?;
@@ -174,12 +213,49 @@ impl<'a, C: Checkpoints> Delivery<'a, C> {
         self.at != self.saved
     }
 
-    async fn append(&mut self, parts: Vec<Bytes>) -> Result<(), PullError> {
-        let Some(at) = self.at.as_mut().filter(|_| !parts.is_empty()) else { return Ok(()) };
+    async fn append(&mut self, parts: Vec<Bytes>, stop: &CancellationToken) -> Result<(), PullError> {
+        if self.at.is_none() || parts.is_empty() {
+            return Ok(());
+        }
         let written: u64 = parts.iter().map(|part| part.len() as u64).sum();
-        at.offset += written;
-        at.out_len += written;
-        self.with_sink(move |sink| sink.append(&parts)).await
+        let again = parts.clone();
+        match self.with_sink(move |sink| sink.append(&parts)).await {
+            Err(PullError::Sink(SinkError::Replaced { .. })) => {
+                let expected = self.sink.as_ref().map_or(0, Sink::len);
+                self.with_sink(Sink::reopen).await?;
+                self.note_replaced(expected, stop).await?;
+                self.with_sink(move |sink| sink.append(&again)).await?;
+            }
+            appended => appended?,
+        }
+        let out_len = self.sink.as_ref().map_or(0, Sink::len);
+        if let Some(at) = &mut self.at {
+            (at.offset, at.out_len) = (at.offset + written, out_len);
+        }
+        Ok(())
+    }
+
+    /// Somebody else has rotated, removed or emptied the output, which had
+    /// `expected` bytes. The checkpoint counts those of the new one, before there
+    /// are any.
+    async fn note_replaced(&mut self, expected: u64, stop: &CancellationToken) -> Result<(), PullError> {
+        let (Some(at), Some(sink)) = (&mut self.at, &self.sink) else { return Ok(()) };
+        at.out_len = sink.len();
+        let record = OutputRecord {
+            source: self.job.place.item.clone(),
+            incarnation: at.incarnation,
+            offset: at.offset,
+            expected,
+            found: at.out_len,
+            time_ms: unix_ms(),
+        };
+        warn!(
+            source = %record.source, expected, found = record.found,
+            "output rotated, removed or emptied by somebody else; continuing"
+        );
+        self.save(stop).await?;
+        let (dir, modes) = (self.job.place.dir.clone(), self.job.place.modes);
+        self.with_sink(move |sink| sink.as_owner(|| gaps::record_output(&dir, &record, modes))).await
     }
 
     /// Brings the output to the disk and then writes the checkpoint, for as long

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::body::Incoming;
 use hyper::header::{CONTENT_RANGE, ETAG, HeaderMap, IF_MATCH, RANGE};
-use hyper::{Response, StatusCode};
+use hyper::http::response::Parts;
+use hyper::{Request, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -15,9 +15,11 @@ use rota_protocol::http::ErrorBody;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::checkpoint::Checkpoint;
 use crate::naming::url_segment;
 use crate::wire::{
-    CHUNK_BYTES, GapReason, HEADER_COLLECTED, HEADER_GAP, HEADER_GAP_REASON, HEADER_NEXT, HEADER_OLDEST,
+    CHUNK_BYTES, Gap, GapReason, Gaps, HEADER_COLLECTED, HEADER_GAP, HEADER_GAP_REASON, HEADER_GAPS,
+    HEADER_NEXT, HEADER_OLDEST, HEADER_RESUME,
 };
 
 /// How long to wait for a connection.
@@ -49,9 +51,12 @@ pub struct Ask<'a> {
     pub offset: u64,
     /// How long the agent may wait for data.
     pub wait: Duration,
-    /// Incarnation and offset before which all is collected for good.
-    pub collected: Option<(u64, u64)>,
+    /// The last checkpoint that was written: it tells the agent when to look.
+    pub collected: Option<Checkpoint>,
 }
+
+/// Bytes that are missing from an offset on; to which, if that is known; and why.
+pub type Missing = (u64, Option<u64>, GapReason);
 
 /// What an agent answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +79,21 @@ pub enum Fetched {
         /// The one to go on with.
         next: u64,
         /// What cannot be had of it.
-        gap: Option<(u64, u64, GapReason)>,
+        gap: Option<Missing>,
+    },
+    /// The rest of the incarnation is lost, and there is no next one yet.
+    Skipped {
+        /// Which.
+        incarnation: u64,
+        /// The offset to go on from.
+        resume: u64,
+        /// What cannot be had of it.
+        gap: Missing,
+    },
+    /// The agent has never seen so many bytes of the incarnation.
+    BeyondEnd {
+        /// It has seen so many.
+        size: u64,
     },
     /// The agent does not know the incarnation.
     Unknown {
@@ -130,6 +149,15 @@ impl Agents {
     /// # Errors
     /// When there is no answer that can be used.
     pub async fn fetch(&self, ask: &Ask<'_>) -> Result<Fetched, FetchError> {
+        Ok(self.fetch_with_last_gap(ask).await?.0)
+    }
+
+    /// The same, with the number of the last gap in the agent's list; 0 if there
+    /// is none.
+    ///
+    /// # Errors
+    /// When there is no answer that can be used.
+    pub async fn fetch_with_last_gap(&self, ask: &Ask<'_>) -> Result<(Fetched, u64), FetchError> {
         let address = || ask.address.to_owned();
         let uri = format!(
             "http://{}/v1/sources/{}/data?wait_ms={}",
@@ -137,28 +165,16 @@ impl Agents {
             url_segment(ask.item),
             ask.wait.as_millis()
         );
-        let mut request = hyper::Request::get(uri).header(RANGE, format!("bytes={}-", ask.offset));
+        let mut request = Request::get(uri).header(RANGE, format!("bytes={}-", ask.offset));
         if let Some(incarnation) = ask.incarnation {
             request = request.header(IF_MATCH, format!("\"{incarnation}\""));
         }
-        if let Some((incarnation, offset)) = ask.collected {
-            request = request.header(HEADER_COLLECTED, format!("{incarnation}:{offset}"));
+        if let Some(Checkpoint { incarnation, offset, gaps, .. }) = ask.collected {
+            request = request.header(HEADER_COLLECTED, format!("{incarnation}:{offset}:{gaps}"));
         }
         let request = request.body(Empty::new()).map_err(|_| FetchError::Address(address()))?;
-        let response = timeout(ask.wait + ANSWER_TIMEOUT, self.http.request(request)).await;
-        let response = response.map_err(|_| FetchError::Timeout(address()))?;
-        let response = response.map_err(|error| FetchError::Unreachable(address(), error))?;
-        timeout(ANSWER_TIMEOUT, self.answer(ask, response))
-            .await
-            .map_err(|_| FetchError::Timeout(address()))?
-    }
-
-    async fn answer(&self, ask: &Ask<'_>, response: Response<Incoming>) -> Result<Fetched, FetchError> {
-        let _permit = self.bodies.acquire().await;
-        let (parts, body) = response.into_parts();
-        let address = || ask.address.to_owned();
-        let body = Limited::new(body, CHUNK_BYTES).collect().await;
-        let body = body.map_err(|error| FetchError::Body(address(), error))?.to_bytes();
+        let (parts, body) = self.exchange(ask.address, request, ask.wait).await?;
+        let last_gap = text(&parts.headers, HEADER_GAPS).and_then(|number| number.parse().ok()).unwrap_or(0);
         let understood = match parts.status {
             StatusCode::PARTIAL_CONTENT => data(ask, &parts.headers, body),
             StatusCode::NO_CONTENT => Ok(Fetched::Nothing),
@@ -166,14 +182,50 @@ impl Agents {
             StatusCode::PRECONDITION_FAILED => {
                 number(&parts.headers, HEADER_OLDEST).map(|oldest| Fetched::Unknown { oldest })
             }
-            status => {
-                let message =
-                    serde_json::from_slice(&body).map_or_else(|_| String::new(), |e: ErrorBody| e.message);
-                return Err(FetchError::Refused { address: address(), status, message });
-            }
+            status => return Err(refused(ask.address, status, &body)),
         };
-        understood.map_err(|what| FetchError::Malformed(address(), what))
+        Ok((understood.map_err(|what| FetchError::Malformed(address(), what))?, last_gap))
     }
+
+    /// The gaps in an agent's list of a source, after number `after`.
+    ///
+    /// # Errors
+    /// When there is no answer that can be used.
+    pub async fn gaps(&self, agent: &str, item: &str, after: u64) -> Result<Vec<Gap>, FetchError> {
+        let uri = format!("http://{agent}/v1/sources/{}/gaps?after={after}", url_segment(item));
+        let request = Request::get(uri).body(Empty::new());
+        let request = request.map_err(|_| FetchError::Address(agent.to_owned()))?;
+        let (parts, body) = self.exchange(agent, request, Duration::ZERO).await?;
+        if parts.status != StatusCode::OK {
+            return Err(refused(agent, parts.status, &body));
+        }
+        let gaps: Result<Gaps, _> = serde_json::from_slice(&body);
+        Ok(gaps.map_err(|_| FetchError::Malformed(agent.to_owned(), "list of gaps"))?.gaps)
+    }
+
+    /// Sends a request and receives the whole answer.
+    async fn exchange(
+        &self,
+        agent: &str,
+        request: Request<Empty<Bytes>>,
+        wait: Duration,
+    ) -> Result<(Parts, Bytes), FetchError> {
+        let late = |_| FetchError::Timeout(agent.to_owned());
+        let response = timeout(wait + ANSWER_TIMEOUT, self.http.request(request)).await.map_err(late)?;
+        let response = response.map_err(|error| FetchError::Unreachable(agent.to_owned(), error))?;
+        let receive = async {
+            let _permit = self.bodies.acquire().await;
+            let (parts, body) = response.into_parts();
+            let body = Limited::new(body, CHUNK_BYTES).collect().await;
+            Ok((parts, body.map_err(|error| FetchError::Body(agent.to_owned(), error))?.to_bytes()))
+        };
+        timeout(ANSWER_TIMEOUT, receive).await.map_err(late)?
+    }
+}
+
+fn refused(agent: &str, status: StatusCode, body: &[u8]) -> FetchError {
+    let message = serde_json::from_slice(body).map_or_else(|_| String::new(), |e: ErrorBody| e.message);
+    FetchError::Refused { address: agent.to_owned(), status, message }
 }
 
 fn data(ask: &Ask<'_>, headers: &HeaderMap, bytes: Bytes) -> Result<Fetched, &'static str> {
@@ -197,13 +249,21 @@ fn ended(ask: &Ask<'_>, headers: &HeaderMap) -> Result<Fetched, &'static str> {
     let gap = match text(headers, HEADER_GAP) {
         None => None,
         Some(range) => {
-            let range =
-                range.split_once('-').and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
-            let (from, to) = range.ok_or(HEADER_GAP)?;
+            let (from, to) = range.split_once('-').ok_or(HEADER_GAP)?;
+            let from = from.parse().map_err(|_| HEADER_GAP)?;
+            let to = if to.is_empty() { None } else { Some(to.parse().map_err(|_| HEADER_GAP)?) };
             Some((from, to, GapReason::parse(text(headers, HEADER_GAP_REASON).unwrap_or_default())))
         }
     };
-    Ok(Fetched::Ended { incarnation: tag(ask, headers)?, next: number(headers, HEADER_NEXT)?, gap })
+    let incarnation = tag(ask, headers)?;
+    if let (Some(gap), Ok(resume)) = (gap, number(headers, HEADER_RESUME)) {
+        return Ok(Fetched::Skipped { incarnation, resume, gap });
+    }
+    let unsatisfied = text(headers, CONTENT_RANGE.as_str()).and_then(|range| range.strip_prefix("bytes */"));
+    if let Some(size) = unsatisfied {
+        return Ok(Fetched::BeyondEnd { size: size.parse().map_err(|_| "content-range")? });
+    }
+    Ok(Fetched::Ended { incarnation, next: number(headers, HEADER_NEXT)?, gap })
 }
 
 /// The incarnation that is answered; it must be the one that was asked for.
@@ -266,8 +326,14 @@ mod tests {
             (HEADER_GAP, "9-12"),
             (HEADER_GAP_REASON, "gone"),
         ]);
-        let with_gap = Fetched::Ended { incarnation: 7, next: 8, gap: Some((9, 12, GapReason::Gone)) };
+        let with_gap = Fetched::Ended { incarnation: 7, next: 8, gap: Some((9, Some(12), GapReason::Gone)) };
         assert_eq!(ended(&ask(Some(7), 9), &gap), Ok(with_gap));
+        let open = [("etag", "\"7\""), (HEADER_GAP, "9-"), (HEADER_GAP_REASON, "gone")];
+        let resumed = headers(&[&open[..], &[(HEADER_RESUME, "13")]].concat());
+        let skipped = Fetched::Skipped { incarnation: 7, resume: 13, gap: (9, None, GapReason::Gone) };
+        assert_eq!(ended(&ask(Some(7), 9), &resumed), Ok(skipped));
+        let beyond = headers(&[("etag", "\"7\""), ("content-range", "bytes */5")]);
+        assert_eq!(ended(&ask(Some(7), 9), &beyond), Ok(Fetched::BeyondEnd { size: 5 }));
         assert_eq!(ended(&ask(Some(7), 9), &headers(&[("etag", "\"7\"")])), Err(HEADER_NEXT));
     }
 }

@@ -1,13 +1,15 @@
-//! The record of what could not be collected: one line of JSON per gap in
-//! `<dir>/.rota/gaps.jsonl`.
+//! The ledger of what could not be collected: one line of JSON per gap in
+//! `<dir>/.rota/gaps.jsonl`; and of outputs that somebody else rotated, removed or
+//! emptied: in `<dir>/.rota/outputs.jsonl`.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::sink::{OWN_DIR, create_dirs};
+use super::sink::{Modes, OWN_DIR};
 use crate::wire::GapReason;
 
 /// How much of the record's end is searched for a line that is there already.
@@ -31,6 +33,23 @@ pub struct GapRecord {
     pub time_ms: u64,
 }
 
+/// An output that did not have the bytes that its checkpoint counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputRecord {
+    /// The source's item.
+    pub source: String,
+    /// The incarnation that was being collected.
+    pub incarnation: u64,
+    /// The offset in it from which on lines are in the new output.
+    pub offset: u64,
+    /// How many bytes the output had had.
+    pub expected: u64,
+    /// How many it has.
+    pub found: u64,
+    /// When it was found out, in milliseconds since 1970.
+    pub time_ms: u64,
+}
+
 impl GapRecord {
     fn is_same(&self, other: &Self) -> bool {
         (&self.source, self.incarnation, self.from, self.to)
@@ -43,21 +62,38 @@ impl GapRecord {
 ///
 /// # Errors
 /// When the record cannot be read or written.
-pub fn record(dir: &Path, gap: &GapRecord) -> io::Result<()> {
-    let path = dir.join(OWN_DIR).join("gaps.jsonl");
-    create_dirs(&path)?;
-    let mut file = OpenOptions::new().read(true).append(true).create(true).open(&path)?;
+pub fn record(dir: &Path, gap: &GapRecord, modes: Modes) -> io::Result<()> {
+    append_unless(&dir.join(OWN_DIR).join("gaps.jsonl"), gap, modes, |known: &GapRecord| known.is_same(gap))
+}
+
+/// Adds an output to the record of those that others have changed. Blocks.
+///
+/// # Errors
+/// When the record cannot be read or written.
+pub fn record_output(dir: &Path, output: &OutputRecord, modes: Modes) -> io::Result<()> {
+    let is_same = |known: &OutputRecord| known == output;
+    append_unless(&dir.join(OWN_DIR).join("outputs.jsonl"), output, modes, is_same)
+}
+
+fn append_unless<T: Serialize + DeserializeOwned>(
+    path: &Path,
+    record: &T,
+    modes: Modes,
+    is_known: impl Fn(&T) -> bool,
+) -> io::Result<()> {
+    modes.create_dirs_above(path)?;
+    let mut file = modes.create(path, OpenOptions::new().read(true).append(true))?;
     let len = file.metadata()?.len();
     file.seek(SeekFrom::Start(len.saturating_sub(SEARCHED_BYTES)))?;
     let mut recent = Vec::new();
     file.read_to_end(&mut recent)?;
     let mut lines = recent.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
-    if lines.any(|line: GapRecord| line.is_same(gap)) {
+    if lines.any(|known| is_known(&known)) {
         return Ok(());
     }
     // Whoever died within a line has left it without an end.
     let mut line = if recent.last().is_some_and(|last| *last != b'\n') { b"\n".to_vec() } else { Vec::new() };
-    serde_json::to_writer(&mut line, gap)?;
+    serde_json::to_writer(&mut line, record)?;
     line.push(b'\n');
     // One write, so that the lines of two collectors do not mix.
     file.write_all(&line)?;
@@ -92,9 +128,9 @@ mod tests {
             reason: GapReason::Unknown,
             time_ms: from,
         };
-        record(dir.path(), &gap(1)).unwrap();
-        record(dir.path(), &gap(2)).unwrap();
-        record(dir.path(), &GapRecord { time_ms: 99, ..gap(1) }).unwrap();
+        record(dir.path(), &gap(1), Modes::default()).unwrap();
+        record(dir.path(), &gap(2), Modes::default()).unwrap();
+        record(dir.path(), &GapRecord { time_ms: 99, ..gap(1) }, Modes::default()).unwrap();
         assert_eq!(read(dir.path()).unwrap(), [gap(1), gap(2)]);
     }
 
@@ -111,7 +147,7 @@ mod tests {
         };
         fs::create_dir(dir.path().join(OWN_DIR)).unwrap();
         fs::write(dir.path().join(OWN_DIR).join("gaps.jsonl"), "{\"source\":\"a@").unwrap();
-        record(dir.path(), &gap).unwrap();
+        record(dir.path(), &gap, Modes::default()).unwrap();
         assert_eq!(read(dir.path()).unwrap(), [gap]);
     }
 }

@@ -60,6 +60,14 @@ pub enum PullError {
     /// The agent was away for too long.
     #[error("no data from the agent")]
     Agent(#[from] FetchError),
+    /// The position is beyond all that the agent has seen of the incarnation.
+    #[error("the agent has {size} bytes, and {offset} were read: starting again from the checkpoint")]
+    BeyondEnd {
+        /// How far it was read.
+        offset: u64,
+        /// How much there is.
+        size: u64,
+    },
     /// It was told to stop while it waited for a checkpoint to be read or
     /// written.
     #[error("stopped")]
@@ -69,14 +77,15 @@ pub enum PullError {
 /// Where the work on a source is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// The last checkpoint.
-    pub checkpoint: Checkpoint,
+    /// The last checkpoint; `None` if nothing was ever there to be read.
+    pub checkpoint: Option<Checkpoint>,
     /// How many bytes of the incarnation were not yet collected then.
     pub behind: u64,
 }
 
 /// Pulls until `stop` is cancelled; then writes a last checkpoint, if it may.
-/// `progress` is told where the work is, after each checkpoint.
+/// `progress` is told where the work is, when the agent has answered for the first
+/// time and after each checkpoint.
 ///
 /// # Errors
 /// When the output or the checkpoint refuses, or the agent is away.
@@ -101,23 +110,26 @@ async fn run<C: Checkpoints>(
     let mut pause = BACKOFF.0;
     let mut heard = Instant::now();
     let mut size = 0;
+    let mut is_told = false;
     loop {
         let wait = delivery.due().map_or(WAIT, |due| due.saturating_duration_since(Instant::now()).min(WAIT));
         let (incarnation, offset) = delivery.next();
-        let collected = delivery.saved().map(|saved| (saved.incarnation, saved.offset));
+        let collected = delivery.saved();
         let ask = Ask { address: &job.address, item: &job.place.item, incarnation, offset, wait, collected };
         let fetched = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
-            fetched = job.agents.fetch(&ask) => fetched,
+            fetched = job.agents.fetch_with_last_gap(&ask) => fetched,
         };
         let is_usable = match fetched {
-            Ok(fetched) => {
+            Ok((fetched, last_gap)) => {
                 heard = Instant::now();
                 if let Fetched::Data { size: now, .. } = &fetched {
                     size = *now;
                 }
-                take(delivery, fetched, stop).await?
+                let is_usable = take(delivery, fetched, stop).await?;
+                record_gaps(job, delivery, last_gap, stop).await?;
+                is_usable
             }
             Err(error) => {
                 debug!(source = %job.place.item, error = &error as &dyn std::error::Error, "no answer");
@@ -137,10 +149,39 @@ async fn run<C: Checkpoints>(
                 () = sleep(pause) => pause = (pause * 2).min(BACKOFF.1),
             }
         }
-        if delivery.tend(stop).await?
-            && let Some(checkpoint) = delivery.saved()
-        {
-            progress(Progress { checkpoint, behind: size.saturating_sub(checkpoint.offset) });
+        if delivery.tend(stop).await? || (is_usable && !is_told) {
+            is_told = true;
+            let checkpoint = delivery.saved();
+            let behind = size.saturating_sub(checkpoint.map_or(0, |checkpoint| checkpoint.offset));
+            progress(Progress { checkpoint, behind });
+        }
+    }
+}
+
+/// Fetches the gaps that the agent lists and the checkpoint does not count, and
+/// records them. If the agent cannot be asked, its next answer says so again.
+async fn record_gaps<C: Checkpoints>(
+    job: &Job<C>,
+    delivery: &mut Delivery<'_, C>,
+    last: u64,
+    stop: &CancellationToken,
+) -> Result<(), PullError> {
+    let Some(recorded) = delivery.gaps().filter(|recorded| *recorded != last) else { return Ok(()) };
+    // An agent that has lost its index numbers its gaps anew.
+    let after = if last > recorded { recorded } else { 0 };
+    let listed = tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        listed = job.agents.gaps(&job.address, &job.place.item, after) => listed,
+    };
+    match listed {
+        Ok(gaps) => {
+            // There may be more by now.
+            let last = gaps.last().map_or(last, |gap| gap.number);
+            delivery.record_gaps(&gaps, last, stop).await
+        }
+        Err(error) => {
+            debug!(source = %job.place.item, error = &error as &dyn std::error::Error, "gaps not listed");
+            Ok(())
         }
     }
 }
@@ -155,12 +196,19 @@ async fn take<C: Checkpoints>(
         Fetched::Nothing => {}
         Fetched::Data { incarnation, bytes, .. } => {
             delivery.begin(incarnation, stop).await?;
-            delivery.deliver(&bytes).await?;
+            delivery.deliver(&bytes, stop).await?;
         }
         Fetched::Ended { incarnation, next, gap } => {
             delivery.begin(incarnation, stop).await?;
-            let gap = gap.map(|(from, to, reason)| (from, Some(to), reason));
             delivery.go_on(next, gap, stop).await?;
+        }
+        Fetched::Skipped { incarnation, resume, gap } => {
+            delivery.begin(incarnation, stop).await?;
+            delivery.skip(resume, gap, stop).await?;
+        }
+        Fetched::BeyondEnd { size } => {
+            let (_, offset) = delivery.next();
+            return Err(PullError::BeyondEnd { offset, size });
         }
         Fetched::Unknown { oldest } => {
             let (incarnation, offset) = delivery.next();

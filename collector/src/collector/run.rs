@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use super::fetch::Agents;
 use super::handler::Collect;
+use super::sink::Modes;
 use crate::pool;
 
 /// Pause before joining is tried again.
@@ -36,6 +37,8 @@ pub struct CollectorConfig {
     pub session_timeout: Duration,
     /// A file to record in when each source was worked on.
     pub history: Option<PathBuf>,
+    /// Who may read the outputs.
+    pub modes: Modes,
 }
 
 /// Why a collector cannot run.
@@ -71,16 +74,17 @@ pub fn run(
 }
 
 async fn collect(config: CollectorConfig, shutdown: CancellationToken) -> Result<(), CollectorError> {
-    let CollectorConfig { client, out_dir, pool, join, session_timeout, history } = config;
+    let CollectorConfig { client, out_dir, pool, join, session_timeout, history, modes } = config;
     check_name(&join.name).map_err(|source| CollectorError::Name { name: join.name.clone(), source })?;
     // Relative paths would come to mean another place.
     let out_dir = std::path::absolute(&out_dir).map_err(|e| CollectorError::OutDir(out_dir, e))?;
-    std::fs::create_dir_all(&out_dir).map_err(|e| CollectorError::OutDir(out_dir.clone(), e))?;
+    modes.create_dir(&out_dir).map_err(|e| CollectorError::OutDir(out_dir.clone(), e))?;
     let agents = Agents::default();
     let options = JoinOptions { join, pool, session_timeout, history };
     let mut has_joined = false;
     while !shutdown.is_cancelled() {
-        let collect = Collect { agents: agents.clone(), client: client.clone(), out_dir: out_dir.clone() };
+        let collect =
+            Collect { agents: agents.clone(), client: client.clone(), out_dir: out_dir.clone(), modes };
         let worker = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             joined = join_pool(&client, &options, collect) => joined,

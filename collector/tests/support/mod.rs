@@ -7,19 +7,23 @@ use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{Request, Response};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use rota_collector::agent::{Agent, AgentOptions};
+use rota_collector::agent::beneath::Links;
+use rota_collector::agent::confirm::{CheckpointSource, ReadError};
+use rota_collector::agent::{Agent, AgentError, AgentOptions};
 use rota_collector::collector::checkpoint::{Checkpoint, Checkpoints};
 use rota_collector::collector::fetch::Agents;
 use rota_collector::collector::pull::Job;
-use rota_collector::collector::sink::Place;
+use rota_collector::collector::sink::{Modes, Place};
 use rota_collector::naming::{item_name, labels};
 use rota_collector::wire::Sources;
 use rota_core::pool::Item;
@@ -41,20 +45,17 @@ pub struct Running {
 impl Running {
     /// Starts an agent that follows `glob` below `dir`/logs.
     pub async fn start(dir: &Path, glob: &str, scan_interval: Duration) -> Self {
+        Self::start_with(dir, glob, scan_interval, Arc::new(Store::default())).await
+    }
+
+    /// The same; the checkpoint of its source is in `store`.
+    pub async fn start_with(dir: &Path, glob: &str, scan_interval: Duration, store: Arc<Store>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let options = AgentOptions {
-            app: "app".into(),
-            host: "host".into(),
-            globs: vec![format!("{}/logs/{glob}", dir.display())],
-            exclude: Vec::new(),
-            state_dir: dir.join("state"),
-            scan_interval,
-        };
         let shutdown = CancellationToken::new();
-        let agent = Agent::open(options).unwrap();
+        let agent = open(dir, glob, scan_interval).unwrap();
         let stop = shutdown.clone();
-        let task = tokio::spawn(async move { agent.run(listener, stop).await.unwrap() });
+        let task = tokio::spawn(async move { agent.run(listener, store, stop).await.unwrap() });
         Self { address, shutdown, task }
     }
 
@@ -65,10 +66,27 @@ impl Running {
     }
 }
 
+/// Opens an agent that follows `glob` below `dir`/logs.
+pub fn open(dir: &Path, glob: &str, scan_interval: Duration) -> Result<Agent, AgentError> {
+    Agent::open(AgentOptions {
+        app: "app".into(),
+        host: "host".into(),
+        globs: vec![format!("{}/logs/{glob}", dir.display())],
+        exclude: Vec::new(),
+        state_dir: dir.join("state"),
+        scan_interval,
+        links: Links::Refused,
+        open_files_max: 100,
+        connections_max: 100,
+    })
+}
+
 /// Checkpoints of one bucket, which the holders of all grants share.
 #[derive(Debug, Default)]
 pub struct Store {
     inner: Mutex<Inner>,
+    /// How often an agent has read it.
+    reads: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -90,6 +108,11 @@ impl Store {
         let mut inner = self.inner.lock().unwrap();
         inner.fence += 1;
         Granted { store: Arc::clone(self), fence: inner.fence }
+    }
+
+    /// How often an agent has read it.
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::SeqCst)
     }
 
     pub fn checkpoint(&self) -> Option<Checkpoint> {
@@ -127,6 +150,13 @@ impl Store {
 
     pub fn set(&self, checkpoint: Option<Checkpoint>) {
         self.inner.lock().unwrap().data = checkpoint.map(|c| c.encode());
+    }
+}
+
+impl CheckpointSource for Store {
+    fn read<'a>(&'a self, _item: &'a str) -> BoxFuture<'a, Result<Option<String>, ReadError>> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async { Ok(self.inner.lock().unwrap().data.clone()) })
     }
 }
 
@@ -170,7 +200,7 @@ pub fn job(dir: &Path, address: &str, file: &str, store: &Arc<Store>, agents: &A
 /// Where the output of `file` is in `dir`/out.
 pub fn place(dir: &Path, file: &str) -> Place {
     let item = Item { labels: labels("app", "host", file), ..Item::default() };
-    Place::of(&dir.join("out"), &item_name("app", "host", file), &item).unwrap()
+    Place::of(&dir.join("out"), &item_name("app", "host", file), &item, Modes::default()).unwrap()
 }
 
 pub fn item(file: &str) -> String {
@@ -220,6 +250,15 @@ pub async fn until_size(address: &str, size: u64) {
     until_seen("the agent has seen it", async || {
         let known = sources(address).await.sources[0].incarnations.last().map(|last| last.size);
         if known >= Some(size) { Ok(()) } else { Err(format!("{known:?}")) }
+    })
+    .await;
+}
+
+/// Waits until an agent lists a gap of its only source.
+pub async fn until_gap(address: &str) {
+    until_seen("the agent lists a gap", async || {
+        let listed = sources(address).await.sources[0].gaps.len();
+        if listed > 0 { Ok(()) } else { Err("none".to_owned()) }
     })
     .await;
 }

@@ -6,9 +6,11 @@
 //! whoever is stopped wherever. That is why it is not one file with a number in
 //! it: a stopped process could overwrite the number with its own.
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+
+use super::Modes;
 
 /// Suffix of the file that replaces an output: see [`super`].
 const COPY: &str = ".copy";
@@ -26,10 +28,10 @@ impl Claims {
     ///
     /// # Errors
     /// When the directory cannot be made or written.
-    pub fn stake(dir: &Path, fence: u64) -> io::Result<Self> {
-        fs::create_dir_all(dir)?;
+    pub fn stake(dir: &Path, fence: u64, modes: Modes) -> io::Result<Self> {
+        modes.create_dir(dir)?;
         let claims = Self { dir: dir.to_owned(), fence };
-        File::create(claims.path(fence, ""))?;
+        modes.create(&claims.path(fence, ""), OpenOptions::new().write(true))?;
         for (smaller, suffix) in claims.list()?.into_iter().filter(|(other, _)| *other < fence) {
             remove(&claims.path(smaller, suffix))?;
         }
@@ -90,8 +92,10 @@ mod tests {
     fn the_largest_claim_stays_whatever_the_order() {
         for order in [[3, 10, 200], [200, 10, 3], [10, 200, 3]] {
             let dir = tempfile::tempdir().unwrap();
-            let claims: Vec<Claims> =
-                order.iter().map(|fence| Claims::stake(dir.path(), *fence).unwrap()).collect();
+            let claims: Vec<Claims> = order
+                .iter()
+                .map(|fence| Claims::stake(dir.path(), *fence, Modes::default()).unwrap())
+                .collect();
             assert!(claims.iter().all(|claim| claim.largest().unwrap() == 200), "{order:?}");
         }
     }
@@ -99,9 +103,9 @@ mod tests {
     #[test]
     fn a_larger_claim_takes_away_what_would_replace_the_output() {
         let dir = tempfile::tempdir().unwrap();
-        let (small, large) = (Claims::stake(dir.path(), 3).unwrap(), 4);
+        let (small, large) = (Claims::stake(dir.path(), 3, Modes::default()).unwrap(), 4);
         fs::write(small.copy_path(), "x").unwrap();
-        Claims::stake(dir.path(), large).unwrap();
+        Claims::stake(dir.path(), large, Modes::default()).unwrap();
         assert!(!small.copy_path().exists());
         assert_eq!(small.largest().unwrap(), large);
     }
@@ -109,7 +113,7 @@ mod tests {
     #[test]
     fn the_same_grant_may_claim_again() {
         let dir = tempfile::tempdir().unwrap();
-        Claims::stake(dir.path(), 3).unwrap();
-        assert_eq!(Claims::stake(dir.path(), 3).unwrap().largest().unwrap(), 3);
+        Claims::stake(dir.path(), 3, Modes::default()).unwrap();
+        assert_eq!(Claims::stake(dir.path(), 3, Modes::default()).unwrap().largest().unwrap(), 3);
     }
 }

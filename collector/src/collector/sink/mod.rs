@@ -26,6 +26,10 @@
 //! changes only bytes beyond the last checkpoint, since every checkpoint was
 //! written by somebody who held the lock, or displaced its holder, before.
 //!
+//! Others than collectors may rotate, remove or empty an output. Its owner goes on
+//! with what is at its path then, and says so: what was appended before is on the
+//! disk, and the next checkpoint counts the bytes of the new file.
+//!
 //! All collectors that share a directory must run on one machine: locks and
 //! names of a network file system promise less.
 
@@ -38,7 +42,7 @@ mod steps;
 use std::io;
 use std::path::PathBuf;
 
-pub use durable::create_dirs;
+pub use durable::Modes;
 pub use output::{LOCK_WAIT, Sink};
 pub use place::{OWN_DIR, Place, PlaceError};
 
@@ -55,17 +59,24 @@ pub enum SinkError {
         /// The owner's.
         theirs: u64,
     },
-    /// Bytes that the checkpoint vouches for are not there.
+    /// Nothing in the output directory is of this source, but the checkpoint says
+    /// that something was written: this is another directory, or one that is not
+    /// mounted.
     #[error(
-        "{path} has {len} bytes, but the checkpoint says {out_len}: put the file back, or delete the checkpoint and the file to collect all anew"
+        "{path}: the checkpoint says {out_len} bytes, but nothing of the source is in this output directory: is it mounted? To collect all anew, delete the checkpoint"
     )]
-    Short {
+    OtherDirectory {
         /// The output.
         path: PathBuf,
-        /// Its length.
-        len: u64,
         /// What the checkpoint says.
         out_len: u64,
+    },
+    /// Somebody else has renamed, removed or truncated the output: see
+    /// [`Sink::reopen`].
+    #[error("{path} was rotated, removed or emptied by somebody else")]
+    Replaced {
+        /// The output.
+        path: PathBuf,
     },
     /// Bytes are there that no checkpoint explains.
     #[error("{path} has {len} bytes, but there is no checkpoint: move the file away to collect all anew")]
@@ -75,8 +86,8 @@ pub enum SinkError {
         /// Its length.
         len: u64,
     },
-    /// Somebody else wrote to the output, or put another file in its place.
-    #[error("{path} was changed by somebody else")]
+    /// Somebody else wrote to the output.
+    #[error("{path} was written to by somebody else")]
     Meddled {
         /// The output.
         path: PathBuf,

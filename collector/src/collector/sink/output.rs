@@ -1,5 +1,6 @@
 //! The open output of one owner: see [`super`] for why it is written like this.
 
+use std::cmp::Ordering;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -10,9 +11,10 @@ use bytes::Bytes;
 use tracing::warn;
 
 use super::claims::Claims;
-use super::durable::{create_dirs, sync_dirs};
+use super::durable::sync_dirs;
 use super::steps::{Step, Steps};
-use super::{Place, SinkError};
+use super::{Modes, Place, SinkError};
+use crate::naming::display_text;
 
 /// How long to wait for a lock before its holder is displaced. A holder that
 /// runs gives it back within the time of one write.
@@ -34,11 +36,12 @@ pub struct Sink {
 
 impl Sink {
     /// Takes over the output, and cuts it back to `out_len`, which the
-    /// checkpoint says; `None` if there is no checkpoint.
+    /// checkpoint says; `None` if there is no checkpoint. It may be shorter than
+    /// that ([`Sink::len`]): somebody else has rotated, removed or emptied it.
     ///
     /// # Errors
-    /// When there is a newer owner, the output is not what the checkpoint says,
-    /// or the file system refuses.
+    /// When there is a newer owner, there is an output without a checkpoint or in
+    /// another directory, or the file system refuses.
     pub fn claim(
         place: Place,
         fence: u64,
@@ -55,24 +58,49 @@ impl Sink {
         lock_wait: Duration,
         steps: Steps,
     ) -> Result<Self, SinkError> {
-        let len = out_len.unwrap_or(0);
         let failed = |source| SinkError::Io { path: place.output.clone(), source };
-        let claims = Claims::stake(&place.own, fence).map_err(failed)?;
-        let file = open(&place, len)?;
+        // Every earlier owner has left a claim.
+        if let Some(out_len) = out_len.filter(|len| *len > 0)
+            && !place.own.try_exists().map_err(failed)?
+        {
+            return Err(SinkError::OtherDirectory { path: place.output, out_len });
+        }
+        let claims = Claims::stake(&place.own, fence, place.modes).map_err(failed)?;
+        let file = open(&place)?;
+        let len = out_len.unwrap_or(0);
         let mut sink = Self { place, claims, file, len, ends_line: true, lock_wait, steps };
         sink.steps.done(Step::Opened);
         // Before a displacement, which would leave out what is not explained.
-        sink.check_len(out_len)?;
+        sink.len = sink.len_to_keep(out_len)?;
         sink.locked(|sink| {
-            sink.check_len(out_len)?;
-            sink.io(|sink| {
-                sink.file.set_len(len)?;
-                sink.ends_line = len == 0 || last_byte(&sink.file, len)? == b'\n';
-                sink.file.sync_all()?;
-                sync_dirs(&sink.place.output, &sink.place.dir)
-            })
+            sink.len = sink.len_to_keep(out_len)?;
+            sink.cut_to_len()
         })?;
         Ok(sink)
+    }
+
+    /// Goes on with what is at the output's path now, after somebody else has
+    /// renamed, removed or truncated it. What was appended before is brought to
+    /// the disk, wherever it is. [`Sink::len`] is that of the new file.
+    ///
+    /// # Errors
+    /// When there is a newer owner, or the file system refuses.
+    pub fn reopen(&mut self) -> Result<(), SinkError> {
+        self.io(|sink| sink.file.sync_data())?;
+        self.file = open(&self.place)?;
+        self.locked(|sink| {
+            sink.len = sink.io(|sink| Ok(sink.file.metadata()?.len()))?;
+            sink.cut_to_len()
+        })
+    }
+
+    fn cut_to_len(&mut self) -> Result<(), SinkError> {
+        self.io(|sink| {
+            sink.file.set_len(sink.len)?;
+            sink.ends_line = sink.len == 0 || last_byte(&sink.file, sink.len)? == b'\n';
+            sink.file.sync_all()?;
+            sync_dirs(&sink.place.output, &sink.place.dir)
+        })
     }
 
     /// Appends.
@@ -83,8 +111,10 @@ impl Sink {
     pub fn append(&mut self, parts: &[Bytes]) -> Result<(), SinkError> {
         self.locked(|sink| {
             let found = sink.io(|sink| Ok(sink.file.metadata()?.len()))?;
-            if found != sink.len {
-                return Err(SinkError::Meddled { path: sink.place.output.clone() });
+            match found.cmp(&sink.len) {
+                Ordering::Less => return Err(SinkError::Replaced { path: sink.place.output.clone() }),
+                Ordering::Greater => return Err(SinkError::Meddled { path: sink.place.output.clone() }),
+                Ordering::Equal => {}
             }
             sink.io(|sink| {
                 for part in parts.iter().filter(|part| !part.is_empty()) {
@@ -156,10 +186,18 @@ impl Sink {
     fn check_owner(&mut self) -> Result<(), SinkError> {
         self.check_fence()?;
         let is_ours = self.io(|sink| {
-            let (ours, named) = (sink.file.metadata()?, fs::metadata(&sink.place.output)?);
-            Ok((ours.dev(), ours.ino()) == (named.dev(), named.ino()))
+            let ours = sink.file.metadata()?;
+            match fs::metadata(&sink.place.output) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+                named => named.map(|named| (ours.dev(), ours.ino()) == (named.dev(), named.ino())),
+            }
         })?;
-        if is_ours { Ok(()) } else { Err(SinkError::Meddled { path: self.place.output.clone() }) }
+        if is_ours {
+            return Ok(());
+        }
+        // A newer owner that displaces us has claimed before.
+        self.check_fence()?;
+        Err(SinkError::Replaced { path: self.place.output.clone() })
     }
 
     fn check_fence(&mut self) -> Result<(), SinkError> {
@@ -170,23 +208,21 @@ impl Sink {
         Err(SinkError::Fenced { path: self.place.output.clone(), ours, theirs })
     }
 
-    fn check_len(&mut self, out_len: Option<u64>) -> Result<(), SinkError> {
+    fn len_to_keep(&mut self, out_len: Option<u64>) -> Result<u64, SinkError> {
         let len = self.io(|sink| Ok(sink.file.metadata()?.len()))?;
         match out_len {
-            Some(out_len) if len < out_len => {
-                Err(SinkError::Short { path: self.place.output.clone(), len, out_len })
-            }
+            Some(out_len) => Ok(len.min(out_len)),
             None if len > 0 => Err(SinkError::NoCheckpoint { path: self.place.output.clone(), len }),
-            _ => Ok(()),
+            None => Ok(0),
         }
     }
 
     /// Puts a copy in the place of the output, whose lock is held by somebody
     /// who does not give it back.
     fn displace(&mut self) -> Result<(), SinkError> {
-        warn!(path = %self.place.output.display(), "the lock is not given back: its holder is displaced");
+        warn!(path = %display_text(&self.place.output), "lock held by a dead collector; replacing the output file");
         let path = self.claims.copy_path();
-        let copy = self.io(|sink| copy_of(&sink.file, sink.len, &path))?;
+        let copy = self.io(|sink| copy_of(&sink.file, sink.len, &path, sink.place.modes))?;
         self.steps.done(Step::Copied);
         if let Err(fenced) = self.check_fence() {
             // Whether it is still there or a larger claim has removed it.
@@ -209,15 +245,11 @@ impl Sink {
     }
 }
 
-fn open(place: &Place, out_len: u64) -> Result<File, SinkError> {
-    let opened = create_dirs(&place.output).and_then(|()| {
-        // What the checkpoint vouches for is not made up.
-        fs::OpenOptions::new().read(true).write(true).create(out_len == 0).truncate(false).open(&place.output)
-    });
-    opened.map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => SinkError::Short { path: place.output.clone(), len: 0, out_len },
-        _ => SinkError::Io { path: place.output.clone(), source },
-    })
+fn open(place: &Place) -> Result<File, SinkError> {
+    let opened = place.modes.create_dirs_above(&place.output);
+    opened
+        .and_then(|()| place.modes.create(&place.output, fs::OpenOptions::new().read(true).write(true)))
+        .map_err(|source| SinkError::Io { path: place.output.clone(), source })
 }
 
 fn lock_within(file: &File, wait: Duration) -> io::Result<bool> {
@@ -232,8 +264,8 @@ fn lock_within(file: &File, wait: Duration) -> io::Result<bool> {
     }
 }
 
-fn copy_of(file: &File, len: u64, path: &Path) -> io::Result<File> {
-    let mut copy = fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+fn copy_of(file: &File, len: u64, path: &Path, modes: Modes) -> io::Result<File> {
+    let mut copy = modes.create(path, fs::OpenOptions::new().read(true).write(true).truncate(true))?;
     let mut from = file;
     from.seek(SeekFrom::Start(0))?;
     if io::copy(&mut from.take(len), &mut copy)? < len {

@@ -9,7 +9,7 @@ const WAIT: Duration = Duration::from_millis(20);
 
 fn place(dir: &Path) -> Place {
     let item = Item { labels: labels("a", "h", "x/f.log"), ..Item::default() };
-    Place::of(dir, &item_name("a", "h", "x/f.log"), &item).unwrap()
+    Place::of(dir, &item_name("a", "h", "x/f.log"), &item, Modes::default()).unwrap()
 }
 
 fn claim(dir: &Path, fence: u64, out_len: Option<u64>) -> Result<Sink, SinkError> {
@@ -75,13 +75,84 @@ fn an_older_grant_that_comes_late_changes_nothing() {
 #[test]
 fn what_does_not_fit_the_checkpoint_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    assert!(matches!(claim(dir.path(), 5, Some(3)), Err(SinkError::Short { len: 0, out_len: 3, .. })));
-    assert!(!place(dir.path()).output.exists(), "nothing is made up");
-    let mut sink = claim(dir.path(), 6, None).unwrap();
+    // As if the disk of the outputs were not mounted; trying again is not enough.
+    for fence in [5, 6] {
+        let refused = claim(dir.path(), fence, Some(3));
+        assert!(matches!(refused, Err(SinkError::OtherDirectory { out_len: 3, .. })), "{refused:?}");
+        assert!(!place(dir.path()).output.exists(), "nothing is made up");
+    }
+    let mut sink = claim(dir.path(), 7, None).unwrap();
     append(&mut sink, "1\n").unwrap();
-    assert!(matches!(claim(dir.path(), 7, Some(3)), Err(SinkError::Short { len: 2, out_len: 3, .. })));
     assert!(matches!(claim(dir.path(), 8, None), Err(SinkError::NoCheckpoint { len: 2, .. })));
     assert_eq!(output(dir.path()), "1\n");
+}
+
+/// What somebody else does to an output.
+type Change = fn(&Path);
+
+/// What an operator does to an output between two owners.
+#[test]
+fn an_output_that_was_rotated_removed_or_emptied_is_begun_anew() {
+    let cases: [(&str, Change, u64); 4] = [
+        ("rotated", |path| fs::rename(path, path.with_extension("1")).unwrap(), 0),
+        ("removed", |path| fs::remove_file(path).unwrap(), 0),
+        ("emptied", |path| fs::write(path, "").unwrap(), 0),
+        ("cut", |path| fs::write(path, "1").unwrap(), 1),
+    ];
+    for (case, change, len) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = claim(dir.path(), 5, None).unwrap();
+        append(&mut first, "1\n").unwrap();
+        change(&place(dir.path()).output);
+        let mut second = claim(dir.path(), 6, Some(2)).unwrap();
+        assert_eq!((second.len(), second.ends_line()), (len, len == 0), "{case}");
+        append(&mut second, "2\n").unwrap();
+        assert!(output(dir.path()).ends_with("2\n"), "{case}");
+    }
+}
+
+/// And while one works.
+#[test]
+fn an_owner_goes_on_after_its_output_was_rotated_removed_or_emptied() {
+    let cases: [(&str, Change, &str); 4] = [
+        ("rotated", |path| fs::rename(path, path.with_extension("1")).unwrap(), "2\n"),
+        (
+            "rotated and made again",
+            |path| {
+                fs::rename(path, path.with_extension("1")).unwrap();
+                fs::write(path, "").unwrap();
+            },
+            "2\n",
+        ),
+        ("removed", |path| fs::remove_file(path).unwrap(), "2\n"),
+        ("emptied", |path| fs::write(path, "").unwrap(), "2\n"),
+    ];
+    for (case, change, wanted) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sink = claim(dir.path(), 5, None).unwrap();
+        append(&mut sink, "1\n").unwrap();
+        change(&place(dir.path()).output);
+        assert!(matches!(append(&mut sink, "2\n"), Err(SinkError::Replaced { .. })), "{case}");
+        sink.reopen().unwrap();
+        assert_eq!(sink.len(), 0, "{case}");
+        append(&mut sink, "2\n").unwrap();
+        assert_eq!(output(dir.path()), wanted, "{case}");
+        let rotated = fs::read_to_string(place(dir.path()).output.with_extension("1"));
+        assert!(rotated.is_err() || rotated.unwrap() == "1\n", "{case}");
+    }
+}
+
+#[test]
+fn somebody_who_was_an_owner_once_reopens_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut zombie = claim(dir.path(), 5, None).unwrap();
+    let mut owner = claim(dir.path(), 6, Some(0)).unwrap();
+    append(&mut owner, "1\n").unwrap();
+    fs::rename(place(dir.path()).output, place(dir.path()).output.with_extension("1")).unwrap();
+    assert!(matches!(zombie.reopen(), Err(SinkError::Fenced { ours: 5, theirs: 6, .. })));
+    owner.reopen().unwrap();
+    append(&mut owner, "2\n").unwrap();
+    assert_eq!(output(dir.path()), "2\n");
 }
 
 #[test]
@@ -91,9 +162,24 @@ fn an_output_that_others_write_to_is_left_alone() {
     append(&mut sink, "1\n").unwrap();
     fs::write(place(dir.path()).output, "other\n").unwrap();
     assert!(matches!(append(&mut sink, "2\n"), Err(SinkError::Meddled { .. })));
-    fs::remove_file(place(dir.path()).output).unwrap();
-    fs::write(place(dir.path()).output, "1\n").unwrap();
-    assert!(matches!(append(&mut sink, "2\n"), Err(SinkError::Meddled { .. })));
+}
+
+#[test]
+fn only_the_owner_of_the_process_may_read() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = claim(dir.path(), 5, None).unwrap();
+    append(&mut sink, "1\n").unwrap();
+    // Also what takes the place of an output whose lock is held.
+    let _stopped = hold_lock(dir.path());
+    append(&mut sink, "2\n").unwrap();
+    let place = place(dir.path());
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&place.output), 0o600);
+    for path in [place.output.parent().unwrap(), &dir.path().join("a"), &place.own, &dir.path().join(".rota")]
+    {
+        assert_eq!(mode(path), 0o700, "{}", path.display());
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rota_core::pool::Item;
 
+use super::Modes;
 use crate::naming::{LABEL_APP, LABEL_FILE, LABEL_HOST, item_name};
 
 /// The collector's own directory within the output directory.
@@ -21,6 +22,8 @@ pub struct Place {
     pub dir: PathBuf,
     /// The source's item.
     pub item: String,
+    /// Who may read it.
+    pub modes: Modes,
 }
 
 /// Why an item has no place.
@@ -60,7 +63,7 @@ impl Place {
     ///
     /// # Errors
     /// When the item's labels are missing, unsafe, or another item's.
-    pub fn of(dir: &Path, name: &str, item: &Item) -> Result<Self, PlaceError> {
+    pub fn of(dir: &Path, name: &str, item: &Item, modes: Modes) -> Result<Self, PlaceError> {
         let label = |label| {
             let value = item.labels.get(label).map(String::as_str);
             value.ok_or_else(|| PlaceError::NoLabel { item: name.to_owned(), label })
@@ -82,6 +85,7 @@ impl Place {
             own: dir.join(OWN_DIR).join("sources").join(name),
             dir: dir.to_owned(),
             item: name.to_owned(),
+            modes,
         })
     }
 }
@@ -98,7 +102,7 @@ mod tests {
 
     fn place(app: &str, host: &str, file: &str) -> Result<Place, PlaceError> {
         let item = Item { labels: labels(app, host, file), ..Item::default() };
-        Place::of(Path::new("/out"), &item_name(app, host, file), &item)
+        Place::of(Path::new("/out"), &item_name(app, host, file), &item, Modes::default())
     }
 
     #[test]
@@ -137,7 +141,7 @@ mod tests {
     #[test]
     fn labels_must_be_there_and_be_the_items_own() {
         let mut item = Item { labels: labels("a", "h", "f"), ..Item::default() };
-        let of = |name: &str, item: &Item| Place::of(Path::new("/out"), name, item);
+        let of = |name: &str, item: &Item| Place::of(Path::new("/out"), name, item, Modes::default());
         assert!(matches!(of("a@h:g", &item), Err(PlaceError::OtherItem { .. })));
         item.labels.remove("host");
         assert!(matches!(of("a@h:f", &item), Err(PlaceError::NoLabel { label: "host", .. })));

@@ -1,0 +1,168 @@
+//! Finds out what is collected for good: from the coordinator, never from a
+//! request. Only the owner of a source's row can write its checkpoint, with the
+//! fence of its grant; a request can be sent by anybody, and is a hint when to look.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::{StreamExt as _, stream};
+use rota_client::{Client, ClientError};
+use rota_protocol::http::{CheckpointBody, Code, Encoding};
+use tokio::sync::Notify;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::readers::Confirmed;
+use super::shared::Shared;
+use super::source::Reader;
+use crate::clock::Now;
+use crate::collector::checkpoint::Checkpoint;
+
+/// How long hints are gathered before they are followed, and how long one source
+/// is not looked up again.
+const GATHER: Duration = Duration::from_millis(200);
+/// Most sources that are looked up after one gathering.
+const BATCH_MAX: usize = 512;
+/// Most that are looked up at the same time.
+const AT_ONCE: usize = 16;
+/// Pause when the coordinator does not answer.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Where checkpoints are read.
+pub trait CheckpointSource: Send + Sync + Debug {
+    /// Reads the checkpoint of an item; `None` if there is none.
+    fn read<'a>(&'a self, item: &'a str) -> BoxFuture<'a, Result<Option<String>, ReadError>>;
+}
+
+/// Why a checkpoint cannot be read.
+pub type ReadError = Box<dyn Error + Send + Sync>;
+
+/// The checkpoints of a pool in the coordinator.
+#[derive(Debug, Clone)]
+pub struct Coordinator {
+    /// The coordinator's client.
+    pub client: Client,
+    /// The pool.
+    pub pool: String,
+}
+
+impl Coordinator {
+    async fn fetch(&self, item: &str) -> Result<Option<String>, ReadError> {
+        let path = Client::path(["v1", "pools", &self.pool, "checkpoints", item]);
+        match self.client.get::<CheckpointBody>(&path).await {
+            Ok(CheckpointBody { data, encoding: Encoding::Utf8, .. }) => Ok(Some(data)),
+            Ok(_) => Err(ClientError::BadAnswer("the checkpoint is no text".to_owned()).into()),
+            Err(error) if matches!(error.code(), Some(Code::NoCheckpoint | Code::NoPool)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl CheckpointSource for Coordinator {
+    fn read<'a>(&'a self, item: &'a str) -> BoxFuture<'a, Result<Option<String>, ReadError>> {
+        Box::pin(self.fetch(item))
+    }
+}
+
+/// The items whose checkpoints are to be read soon. Each is a source that there
+/// is, so there are never more than those.
+#[derive(Debug, Default)]
+pub struct Unconfirmed {
+    items: Mutex<BTreeSet<String>>,
+    added: Notify,
+}
+
+impl Unconfirmed {
+    /// Adds an item.
+    pub fn add(&self, item: &str) {
+        let is_new = {
+            let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+            !items.contains(item) && items.insert(item.to_owned())
+        };
+        if is_new {
+            self.added.notify_one();
+        }
+    }
+
+    fn take(&self) -> Vec<String> {
+        let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+        let batch: Vec<String> = std::iter::from_fn(|| items.pop_first()).take(BATCH_MAX).collect();
+        if !items.is_empty() {
+            self.added.notify_one();
+        }
+        batch
+    }
+}
+
+/// Reads the checkpoints of items as they are added, until `shutdown` is
+/// cancelled.
+///
+/// Only sources that have something to release are added, and hints of many are
+/// gathered: ten thousand files that rotate at midnight cost ten thousand small
+/// reads within seconds, and forged hints cost no more than that.
+pub async fn confirm(
+    checkpoints: Arc<dyn CheckpointSource>,
+    shared: Arc<Shared>,
+    shutdown: CancellationToken,
+) {
+    let mut is_failing = false;
+    loop {
+        tokio::select! {
+            () = shared.unconfirmed.added.notified() => {}
+            () = shutdown.cancelled() => return,
+        }
+        sleep(GATHER).await;
+        let reads = shared.unconfirmed.take().into_iter().map(|item| {
+            let checkpoints = &checkpoints;
+            async move { (checkpoints.read(&item).await, item) }
+        });
+        let read: Vec<_> = stream::iter(reads).buffer_unordered(AT_ONCE).collect().await;
+        let mut failed = None;
+        for (outcome, item) in read {
+            match outcome {
+                Ok(Some(data)) => note(&shared, &item, &data),
+                Ok(None) => {}
+                Err(error) => {
+                    shared.unconfirmed.add(&item);
+                    failed = Some((item, error));
+                }
+            }
+        }
+        if let Some((item, error)) = failed.as_ref().filter(|_| !is_failing) {
+            let error: &dyn Error = &**error;
+            warn!(%item, error, "checkpoint not read: files are kept; retrying");
+        }
+        is_failing = failed.is_some();
+        if is_failing {
+            tokio::select! {
+                () = sleep(RETRY) => {}
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+}
+
+/// Notes what a checkpoint says.
+fn note(shared: &Shared, item: &str, data: &str) {
+    let checkpoint = match Checkpoint::decode(data) {
+        Ok(checkpoint) => checkpoint,
+        Err(error) => {
+            return debug!(%item, error = &error as &dyn Error, "checkpoint not understood: files are kept");
+        }
+    };
+    let Checkpoint { incarnation, offset, gaps, .. } = checkpoint;
+    let mut table = shared.table();
+    if let Confirmed::BeyondEnd { key } =
+        table.collected(item, Reader { incarnation, offset, gaps }, Now::read())
+    {
+        warn!(%item, incarnation, offset, "the file has lost bytes that were collected: it is read again");
+        table.had(&key, offset);
+        drop(table);
+        shared.hints.file(key.0);
+    }
+}

@@ -1,0 +1,113 @@
+//! Finds the copy that a rotation by `copytruncate` made: a file with a rotated
+//! name that begins with all that is known of the truncated one. What was written
+//! between the last look and the truncation is only there.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::UNIX_EPOCH;
+
+use tracing::{info, warn};
+
+use super::beneath::Opened;
+use super::follow::Follower;
+use super::identity::{Trace, look};
+use super::judge::{BIRTH_SLACK_NS, is_rotated_name};
+use super::open_files::Key;
+use super::source::{Loss, State};
+use super::survey::Survey;
+use crate::clock::Now;
+use crate::naming::display_text;
+use crate::wire::GapReason;
+
+/// Whether a copy was written after incarnation `number` began, which is a time: an
+/// earlier rotation's copy may begin with the same lines. Its own time of change
+/// does not tell: a rotation renames it.
+fn is_of_this_rotation(file: &File, number: u64) -> bool {
+    let modified = file.metadata().and_then(|meta| meta.modified()).ok();
+    let since = modified.and_then(|modified| modified.duration_since(UNIX_EPOCH).ok());
+    // The kernel stamps files with a clock that is a little behind.
+    since.is_some_and(|since| since.as_nanos() + u128::from(BIRTH_SLACK_NS) > u128::from(number) * 1_000_000)
+}
+
+/// A copy of what a file contained before it was truncated.
+pub(super) struct FoundCopy {
+    /// Where it is.
+    pub(super) at: PathBuf,
+    /// Its trace.
+    pub(super) trace: Trace,
+    /// The file, open.
+    pub(super) opened: Opened,
+}
+
+impl Follower {
+    /// A file was truncated or overwritten. What it contained is in a copy, or
+    /// lost: to which end, nobody saw.
+    pub(super) fn lose_truncated(&self, key: &Key, known: &Trace, survey: &mut Survey, now: Now) {
+        match self.find_copy(key, known, survey) {
+            Some(FoundCopy { at, trace, opened }) => {
+                info!(path = %display_text(&key.0), at = %display_text(&at), size = trace.stat.size, "file truncated; reading on in its copy");
+                self.shared.table().continue_in_copy(key, at, trace, opened, now);
+            }
+            None => {
+                warn!(path = %display_text(&key.0), size = known.stat.size, "file truncated, and no copy found");
+                let loss = Loss { reason: GapReason::Truncated, is_end_known: false };
+                self.shared.table().lose(key, loss, now);
+            }
+        }
+    }
+
+    /// Where the file of an incarnation was: at its source's path, where links led
+    /// from there, and where it was seen last.
+    pub(super) fn homes(&self, key: &Key) -> Vec<PathBuf> {
+        let table = self.shared.table();
+        let incarnation = table.get(&key.0).and_then(|source| source.incarnation(key.1));
+        let at = incarnation.and_then(|incarnation| match &incarnation.state {
+            State::Away { at } => at.clone(),
+            State::Live | State::Lost(_) => None,
+        });
+        let real_path = incarnation.and_then(|incarnation| incarnation.real_path.clone());
+        let mut homes = vec![key.0.clone()];
+        for home in [real_path, at].into_iter().flatten() {
+            if homes.iter().all(|known| known.parent() != home.parent()) {
+                homes.push(home);
+            }
+        }
+        homes
+    }
+
+    /// The copy of an incarnation that was `known`, if there is one. Of several
+    /// the one that was changed last: an older one is an earlier rotation's.
+    ///
+    /// A compressed copy cannot be read on from an offset, so it does not count;
+    /// nor does a copy of a file that was empty when it was seen last, since any
+    /// file begins with nothing.
+    pub(super) fn find_copy(&self, key: &Key, known: &Trace, survey: &mut Survey) -> Option<FoundCopy> {
+        if known.stat.size == 0 {
+            return None;
+        }
+        let mut found: Option<FoundCopy> = None;
+        for home in self.homes(key) {
+            let (Some(dir), Some(name)) = (home.parent(), home.file_name().and_then(|name| name.to_str()))
+            else {
+                continue;
+            };
+            let names = survey.names_in(dir).iter();
+            let rotated = names.filter(|(other, _)| other.to_str().is_some_and(|o| is_rotated_name(o, name)));
+            let paths: Vec<PathBuf> = rotated.map(|(other, _)| dir.join(other)).collect();
+            for at in paths {
+                let Ok(opened) = self.shared.beneath.open(&at) else { continue };
+                let Ok(seen) = look(&opened.file, known) else { continue };
+                let begins_alike = seen.head_same && seen.tail_same;
+                let is_longer = seen.trace.stat.size >= known.stat.size;
+                let is_later =
+                    found.as_ref().is_none_or(|f| f.trace.stat.changed_ns < seen.trace.stat.changed_ns);
+                let is_free = self.shared.table().owner_of(seen.trace.stat.id).is_none();
+                let is_recent = is_of_this_rotation(&opened.file, key.1);
+                if is_recent && begins_alike && is_longer && is_later && is_free {
+                    found = Some(FoundCopy { at, trace: seen.trace, opened });
+                }
+            }
+        }
+        found
+    }
+}

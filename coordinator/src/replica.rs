@@ -121,6 +121,13 @@ impl Replica {
         (inner.state.clone(), inner.head())
     }
 
+    /// The same for a snapshot, and the bytes of batches that are in it and in no earlier one.
+    pub(crate) fn snapshot_view(&self) -> (State, SnapshotHead, u64) {
+        // While this is held, none is applied.
+        let inner = self.read();
+        (inner.state.clone(), inner.head(), *self.lock_log_bytes())
+    }
+
     /// Where in the log the state stands.
     pub(crate) fn head(&self) -> SnapshotHead {
         self.read().head()
@@ -348,9 +355,11 @@ impl Replica {
         self.read().state.tree().bytes()
     }
 
-    /// Takes note that a snapshot was taken.
-    pub(crate) fn snapshot_taken(&self) {
-        *self.lock_log_bytes() = 0;
+    /// A snapshot was taken that covers so many bytes of batches. What was applied while it was
+    /// written is in the next one.
+    pub(crate) fn snapshot_taken(&self, covered: u64) {
+        let mut bytes = self.lock_log_bytes();
+        *bytes = bytes.saturating_sub(covered);
     }
 }
 

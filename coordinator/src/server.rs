@@ -280,7 +280,10 @@ impl Server {
         let group = &self.service.group;
         let own = self.service.config.server;
         let Leadership::Own { .. } = group.leads() else { return };
-        for heir in group.voters().into_iter().filter(|id| *id != own) {
+        // One that does not answer would only be waited for.
+        let up = group.peers_up().into_iter().filter(|(_, is_up)| *is_up).map(|(id, _)| id);
+        let voters = group.voters();
+        for heir in up.filter(|id| *id != own && voters.contains(id)) {
             let moved = tokio::time::timeout(HANDOVER_TIMEOUT, self.service.desk.transfer_to(heir)).await;
             if matches!(moved, Ok(Ok(()))) {
                 tracing::info!(heir, "handed over the leadership");

@@ -49,6 +49,7 @@ scenarios! { "kernel", run:
     first_nodes
     import_changes_everything_or_nothing
     import_keeps_to_what_there_can_be
+    import_of_a_session_twice_is_refused
     multi_begins_few_quotas
     multi_checks_permission_on_what_it_has_made
     multi_creates_and_deletes_one_node

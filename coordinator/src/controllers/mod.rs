@@ -85,9 +85,11 @@ pub(crate) async fn run(control: Control) {
 }
 
 /// Leads until it is cancelled.
-async fn lead(term: Term) {
+async fn lead(mut term: Term) {
     caught_up(&term).await;
     term.begin_counting(Instant::now() + term.control.lease_grace);
+    // What members said before is forgotten: it is waited for from here on.
+    term.began = Instant::now();
     tracing::info!(term = term.term, "this server leads");
     tokio::join!(
         expiry::run(term.clone()),

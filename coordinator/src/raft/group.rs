@@ -147,8 +147,6 @@ impl Group {
     pub(crate) async fn run(self, sender: watch::Sender<Leadership>) -> Result<(), GroupError> {
         self.raft.run();
         let mut metrics = self.raft.server_metrics();
-        // The leader that a restarted server finds in its vote may be long gone.
-        let mut is_recovered = true;
         loop {
             let (leadership, servers) = {
                 let now = metrics.borrow_watched();
@@ -169,9 +167,6 @@ impl Group {
             sender.send_if_modified(|before| {
                 let changed = *before != leadership;
                 if changed {
-                    if !is_recovered {
-                        self.note_leader_contact();
-                    }
                     self.heartbeats_suspended.store(false, Ordering::Release);
                     tracing::info!(?leadership, "leadership");
                     metrics::counter!(crate::metrics::LEADER_CHANGES).increment(1);
@@ -179,7 +174,6 @@ impl Group {
                 }
                 changed
             });
-            is_recovered = false;
             if metrics.changed().await.is_err() {
                 return Err(self.stopped());
             }

@@ -88,8 +88,14 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        let (state, head) = self.replica.view();
-        Builder { state, head, snapshots: self.snapshots.clone(), replica: Arc::clone(&self.replica) }
+        let (state, head, covered) = self.replica.snapshot_view();
+        Builder {
+            state,
+            head,
+            covered,
+            snapshots: self.snapshots.clone(),
+            replica: Arc::clone(&self.replica),
+        }
     }
 
     async fn install_snapshot(
@@ -126,6 +132,8 @@ fn as_snapshot(file: SnapshotFile) -> io::Result<SnapshotOf<TypeConfig, Snapshot
 pub(crate) struct Builder {
     state: State,
     head: SnapshotHead,
+    /// Bytes of batches that this snapshot is the first one to cover.
+    covered: u64,
     snapshots: SnapshotStore,
     replica: Arc<Replica>,
 }
@@ -147,7 +155,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             snapshots.keep(writer)
         })
         .await??;
-        self.replica.snapshot_taken();
+        self.replica.snapshot_taken(self.covered);
         tracing::info!(path = %file.path.display(), took_ms = began.elapsed().as_millis(), "snapshot taken");
         as_snapshot(file)
     }

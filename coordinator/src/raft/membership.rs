@@ -3,6 +3,7 @@
 //! sure that the server in question is there and is the one that is meant.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -15,6 +16,9 @@ use tokio::time::Instant;
 use super::group::{Group, Leadership};
 use super::types::RaftServer;
 
+/// How long a server that is to be added has to answer, and how often it is asked.
+const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(3);
+const IDENTIFY_LOOK_PERIOD: Duration = Duration::from_millis(100);
 /// Entries that a server may be behind when it is given a vote, or is to lead.
 const LAG_MAX: u64 = 1000;
 /// How long a learner has to come so far.
@@ -40,7 +44,8 @@ impl Group {
                 return Err(CallError::ServerExists(server));
             }
             MembershipChange::AddLearner { server, peer_address, force } => {
-                let disk = match self.identify(server, &peer_address).await {
+                let wait = if force { Duration::ZERO } else { IDENTIFY_TIMEOUT };
+                let disk = match self.identify(server, &peer_address, wait).await {
                     Ok(disk) => Some(disk),
                     Err(why) if !force => return Err(why),
                     Err(_) => None,
@@ -82,8 +87,9 @@ impl Group {
         }
     }
 
-    /// Makes sure that a server which is to be added waits at its address: its data directory.
-    async fn identify(&self, server: u64, address: &str) -> Result<DiskId, CallError> {
+    /// Makes sure that a server which is to be added waits at its address: its data directory. It
+    /// may have been started just now.
+    async fn identify(&self, server: u64, address: &str, wait: Duration) -> Result<DiskId, CallError> {
         let members = self.membership();
         if let Some((other, _)) = members.servers.iter().find(|(_, at)| at.peer_address == address) {
             return refused(format!(
@@ -98,7 +104,15 @@ impl Group {
                 self.server()
             ));
         }
-        let found = self.peers().probe(address).await;
+        let deadline = Instant::now() + wait;
+        let found = loop {
+            match self.peers().probe(address).await {
+                Err(error) if error.kind() != ErrorKind::PermissionDenied && Instant::now() < deadline => {
+                    tokio::time::sleep(IDENTIFY_LOOK_PERIOD).await;
+                }
+                found => break found,
+            }
+        };
         let start = format!("start it with `rota coordinator --id {server} --join` and an empty --data");
         let info = found.or_else(|error| {
             refused(format!(

@@ -69,6 +69,12 @@ pub struct ImportedNode {
     pub stamps: Stamps,
 }
 
+/// One thing of another cluster.
+enum Part<'a> {
+    Session(&'a ImportedSession),
+    Node(&'a ImportedNode),
+}
+
 /// The largest number that the last write of another cluster may have: this one goes on
 /// from there.
 const ZXID_MAX: Zxid = 1 << 62;
@@ -85,10 +91,12 @@ impl State {
             Import::More { sessions, nodes } => {
                 // A view, which costs nothing: a part that is refused leaves nothing.
                 let before = self.clone();
-                for session in sessions {
-                    self.import_session(session);
-                }
-                if let Err(refusal) = nodes.iter().try_for_each(|node| self.import_node(node)) {
+                let mut parts = sessions.iter().map(Part::Session).chain(nodes.iter().map(Part::Node));
+                let taken = parts.try_for_each(|part| match part {
+                    Part::Session(session) => self.import_session(session),
+                    Part::Node(node) => self.import_node(node),
+                });
+                if let Err(refusal) = taken {
                     *self = before;
                     return Err(refusal);
                 }
@@ -126,11 +134,16 @@ impl State {
         Ok(())
     }
 
-    fn import_session(&mut self, session: &ImportedSession) {
+    /// A session is imported once: a second time would take its ephemeral nodes from it.
+    fn import_session(&mut self, session: &ImportedSession) -> Result<(), Refusal> {
         let ImportedSession { session: id, password, timeout_ms } = *session;
+        if self.sessions.contains_key(&id) {
+            return Err(Refusal::SessionExists { session: id });
+        }
         let ephemerals = OrdSet::new();
         let session = Session { password, timeout_ms, opened: self.zxid, connection: 0, ephemerals };
         self.sessions.insert(id, Arc::new(session));
+        Ok(())
     }
 
     fn import_node(&mut self, imported: &ImportedNode) -> Result<(), Refusal> {

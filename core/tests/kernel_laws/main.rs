@@ -1,5 +1,6 @@
 //! Laws of the kernel and of what is derived from it, over random histories.
 
+mod damaged;
 mod history;
 mod machine;
 mod paths;

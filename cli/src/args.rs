@@ -52,7 +52,7 @@ pub(crate) struct Global {
 
 /// How long a coordinator is looked for unless `--deadline` says so.
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(15);
-/// And when every address refuses the connection: nobody is there, and a person is waiting. A
+/// And when every address refuses the connection: no server runs, and a person is waiting. A
 /// server that is being restarted is back within that, or a little later.
 pub(crate) const REFUSED_DEADLINE: Duration = Duration::from_secs(1);
 

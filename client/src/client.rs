@@ -108,8 +108,8 @@ impl Client {
     }
 
     /// The same client, giving up after `deadline` already when every server has refused the
-    /// connection for so long: nobody is there, and somebody waits for the answer. Unless told
-    /// otherwise, that makes no difference: servers that are starting refuse connections, too.
+    /// connection for so long: no server runs, and the caller waits for the answer. By default
+    /// the two deadlines are the same: servers that are starting refuse connections, too.
     #[must_use]
     pub fn with_refused_deadline(&self, deadline: Duration) -> Self {
         Self { refused_deadline: deadline, ..self.clone() }
@@ -389,20 +389,20 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn nobody_there_is_said_with_the_servers_names() {
+    async fn an_error_names_the_servers_that_did_not_answer() {
         let client = Client::new(["127.0.0.1:1"]).unwrap().with_deadline(Duration::from_millis(50));
         let error = client.get::<()>("/v1/cluster").await.unwrap_err();
         assert!(error.is_unreachable() && error.to_string().contains("127.0.0.1:1"), "{error}");
     }
 
     /// Nothing listens there.
-    fn nobody() -> Client {
+    fn client_without_servers() -> Client {
         Client::new(["127.0.0.1:1", "127.0.0.1:2"]).unwrap()
     }
 
     #[tokio::test]
-    async fn a_long_answer_is_not_waited_for_where_nobody_is() {
-        let client = nobody().with_deadline(Duration::from_millis(200));
+    async fn a_call_without_servers_ends_at_its_deadline() {
+        let client = client_without_servers().with_deadline(Duration::from_millis(200));
         let began = Instant::now();
         let hour = Duration::from_secs(3600);
         client.long_poll::<()>("/v1/cluster", hour).await.unwrap_err();
@@ -414,7 +414,7 @@ mod tests {
 
     #[tokio::test]
     async fn where_all_refuse_the_search_may_end_sooner() {
-        let client = nobody().with_deadline(Duration::from_secs(3600));
+        let client = client_without_servers().with_deadline(Duration::from_secs(3600));
         let client = client.with_refused_deadline(Duration::from_millis(200));
         let error = client.get::<()>("/v1/cluster").await.unwrap_err();
         assert!(error.to_string().ends_with(": connection refused"), "{error}");
@@ -423,7 +423,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_be_sent_is_refused_and_never_sent_in_part() {
-        let client = nobody().with_deadline(Duration::from_secs(3600));
+        let client = client_without_servers().with_deadline(Duration::from_secs(3600));
         for (name, value) in [("Upper Case", "x"), ("é", "x"), ("", "x"), ("rota-session", "a\nb: c")] {
             let headers = [(name, value.to_owned())];
             let sent = client.request::<(), ()>(Method::GET, "/v1/x", None, &headers, Repeat::Safe).await;
@@ -435,7 +435,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_duration_is_too_long() {
-        let client = nobody().with_deadline(Duration::MAX).with_patience(Duration::MAX);
+        let client = client_without_servers().with_deadline(Duration::MAX).with_patience(Duration::MAX);
         let client = client.with_answer_time(Duration::MAX).with_refused_deadline(Duration::from_millis(60));
         assert!(client.get::<()>("/v1/cluster").await.unwrap_err().is_unreachable());
     }

@@ -171,20 +171,20 @@ impl Source {
 #[derive(Debug, Clone)]
 pub struct TableCache {
     state: watch::Receiver<(Arc<Table>, Source)>,
-    heard: Arc<watch::Sender<Hearsay>>,
+    announced: Arc<watch::Sender<AnnouncedVersion>>,
     _follower: Arc<DropGuard>,
 }
 
 /// What others have said of a table's version.
 #[derive(Debug, Clone, Copy, Default)]
-struct Hearsay {
+struct AnnouncedVersion {
     /// The newest that there is said to be.
     newest: u64,
     /// One that was looked for in vain, and when.
     vain: Option<(u64, Instant)>,
 }
 
-impl Hearsay {
+impl AnnouncedVersion {
     /// Whether a version has been looked for in vain, a moment ago.
     fn is_vain(&self, version: u64) -> bool {
         self.vain.is_some_and(|(vain, at)| version >= vain && at.elapsed() < VAIN_FOR)
@@ -226,15 +226,15 @@ impl TableCache {
         let stop = CancellationToken::new();
         let guard = Arc::new(stop.clone().drop_guard());
         let pool = pool.to_owned();
-        let heard = Arc::new(watch::Sender::new(Hearsay::default()));
-        let follower = Arc::new((client, pool, disk, sender, Arc::clone(&heard)));
+        let announced = Arc::new(watch::Sender::new(AnnouncedVersion::default()));
+        let follower = Arc::new((client, pool, disk, sender, Arc::clone(&announced)));
         // Ends with the last handle on the table.
         tokio::spawn(async move {
             let follow = || {
                 let follower = Arc::clone(&follower);
                 async move {
-                    let (client, pool, disk, state, heard_of) = &*follower;
-                    follow(client, pool, disk.as_ref(), state, heard_of).await;
+                    let (client, pool, disk, state, announced) = &*follower;
+                    follow(client, pool, disk.as_ref(), state, announced).await;
                 }
             };
             tokio::select! {
@@ -242,7 +242,7 @@ impl TableCache {
                 () = stop.cancelled() => {}
             }
         });
-        Ok(Self { state, heard, _follower: guard })
+        Ok(Self { state, announced, _follower: guard })
     }
 
     /// The version of the table as it is known now.
@@ -255,16 +255,16 @@ impl TableCache {
     /// vain, or is later still, does not count for ten seconds: whoever said it is wrong.
     #[must_use]
     pub fn is_behind(&self, version: u64) -> bool {
-        self.version() < version && !self.heard.borrow().is_vain(version)
+        self.version() < version && !self.announced.borrow().is_vain(version)
     }
 
     /// Somebody knows this version of the table: if it is newer than the cache's, it is pulled at
     /// once, from another server than the one that has not said it.
     pub fn heard_of(&self, version: u64) {
         if self.is_behind(version) {
-            self.heard.send_if_modified(|heard| {
-                let is_news = heard.newest < version;
-                heard.newest = version.max(heard.newest);
+            self.announced.send_if_modified(|announced| {
+                let is_news = announced.newest < version;
+                announced.newest = version.max(announced.newest);
                 is_news
             });
         }
@@ -334,9 +334,9 @@ async fn follow(
     pool: &str,
     disk: Option<&DiskCopy>,
     state: &watch::Sender<(Arc<Table>, Source)>,
-    heard_of: &watch::Sender<Hearsay>,
+    announced: &watch::Sender<AnnouncedVersion>,
 ) {
-    let mut heard = heard_of.subscribe();
+    let mut announcements = announced.subscribe();
     let mut gone = false;
     loop {
         let (known, source) = state.borrow().clone();
@@ -344,11 +344,11 @@ async fn follow(
         let since = matches!(source, Source::Coordinator { .. }).then_some(known.version);
         let mut polling = pin!(poll(client, pool, since, WAIT_MS));
         let polled = loop {
-            let newest = heard_of.borrow().newest;
+            let newest = announced.borrow().newest;
             if newest <= known.version {
                 tokio::select! {
                     polled = &mut polling => break polled,
-                    Ok(()) = heard.changed() => continue,
+                    Ok(()) = announcements.changed() => continue,
                 }
             }
             let pulled = tokio::select! {
@@ -357,10 +357,10 @@ async fn follow(
                 pulled = pull(client, pool, since, newest) => pulled,
             };
             if pulled.as_ref().map_or(0, |body| body.version) < newest {
-                // There may be none: an earlier one, or one that is heard of since, counts again.
-                heard_of.send_if_modified(|heard| {
-                    heard.vain = Some((newest, Instant::now()));
-                    heard.newest = if heard.newest == newest { 0 } else { heard.newest };
+                // There may be none: an earlier one, or one that is announced since, counts again.
+                announced.send_if_modified(|announced| {
+                    announced.vain = Some((newest, Instant::now()));
+                    announced.newest = if announced.newest == newest { 0 } else { announced.newest };
                     false
                 });
             }

@@ -1,6 +1,5 @@
-//! Tasks that others rely on: when one ends, however it does, somebody is told. A task of tokio's
-//! that panics or is dropped with its runtime is otherwise just gone, and those who wait for what
-//! it was to do wait for ever.
+//! Tasks that others rely on: their end, a panic included, is reported. Without that, a tokio task
+//! that panics or is dropped with its runtime leaves its waiters waiting for ever.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -63,9 +62,9 @@ mod tests {
     use super::*;
 
     async fn is_told_of_the_end_of(task: impl Future<Output = ()> + Send + 'static) {
-        let (ended, told) = oneshot::channel();
+        let (ended, notified) = oneshot::channel();
         spawn_vital("test", task, move || ended.send(()).unwrap());
-        told.await.expect("the end is told");
+        notified.await.expect("the end is reported");
     }
 
     #[tokio::test]
@@ -76,13 +75,13 @@ mod tests {
 
     #[test]
     fn a_task_that_goes_with_its_runtime_is_told() {
-        let (ended, mut told) = oneshot::channel();
+        let (ended, mut notified) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             spawn_vital("test", std::future::pending(), move || ended.send(()).unwrap());
         });
         drop(runtime);
-        told.try_recv().expect("the end is told");
+        notified.try_recv().expect("the end is reported");
     }
 
     #[tokio::test(start_paused = true)]

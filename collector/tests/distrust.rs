@@ -193,7 +193,6 @@ async fn late_writes_end_in_the_ledger() {
     until("the ledger has it", || {
         // Each answer tells of the list.
         append(&path, "3\n");
-        std::thread::sleep(Duration::from_millis(100));
         !gaps::read(&out).unwrap().is_empty()
     })
     .await;

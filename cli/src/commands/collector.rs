@@ -27,7 +27,7 @@ pub(crate) struct CollectorArgs {
     /// Where the collected files go.
     #[arg(long, env = "ROTA_OUT", value_name = "DIR")]
     out: PathBuf,
-    /// The mode of collected files, in octal. Whoever may read them may enter their
+    /// The mode of collected files, in octal. Every reader of them may enter their
     /// directories, too. Files that are there keep their mode.
     #[arg(long, env = "ROTA_FILE_MODE", default_value = "0600", value_name = "MODE", value_parser = file_mode)]
     file_mode: u32,

@@ -64,7 +64,7 @@ pub(crate) struct CoordinatorArgs {
     /// Let clients in that show no certificate, too.
     #[arg(long, env = "ROTA_ZOOKEEPER_TLS_OPTIONAL", requires = "zookeeper_tls_authorities")]
     zookeeper_tls_optional: bool,
-    /// Where to listen for other servers. They are told this address, unless --peers names
+    /// Where to listen for other servers. They learn this address, unless --peers names
     /// another; it may change between starts.
     #[arg(long, env = "ROTA_PEER", default_value = "127.0.0.1:7720", value_name = "HOST:PORT")]
     peer: String,

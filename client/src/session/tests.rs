@@ -13,7 +13,7 @@ use crate::clock::suspend;
 const LIVENESS: Duration = Duration::from_secs(20);
 
 /// Answers whatever it is asked as a coordinator that opens and keeps sessions of this timeout
-/// does, until it is told to be silent.
+/// does, until the test silences it.
 async fn coordinator(timeout_ms: u32) -> (Client, Arc<AtomicBool>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = Client::new([listener.local_addr().unwrap().to_string()]).unwrap();
@@ -58,7 +58,7 @@ async fn a_machine_that_was_suspended_finds_its_lease_over_when_it_wakes() {
     assert!(!until.is_past());
     is_silent.store(true, Ordering::Relaxed);
     suspend(Duration::from_secs(3600));
-    assert!(session.deadline().is_past(), "whoever looks sees it at once");
+    assert!(session.deadline().is_past(), "the first call after the suspend sees it");
     becomes(&session, |state| *state == LeaseState::Lapsed).await;
     // The coordinator knows the session after all: it is as it was.
     is_silent.store(false, Ordering::Relaxed);

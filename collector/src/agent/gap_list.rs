@@ -49,7 +49,7 @@ impl Source {
         self.last_gap_ms = Some(now.monotonic_ms);
         if self.gaps.len() > GAPS_MAX {
             let oldest = self.gaps.remove(0);
-            // The larger number: whoever has recorded only the first is told of both.
+            // The larger number: a reader that recorded only the first gets both.
             self.gaps[0] = Gap { number: self.gaps[0].number, to: None, ..oldest };
         }
     }
@@ -85,6 +85,6 @@ mod tests {
         assert_eq!((s.gaps.len(), s.last_gap()), (GAPS_MAX, count));
         let merged = Gap { number: 3, incarnation: 0, from: 5, to: None, reason: GapReason::Gone };
         assert_eq!(s.gaps[0], merged);
-        assert_eq!(s.settled_gaps(2, at(1 << 40))[0], merged, "also for whoever has the first two");
+        assert_eq!(s.settled_gaps(2, at(1 << 40))[0], merged, "also for a reader that has the first two");
     }
 }

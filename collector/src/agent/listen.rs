@@ -1,6 +1,6 @@
 //! A listener whose connections are bounded, so that strangers who open many of
-//! them cannot take the descriptors that log files are held open with. Whoever
-//! comes when there are too many waits until another has gone.
+//! them cannot take the descriptors that log files are held open with. One
+//! more than the bound waits until another has ended.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;

@@ -1,16 +1,13 @@
-//! `/v1/pools/{pool}/members` and `/items`: who works, and on what.
+//! `/v1/pools/{pool}/members`: who works, and on what.
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use rota_core::pool::{
-    Bucket, Deed, Handoff, Kind, Member, MemberEntry, Owner, PoolView, Row, RowEntry, check_name, layout,
-    to_json,
+    Bucket, Deed, Handoff, Member, MemberEntry, Owner, PoolView, Row, RowEntry, check_name, layout, to_json,
 };
 use rota_core::state::{Actor, CreateMode, Op, Refusal, SessionId};
-use rota_protocol::http::{
-    Assignment, Code, ErrorBody, Grant, ItemBody, ItemCreate, JoinPool, MemberBody, OfGrant, Peer,
-};
+use rota_protocol::http::{Assignment, Code, ErrorBody, Grant, JoinPool, MemberBody, OfGrant, Peer};
 use rota_protocol::peer::{HeardMember, HeardPool};
 use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
@@ -33,8 +30,6 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
         .routes(routes!(release))
         .routes(routes!(step_down))
         .routes(routes!(ready))
-        .routes(routes!(list_items, put_item))
-        .routes(routes!(show_item, delete_item))
 }
 
 /// List a pool's members, with what they said of their work.
@@ -123,7 +118,7 @@ async fn join(
     Ok((StatusCode::CREATED, Json(joined)))
 }
 
-async fn check_living(service: &Service, pool: &str) -> ApiResult<()> {
+pub(super) async fn check_living(service: &Service, pool: &str) -> ApiResult<()> {
     with_pool_now(service, pool, |view| match view.spec.deleting {
         true => Err(ApiError::new(Code::Deleting, format!("pool {pool:?} is being deleted"))),
         false => Ok(()),
@@ -465,116 +460,4 @@ fn is_last_of_warm(view: &PoolView, entry: &RowEntry, own: &Owner) -> bool {
 fn is_kept_by(view: &PoolView, owner: &Owner, who: SessionId) -> bool {
     let member = view.members.get(&owner.member);
     member.is_some_and(|entry| entry.session == Some(who) && entry.joined == owner.joined)
-}
-
-/// List a named pool's items.
-#[utoipa::path(get, path = "/v1/pools/{pool}/items", tag = "items", params(("pool" = String, Path), ReadParams),
-    responses((status = 200, body = Vec<ItemBody>), (status = "default", body = ErrorBody)))]
-async fn list_items(
-    State(service): State<Shared>,
-    Names(pool): Names<String>,
-    Params(read): Params<ReadParams>,
-) -> ApiResult<Json<Vec<ItemBody>>> {
-    read.ready(&service).await?;
-    with_pool(&service, &pool, |view| {
-        let body = |(name, item): (&String, &rota_core::pool::Item)| ItemBody {
-            name: name.clone(),
-            item: item.clone(),
-        };
-        Ok(Json(view.items.iter().map(body).collect()))
-    })
-}
-
-/// Add an item, or replace it. There is one bucket for each.
-#[utoipa::path(post, path = "/v1/pools/{pool}/items", tag = "items", params(("pool" = String, Path)),
-    request_body = ItemCreate,
-    responses((status = 201, body = ItemBody), (status = "default", body = ErrorBody)))]
-async fn put_item(
-    State(service): State<Shared>,
-    Names(pool): Names<String>,
-    session: Session,
-    Body(body): Body<ItemCreate>,
-) -> ApiResult<(StatusCode, Json<ItemBody>)> {
-    check_name(&body.name)?;
-    let item = body.item();
-    item.check()?;
-    check_living(&service, &pool).await?;
-    with_pool(&service, &pool, |view| match view.spec.kind {
-        Kind::Named => Ok(()),
-        Kind::Hashed { .. } => Err(ApiError::new(
-            Code::BadRequest,
-            format!("pool {pool:?} is hashed: only a named pool has items"),
-        )),
-    })?;
-    let (mode, session) = match body.persistent {
-        true => (CreateMode::Persistent, None),
-        false => (CreateMode::Ephemeral, Some(session.needed()?.session)),
-    };
-    let path = layout::item(&pool, &body.name);
-    let create = Op::create(path.clone(), to_json(&item), mode);
-    match service.op(Actor::rota(session), create).await {
-        Err(ServiceError::Refused(Refusal::NodeExists { .. })) => {
-            replace_item(&service, &path, session, to_json(&item)).await?;
-        }
-        Err(ServiceError::Refused(Refusal::NoNode { .. })) => return Err(ApiError::no_pool(&pool)),
-        other => drop(other?),
-    }
-    Ok((StatusCode::CREATED, Json(ItemBody { name: body.name, item })))
-}
-
-/// Replaces an item that is kept in the same way. One that another session
-/// keeps is left alone: it would vanish with that session.
-async fn replace_item(
-    service: &Service,
-    path: &str,
-    session: Option<SessionId>,
-    data: bytes::Bytes,
-) -> ApiResult<()> {
-    let keeper = service.replica.read().state.tree().get(path).map(|node| node.owner());
-    if keeper.is_some_and(|keeper| keeper != session) {
-        return Err(ApiError::new(
-            Code::Exists,
-            "another session keeps an item of that name: it is free when that session's timeout is over",
-        ));
-    }
-    service.op(Actor::rota(session), Op::set(path.to_owned(), data, None)).await?;
-    Ok(())
-}
-
-/// Show an item.
-#[utoipa::path(get, path = "/v1/pools/{pool}/items/{item}", tag = "items",
-    params(("pool" = String, Path), ("item" = String, Path), ReadParams),
-    responses((status = 200, body = ItemBody), (status = "default", body = ErrorBody)))]
-async fn show_item(
-    State(service): State<Shared>,
-    Names((pool, item)): Names<(String, String)>,
-    Params(read): Params<ReadParams>,
-) -> ApiResult<Json<ItemBody>> {
-    read.ready(&service).await?;
-    with_pool(&service, &pool, |view| match view.items.get(&item) {
-        Some(found) => Ok(Json(ItemBody { name: item.clone(), item: found.clone() })),
-        None => Err(no_item(&pool, &item)),
-    })
-}
-
-/// Delete an item. Its bucket goes when its owner has let go of it.
-#[utoipa::path(delete, path = "/v1/pools/{pool}/items/{item}", tag = "items",
-    params(("pool" = String, Path), ("item" = String, Path)),
-    responses((status = 204), (status = "default", body = ErrorBody)))]
-async fn delete_item(
-    State(service): State<Shared>,
-    Names((pool, item)): Names<(String, String)>,
-    session: Session,
-) -> ApiResult<StatusCode> {
-    with_pool_now(&service, &pool, |view| {
-        if view.items.contains_key(&item) { Ok(()) } else { Err(no_item(&pool, &item)) }
-    })
-    .await?;
-    let op = Op::Delete { path: layout::item(&pool, &item), version: None };
-    service.op(Actor::rota(session.0.map(|who| who.session)), op).await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-fn no_item(pool: &str, item: &str) -> ApiError {
-    ApiError::new(Code::NoItem, format!("pool {pool:?} has no item {item:?}"))
 }

@@ -10,6 +10,7 @@ mod error;
 mod extract;
 mod history;
 mod import;
+mod items;
 mod members;
 mod nodes;
 mod operations;
@@ -110,6 +111,7 @@ fn described() -> OpenApiRouter<Shared> {
         .merge(changes::router())
         .merge(history::router())
         .merge(members::router())
+        .merge(items::router())
         .merge(table::router())
         .merge(checkpoints::router())
         .merge(import::router())

@@ -21,24 +21,22 @@
 mod handoff;
 mod moves;
 mod target;
+mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use handoff::{Rules, Standing};
 use target::{Target, Wanted};
+use writer::Writer;
 
-use crate::Zxid;
-use crate::pool::history::{self, Recorder};
 use crate::pool::{
     Away, Bucket, Member, Move, Owner, Plan, PoolView, Reason, Report, Row, RowEntry, layout, to_json,
 };
-use crate::state::{CreateMode, Op, Tree, perms};
+use crate::state::{Op, Tree, perms};
 
 /// Most operations in one multi. At 200 bytes each it stays well below the
 /// largest entry, and other writes are not kept waiting for it.
 pub const OPS_MAX: usize = 512;
-/// Most nodes of the history that one step removes.
-const FORGOTTEN_MAX: usize = 64;
 
 /// The next step for a pool.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -146,10 +144,7 @@ pub fn quick_step(pool: &PoolView) -> Quick {
         let row = row.clone().after(&entry.row, pool.spec.replicas as usize);
         writer.replace(bucket, entry, &row, *reason);
     }
-    // What members did by themselves is put down with the next plan.
-    writer.unrecorded.clear();
-    writer.close();
-    Quick { multis: writer.multis, grants: u32::try_from(granted.len()).unwrap_or(u32::MAX) }
+    Quick { multis: writer.finish_grants(), grants: u32::try_from(granted.len()).unwrap_or(u32::MAX) }
 }
 
 /// What can be done without planning.
@@ -337,125 +332,6 @@ fn row_path(pool: &PoolView, bucket: &Bucket) -> String {
     layout::row(&pool.name, bucket.as_str())
 }
 
-/// Gathers writes of rows into multis, each with its part of the history.
-struct Writer<'a> {
-    pool: &'a PoolView,
-    multis: Vec<Vec<Op>>,
-    ops: Vec<Op>,
-    recorder: Recorder,
-    /// Rows that members changed by themselves and that no chapter tells of.
-    unrecorded: BTreeSet<Bucket>,
-    /// Up to which version of the table none of those is missing, once this is written.
-    upto: Zxid,
-}
-
-impl<'a> Writer<'a> {
-    fn new(pool: &'a PoolView) -> Self {
-        let upto = pool.history.values().map(|written| written.upto).max();
-        let own: BTreeSet<Zxid> = pool.history.values().map(|written| written.zxid).collect();
-        // Of times whose chapters are forgotten nothing more is told either.
-        let since = upto.zip(own.first()).map(|(upto, first)| upto.max(*first));
-        let changed = since.into_iter().flat_map(|since| pool.rows_changed_after(since));
-        let unrecorded = changed.filter(|(zxid, _)| !own.contains(zxid)).map(|(_, bucket)| bucket.clone());
-        let unrecorded = unrecorded.collect();
-        let (multis, ops, recorder) = Default::default();
-        Self { pool, multis, ops, recorder, unrecorded, upto: upto.unwrap_or_else(|| pool.table_version()) }
-    }
-
-    fn create(&mut self, bucket: &Bucket, row: &Row) {
-        // Clients write there only what is theirs to say: see `pool::guard`.
-        let create = layout::create(row_path(self.pool, bucket), to_json(row), perms::READ | perms::WRITE);
-        self.add(vec![create]);
-        self.recorder.note(bucket, row, Reason::Vacant, None);
-    }
-
-    fn replace(&mut self, bucket: &Bucket, entry: &RowEntry, row: &Row, reason: Reason) {
-        if *row == entry.row {
-            return;
-        }
-        let write = Op::set(row_path(self.pool, bucket), to_json(row), None);
-        self.add(vec![fenced(self.pool, bucket, entry), write]);
-        self.record_own(bucket, entry);
-        self.recorder.note(bucket, row, reason, None);
-    }
-
-    fn delete(&mut self, bucket: &Bucket, entry: &RowEntry) {
-        let delete = Op::Delete { path: row_path(self.pool, bucket), version: Some(entry.version) };
-        self.add(vec![fenced(self.pool, bucket, entry), delete]);
-        // If its owner has let go, that was its end.
-        let at_ms = self.unrecorded.remove(bucket).then_some(entry.written_ms);
-        self.recorder.note(bucket, &Row::vacant(), Reason::Removed, at_ms);
-    }
-
-    /// What a member did with a row by itself is put down before what becomes of it.
-    fn record_own(&mut self, bucket: &Bucket, entry: &RowEntry) {
-        if self.unrecorded.remove(bucket) {
-            let planned = self.pool.plan.moves.iter().find(|the| the.bucket == *bucket);
-            let reason = planned.map_or(Reason::Left, |the| the.reason);
-            self.recorder.note(bucket, &entry.row, reason, Some(entry.written_ms));
-        }
-    }
-
-    /// A write and its guard stay in one multi, which has room for its chapter.
-    fn add(&mut self, write: Vec<Op>) {
-        if self.ops.len() + write.len() + 2 > OPS_MAX {
-            self.close();
-        }
-        self.ops.extend(write);
-    }
-
-    fn close(&mut self) {
-        if let Some(chapter) = std::mem::take(&mut self.recorder).into_chapter(self.upto) {
-            let folder = layout::history(&self.pool.name);
-            self.ops.push(ensure(folder.clone()));
-            let mode = CreateMode::PersistentSequential;
-            self.ops.push(Op::Create {
-                path: format!("{folder}/h-"),
-                data: Some(to_json(&chapter)),
-                mode,
-                acl: readable(),
-            });
-        }
-        if !self.ops.is_empty() {
-            self.multis.push(std::mem::take(&mut self.ops));
-        }
-    }
-
-    fn finish(mut self) -> Vec<Vec<Op>> {
-        // The last multi tells of whatever is left.
-        for bucket in std::mem::take(&mut self.unrecorded) {
-            if let Some(entry) = self.pool.rows.get(&bucket) {
-                self.unrecorded.insert(bucket.clone());
-                self.record_own(&bucket, entry);
-            }
-        }
-        self.upto = self.pool.table_version();
-        self.close();
-        let forgotten = forgotten(self.pool);
-        if !forgotten.is_empty() {
-            self.multis.push(forgotten);
-        }
-        self.multis
-    }
-}
-
-/// The oldest part of the history goes when there is too much of it.
-fn forgotten(pool: &PoolView) -> Vec<Op> {
-    let mut nodes = pool.history.len();
-    let mut bytes: usize = pool.history.values().map(|written| written.bytes).sum();
-    let mut ops = Vec::new();
-    for (name, written) in &pool.history {
-        let is_enough = nodes <= history::NODES_MAX && bytes <= history::BYTES_MAX;
-        if is_enough || ops.len() == FORGOTTEN_MAX {
-            break;
-        }
-        ops.push(Op::Delete { path: format!("{}/{name}", layout::history(&pool.name)), version: None });
-        nodes -= 1;
-        bytes -= written.bytes;
-    }
-    ops
-}
-
 /// The tree keeps who is away and since when, so that the next leader knows.
 fn keep_absent(pool: &PoolView, absent: &BTreeMap<String, Away>) -> Option<Vec<Op>> {
     let mut ops = Vec::new();
@@ -484,10 +360,6 @@ fn readable() -> Option<Vec<crate::state::AclEntry>> {
 
 fn ensure(path: String) -> Op {
     Op::Ensure { path, acl: readable() }
-}
-
-fn fenced(pool: &PoolView, bucket: &Bucket, entry: &RowEntry) -> Op {
-    Op::CheckFence { path: row_path(pool, bucket), fence: entry.zxid }
 }
 
 fn write_plan(pool: &PoolView, plan: &Plan) -> Op {

@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{Known, PlanFault};
 use crate::placement::ring::Names;
 use crate::placement::{
-    self, Answer, Candidate, Class, Demand, Owners, Problem, Quotas, UnderWay, check, weighted,
+    self, Answer, Candidate, Class, Demand, Owners, Problem, Quotas, UnderWay, check, load, weighted,
 };
 use crate::pool::{
     Affinity, Away, Balance, Bucket, Kind, Labels, Member, Move, Owner, PoolView, Reason, Report, Row,
@@ -99,7 +99,7 @@ impl Target {
         };
         let mut report = checked.map_err(|fault| PlanFault { pool: pool.name.clone(), fault })?;
         if pool.spec.strategy == Strategy::Balanced && !problem.weights.is_empty() {
-            let (busiest, bound) = weighted::busiest(problem, &answer);
+            let (busiest, bound) = load::busiest(problem, &answer);
             (report.busiest_milli, report.busiest_bound_milli) = (Some(busiest), Some(bound));
         }
         report.short = posed.shortages(&answer);

@@ -21,6 +21,7 @@
 mod balanced;
 pub mod check;
 mod exchange;
+pub mod load;
 mod network;
 mod owners;
 mod primaries;

@@ -21,6 +21,7 @@ mod labels;
 pub mod layout;
 mod member;
 mod plan;
+mod pools;
 mod row;
 mod spec;
 mod suppose;
@@ -32,13 +33,14 @@ pub use labels::{Affinity, Labels};
 pub use layout::{NAME_LEN_MAX, NameError, check_name};
 pub use member::{Away, Item, Member, MemberError, WEIGHT_MAX};
 pub use plan::{Move, Plan, Reason, Report, ShortReason, Shortage, Wait};
+pub use pools::{Pools, Touched};
 pub use row::{Deed, Owner, Role, Row};
 pub use spec::{
     BUCKETS_DEFAULT, BUCKETS_MAX, Balance, Handoff, Kind, LeaseEnd, MAX_MOVING_DEFAULT, Spec, SpecError,
     Spread, Strategy, WhenStuck,
 };
 pub use table::{Delta, TableIndex};
-pub use view::{Causes, Concerned, MemberEntry, PoolView, Pools, RowEntry, Touched};
+pub use view::{Causes, Concerned, MemberEntry, PoolView, RowEntry};
 
 /// Reads a node's JSON.
 ///

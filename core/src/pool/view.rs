@@ -18,19 +18,6 @@ use super::{
 use crate::Zxid;
 use crate::state::{Event, Node, SessionId, Stamps, State};
 
-/// All pools, by name.
-#[derive(Debug, Clone, Default)]
-pub struct Pools {
-    pools: BTreeMap<String, PoolView>,
-}
-
-/// What a command touched.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Touched {
-    /// The pools, and which of their members are told something else now of what they own.
-    pub pools: BTreeMap<String, Concerned>,
-}
-
 /// Which members something concerns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Concerned {
@@ -41,7 +28,7 @@ pub enum Concerned {
 }
 
 impl Concerned {
-    fn add(&mut self, more: Self) {
+    pub(super) fn add(&mut self, more: Self) {
         match (&mut *self, more) {
             (Self::Some(names), Self::Some(more)) => names.extend(more),
             _ => *self = Self::All,
@@ -163,109 +150,18 @@ impl RowEntry {
     }
 
     /// Everybody that the row names.
-    fn named(&self) -> impl Iterator<Item = &Owner> {
+    pub(super) fn named(&self) -> impl Iterator<Item = &Owner> {
         self.row.owners.iter().chain(&self.row.preparing)
     }
 }
 
-impl Pools {
-    /// Reads all pools from the state.
-    #[must_use]
-    pub fn load(state: &State) -> Self {
-        let mut pools = Self::default();
-        let names: Vec<String> =
-            state.tree().children(layout::POOLS).map(|(p, _)| p.name().to_owned()).collect();
-        for name in names {
-            if let Some(view) = PoolView::load(state, &name) {
-                pools.pools.insert(name, view);
-            }
-        }
-        pools
-    }
-
-    /// Takes in what one command changed; `state` is as that command left it or
-    /// later. Returns in which pools it touched anything that decides who owns what, and
-    /// whom that concerns.
-    pub fn follow(&mut self, state: &State, events: &[Event]) -> Touched {
-        let mut touched = Touched::default();
-        for event in events {
-            let Some((pool, place)) = layout::place(event.path.as_str()) else { continue };
-            if matches!(place, Place::Checkpoint(_) | Place::Chapter(_) | Place::Other) {
-                self.follow_one(state, pool, &place, event);
-                continue;
-            }
-            let mut whom = Concerned::default();
-            self.note_concerned(pool, &place, &mut whom);
-            self.follow_one(state, pool, &place, event);
-            self.note_concerned(pool, &place, &mut whom);
-            if let Some(view) = self.pools.get_mut(pool) {
-                view.note_told(&whom, event.zxid);
-            }
-            touched.pools.entry(pool.to_owned()).or_default().add(whom);
-        }
-        touched
-    }
-
-    /// Whom something in a pool concerns, as it is now.
-    fn note_concerned(&self, pool: &str, place: &Place<'_>, whom: &mut Concerned) {
-        let Some(view) = self.pools.get(pool) else { return *whom = Concerned::All };
-        let Concerned::Some(names) = whom else { return };
-        match place {
-            Place::Spec => *whom = Concerned::All,
-            // The owners of a row are told where the others are.
-            Place::Member(name) => {
-                names.insert((*name).to_owned());
-                let rows = view.held_by(name).map(|(_, entry)| entry);
-                names.extend(rows.flat_map(RowEntry::named).map(|owner| owner.member.clone()));
-            }
-            Place::Item(item) => names.extend(view.named_in(&Bucket::new(item))),
-            Place::Row(bucket) => names.extend(view.named_in(bucket)),
-            Place::Plan => {
-                names.extend(view.plan.moves.iter().filter_map(|the| the.from.clone()));
-                // Whether anything is still to pass on depends on what the plan says at large.
-                let emptied = view.members.iter().filter(|(_, entry)| entry.member.draining);
-                names.extend(emptied.map(|(name, _)| name.clone()));
-            }
-            Place::Away(_) | Place::Buckets => {}
-            Place::Checkpoint(_) | Place::Chapter(_) | Place::Other => {}
-        }
-    }
-
-    fn follow_one(&mut self, state: &State, pool: &str, place: &Place<'_>, event: &Event) {
-        let node = state.tree().get(event.path.as_str());
-        if *place == Place::Spec && node.and_then(spec_of).is_none() {
-            self.pools.remove(pool);
-            return;
-        }
-        match self.pools.get_mut(pool) {
-            Some(view) => view.follow(node, place, event),
-            None => {
-                if let Some(view) = PoolView::load(state, pool) {
-                    self.pools.insert(pool.to_owned(), view);
-                }
-            }
-        }
-    }
-
-    /// A pool, by name.
-    #[must_use]
-    pub fn get(&self, pool: &str) -> Option<&PoolView> {
-        self.pools.get(pool)
-    }
-
-    /// All pools, by name.
-    pub fn iter(&self) -> impl Iterator<Item = &PoolView> {
-        self.pools.values()
-    }
-}
-
 /// The spec that a pool's node holds, if it is one and within bounds.
-fn spec_of(node: &Node) -> Option<Spec> {
+pub(super) fn spec_of(node: &Node) -> Option<Spec> {
     from_json(node.bytes()).ok().filter(|spec: &Spec| spec.check().is_ok())
 }
 
 impl PoolView {
-    fn load(state: &State, name: &str) -> Option<Self> {
+    pub(super) fn load(state: &State, name: &str) -> Option<Self> {
         let tree = state.tree();
         let path = layout::pool(name);
         let spec_node = tree.get(&path)?;
@@ -317,7 +213,7 @@ impl PoolView {
         Some(view)
     }
 
-    fn follow(&mut self, node: Option<&Node>, place: &Place<'_>, event: &Event) {
+    pub(super) fn follow(&mut self, node: Option<&Node>, place: &Place<'_>, event: &Event) {
         if let Place::Checkpoint(_) | Place::Other = place {
             return;
         }
@@ -499,7 +395,7 @@ impl PoolView {
                 || is_same(self.away.get(&owner.member).map(|away| away.joined)))
     }
 
-    fn note_told(&mut self, whom: &Concerned, zxid: Zxid) {
+    pub(super) fn note_told(&mut self, whom: &Concerned, zxid: Zxid) {
         match whom {
             Concerned::All => self.told_all = zxid,
             // Who is no member is told nothing any more.
@@ -521,7 +417,7 @@ impl PoolView {
     }
 
     /// Everybody that a bucket's row names.
-    fn named_in(&self, bucket: &Bucket) -> impl Iterator<Item = String> + '_ {
+    pub(super) fn named_in(&self, bucket: &Bucket) -> impl Iterator<Item = String> + '_ {
         let entry = self.rows.get(bucket).into_iter();
         entry.flat_map(RowEntry::named).map(|owner| owner.member.clone())
     }

@@ -12,9 +12,9 @@ use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
 use super::acl::{Acl, AclEntry};
-use super::command::{Refusal, Reply};
 use super::node::{Node, NodeKind, Stamps};
 use super::ops::no_node;
+use super::reply::{Refusal, Reply};
 use super::session::{Password, Session, SessionId};
 use super::tree::{Links, Tree};
 use super::{CONFIG, PERMANENT, State};

@@ -14,6 +14,7 @@ mod import;
 mod node;
 mod ops;
 mod quota;
+mod reply;
 mod session;
 pub mod snapshot;
 mod tree;
@@ -24,11 +25,10 @@ use bytes::Bytes;
 use imbl::{OrdMap, OrdSet};
 
 pub use acl::{Acl, AclEntry, Identity, perms};
-pub use command::{
-    Actor, Applied, Command, CreateMode, Event, EventKind, Faces, Op, OpReply, Refusal, Reply, Standing,
-};
+pub use command::{Actor, Command, CreateMode, Faces, Op, Standing};
 pub use import::{Import, ImportedNode, ImportedSession};
 pub use node::{Node, NodeKind, Stamps, Stat, TTL_MS_MAX};
+pub use reply::{Applied, Event, EventKind, OpReply, Refusal, Reply};
 pub use session::{HexError, Password, Session, SessionId};
 pub use tree::Tree;
 use tree::{Changed, DataBefore};

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::acl::{Acl, AclEntry, perms};
-use super::command::{Actor, CreateMode, Event, EventKind, Op, OpReply, Refusal, Standing};
+use super::command::{Actor, CreateMode, Op, Standing};
 use super::node::{Node, NodeKind, Stat, TTL_MS_MAX};
+use super::reply::{Event, EventKind, OpReply, Refusal};
 use super::session::SessionId;
 use super::tree::{Before, Changed, DataBefore};
 use super::{PERMANENT, State};

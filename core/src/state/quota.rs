@@ -10,8 +10,8 @@
 use bytes::Bytes;
 
 use super::State;
-use super::command::Refusal;
 use super::ops::Change;
+use super::reply::Refusal;
 use super::tree::Tree;
 use crate::path::NodePath;
 

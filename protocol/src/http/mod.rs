@@ -1,7 +1,9 @@
 //! Bodies of the HTTP API. The OpenAPI document is made from these types, so
 //! their doc comments are what API users read.
 
+mod assignment;
 mod change;
+mod checkpoint;
 mod cluster;
 mod error;
 mod import;
@@ -9,7 +11,9 @@ mod node;
 mod pool;
 mod session;
 
+pub use assignment::{Assignment, Grant, OfGrant, Peer};
 pub use change::{MembersChange, PlanPreview, Previewed};
+pub use checkpoint::{CheckpointBody, CheckpointPut};
 pub use cluster::{AddServer, Cluster, Role, Server, SnapshotTaken, TransferLeader};
 pub use error::{Code, ErrorBody};
 pub use import::{ImportNode, ImportPart, ImportSession};
@@ -18,10 +22,9 @@ pub use node::{
     Data, Encoding, Missed, Mode, MultiOp, MultiReply, MultiRequest, NodeBody, NodeCreate, NodeSet, NodeStat,
 };
 pub use pool::{
-    Assignment, CheckpointBody, CheckpointPut, Grant, HistoryBody, ItemBody, ItemCreate, JoinPool,
-    MemberBody, OfGrant, OwnerOfKey, Peer, PlanBody,
+    HistoryBody, ItemBody, ItemCreate, JoinPool, MemberBody, OwnerOfKey, PlanBody, PoolBody, PoolChange,
+    PoolCreate, PoolKind, Replace, RowBody, TableBody,
 };
-pub use pool::{PoolBody, PoolChange, PoolCreate, PoolKind, Replace, RowBody, TableBody};
 pub use session::{FAILED, KeepAlive, KeptAlive, MemberReport, OpenSession, SessionBody, SessionOpened};
 
 /// Header of a request: `<session id>:<password>`, in whose name it is made.

@@ -1,0 +1,112 @@
+//! All pools, followed event by event, and which members a command affects.
+
+use std::collections::BTreeMap;
+
+use super::Bucket;
+use super::layout::{self, Place};
+use super::view::{Concerned, PoolView, RowEntry, spec_of};
+use crate::state::{Event, State};
+
+/// All pools, by name.
+#[derive(Debug, Clone, Default)]
+pub struct Pools {
+    pools: BTreeMap<String, PoolView>,
+}
+
+/// What a command touched.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// The pools, and which of their members are told something else now of what they own.
+    pub pools: BTreeMap<String, Concerned>,
+}
+
+impl Pools {
+    /// Reads all pools from the state.
+    #[must_use]
+    pub fn load(state: &State) -> Self {
+        let mut pools = Self::default();
+        let names: Vec<String> =
+            state.tree().children(layout::POOLS).map(|(p, _)| p.name().to_owned()).collect();
+        for name in names {
+            if let Some(view) = PoolView::load(state, &name) {
+                pools.pools.insert(name, view);
+            }
+        }
+        pools
+    }
+
+    /// Takes in what one command changed; `state` is as that command left it or
+    /// later. Returns in which pools it touched anything that decides who owns what, and
+    /// whom that concerns.
+    pub fn follow(&mut self, state: &State, events: &[Event]) -> Touched {
+        let mut touched = Touched::default();
+        for event in events {
+            let Some((pool, place)) = layout::place(event.path.as_str()) else { continue };
+            if matches!(place, Place::Checkpoint(_) | Place::Chapter(_) | Place::Other) {
+                self.follow_one(state, pool, &place, event);
+                continue;
+            }
+            let mut whom = Concerned::default();
+            self.note_concerned(pool, &place, &mut whom);
+            self.follow_one(state, pool, &place, event);
+            self.note_concerned(pool, &place, &mut whom);
+            if let Some(view) = self.pools.get_mut(pool) {
+                view.note_told(&whom, event.zxid);
+            }
+            touched.pools.entry(pool.to_owned()).or_default().add(whom);
+        }
+        touched
+    }
+
+    /// Whom something in a pool concerns, as it is now.
+    fn note_concerned(&self, pool: &str, place: &Place<'_>, whom: &mut Concerned) {
+        let Some(view) = self.pools.get(pool) else { return *whom = Concerned::All };
+        let Concerned::Some(names) = whom else { return };
+        match place {
+            Place::Spec => *whom = Concerned::All,
+            // The owners of a row are told where the others are.
+            Place::Member(name) => {
+                names.insert((*name).to_owned());
+                let rows = view.held_by(name).map(|(_, entry)| entry);
+                names.extend(rows.flat_map(RowEntry::named).map(|owner| owner.member.clone()));
+            }
+            Place::Item(item) => names.extend(view.named_in(&Bucket::new(item))),
+            Place::Row(bucket) => names.extend(view.named_in(bucket)),
+            Place::Plan => {
+                names.extend(view.plan.moves.iter().filter_map(|the| the.from.clone()));
+                // Whether anything is still to pass on depends on what the plan says at large.
+                let emptied = view.members.iter().filter(|(_, entry)| entry.member.draining);
+                names.extend(emptied.map(|(name, _)| name.clone()));
+            }
+            Place::Away(_) | Place::Buckets => {}
+            Place::Checkpoint(_) | Place::Chapter(_) | Place::Other => {}
+        }
+    }
+
+    fn follow_one(&mut self, state: &State, pool: &str, place: &Place<'_>, event: &Event) {
+        let node = state.tree().get(event.path.as_str());
+        if *place == Place::Spec && node.and_then(spec_of).is_none() {
+            self.pools.remove(pool);
+            return;
+        }
+        match self.pools.get_mut(pool) {
+            Some(view) => view.follow(node, place, event),
+            None => {
+                if let Some(view) = PoolView::load(state, pool) {
+                    self.pools.insert(pool.to_owned(), view);
+                }
+            }
+        }
+    }
+
+    /// A pool, by name.
+    #[must_use]
+    pub fn get(&self, pool: &str) -> Option<&PoolView> {
+        self.pools.get(pool)
+    }
+
+    /// All pools, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &PoolView> {
+        self.pools.values()
+    }
+}

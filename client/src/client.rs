@@ -208,8 +208,9 @@ impl Client {
                 let at = *self.inner.current.borrow();
                 let began = Instant::now();
                 let sent = self.attempt(&request, at, &budget, patience).await;
-                budget.spend(began.elapsed(), spent_on(&sent));
-                match self.judge(sent, repeat) {
+                let verdict = self.judge(sent, repeat);
+                budget.spend(began.elapsed(), verdict.spent_on());
+                match verdict {
                     Verdict::Answer(answer) => return Ok(answer.body),
                     Verdict::Error(error) => return Err(error),
                     Verdict::TryNext(next) => last = next,
@@ -341,18 +342,27 @@ fn header_map(given: &[(&'static str, String)], has_body: bool) -> Result<Header
     Ok(headers)
 }
 
-fn spent_on(sent: &Result<Answer, Failure>) -> Spent {
-    match sent {
-        Ok(_) | Err(Failure::Broken(_)) => Spent::Waiting,
-        Err(Failure::NotSent(_)) => Spent::Searching,
-        Err(Failure::ConnectionRefused) => Spent::Refused,
-    }
-}
-
 enum Verdict {
     Answer(Answer),
     Error(ClientError),
     TryNext(Last),
+}
+
+impl Verdict {
+    /// What the attempt came to.
+    fn spent_on(&self) -> Spent {
+        match self {
+            Self::Answer(_) | Self::Error(_) => Spent::Waiting,
+            Self::TryNext(Last::Failure(Failure::ConnectionRefused)) => Spent::Refused,
+            Self::TryNext(Last::Failure(Failure::Broken(_))) => Spent::Waiting,
+            Self::TryNext(Last::Failure(Failure::NotSent(_)) | Last::Nothing) => Spent::Searching,
+            // It was there, but cannot answer: the search goes on.
+            Self::TryNext(Last::Refusal(error)) => match error.code {
+                Code::NoLeader | Code::NotServing | Code::Overloaded => Spent::Searching,
+                _ => Spent::Waiting,
+            },
+        }
+    }
 }
 
 /// What the last server that was asked had to say.

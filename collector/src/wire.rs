@@ -9,7 +9,6 @@
 //!         a hint that the checkpoint of the source has come so far. The agent does
 //!         not believe it: it reads the checkpoint from the coordinator, which lets
 //!         only the owner of the row write it. Reading alone releases nothing.
-//!     rota-gaps: <number>          the last gap that is recorded: a later one ends the wait
 //! -> 206  ETag: "<incarnation>"  Content-Range: bytes <from>-<last>/<size>
 //!    204  ETag: "<incarnation>"  nothing came within wait_ms
 //!    416  ETag: "<incarnation>"  rota-next-incarnation: <n>  [rota-gap: <from>-[<to>]  rota-gap-reason: <reason>]
@@ -21,7 +20,7 @@
 //!         `offset` is beyond all that the agent has seen: start again from the checkpoint
 //!    412  rota-incarnation: <n>  that incarnation is not known; <n> is the oldest to go on with
 //!    All with rota-gaps: <number>, of the last gap in the list below, if there is any.
-//! GET /v1/sources/{item}/gaps                        -> 200 Gaps
+//! GET /v1/sources/{item}/gaps?after=N                -> 200 Gaps, those with larger numbers than N
 //! ```
 //!
 //! The file itself is the buffer: an agent keeps no data, and what is not asked
@@ -36,7 +35,7 @@ pub const CHUNK_BYTES: usize = 1 << 20;
 pub const WAIT_MS_MAX: u64 = rota_protocol::http::WAIT_MS_MAX;
 /// Header of a request: where the checkpoint is said to be.
 pub const HEADER_COLLECTED: &str = "rota-collected";
-/// Header of a request and of an answer: the number of a source's last gap.
+/// Header of an answer: the number of a source's last gap.
 pub const HEADER_GAPS: &str = "rota-gaps";
 /// Header of a 416: where to go on in the same incarnation.
 pub const HEADER_RESUME: &str = "rota-resume-offset";

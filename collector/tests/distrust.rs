@@ -12,25 +12,14 @@ use hyper::StatusCode;
 use rota_collector::collector::checkpoint::Checkpoint;
 use rota_collector::collector::fetch::{Agents, Ask, Fetched};
 use rota_collector::collector::gaps;
-use rota_collector::collector::pull::pull;
 use rota_collector::naming::url_segment;
 use rota_collector::wire::GapReason;
-use support::{Running, Store, append, bench, get, item, job, log, output, sources, until, until_seen};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use support::{Running, Store, append, bench, get, item, log, output, sources, start, until, until_seen};
 
 const SCAN: Duration = Duration::from_millis(100);
 
 fn data_path(file: &str) -> String {
     format!("/v1/sources/{}/data", url_segment(&item(file)))
-}
-
-fn start(dir: &Path, agent: &Running, store: &Arc<Store>) -> JoinHandle<()> {
-    let job = job(dir, &agent.address, "x.log", store, &Agents::default());
-    tokio::spawn(async move {
-        let outcome = pull(&job, &CancellationToken::new(), |_| {}).await;
-        panic!("nobody stopped it: {outcome:?}");
-    })
 }
 
 fn lines(range: std::ops::RangeInclusive<u32>) -> String {
@@ -53,7 +42,7 @@ async fn a_range_beyond_the_end_changes_nothing() {
     append(&log(dir.path(), "x.log"), &lines(1..=1000));
     let store = Arc::new(Store::default());
     let agent = Running::start_with(dir.path(), "*.log", SCAN, Arc::clone(&store)).await;
-    let puller = start(dir.path(), &agent, &store);
+    let puller = start(dir.path(), &agent.address, &store, &Agents::default());
     until("all is collected", || output(dir.path(), "x.log") == lines(1..=1000).as_bytes()).await;
     let before = sources(&agent.address).await.sources[0].incarnations[0].clone();
     let tag = format!("\"{}\"", before.incarnation);
@@ -113,7 +102,7 @@ async fn a_forged_position_releases_nothing_and_a_checkpoint_does() {
     assert_eq!(deleted_files_held(dir.path()), 1, "it is still there");
     store.set(None);
 
-    let puller = start(dir.path(), &agent, &store);
+    let puller = start(dir.path(), &agent.address, &store, &Agents::default());
     until("all is collected", || output(dir.path(), "x.log") == lines(1..=1010).as_bytes()).await;
     until("the file is released", || {
         append(&path, "");
@@ -133,7 +122,7 @@ async fn a_checkpoint_beyond_the_end_has_all_begin_anew() {
     append(&log(dir.path(), "x.log"), "1\n");
     let store = Arc::new(Store::default());
     let agent = Running::start_with(dir.path(), "*.log", SCAN, Arc::clone(&store)).await;
-    let puller = start(dir.path(), &agent, &store);
+    let puller = start(dir.path(), &agent.address, &store, &Agents::default());
     until("it is collected", || store.checkpoint().is_some_and(|c| c.out_len == 2)).await;
     puller.abort();
     let before = store.checkpoint().unwrap();
@@ -171,7 +160,7 @@ async fn late_writes_end_in_the_ledger() {
     append(&path, "1\n");
     let store = Arc::new(Store::default());
     let agent = Running::start_with(dir.path(), "*.log", SCAN, Arc::clone(&store)).await;
-    let puller = start(dir.path(), &agent, &store);
+    let puller = start(dir.path(), &agent.address, &store, &Agents::default());
     until("it is collected", || output(dir.path(), "x.log") == b"1\n").await;
     let first = sources(&agent.address).await.sources[0].incarnations[0].incarnation;
     fs::rename(&path, log(dir.path(), "x.log.1")).unwrap();
@@ -213,20 +202,20 @@ async fn the_last_incarnation_that_is_lost_is_in_the_ledger() {
     append(&path, "1\n");
     let store = Arc::new(Store::default());
     let agent = Running::start_with(dir.path(), "*.log", SCAN, Arc::clone(&store)).await;
-    let puller = start(dir.path(), &agent, &store);
+    let puller = start(dir.path(), &agent.address, &store, &Agents::default());
     until("it is collected", || store.checkpoint().is_some_and(|c| c.offset == 2)).await;
     puller.abort();
     agent.stop().await;
     append(&path, "unseen\n");
     fs::remove_file(&path).unwrap();
     let agent = Running::start_with(dir.path(), "*.log", SCAN, Arc::clone(&store)).await;
-    let puller = start(dir.path(), &agent, &store);
+    let puller = start(dir.path(), &agent.address, &store, &Agents::default());
     let out = dir.path().join("out");
     until("the ledger has it", || !gaps::read(&out).unwrap().is_empty()).await;
     // Whoever takes over is not told again; and the file may come back.
     until("the checkpoint is beyond it", || store.checkpoint().is_some_and(|c| c.offset == 3)).await;
     puller.abort();
-    let puller = start(dir.path(), &agent, &store);
+    let puller = start(dir.path(), &agent.address, &store, &Agents::default());
     append(&path, "2\n");
     until("what comes later is collected", || output(dir.path(), "x.log") == b"1\n2\n").await;
     let recorded = gaps::read(&out).unwrap();

@@ -17,21 +17,11 @@ use rota_collector::collector::fetch::Agents;
 use rota_collector::collector::gaps;
 use rota_collector::collector::pull::pull;
 use rota_collector::wire::GapReason;
-use support::{Chance, Running, Store, append, bench, job, log, output, until};
-use tokio::task::JoinHandle;
+use support::{Chance, Running, Store, append, bench, job, log, output, start, until};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 const SCAN: Duration = Duration::from_millis(200);
-
-/// Starts a puller under a new grant, for as long as it is not aborted.
-fn start(dir: &Path, address: &str, store: &Arc<Store>, agents: &Agents) -> JoinHandle<()> {
-    let job = job(dir, address, "x.log", store, agents);
-    tokio::spawn(async move {
-        let outcome = pull(&job, &CancellationToken::new(), |_| {}).await;
-        panic!("nobody stopped it: {outcome:?}");
-    })
-}
 
 /// Kills the puller again and again, at moments that chance chooses, until the
 /// writer has ended and all that it wrote is in the output.

@@ -10,20 +10,9 @@ use std::time::Duration;
 
 use rota_collector::collector::fetch::Agents;
 use rota_collector::collector::gaps::OutputRecord;
-use rota_collector::collector::pull::pull;
-use support::{Running, Store, append, bench, job, log, output, until};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use support::{Running, Store, append, bench, log, output, start, until};
 
 const SCAN: Duration = Duration::from_millis(100);
-
-fn start(dir: &Path, agent: &Running, store: &Arc<Store>) -> JoinHandle<()> {
-    let job = job(dir, &agent.address, "x.log", store, &Agents::default());
-    tokio::spawn(async move {
-        let outcome = pull(&job, &CancellationToken::new(), |_| {}).await;
-        panic!("nobody stopped it: {outcome:?}");
-    })
-}
 
 fn records(dir: &Path) -> Vec<OutputRecord> {
     let text = fs::read_to_string(dir.join("out/.rota/outputs.jsonl")).unwrap_or_default();
@@ -37,7 +26,7 @@ async fn change_and_go_on(is_running: bool, change: fn(&Path)) -> (Vec<u8>, Outp
     append(&path, "1\n2\n");
     let store = Arc::new(Store::default());
     let agent = Running::start_with(dir.path(), "*.log", SCAN, Arc::clone(&store)).await;
-    let mut puller = start(dir.path(), &agent, &store);
+    let mut puller = start(dir.path(), &agent.address, &store, &Agents::default());
     until("it is collected", || store.checkpoint().is_some_and(|c| c.out_len == 4)).await;
     if !is_running {
         puller.abort();
@@ -46,7 +35,7 @@ async fn change_and_go_on(is_running: bool, change: fn(&Path)) -> (Vec<u8>, Outp
     change(&dir.path().join("out/app/host/x.log"));
     append(&path, "3\n");
     if !is_running {
-        puller = start(dir.path(), &agent, &store);
+        puller = start(dir.path(), &agent.address, &store, &Agents::default());
     }
     until("it goes on", || output(dir.path(), "x.log").ends_with(b"3\n")).await;
     append(&path, "4\n");

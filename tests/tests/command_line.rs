@@ -12,6 +12,9 @@ use rota_tests::{Cluster, LIVENESS, Process, Ran, Turn, command, eventually, fre
 const DEADLINE: Duration = Duration::from_secs(1);
 const SLACK: Duration = Duration::from_secs(9);
 
+/// The exit code of a command line that is not one.
+const USAGE: i32 = 2;
+
 /// Nobody listens there.
 fn nobody() -> String {
     format!("127.0.0.1:{}", free_port())
@@ -33,11 +36,41 @@ async fn a_variable_that_is_set_and_empty_is_as_one_that_is_not_set() {
         let ran = with_variable(name, "", &["--servers", &servers, "status"]).await;
         ran.failed(&["no coordinator answers", &servers]);
     }
-    // The default is asked: whoever is there, the variable is not what is wrong.
-    let ran = with_variable("ROTA_SERVERS", "", &["pool", "create", "--help"]).await;
-    assert_eq!(ran.code, Some(0), "{ran:?}");
-    let ran = with_variable("ROTA_SESSION_TIMEOUT", "", &["worker", "--help"]).await;
-    assert_eq!(ran.code, Some(0), "{ran:?}");
+    // The default is asked: whether or not a server is there, the arguments are right.
+    let ran = with_variable("ROTA_SERVERS", "", &["--deadline", "1ms", "status"]).await;
+    assert_ne!(ran.code, Some(USAGE), "{ran:?}");
+    let ran = with_variable("ROTA_SERVERS", ",", &["--deadline", "1ms", "status"]).await;
+    assert_eq!(ran.code, Some(USAGE), "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_timeout_or_log_filter_of_a_worker_is_the_default() {
+    let _turn = Turn::shared().await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut worker = std::process::Command::new(rota());
+    worker.env("ROTA_SESSION_TIMEOUT", "").env("ROTA_LOG", "");
+    worker.args(["worker", "--servers", &nobody(), "--pool", "mail", "--exec", "true"]);
+    let worker = Process::spawn(worker, &dir.path().join("worker.log"));
+    eventually("it warns that it waits", LIVENESS, async || {
+        let said = worker.said();
+        ensure!(said.contains("cannot join: retrying"), "{said}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_bounds_the_search_for_a_leader() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.kill9(1);
+    cluster.kill9(2);
+    let server = cluster.addresses()[2].clone();
+    let began = Instant::now();
+    let args = ["--servers", &server, "--deadline", "1s", "cluster", "add", "7", "127.0.0.1:1", "--force"];
+    let ran = command(&args).await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let took = began.elapsed();
+    assert!(took < DEADLINE + SLACK, "it took {took:?}: {ran:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

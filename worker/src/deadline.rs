@@ -27,10 +27,12 @@ impl WorkDeadline {
 
     /// The work may go on until then; for ever if `None`.
     pub(crate) fn set(&self, until: Option<BootInstant>) {
-        let is_news = self.until.send_if_modified(|known| std::mem::replace(known, until) != until);
-        if is_news {
-            reaper::renew(self.key, until);
+        if *self.until.borrow() == until {
+            return;
         }
+        // The reaper first: it must know the deadline before any work begins under it.
+        reaper::renew(self.key, until);
+        self.until.send_replace(until);
     }
 
     /// What the reaper knows it by.

@@ -6,8 +6,8 @@
 //! `ROTA_ITEM`, the item as JSON), and in `ROTA_PRIMARY` the address of whoever leads, if that is
 //! another. `ROTA_CHECKPOINT_FILE` and `ROTA_ITEM_FILE` are files with the same bytes, for what is
 //! too large for a variable, or has bytes that none can have: that variable is then not set. Lines
-//! `progress TEXT` and `checkpoint POSITION` on its standard output are taken; others go on to the
-//! worker's own. When the bucket is to go, it gets TERM, and KILL after a grace. If it fails it is
+//! `progress TEXT`, `checkpoint POSITION`, `load RATE` and `lag NUMBER` on its standard output are
+//! taken; others go on to the worker's own. When the bucket is to go, it gets TERM, and KILL after a grace. If it fails it is
 //! started again after a pause; if it ends well, it has nothing more to do.
 //!
 //! Whatever the command has started is killed with it, also when this worker is killed, and at the

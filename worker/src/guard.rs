@@ -38,7 +38,7 @@ pub struct LeaseGuard {
 
 /// The lease is not held any more: the bucket may be another's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the lease of bucket {bucket} is over since {} ms", .since.as_millis())]
+#[error("the lease of bucket {bucket} ended {} ms ago", .since.as_millis())]
 pub struct LeaseOver {
     /// The bucket.
     pub bucket: String,
@@ -62,7 +62,7 @@ pub struct HeldPastDeadline {
 impl LeaseGuard {
     pub(crate) fn begin(lease: Lease) -> Result<Self, LeaseOver> {
         let guard = Self { lease, is_finished: false };
-        if guard.lease.is_held() { Ok(guard) } else { Err(guard.over()) }
+        if guard.lease.is_held() { Ok(guard) } else { Err(guard.into_lease_over()) }
     }
 
     /// Until when the effect may go on, as far as is known now: a renewal puts it off.
@@ -102,8 +102,8 @@ impl LeaseGuard {
         self.check()
     }
 
-    /// The lease is over, and whoever asked is told.
-    pub(crate) fn over(mut self) -> LeaseOver {
+    /// Finishes with the error that the lease is over.
+    pub(crate) fn into_lease_over(mut self) -> LeaseOver {
         self.is_finished = true;
         let since = BootInstant::now().saturating_duration_since(self.deadline());
         LeaseOver { bucket: self.lease.bucket().to_owned(), since }

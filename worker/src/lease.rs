@@ -2,8 +2,8 @@
 //! cancelled.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::Method;
@@ -12,7 +12,7 @@ use rota_core::pool::{Item, Role};
 use rota_protocol::http::{
     CheckpointBody, CheckpointPut, Code, Data, Encoding, FAILED, Grant, MemberReport, Peer,
 };
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, SetOnce, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::deadline::WorkDeadline;
@@ -42,7 +42,7 @@ struct Inner {
     /// Until when the session's work may go on.
     work: Arc<WorkDeadline>,
     /// When the grant ended, or the handler did, after which the bucket is given back.
-    ended_at: OnceLock<BootInstant>,
+    ended_at: SetOnce<BootInstant>,
     /// The zxid of the bucket's checkpoint (0: there is none), once it is known.
     /// Held while one is written, so that they are in order.
     checkpoint: Mutex<Option<u64>>,
@@ -70,7 +70,7 @@ impl Lease {
             item: grant.item.clone(),
             cancelled,
             work,
-            ended_at: OnceLock::new(),
+            ended_at: SetOnce::new(),
             checkpoint: Mutex::new(None),
             has_reported_failure: AtomicBool::new(false),
         };
@@ -185,21 +185,28 @@ impl Lease {
     pub async fn while_held<T>(&self, work: impl Future<Output = T>) -> Result<T, LeaseOver> {
         let guard = self.guard()?;
         let over = async {
+            let mut session = self.inner.session.lease();
             while self.is_held() {
-                self.deadline().reached().await;
+                tokio::select! {
+                    () = self.deadline().reached() => {}
+                    // Either brings the deadline forward.
+                    _ = self.inner.ended_at.wait() => {}
+                    Ok(()) = session.changed() => {}
+                }
             }
         };
         tokio::select! {
             // Looked at first: a process that was stopped finds both ready.
             biased;
-            () = over => Err(guard.over()),
+            () = over => Err(guard.into_lease_over()),
             done = work => Ok(done),
         }
     }
 
     /// The grant has ended, or is about to be given back.
     pub(crate) fn end(&self) {
-        self.inner.ended_at.get_or_init(BootInstant::now);
+        // The first end counts.
+        drop(self.inner.ended_at.set(BootInstant::now()));
     }
 
     /// Until when the session's work may go on.

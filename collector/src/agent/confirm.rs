@@ -110,51 +110,76 @@ pub async fn confirm(
     shared: Arc<Shared>,
     shutdown: CancellationToken,
 ) {
-    let mut is_failing = false;
+    tokio::select! {
+        () = confirm_all(&*checkpoints, &shared) => {}
+        // What was not confirmed yet is so after the next start.
+        () = shutdown.cancelled() => {}
+    }
+}
+
+async fn confirm_all(checkpoints: &dyn CheckpointSource, shared: &Shared) {
+    let mut failing = Failing::default();
     loop {
-        tokio::select! {
-            () = shared.unconfirmed.added.notified() => {}
-            () = shutdown.cancelled() => return,
-        }
+        shared.unconfirmed.added.notified().await;
         sleep(GATHER).await;
-        let reads = shared.unconfirmed.take().into_iter().map(|item| {
-            let checkpoints = &checkpoints;
-            async move { (checkpoints.read(&item).await, item) }
+        let reads = shared.unconfirmed.take().into_iter().map(|item| async move {
+            let read = checkpoints.read(&item).await;
+            (read, item)
         });
         let read: Vec<_> = stream::iter(reads).buffer_unordered(AT_ONCE).collect().await;
-        let mut failed = None;
+        let mut has_failed = false;
+        failing.has_warned = false;
         for (outcome, item) in read {
             match outcome {
-                Ok(Some(data)) => note(&shared, &item, &data),
-                Ok(None) => {}
+                Ok(Some(data)) => match Checkpoint::decode(&data) {
+                    Ok(checkpoint) => {
+                        failing.clear(&item);
+                        note(shared, &item, checkpoint);
+                    }
+                    // Not read again until its owner has written another.
+                    Err(error) => failing.warn(&item, "checkpoint not understood: files are kept", &error),
+                },
+                Ok(None) => failing.clear(&item),
                 Err(error) => {
+                    failing.warn(&item, "checkpoint not read: files are kept; retrying", &*error);
                     shared.unconfirmed.add(&item);
-                    failed = Some((item, error));
+                    has_failed = true;
                 }
             }
         }
-        if let Some((item, error)) = failed.as_ref().filter(|_| !is_failing) {
-            let error: &dyn Error = &**error;
-            warn!(%item, error, "checkpoint not read: files are kept; retrying");
-        }
-        is_failing = failed.is_some();
-        if is_failing {
-            tokio::select! {
-                () = sleep(RETRY) => {}
-                () = shutdown.cancelled() => return,
-            }
+        if has_failed {
+            sleep(RETRY).await;
         }
     }
 }
 
-/// Notes what a checkpoint says.
-fn note(shared: &Shared, item: &str, data: &str) {
-    let checkpoint = match Checkpoint::decode(data) {
-        Ok(checkpoint) => checkpoint,
-        Err(error) => {
-            return debug!(%item, error = &error as &dyn Error, "checkpoint not understood: files are kept");
+/// The items whose checkpoints could not be read or understood. Each is logged once, when that
+/// begins: the first of a batch as a warning, so that an outage is not one line for each source.
+#[derive(Debug, Default)]
+struct Failing {
+    items: BTreeSet<String>,
+    has_warned: bool,
+}
+
+impl Failing {
+    fn warn(&mut self, item: &str, what: &str, error: &(dyn Error + 'static)) {
+        if !self.items.insert(item.to_owned()) {
+            return;
         }
-    };
+        if !std::mem::replace(&mut self.has_warned, true) {
+            warn!(%item, error, "{what}");
+        } else {
+            debug!(%item, error, "{what}");
+        }
+    }
+
+    fn clear(&mut self, item: &str) {
+        self.items.remove(item);
+    }
+}
+
+/// Notes what a checkpoint says.
+fn note(shared: &Shared, item: &str, checkpoint: Checkpoint) {
     let Checkpoint { incarnation, offset, gaps, .. } = checkpoint;
     let mut table = shared.table();
     if let Confirmed::BeyondEnd { key } =

@@ -253,9 +253,10 @@ impl<'a, C: Checkpoints> Delivery<'a, C> {
             source = %record.source, expected, found = record.found,
             "output rotated, removed or emptied by somebody else; continuing"
         );
-        self.save(stop).await?;
+        // Before the checkpoint, after which nobody would find the difference again.
         let (dir, modes) = (self.job.place.dir.clone(), self.job.place.modes);
-        self.with_sink(move |sink| sink.as_owner(|| gaps::record_output(&dir, &record, modes))).await
+        self.with_sink(move |sink| sink.as_owner(|| gaps::record_output(&dir, &record, modes))).await?;
+        self.save(stop).await
     }
 
     /// Brings the output to the disk and then writes the checkpoint, for as long

@@ -50,6 +50,12 @@ pub struct OutputRecord {
     pub time_ms: u64,
 }
 
+impl OutputRecord {
+    fn is_same(&self, other: &Self) -> bool {
+        *self == Self { time_ms: self.time_ms, ..other.clone() }
+    }
+}
+
 impl GapRecord {
     fn is_same(&self, other: &Self) -> bool {
         (&self.source, self.incarnation, self.from, self.to)
@@ -71,8 +77,9 @@ pub fn record(dir: &Path, gap: &GapRecord, modes: Modes) -> io::Result<()> {
 /// # Errors
 /// When the record cannot be read or written.
 pub fn record_output(dir: &Path, output: &OutputRecord, modes: Modes) -> io::Result<()> {
-    let is_same = |known: &OutputRecord| known == output;
-    append_unless(&dir.join(OWN_DIR).join("outputs.jsonl"), output, modes, is_same)
+    append_unless(&dir.join(OWN_DIR).join("outputs.jsonl"), output, modes, |known: &OutputRecord| {
+        known.is_same(output)
+    })
 }
 
 fn append_unless<T: Serialize + DeserializeOwned>(
@@ -132,6 +139,25 @@ mod tests {
         record(dir.path(), &gap(2), Modes::default()).unwrap();
         record(dir.path(), &GapRecord { time_ms: 99, ..gap(1) }, Modes::default()).unwrap();
         assert_eq!(read(dir.path()).unwrap(), [gap(1), gap(2)]);
+    }
+
+    #[test]
+    fn a_replaced_output_that_is_found_again_is_recorded_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = |expected, time_ms| OutputRecord {
+            source: "a@h:f".into(),
+            incarnation: 7,
+            offset: 10,
+            expected,
+            found: 0,
+            time_ms,
+        };
+        for (expected, time_ms) in [(10, 1), (10, 2), (20, 3)] {
+            record_output(dir.path(), &output(expected, time_ms), Modes::default()).unwrap();
+        }
+        let text = fs::read_to_string(dir.path().join(OWN_DIR).join("outputs.jsonl")).unwrap();
+        let lines: Vec<OutputRecord> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines, [output(10, 1), output(20, 3)]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::checkpoint::{Checkpoint, CheckpointError, Checkpoints};
 use super::delivery::Delivery;
@@ -111,6 +111,7 @@ async fn run<C: Checkpoints>(
     let mut heard = Instant::now();
     let mut size = 0;
     let mut is_told = false;
+    let mut is_listing_failing = false;
     loop {
         let wait = delivery.due().map_or(WAIT, |due| due.saturating_duration_since(Instant::now()).min(WAIT));
         let (incarnation, offset) = delivery.next();
@@ -128,7 +129,7 @@ async fn run<C: Checkpoints>(
                     size = *now;
                 }
                 let is_usable = take(delivery, fetched, stop).await?;
-                record_gaps(job, delivery, last_gap, stop).await?;
+                record_gaps(job, delivery, last_gap, &mut is_listing_failing, stop).await?;
                 is_usable
             }
             Err(error) => {
@@ -164,6 +165,7 @@ async fn record_gaps<C: Checkpoints>(
     job: &Job<C>,
     delivery: &mut Delivery<'_, C>,
     last: u64,
+    is_failing: &mut bool,
     stop: &CancellationToken,
 ) -> Result<(), PullError> {
     let Some(recorded) = delivery.gaps().filter(|recorded| *recorded != last) else { return Ok(()) };
@@ -175,12 +177,17 @@ async fn record_gaps<C: Checkpoints>(
     };
     match listed {
         Ok(gaps) => {
+            *is_failing = false;
             // There may be more by now.
             let last = gaps.last().map_or(last, |gap| gap.number);
             delivery.record_gaps(&gaps, last, stop).await
         }
         Err(error) => {
-            debug!(source = %job.place.item, error = &error as &dyn std::error::Error, "gaps not listed");
+            // It is asked with each answer: only the first failure is logged.
+            if !std::mem::replace(is_failing, true) {
+                let error: &dyn std::error::Error = &error;
+                warn!(source = %job.place.item, error, "gaps of the agent not listed: retrying");
+            }
             Ok(())
         }
     }

@@ -22,7 +22,7 @@ use rota_collector::agent::confirm::{CheckpointSource, ReadError};
 use rota_collector::agent::{Agent, AgentError, AgentOptions};
 use rota_collector::collector::checkpoint::{Checkpoint, Checkpoints};
 use rota_collector::collector::fetch::Agents;
-use rota_collector::collector::pull::Job;
+use rota_collector::collector::pull::{Job, pull};
 use rota_collector::collector::sink::{Modes, Place};
 use rota_collector::naming::{item_name, labels};
 use rota_collector::wire::Sources;
@@ -195,6 +195,15 @@ pub fn job(dir: &Path, address: &str, file: &str, store: &Arc<Store>, agents: &A
         agents: agents.clone(),
         lock_wait: Duration::from_millis(200),
     }
+}
+
+/// Starts a puller of `x.log` under a new grant, for as long as it is not aborted.
+pub fn start(dir: &Path, address: &str, store: &Arc<Store>, agents: &Agents) -> JoinHandle<()> {
+    let job = job(dir, address, "x.log", store, agents);
+    tokio::spawn(async move {
+        let outcome = pull(&job, &CancellationToken::new(), |_| {}).await;
+        panic!("nobody stopped it: {outcome:?}");
+    })
 }
 
 /// Where the output of `file` is in `dir`/out.

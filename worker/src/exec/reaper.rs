@@ -28,7 +28,7 @@ static REAPER: Mutex<Reaper> = Mutex::new(Reaper::new());
 
 /// The state is kept here as well as in the reaper, so that another can be told everything.
 struct Reaper {
-    /// `None` before the first command, and after one could not be replaced.
+    /// `None` before the first command, and while one that is gone cannot be replaced.
     process: Option<ReaperProcess>,
     /// Counts the processes.
     generation: u64,
@@ -41,7 +41,6 @@ struct Reaper {
     last_key: u64,
 }
 
-#[derive(Default)]
 struct Session {
     deadline: Option<BootInstant>,
     /// Groups that are watched for it. The reaper knows the session while there are any.
@@ -50,6 +49,13 @@ struct Session {
     killed_at: Option<BootInstant>,
     /// It is forgotten with its last group.
     is_closed: bool,
+}
+
+impl Default for Session {
+    /// Nothing may run before the first renewal.
+    fn default() -> Self {
+        Self { deadline: Some(BootInstant::BOOT), watched: 0, killed_at: None, is_closed: false }
+    }
 }
 
 struct Group {
@@ -71,7 +77,11 @@ pub(crate) fn renew(session: u64, deadline: Option<BootInstant>) {
     let known = reaper.sessions.entry(session).or_default();
     known.deadline = deadline;
     if known.watched > 0 {
-        reaper.tell(Message::Renew { session, deadline });
+        match reaper.process {
+            Some(_) => reaper.tell(Message::Renew { session, deadline }),
+            // It could not be replaced when it was found gone: each renewal tries again.
+            None => reaper.replace(),
+        }
     }
     reaper.take_reports();
     reaper.wait_for_replaced();

@@ -60,6 +60,33 @@ async fn an_effect_past_the_deadline_says_so() {
 }
 
 #[tokio::test]
+async fn work_is_dropped_when_its_grant_ends_though_the_session_lives() {
+    let (session, _) = session(3_600_000).await;
+    let lease = lease(&session);
+    let work = lease.while_held(std::future::pending::<()>());
+    let end = async {
+        tokio::task::yield_now().await;
+        lease.end();
+    };
+    let both = async { tokio::join!(work, end).0 };
+    tokio::time::timeout(LIVENESS, both).await.expect("it ends with the grant").unwrap_err();
+}
+
+#[tokio::test]
+async fn work_is_dropped_when_the_session_is_closed() {
+    let (session, _) = session(3_600_000).await;
+    let lease = lease(&session);
+    let work = lease.while_held(std::future::pending::<()>());
+    let close = async {
+        tokio::task::yield_now().await;
+        // The answer is not that of a coordinator; the session is closed all the same.
+        drop(session.close().await);
+    };
+    let both = async { tokio::join!(work, close).0 };
+    tokio::time::timeout(LIVENESS, both).await.expect("it ends with the session").unwrap_err();
+}
+
+#[tokio::test]
 async fn nothing_is_done_under_a_grant_that_has_ended_though_the_session_lives() {
     let (session, _) = session(60_000).await;
     let lease = lease(&session);

@@ -127,6 +127,20 @@ async fn a_reaper_that_was_killed_is_replaced_and_knows_what_runs() {
 }
 
 #[tokio::test]
+async fn a_reaper_that_could_not_be_replaced_is_replaced_with_the_next_renewal() {
+    let _turn = turn().await;
+    let session = session();
+    renew(session, Some(BootInstant::now() + HOUR));
+    let (mut child, watch) = spawn(session, command).unwrap();
+    // As after a fork that failed.
+    let gone = lock().process.take().map(ReaperProcess::kill);
+    lock().replaced.extend(gone);
+    renew(session, Some(BootInstant::now() + Duration::from_millis(100)));
+    ended(&mut child).await;
+    watch.end();
+}
+
+#[tokio::test]
 async fn a_reaper_that_does_not_read_delays_nobody_and_is_replaced() {
     let _turn = turn().await;
     let session = session();

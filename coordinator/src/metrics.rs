@@ -130,18 +130,18 @@ pub const ALL: &[(&str, Kind, &str, &str)] = &[
     ),
 ];
 
-/// Tells the recorder what each metric means.
 /// Shows counters that may never grow before they do: an alert on one that is missing never
 /// fires.
 pub(crate) fn begin_at_zero() {
     for name in [LEADER_CHANGES, CAMPAIGNS, UNDECODABLE, PEER_INVALID] {
         metrics::counter!(name).increment(0);
     }
-    for protocol in ["http", "zookeeper"] {
+    for protocol in ["http", "zookeeper", "peer"] {
         metrics::counter!(CONNECTIONS_REFUSED, "protocol" => protocol).increment(0);
     }
 }
 
+/// Tells the recorder what each metric means.
 pub(crate) fn describe() {
     for (name, kind, _, meaning) in ALL {
         match kind {

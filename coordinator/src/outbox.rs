@@ -196,8 +196,8 @@ impl Outbox {
                     self.room.notify_waiters();
                 }
             }
-            // The leader checked what it proposed: what does not decode was not made here.
-            Fate::Undecodable => {}
+            // It was damaged on its way to the leader, or is of a newer version than this one.
+            Fate::Undecodable => self.give_up(seq),
             Fate::Skipped => {
                 let mut inner = self.lock();
                 if inner.unresolved.front().is_some_and(|first| seq > first.seq) {
@@ -213,9 +213,14 @@ impl Outbox {
     /// they brought about.
     pub(crate) fn restored(&self, last: Option<Submitted>) {
         let Some(last) = last.filter(|last| last.boot == self.boot) else { return };
-        let lost = self.lock().forget_below(last.seq + 1);
-        lost.into_iter().for_each(Waiter::lost);
+        self.give_up(last.seq);
         self.wake.notify_one();
+    }
+
+    /// Forgets the units up to `seq`: nobody will know what became of their commands.
+    fn give_up(&self, seq: u64) {
+        let lost = self.lock().forget_below(seq + 1);
+        lost.into_iter().for_each(Waiter::lost);
         self.room.notify_waiters();
     }
 
@@ -379,6 +384,19 @@ mod tests {
         let fifth = submit(&outbox, 5);
         fate(&outbox, 5, true);
         assert!(fourth.await.is_err() && fifth.await.is_ok());
+        assert_eq!((outbox.len(), outbox.lock().bytes), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_unit_that_does_not_decode_is_given_up_and_makes_room() {
+        let outbox = Outbox::new(1, 7);
+        let [first, second] = [1, 2].map(|n| submit(&outbox, n));
+        let origin = Origin { server: 1, unit: Submitted { boot: 7, seq: 1 } };
+        outbox.resolve(&State::new(), origin, Fate::Undecodable);
+        assert!(first.await.is_err(), "nobody knows what it would have brought about");
+        assert_eq!(outbox.front(), Some(2));
+        fate(&outbox, 2, true);
+        assert!(second.await.is_ok());
         assert_eq!((outbox.len(), outbox.lock().bytes), (0, 0));
     }
 

@@ -414,18 +414,20 @@ impl Applied {
     }
 
     /// Every server that has been at the leader's point must have had the same
-    /// digest there. A point that this server did not stop at, or has forgotten,
-    /// is passed over: the next batch brings another.
+    /// digest there, and has been there: the leader had applied only entries before this one.
+    /// A point that this server did not stop at, or has forgotten, is passed over: the next
+    /// batch brings another.
     fn compare_digests(&self, (zxid, digest): (Zxid, u64)) -> io::Result<()> {
         let here = self.digests.binary_search_by_key(&zxid, |(z, _)| *z).map(|at| self.digests[at].1);
-        match here {
-            Ok(here) if here != digest => Err(io::Error::other(format!(
-                "this server's state has diverged from the leader's at zxid {zxid} \
-                 (digest {here:016x}, the leader's {digest:016x}): move its data directory away for inspection, \
-                 remove the server from the cluster and add a new one"
-            ))),
-            _ => Ok(()),
-        }
+        let differs = match here {
+            Ok(here) if here != digest => format!("digest {here:016x}, the leader's {digest:016x}"),
+            Err(_) if zxid > self.state.zxid() => format!("it ends at zxid {}", self.state.zxid()),
+            _ => return Ok(()),
+        };
+        Err(io::Error::other(format!(
+            "this server's state has diverged from the leader's at zxid {zxid} ({differs}): move its data \
+             directory away for inspection, remove the server from the cluster and add a new one"
+        )))
     }
 
     fn remember_digest(&mut self) {

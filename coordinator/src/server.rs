@@ -120,8 +120,21 @@ impl Server {
             Group::build(server, cluster, &config.timing, log.clone(), machine, network, peers.clone())
                 .await?;
         tasks.spawn_vital("raft", group.clone().run(leadership));
-        let membership = group.recovered_membership().await?;
-        let own_address = check_members(&config, &parts.directory, &identity, &membership, &replica)?;
+        let checked = match group.recovered_membership().await {
+            Ok(membership) => check_members(&config, &parts.directory, &identity, &membership, &replica)
+                .map(|own_address| (membership, own_address)),
+            Err(error) => Err(error.into()),
+        };
+        let (membership, own_address) = match checked {
+            Ok(checked) => checked,
+            Err(error) => {
+                // Raft runs already, and holds the data directory.
+                tasks.stop().cancel();
+                tasks.ended().await;
+                group.shutdown().await;
+                return Err(error);
+            }
+        };
 
         let caller = Caller::new(peers.clone(), tasks.clone());
         let (elections, ended) =

@@ -54,7 +54,8 @@ pub enum Fate {
     /// The unit was skipped: a repeat, or one whose predecessor was lost on the way
     /// and that will be sent again.
     Skipped,
-    /// The unit does not decode: none of it was applied.
+    /// The unit does not decode: none of it was applied. It counts as submitted, so that the
+    /// units after it are not skipped for ever.
     Undecodable,
 }
 
@@ -240,13 +241,13 @@ pub fn apply(state: &mut State, mut batch: Batch, mut after: impl FnMut(&State, 
             after(state, NOBODY, Fate::Undecodable);
             continue;
         };
+        if origin.unit.seq != UNSEQUENCED && !state.note_submitted(origin.server, origin.unit) {
+            after(state, origin, Fate::Skipped);
+            continue;
+        }
         commands.clear();
         if decode_commands(payload, &mut commands).is_err() {
             after(state, origin, Fate::Undecodable);
-            continue;
-        }
-        if origin.unit.seq != UNSEQUENCED && !state.note_submitted(origin.server, origin.unit) {
-            after(state, origin, Fate::Skipped);
             continue;
         }
         for (index, command) in commands.drain(..).enumerate() {
@@ -346,13 +347,17 @@ mod tests {
         let no_unit = Bytes::from_static(&[0xff; 100]);
         let mut state = State::new();
         let mut fates = Vec::new();
-        let units = [unit(1, 1, "/a"), garbage, half, unit(1, 2, "/b"), no_unit, unit(1, 3, "/c")];
+        let after_half =
+            encode_unit(Origin { server: 5, unit: Submitted { boot: 1, seq: 2 } }, &[create("/d")]);
+        let units =
+            [unit(1, 1, "/a"), garbage, half, unit(1, 2, "/b"), after_half, no_unit, unit(1, 3, "/c")];
         apply(&mut state, batch(&units), |_, origin, fate| {
             fates.push((origin.server, matches!(fate, Fate::Applied(0, _))));
         });
-        assert_eq!(fates, [(3, true), (4, false), (5, false), (3, true), (0, false)]);
-        assert_eq!(state.zxid(), 2);
-        assert_eq!(state.submitted(4), None, "a unit that was refused is not counted");
+        assert_eq!(fates, [(3, true), (4, false), (5, false), (3, true), (5, true), (0, false)]);
+        assert_eq!(state.zxid(), 3);
+        let counted = Some(Submitted { boot: 1, seq: 1 });
+        assert_eq!(state.submitted(4), counted, "what follows a refused unit is not skipped");
     }
 
     #[test]

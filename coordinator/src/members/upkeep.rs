@@ -11,7 +11,7 @@ use rota_protocol::peer::{
 };
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::peers::{Caller, Peers};
+use crate::peers::{Caller, LogLimit, Peers};
 use crate::raft::{Group, Leadership};
 use crate::replica::Replica;
 use crate::service_state::ServiceStates;
@@ -19,6 +19,8 @@ use crate::store::Identity;
 
 /// How often it is looked.
 const PERIOD: Duration = Duration::from_millis(500);
+/// Longest pause before the leader is told again that this server is reached elsewhere.
+const PROPOSAL_PAUSE_MAX: Duration = Duration::from_secs(10);
 /// How long no leader may be heard before the other servers are asked why.
 const SUSPICIOUS_SILENCE: Duration = Duration::from_secs(3);
 
@@ -33,12 +35,20 @@ pub(crate) struct Upkeep {
     pub(crate) own_address: Option<String>,
 }
 
+/// When the leader is told the next time that this server is reached elsewhere.
+struct Proposing {
+    at: Instant,
+    pause: Duration,
+    log: LogLimit,
+}
+
 impl Upkeep {
     /// Runs until the server stops.
     pub(crate) async fn run(mut self) {
         let mut period = interval(PERIOD);
         period.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut led_at = Instant::now();
+        let mut proposing = Proposing { at: led_at, pause: PERIOD, log: LogLimit::default() };
         loop {
             period.tick().await;
             if self.states.is_out_of_service() {
@@ -55,8 +65,8 @@ impl Upkeep {
             if let Leadership::Own { .. } = self.group.leads() {
                 self.note_disks().await;
             }
-            if let Some(address) = self.own_address.clone() {
-                self.say_where(address).await;
+            if let Some(address) = self.own_address.clone().filter(|_| now >= proposing.at) {
+                self.propose_address(address, &mut proposing).await;
             }
             if now - led_at > SUSPICIOUS_SILENCE
                 && self.identity.cluster_id().is_some()
@@ -93,7 +103,7 @@ impl Upkeep {
     }
 
     /// Has the leader note that this server is reached elsewhere than the cluster knows.
-    async fn say_where(&mut self, peer_address: String) {
+    async fn propose_address(&mut self, peer_address: String, proposing: &mut Proposing) {
         let server = self.identity.server;
         let endpoints = self.peers.endpoints();
         let Some(known) = endpoints.get(&server) else { return };
@@ -116,8 +126,15 @@ impl Upkeep {
                 }
             }
         };
-        if let Some(why) = refused {
-            tracing::warn!(why, "the cluster does not take this server's new address: trying again");
+        let Some(why) = refused else { return };
+        proposing.at = Instant::now() + proposing.pause;
+        proposing.pause = (proposing.pause * 2).min(PROPOSAL_PAUSE_MAX);
+        if let Some(attempts) = proposing.log.due(server, &why) {
+            tracing::warn!(
+                why,
+                attempts,
+                "the cluster does not take this server's new address: trying again"
+            );
         }
     }
 

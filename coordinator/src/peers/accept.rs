@@ -7,14 +7,15 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::StreamExt;
 use rota_protocol::peer::{
-    ClusterId, HandshakeContext, Hello, PeerStatus, RefusalReason, Refused, ServerInfo, StreamKind, Welcome,
-    check_hello,
+    self, ClusterId, HandshakeContext, Hello, PROTOCOL_VERSION, PeerStatus, RefusalReason, Refused,
+    ServerInfo, StreamKind, Welcome, check_hello,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::{Frames, Peers, framed, receive, send};
+use super::{Frames, Peers, decode, framed, send};
 use crate::parts::BoxWire;
 
 /// How long a connection may take to say hello.
@@ -25,8 +26,8 @@ const HANDSHAKES_MAX: usize = 64;
 /// end of the first is not noticed yet. Beyond that, the oldest gives way: a server that was
 /// stopped finds many that were given up.
 const CONNECTIONS_OF_A_KIND_MAX: usize = 4;
-/// Servers that may have connections: anybody can claim any number.
-const SERVERS_MAX: usize = 16;
+/// Servers unknown to this one that may have connections: anybody can claim any number.
+const UNKNOWN_SERVERS_MAX: usize = 16;
 
 /// What this server knows when another dials it.
 #[derive(Debug, Clone)]
@@ -53,6 +54,8 @@ struct Accepted {
     /// The connections of a server and kind, the oldest first: their numbers, and what ends them.
     connections: BTreeMap<(u64, StreamKind), VecDeque<(u64, CancellationToken)>>,
     next_number: u64,
+    /// Of the servers with connections, those that were unknown when they connected last.
+    unknown: BTreeSet<u64>,
 }
 
 /// A place for one connection, which is free again when this is dropped.
@@ -81,12 +84,17 @@ impl Admission {
         Arc::clone(&self.handshakes).try_acquire_owned().ok()
     }
 
-    fn place(&self, server: u64, kind: StreamKind) -> Option<Place> {
+    /// A place for a connection of `server`. Members always get one.
+    fn place(&self, server: u64, status: PeerStatus, kind: StreamKind) -> Option<Place> {
         let key = (server, kind);
         let mut accepted = self.lock();
-        let servers: BTreeSet<u64> = accepted.connections.keys().map(|(of, _)| *of).collect();
-        if !servers.contains(&server) && servers.len() >= SERVERS_MAX {
-            return None;
+        if status == PeerStatus::Unknown {
+            if !accepted.unknown.contains(&server) && accepted.unknown.len() >= UNKNOWN_SERVERS_MAX {
+                return None;
+            }
+            accepted.unknown.insert(server);
+        } else {
+            accepted.unknown.remove(&server);
         }
         let number = accepted.next_number;
         accepted.next_number += 1;
@@ -114,6 +122,10 @@ impl Drop for Place {
             if of_kind.is_empty() {
                 accepted.connections.remove(&self.key);
             }
+            let server = self.key.0;
+            if !accepted.connections.keys().any(|(of, _)| *of == server) {
+                accepted.unknown.remove(&server);
+            }
         }
     }
 }
@@ -130,7 +142,14 @@ impl Peers {
     ) -> io::Result<Option<(Hello, Frames, Place)>> {
         let attempt = async {
             let mut frames = framed(wire);
-            let Some(hello) = receive::<Hello>(&mut frames).await? else { return Ok(None) };
+            let Some(frame) = frames.next().await else { return Ok(None) };
+            let frame = frame?;
+            if let Some(refused) = other_version(&frame, self.inner.identity.server) {
+                self.log_refusal(0, from, &refused);
+                send(&mut frames, &Welcome::Refused(refused)).await?;
+                return Ok(None);
+            }
+            let hello: Hello = decode(&frame)?;
             let view = view(hello.from);
             let refused = match self.judge(&hello, &view) {
                 Err(refused) => refused,
@@ -138,30 +157,52 @@ impl Peers {
                     send(&mut frames, &Welcome::Accepted(Box::new(self.info(&view, hello.from)))).await?;
                     return Ok(None);
                 }
-                Ok(()) => match admission.place(hello.from, hello.kind) {
+                Ok(()) => match admission.place(hello.from, view.status, hello.kind) {
                     Some(place) => {
                         self.join(&hello)?;
                         send(&mut frames, &Welcome::Accepted(Box::new(self.info(&view, hello.from)))).await?;
                         frames.codec_mut().set_bytes_max(hello.kind.request_bytes_max());
                         return Ok(Some((hello, frames, place)));
                     }
-                    None => too_many(hello.from),
+                    None => too_many_servers(hello.from),
                 },
             };
-            if let Some(attempts) = self.inner.accept_log.due(hello.from, &refused.message) {
-                let why = &refused.message;
-                match refused.reason {
-                    // An operator has removed it, and it is only about to find out.
-                    RefusalReason::Removed => {
-                        tracing::warn!(address = from, attempts, why, "refused a removed server");
-                    }
-                    _ => tracing::error!(address = from, attempts, why, "refused another server"),
-                }
-            }
+            self.log_refusal(hello.from, from, &refused);
             send(&mut frames, &Welcome::Refused(refused)).await?;
             Ok(None)
         };
         tokio::time::timeout(HELLO_TIMEOUT, attempt).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn log_refusal(&self, server: u64, address: &str, refused: &Refused) {
+        let why = &refused.message;
+        let Some(attempts) = self.inner.accept_log.due(server, why) else { return };
+        match refused.reason {
+            // An operator has removed it, and it is only about to find out.
+            RefusalReason::Removed => tracing::warn!(address, attempts, why, "refused a removed server"),
+            _ => tracing::error!(address, attempts, why, "refused another server"),
+        }
+    }
+
+    /// Logs and counts a frame of another server that is not valid.
+    pub(crate) fn log_invalid(&self, server: u64, address: &str, what: &str, error: &io::Error) {
+        metrics::counter!(crate::metrics::PEER_INVALID).increment(1);
+        if let Some(times) = self.inner.accept_log.due(server, &format!("{what}: {error}")) {
+            tracing::warn!(peer = server, address, times, kind = what, %error, "invalid data from a peer");
+        }
+    }
+
+    /// Logs and counts a connection for which there is no place.
+    pub(crate) fn log_crowded(&self, address: &str) {
+        metrics::counter!(crate::metrics::CONNECTIONS_REFUSED, "protocol" => "peer").increment(1);
+        if let Some(times) = self.inner.accept_log.due(0, "too many handshakes") {
+            tracing::warn!(
+                address,
+                times,
+                handshakes = HANDSHAKES_MAX,
+                "closed a connection: too many handshakes"
+            );
+        }
     }
 
     fn judge(&self, hello: &Hello, view: &PeerView) -> Result<(), Refused> {
@@ -221,10 +262,23 @@ impl Peers {
     }
 }
 
-fn too_many(server: u64) -> Refused {
-    let message =
-        format!("server {server} has too many connections here: close some, or wait until they end");
-    Refused { reason: RefusalReason::OutOfService, message }
+fn too_many_servers(server: u64) -> Refused {
+    let message = format!(
+        "server {server} is not a member, and {UNKNOWN_SERVERS_MAX} such servers have connections here already: \
+         end them, or wait until they end"
+    );
+    Refused { reason: RefusalReason::TooManyServers, message }
+}
+
+/// Refuses a hello of another version of the peer protocol, whose other fields this version
+/// cannot read.
+fn other_version(hello: &[u8], server: u64) -> Option<Refused> {
+    let version = peer::hello_version(hello).filter(|version| *version != PROTOCOL_VERSION)?;
+    let message = format!(
+        "the dialling server speaks version {version} of the peer protocol, server {server} version {PROTOCOL_VERSION}: \
+         run the same release on all servers"
+    );
+    Some(Refused { reason: RefusalReason::Version, message })
 }
 
 #[cfg(test)]
@@ -234,17 +288,37 @@ mod tests {
     #[test]
     fn one_server_has_few_connections_of_a_kind_and_few_servers_have_any() {
         let admission = Admission::new();
+        let unknown = |server, kind| admission.place(server, PeerStatus::Unknown, kind);
         let places: Vec<_> =
-            (0..CONNECTIONS_OF_A_KIND_MAX).map(|_| admission.place(2, StreamKind::Call).unwrap()).collect();
-        let other = admission.place(2, StreamKind::Append).unwrap();
+            (0..CONNECTIONS_OF_A_KIND_MAX).map(|_| unknown(2, StreamKind::Call).unwrap()).collect();
+        let other = unknown(2, StreamKind::Append).unwrap();
         assert!(places.iter().all(|place| !place.gives_way.is_cancelled()));
-        let newest = admission.place(2, StreamKind::Call).unwrap();
+        let newest = unknown(2, StreamKind::Call).unwrap();
         let giving_way: Vec<bool> = places.iter().map(|place| place.gives_way.is_cancelled()).collect();
         assert_eq!(giving_way, [true, false, false, false], "the oldest");
         assert!(!newest.gives_way.is_cancelled() && !other.gives_way.is_cancelled());
-        let others: Vec<_> = (3..200).map_while(|server| admission.place(server, StreamKind::Call)).collect();
-        assert_eq!(others.len(), SERVERS_MAX - 1);
-        drop((places, other, newest, others));
-        assert!(admission.lock().connections.is_empty());
+        let others: Vec<_> = (3..200).map_while(|server| unknown(server, StreamKind::Call)).collect();
+        assert_eq!(others.len(), UNKNOWN_SERVERS_MAX - 1);
+        let member = PeerStatus::Member { disk: None };
+        let members: Vec<_> =
+            (200..300).map_while(|server| admission.place(server, member, StreamKind::Call)).collect();
+        assert_eq!(members.len(), 100, "members are not counted");
+        drop((places, other));
+        assert!(unknown(400, StreamKind::Call).is_none());
+        drop(newest);
+        let next = unknown(400, StreamKind::Call);
+        assert!(next.is_some(), "its place is free");
+        drop((members, others, next));
+        let accepted = admission.lock();
+        assert!(accepted.connections.is_empty() && accepted.unknown.is_empty());
+    }
+
+    #[test]
+    fn a_hello_of_another_version_is_refused_whatever_else_it_holds() {
+        let refused = other_version(&[99, 1, 2, 3], 7).unwrap();
+        assert_eq!(refused.reason, RefusalReason::Version);
+        assert!(refused.message.contains("version 99"), "{}", refused.message);
+        assert_eq!(other_version(&[u8::try_from(PROTOCOL_VERSION).unwrap()], 7), None);
+        assert_eq!(other_version(&[], 7), None, "no version at all is invalid, not another version");
     }
 }

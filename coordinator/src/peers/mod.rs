@@ -29,7 +29,7 @@ use crate::store::Identity;
 pub(crate) use accept::{Admission, PeerView};
 pub(crate) use calls::{CHANGE_TIMEOUT, CallFailure, Caller};
 use codec::FrameCodec;
-use log_limit::LogLimit;
+pub(crate) use log_limit::LogLimit;
 pub(crate) use rtt::{RoundTrips, measure};
 pub(crate) use units::UnitSender;
 

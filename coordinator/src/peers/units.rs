@@ -22,8 +22,10 @@ const RESEND_AFTER: Duration = Duration::from_secs(1);
 /// How long a portion may take to leave.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause before a leader that could not be reached, or lost something, is sent to
-/// again.
+/// again; doubled as long as no unit is applied, up to [`RETRY_AFTER_MAX`].
 const RETRY_AFTER: Duration = Duration::from_millis(20);
+/// Longest such pause.
+const RETRY_AFTER_MAX: Duration = Duration::from_millis(320);
 
 /// Moves units from the outbox to the leader's proposer.
 pub(crate) struct UnitSender {
@@ -49,6 +51,8 @@ enum Fed {
 
 impl UnitSender {
     pub(crate) async fn run(mut self) {
+        // The first unit that was unresolved at the last pause, and the pause.
+        let mut paused = (None, RETRY_AFTER);
         loop {
             let leader = *self.leadership.borrow_and_update();
             let sink = match leader {
@@ -66,13 +70,13 @@ impl UnitSender {
                     }
                 },
             };
-            match sink {
-                Some(sink) => {
-                    if self.feed(sink).await == Fed::Again {
-                        self.pause(leader).await;
-                    }
-                }
-                None => self.pause(leader).await,
+            let again = match sink {
+                Some(sink) => self.feed(sink).await == Fed::Again,
+                None => true,
+            };
+            if again {
+                paused = next_pause(paused, self.outbox.front());
+                self.pause(leader, paused.1).await;
             }
             if self.leadership.has_changed().is_err() {
                 // Nobody tells any more who leads: the server is stopping.
@@ -81,12 +85,12 @@ impl UnitSender {
         }
     }
 
-    async fn pause(&mut self, leader: Leadership) {
+    async fn pause(&mut self, leader: Leadership, pause: Duration) {
         let changed = self.leadership.changed();
         if leader == Leadership::Unknown {
             drop(changed.await);
         } else {
-            drop(tokio::time::timeout(RETRY_AFTER, changed).await);
+            drop(tokio::time::timeout(pause, changed).await);
         }
     }
 
@@ -135,6 +139,14 @@ impl UnitSender {
     }
 }
 
+/// The pause before the next try, when `front` is the first unresolved unit now.
+fn next_pause((front_then, pause): (Option<u64>, Duration), front: Option<u64>) -> (Option<u64>, Duration) {
+    match front_then == front && front.is_some() {
+        true => (front, (pause * 2).min(RETRY_AFTER_MAX)),
+        false => (front, RETRY_AFTER),
+    }
+}
+
 impl Sink {
     async fn send(&mut self, units: Vec<Bytes>) -> Result<(), ()> {
         match self {
@@ -162,5 +174,22 @@ impl Sink {
             Self::Own(proposer) => drop(proposer.losses.changed().await),
             Self::Remote(frames) => while let Some(Ok(_)) = frames.next().await {},
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_until_a_unit_is_applied() {
+        let mut paused = (None, RETRY_AFTER);
+        let mut pauses = |front| {
+            paused = next_pause(paused, front);
+            paused.1.as_millis()
+        };
+        assert_eq!([(); 7].map(|()| pauses(Some(4))), [20, 40, 80, 160, 320, 320, 320]);
+        assert_eq!(pauses(Some(5)), 20);
+        assert_eq!([(); 3].map(|()| pauses(None)), [20, 20, 20], "nothing waits");
     }
 }

@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::{BoxFuture, Fuse, FusedFuture, FutureExt};
 use rota_protocol::peer::StreamKind;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -87,19 +88,27 @@ impl Elections {
         let mut sole_at = None;
         // The leader that died last, and when that was noticed.
         let mut died: Option<(u64, Instant)> = None;
+        // Whether the leader whose connection ended has died. Silence is counted meanwhile.
+        let mut checking: Fuse<BoxFuture<'static, Option<u64>>> = Fuse::terminated();
         loop {
             let leads = matches!(self.group.leads(), Leadership::Own { .. });
             let pause =
                 if leads { self.heartbeat.min(super::election_timer::TICK) } else { timer.next_look() };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                Some(ended) = self.ended.recv() => {
+                Some(ended) = self.ended.recv(), if checking.is_terminated() => {
                     let is_known = died.is_some_and(|(leader, at)| leader == ended.server && at.elapsed() < LATE_MAX);
-                    if !is_known && self.has_died(ended).await {
-                        self.group.release_lease_of(ended.server).await;
+                    if !is_known {
+                        checking = has_died(self.group.clone(), self.peers.clone(), ended).boxed().fuse();
+                    }
+                    continue;
+                }
+                dead = &mut checking => {
+                    if let Some(leader) = dead {
+                        self.group.release_lease_of(leader).await;
                         timer.leader_died(self.chance());
                         looked_at = Instant::now();
-                        died = Some((ended.server, looked_at));
+                        died = Some((leader, looked_at));
                     }
                     continue;
                 }
@@ -139,35 +148,36 @@ impl Elections {
             }
         }
     }
+}
 
-    /// Whether the process of the leader that this server follows has ended, after one of its
-    /// connections did: nobody listens at its address any more, or it was started anew.
-    async fn has_died(&self, ended: Ended) -> bool {
-        let Ended { server, boot } = ended;
-        for check in 0..CHECKS {
-            if self.group.leads() != (Leadership::Other { leader: server }) {
-                return false;
-            }
-            let Some(endpoint) = self.peers.endpoints().remove(&server) else { return false };
-            match timeout(CHECK_TIMEOUT, self.peers.probe(&endpoint.peer_address)).await {
-                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    tracing::info!(leader = server, "the leader's process has ended");
-                    return true;
-                }
-                Ok(Ok(info)) if info.server == server && info.boot == boot => return false,
-                Ok(Ok(info)) if info.server == server => {
-                    tracing::info!(leader = server, "the leader's process was started anew");
-                    return true;
-                }
-                // Its machine may be gone, or only the way to it: silence decides.
-                Err(_) => return false,
-                // It may be ending: its port is closed only after its connections.
-                Ok(_) if check + 1 < CHECKS => tokio::time::sleep(CHECK_PAUSE).await,
-                Ok(_) => {}
-            }
+/// The leader that this server follows, if its process has ended after one of its connections
+/// did: nobody listens at its address any more, or it was started anew.
+async fn has_died(group: Group, peers: Peers, ended: Ended) -> Option<u64> {
+    let Ended { server, boot } = ended;
+    for check in 0..CHECKS {
+        if group.leads() != (Leadership::Other { leader: server }) {
+            return None;
         }
-        false
+        let endpoint = peers.endpoints().remove(&server)?;
+        match timeout(CHECK_TIMEOUT, peers.probe(&endpoint.peer_address)).await {
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                tracing::info!(leader = server, "the leader's process has ended");
+                return Some(server);
+            }
+            Ok(Ok(info)) if info.server == server && info.boot == boot => return None,
+            Ok(Ok(info)) if info.server == server => {
+                tracing::info!(leader = server, "the leader's process was started anew");
+                return Some(server);
+            }
+            // Its machine may be gone, or only the way to it: silence decides.
+            Err(_) => return None,
+            Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => return None,
+            // It may be ending: its port is closed only after its connections.
+            Ok(_) if check + 1 < CHECKS => tokio::time::sleep(CHECK_PAUSE).await,
+            Ok(_) => {}
+        }
     }
+    None
 }
 
 /// Whether the end of such a connection may say that the leader has ended.

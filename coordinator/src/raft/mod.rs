@@ -8,6 +8,7 @@ mod group;
 mod machine;
 mod membership;
 mod network;
+mod plausible;
 mod proposer;
 mod service;
 pub(crate) mod types;

@@ -24,6 +24,7 @@ use rota_protocol::peer::{
 use tokio::time::Instant;
 
 use super::machine::{SnapshotData, head_of};
+use super::plausible::{check_log_id, check_term};
 use super::proposer::entries_in_flight;
 use super::types::{RaftServer, TypeConfig, entry_out, log_id_in, log_id_out, vote_in, vote_out};
 use crate::peers::{Caller, Frames, Peers, decode, flush, receive};
@@ -101,9 +102,16 @@ impl Network {
         self.votes.call(self.target, call).await.map_err(|e| unreachable(&io::Error::other(e)))
     }
 
-    async fn ask_vote(&self, call: Call) -> Result<VoteResponse<TypeConfig>, RpcError> {
-        match self.ask(call).await? {
+    async fn ask_vote(
+        &self,
+        request: peer::VoteRequest,
+        call: fn(peer::VoteRequest) -> Call,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        let own_term = request.vote.term;
+        match self.ask(call(request)).await? {
             Answer::Vote(reply) => {
+                check_term(&reply.vote, own_term).map_err(|e| broken(&e))?;
+                check_log_id(reply.last.as_ref()).map_err(|e| broken(&e))?;
                 let last = reply.last.map(log_id_in);
                 Ok(VoteResponse::new(vote_in(reply.vote), last, reply.granted))
             }
@@ -170,7 +178,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         rpc: VoteRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
-        self.ask_vote(Call::Vote(vote_request(&rpc))).await
+        self.ask_vote(vote_request(&rpc), Call::Vote).await
     }
 
     async fn pre_vote(
@@ -178,7 +186,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         rpc: VoteRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
-        self.ask_vote(Call::PreVote(vote_request(&rpc))).await
+        self.ask_vote(vote_request(&rpc), Call::PreVote).await
     }
 
     async fn full_snapshot(
@@ -365,13 +373,20 @@ where
         self.stalled_at = Instant::now() + STALL_TIMEOUT;
         Ok(match &reply.result {
             AppendResult::Stored(upto) => {
+                check_log_id(upto.as_ref())?;
                 if let Some(last) = upto {
                     self.network.peers.acknowledged(self.network.target, self.term, *last);
                 }
                 Ok(upto.map(log_id_in))
             }
-            AppendResult::Conflict(at) => Err(StreamAppendError::Conflict(log_id_in(*at))),
-            AppendResult::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote_in(*vote))),
+            AppendResult::Conflict(at) => {
+                check_log_id(Some(at))?;
+                Err(StreamAppendError::Conflict(log_id_in(*at)))
+            }
+            AppendResult::HigherVote(vote) => {
+                check_term(vote, self.term)?;
+                Err(StreamAppendError::HigherVote(vote_in(*vote)))
+            }
         })
     }
 }
@@ -409,5 +424,7 @@ async fn send_snapshot(
     }
     let answer =
         tokio::time::timeout(began.elapsed() + SNAPSHOT_ANSWER_TIMEOUT, receive(&mut frames)).await??;
-    answer.ok_or_else(|| io::ErrorKind::ConnectionReset.into())
+    let answer: peer::Vote = answer.ok_or(io::ErrorKind::ConnectionReset)?;
+    check_term(&answer, vote.term)?;
+    Ok(answer)
 }

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use super::elections::{Ended, EndedSender, is_telling};
 use super::group::{Group, Leadership};
 use super::machine::{Received, SnapshotData};
+use super::plausible::{check_log_id, check_term, invalid};
 use super::proposer::ProposerQueue;
 use super::types::{TypeConfig, entry_in, log_id_in, log_id_out, meta_in, vote_in, vote_out};
 use crate::parts::BoxWire;
@@ -30,11 +31,6 @@ const ANSWERS_MAX: usize = 1024;
 
 /// How long the next part of a snapshot may take to come.
 const SNAPSHOT_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
-/// What a term may be ahead of this server's. Elections add one each; a server that has missed
-/// a million of them is not plausible, and the largest number would leave none for the next.
-const TERM_LEAP_MAX: u64 = 1_000_000;
-/// Terms and indexes that no cluster reaches: a million a second for 200,000 years is less.
-const PLAUSIBLE_MAX: u64 = 1 << 62;
 
 /// What is needed to serve another server.
 #[derive(Clone)]
@@ -56,7 +52,10 @@ impl PeerService {
         let membership = self.group.membership();
         let status = {
             let applied = self.replica.read();
-            match membership.servers.get(&server) {
+            // Raft's membership may not be committed: a removal may yet be undone, and what is
+            // said of it here is for good.
+            let known = [&membership, applied.membership()];
+            match known.iter().find_map(|membership| membership.servers.get(&server)) {
                 Some(endpoint) => PeerStatus::Member { disk: endpoint.disk },
                 // It has said how clients reach it, so it was a member; numbers are not used again.
                 None if applied.state.faces(server).is_some() => PeerStatus::Removed,
@@ -75,13 +74,20 @@ impl PeerService {
 /// Serves one connection until it ends.
 pub(crate) async fn serve_peer(service: PeerService, wire: BoxWire, from: String) {
     let accepted = {
-        let Some(_handshake) = service.admission.handshake() else { return };
+        let Some(_handshake) = service.admission.handshake() else {
+            service.peers.log_crowded(&from);
+            return;
+        };
         let view = |server| service.view_of(server);
         service.peers.accept_handshake(wire, &from, &service.admission, view).await
     };
     let (hello, frames, place) = match accepted {
         Ok(Some(accepted)) => accepted,
         Ok(None) => return,
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            service.peers.log_invalid(0, &from, "handshake", &error);
+            return;
+        }
         Err(error) => {
             tracing::debug!(address = from, %error, "a connection ended before its handshake");
             return;
@@ -101,10 +107,8 @@ pub(crate) async fn serve_peer(service: PeerService, wire: BoxWire, from: String
         () = place.gives_way() => Ok(()),
     };
     if let Err(error) = ended {
-        let kind = error.kind();
-        if kind == io::ErrorKind::InvalidData {
-            metrics::counter!(crate::metrics::PEER_INVALID).increment(1);
-            tracing::warn!(peer = hello.from, address = from, kind = ?hello.kind, %error, "invalid data from a peer");
+        if error.kind() == io::ErrorKind::InvalidData {
+            service.peers.log_invalid(hello.from, &from, &format!("{:?}", hello.kind), &error);
         } else {
             tracing::debug!(peer = hello.from, kind = ?hello.kind, %error, "a peer's connection ended");
         }
@@ -112,28 +116,6 @@ pub(crate) async fn serve_peer(service: PeerService, wire: BoxWire, from: String
     if is_telling(hello.kind) && service.group.leads() == (Leadership::Other { leader: hello.from }) {
         // When many ended, one look is as good as all.
         let _ = service.ended.try_send(Ended { server: hello.from, boot: hello.from_boot });
-    }
-}
-
-fn invalid(what: impl Into<String>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what.into())
-}
-
-/// Whether another server's vote may be true, at this server's term.
-fn check_term(vote: &peer::Vote, own_term: u64) -> io::Result<()> {
-    match vote.term <= own_term.saturating_add(TERM_LEAP_MAX) && vote.term < PLAUSIBLE_MAX {
-        true => Ok(()),
-        false => {
-            Err(invalid(format!("term {} is not plausible: this server is in term {own_term}", vote.term)))
-        }
-    }
-}
-
-/// Whether a position in another server's log may be true.
-fn check_log_id(id: Option<&peer::LogId>) -> io::Result<()> {
-    match id.is_none_or(|id| id.index < PLAUSIBLE_MAX && id.term < PLAUSIBLE_MAX) {
-        true => Ok(()),
-        false => Err(invalid(format!("log position {id:?} is not plausible"))),
     }
 }
 

@@ -110,7 +110,12 @@ impl LogStore {
         if let Some(cause) = missing(&positions.get(), &found, tail) {
             return Err(StoreError::LogLost { path: directory.to_owned(), cause });
         }
+        let known = positions.get();
         let store = Self { log: Arc::new(Mutex::new(log)), positions: Arc::new(positions) };
+        if let Some(vote) = known.vote.filter(|_| found.vote < known.vote) {
+            tracing::warn!(term = vote.term, "the last record of the log, a vote, is torn: writing it again");
+            store.lock().save_vote(Stored(vote)).map_err(|e| StoreError::io(directory, e))?;
+        }
         store.flush().await.map_err(|e| StoreError::io(directory, e))?;
         // A record that was dropped is not expected at the next start.
         store.positions.lower(found.last).map_err(|e| StoreError::io(directory, e))?;
@@ -172,7 +177,7 @@ fn position_of(log: &raft_log::RaftLog<Types>) -> Position {
 }
 
 /// What is missing of a log that was known to be on the disk up to `known`. One record may
-/// be, if it is there in part.
+/// be, if it is there in part: an entry, which other servers have, or a vote, which is known.
 fn missing(known: &Position, found: &Position, tail: Tail) -> Option<String> {
     let torn = u64::from(tail == Tail::Torn);
     let next = |position: &Position| position.last.map_or(0, |last| last.index + 1);
@@ -291,7 +296,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn truncate_after(&mut self, last: Option<LogIdOf<TypeConfig>>) -> io::Result<()> {
         // What is truncated here may have been acknowledged to an earlier leader.
-        self.positions.lower(last.map(log_id_out))?;
+        let (positions, end) = (Arc::clone(&self.positions), last.map(log_id_out));
+        tokio::task::spawn_blocking(move || positions.lower(end)).await??;
         let mut log = self.lock();
         let from = last.map_or(0, |id| id.index + 1);
         if log.log_state().last().is_none_or(|end| end.0.index < from) {

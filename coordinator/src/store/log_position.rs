@@ -13,6 +13,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rota_protocol::peer::{LogId, Vote};
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,10 @@ pub(crate) struct Pending {
 #[derive(Debug)]
 pub(crate) struct LogPosition {
     path: PathBuf,
+    /// Atomic, so that whoever writes to the log never waits for this file's disk.
+    truncations: AtomicU64,
+    /// The number that the next point gets.
+    next_number: AtomicU64,
     inner: Mutex<Inner>,
 }
 
@@ -55,9 +60,7 @@ struct Inner {
     position: Position,
     sequence: u64,
     failed: bool,
-    truncations: u64,
-    /// The number that the next point gets, and that of the last one reached.
-    next_number: u64,
+    /// The number of the last point reached.
     reached_number: u64,
 }
 
@@ -102,16 +105,9 @@ impl LogPosition {
         let Some((sequence, position)) = newest else {
             return Err(lost("the file that says how far the log went is damaged"));
         };
-        let inner = Inner {
-            file,
-            position,
-            sequence,
-            failed: false,
-            truncations: 0,
-            next_number: 1,
-            reached_number: 0,
-        };
-        Ok(Self { path, inner: Mutex::new(inner) })
+        let inner = Inner { file, position, sequence, failed: false, reached_number: 0 };
+        let (truncations, next_number) = (AtomicU64::new(0), AtomicU64::new(1));
+        Ok(Self { path, truncations, next_number, inner: Mutex::new(inner) })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -125,17 +121,17 @@ impl LogPosition {
 
     /// Notes that the log will be on the disk up to here once it is synced.
     pub(crate) fn pending(&self, position: Position) -> Pending {
-        let mut inner = self.lock();
-        let number = inner.next_number;
-        inner.next_number += 1;
-        Pending { position, truncations: inner.truncations, number }
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        Pending { position, truncations: self.truncations.load(Ordering::Relaxed), number }
     }
 
     /// The log is on the disk up to here. A failure to note that is logged: the guard is
     /// weaker then, and nothing else is.
     pub(crate) fn reached(&self, pending: Pending) {
         let mut inner = self.lock();
-        if pending.truncations != inner.truncations || pending.number <= inner.reached_number {
+        if pending.truncations != self.truncations.load(Ordering::Relaxed)
+            || pending.number <= inner.reached_number
+        {
             return;
         }
         inner.reached_number = pending.number;
@@ -154,7 +150,7 @@ impl LogPosition {
     /// For I/O: the log must not be truncated then.
     pub(crate) fn lower(&self, last: Option<LogId>) -> io::Result<()> {
         let mut inner = self.lock();
-        inner.truncations += 1;
+        self.truncations.fetch_add(1, Ordering::Relaxed);
         if inner.position.last <= last {
             return Ok(());
         }

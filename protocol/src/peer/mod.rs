@@ -16,7 +16,7 @@ pub use call::{Answer, Call, CallError, HeardMember, HeardPool, MembershipChange
 pub use handshake::{
     Acknowledged, ClusterId, DiskId, HANDSHAKE_BYTES_MAX, HandshakeContext, Hello, PROTOCOL_VERSION,
     PeerStatus, RefusalReason, Refused, ServerInfo, StreamKind, Welcome, check_hello, check_log_end,
-    disk_replaced, removed,
+    disk_replaced, hello_version, removed,
 };
 pub use raft::{
     AppendReply, AppendRequest, AppendResult, Entry, LogId, Membership, Payload, ServerEndpoint,

@@ -14,7 +14,6 @@ use rota_protocol::peer::{Answer, Call, CallError, HeardPool, MembershipChange};
 use tokio::time::Instant;
 
 use crate::heard;
-use crate::parts::Clock;
 use crate::peers::{CHANGE_TIMEOUT, CallFailure, Caller};
 use crate::raft::{Group, Leadership};
 use crate::replica::Replica;
@@ -34,7 +33,6 @@ pub(crate) struct Desk {
     group: Group,
     replica: Arc<Replica>,
     liveness: Arc<Liveness>,
-    clock: Arc<dyn Clock>,
     caller: Caller,
     /// Kept connections for votes and pings.
     votes: Caller,
@@ -59,11 +57,10 @@ impl Desk {
         group: Group,
         replica: Arc<Replica>,
         liveness: Arc<Liveness>,
-        clock: Arc<dyn Clock>,
         caller: Caller,
         votes: Caller,
     ) -> Self {
-        Self { group, replica, liveness, clock, caller, votes }
+        Self { group, replica, liveness, caller, votes }
     }
 
     /// A client gave a sign of life: its session's timeout, in milliseconds.
@@ -224,7 +221,7 @@ impl Desk {
     }
 
     fn heard(&self, pool: &str) -> HeardPool {
-        let now_ms = self.clock.now_ms().max(self.replica.read().state.time_ms());
+        let now_ms = self.replica.clock().now_ms();
         HeardPool { now_ms, ..heard::fitting(self.liveness.heard.of(pool, Instant::now())) }
     }
 

@@ -303,7 +303,7 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use rota_core::pool::{Member, Pools, Row, layout, to_json};
-    use rota_core::state::{Actor, Command, CreateMode, Op, Password, SessionId, State};
+    use rota_core::state::{Actor, Command, CreateMode, Op, Password, SessionId, State, Timestamp};
 
     use super::*;
 
@@ -345,7 +345,7 @@ mod tests {
         }
 
         fn apply(&mut self, command: Command) {
-            self.state.apply(self.state.zxid() + 1, 0, command).reply.unwrap();
+            self.state.apply(self.state.zxid() + 1, Timestamp::at(0), command).reply.unwrap();
         }
 
         fn write(&mut self, ops: Vec<Op>) {

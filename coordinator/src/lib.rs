@@ -11,6 +11,7 @@
 
 mod auth;
 mod behind;
+mod cluster_clock;
 pub mod config;
 mod connections;
 mod controllers;

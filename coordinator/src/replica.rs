@@ -16,7 +16,9 @@ use rota_protocol::peer::{LogId, Membership, SnapshotHead, Vote};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::cluster_clock::ClusterClock;
 use crate::outbox::Outbox;
+use crate::parts::Clock;
 use crate::sessions::{LiveSession, Liveness};
 use crate::zk::Hub;
 
@@ -43,6 +45,7 @@ pub(crate) struct Progress {
 /// The applied part of the log, and those who wait for more.
 pub(crate) struct Replica {
     inner: RwLock<Applied>,
+    clock: ClusterClock,
     outbox: Arc<Outbox>,
     liveness: Arc<Liveness>,
     hub: Arc<Hub>,
@@ -82,7 +85,12 @@ pub(crate) struct Applied {
 }
 
 impl Replica {
-    pub(crate) fn new(outbox: Arc<Outbox>, liveness: Arc<Liveness>, hub: Arc<Hub>) -> Self {
+    pub(crate) fn new(
+        outbox: Arc<Outbox>,
+        liveness: Arc<Liveness>,
+        hub: Arc<Hub>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let state = State::new();
         let inner = Applied {
             pools: Pools::load(&state),
@@ -95,6 +103,7 @@ impl Replica {
         };
         Self {
             inner: RwLock::new(inner),
+            clock: ClusterClock::new(clock),
             outbox,
             liveness,
             hub,
@@ -104,6 +113,11 @@ impl Replica {
             dirtied: Notify::new(),
             log_bytes: Mutex::new(0),
         }
+    }
+
+    /// The cluster's clock.
+    pub(crate) fn clock(&self) -> &ClusterClock {
+        &self.clock
     }
 
     /// Looks at what is applied. Nothing may be awaited while it is held.
@@ -196,6 +210,7 @@ impl Replica {
             }
         });
         inner.last = Some(at);
+        self.clock.applied(inner.state.now().clock_ms);
         let touched = if anew {
             // Nobody can be told what changed: whoever watches looks anew.
             inner.events = EventLog::new(inner.state.zxid(), EVENTS_MAX, EVENTS_BYTES_MAX);
@@ -238,6 +253,7 @@ impl Replica {
         let mut inner = self.write();
         inner.events = EventLog::new(state.zxid(), EVENTS_MAX, EVENTS_BYTES_MAX);
         inner.state = state;
+        self.clock.applied(inner.state.now().clock_ms);
         let names = inner.reload_pools();
         inner.last = head.last;
         inner.membership_at = head.membership_at;

@@ -101,7 +101,9 @@ impl Server {
         let snapshots = SnapshotStore::open(&parts.directory.join("snapshots"))?;
         let outbox = Arc::new(Outbox::new(config.server, identity.boot));
         let (liveness, hub) = (Arc::new(Liveness::default()), Arc::new(Hub::default()));
-        let replica = Arc::new(Replica::new(Arc::clone(&outbox), Arc::clone(&liveness), Arc::clone(&hub)));
+        let clock = Arc::clone(&parts.clock);
+        let replica = Replica::new(Arc::clone(&outbox), Arc::clone(&liveness), Arc::clone(&hub), clock);
+        let replica = Arc::new(replica);
         let machine = Machine::open(Arc::clone(&replica), snapshots.clone())?;
 
         let tasks = Tasks::new(CancellationToken::new());
@@ -139,11 +141,10 @@ impl Server {
         let caller = Caller::new(peers.clone(), tasks.clone());
         let (elections, ended) =
             Elections::new(group.clone(), peers.clone(), &config.timing, Arc::clone(&parts.entropy));
-        let clock = Arc::clone(&parts.clock);
         let (shared, lives) = (Arc::clone(&replica), Arc::clone(&liveness));
-        let desk = Desk::new(group.clone(), shared, lives, clock, caller.clone(), votes.clone());
+        let desk = Desk::new(group.clone(), shared, lives, caller.clone(), votes.clone());
         let desk = Arc::new(desk);
-        let (proposer, queue) = Proposer::new(group.clone(), Arc::clone(&replica), Arc::clone(&parts.clock));
+        let (proposer, queue) = Proposer::new(group.clone(), Arc::clone(&replica));
         let sender = UnitSender {
             outbox: Arc::clone(&outbox),
             peers: peers.clone(),
@@ -165,7 +166,6 @@ impl Server {
             group: group.clone(),
             replica: Arc::clone(&replica),
             liveness: Arc::clone(&liveness),
-            clock: Arc::clone(&parts.clock),
             lease_grace: Duration::from_millis(config.timing.election_min_ms),
             reaping: Reaping {
                 period: Duration::from_millis(config.zookeeper.reap_period_ms),

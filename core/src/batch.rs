@@ -7,20 +7,20 @@
 //! log can stop a cluster.
 //!
 //! ```text
-//! batch = [format: u8 = 6] [crc32 of what follows: u32 le]
-//!         [time_ms: u64 le] [checked zxid: u64 le] [its digest: u64 le] unit*
+//! batch = [format: u8 = 7] [crc32 of what follows: u32 le]
+//!         [wall_ms: u64 le] [clock_ms: u64 le] [checked zxid: u64 le] [its digest: u64 le] unit*
 //! unit  = [server: u64 le] [boot: u64 le] [seq: u64 le] [length: u32 le] [postcard Command]*
 //! ```
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::Zxid;
-use crate::state::{Applied, Command, State, Submitted};
+use crate::state::{Applied, Command, State, Submitted, Timestamp};
 
-const FORMAT: u8 = 6;
+const FORMAT: u8 = 7;
 /// Format and checksum.
 const ENVELOPE_BYTES: usize = 1 + 4;
-const HEADER_BYTES: usize = ENVELOPE_BYTES + 8 + 8 + 8;
+const HEADER_BYTES: usize = ENVELOPE_BYTES + 8 + 8 + 8 + 8;
 const UNIT_HEADER_BYTES: usize = 8 + 8 + 8 + 4;
 
 /// The `seq` of a unit that is proposed at most once: a leader's own decisions.
@@ -30,8 +30,8 @@ pub const UNSEQUENCED: u64 = 0;
 /// What the leader says with a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// The leader's clock, milliseconds since 1970.
-    pub time_ms: u64,
+    /// When it was proposed.
+    pub now: Timestamp,
     /// A point that the leader has applied: its zxid and its state's digest
     /// there. Every server that passed that point compares.
     pub checkpoint: (Zxid, u64),
@@ -133,7 +133,8 @@ pub fn encode_batch<'a>(header: Header, units: impl Iterator<Item = &'a Bytes> +
     let mut batch = BytesMut::with_capacity(HEADER_BYTES + bytes);
     batch.put_u8(FORMAT);
     batch.put_u32_le(0);
-    batch.put_u64_le(header.time_ms);
+    batch.put_u64_le(header.now.wall_ms);
+    batch.put_u64_le(header.now.clock_ms);
     batch.put_u64_le(header.checkpoint.0);
     batch.put_u64_le(header.checkpoint.1);
     for unit in units {
@@ -202,9 +203,9 @@ impl Batch {
         if bytes.get_u32_le() != crc32fast::hash(&bytes) {
             return Err(BatchError::Checksum);
         }
-        let time_ms = bytes.get_u64_le();
+        let now = Timestamp { wall_ms: bytes.get_u64_le(), clock_ms: bytes.get_u64_le() };
         let checkpoint = (bytes.get_u64_le(), bytes.get_u64_le());
-        Ok(Self { header: Header { time_ms, checkpoint }, units: bytes })
+        Ok(Self { header: Header { now, checkpoint }, units: bytes })
     }
 
     /// The next unit, its commands still encoded. What is no unit ends the batch:
@@ -234,7 +235,7 @@ const NOBODY: Origin = Origin { server: 0, unit: Submitted { boot: 0, seq: UNSEQ
 /// each command as soon as it is applied, with the state as it is then. A unit that
 /// does not decode is [`Fate::Undecodable`], and nothing of it is applied.
 pub fn apply(state: &mut State, mut batch: Batch, mut after: impl FnMut(&State, Origin, Fate)) {
-    let time_ms = batch.header.time_ms;
+    let now = batch.header.now;
     let mut commands = Vec::new();
     while let Some(next) = batch.next_unit() {
         let Ok((origin, payload)) = next else {
@@ -251,7 +252,7 @@ pub fn apply(state: &mut State, mut batch: Batch, mut after: impl FnMut(&State, 
             continue;
         }
         for (index, command) in commands.drain(..).enumerate() {
-            let applied = state.apply(state.zxid() + 1, time_ms, command);
+            let applied = state.apply(state.zxid() + 1, now, command);
             after(state, origin, Fate::Applied(index, applied));
         }
     }
@@ -274,7 +275,7 @@ fn next_command(payload: &mut Bytes) -> Result<Command, postcard::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{Actor, CreateMode, Op};
+    use crate::state::{Actor, CreateMode, Import, Op};
 
     fn create(path: &str) -> Command {
         let op = Op::create(path.into(), Bytes::from_static(b"x"), CreateMode::Persistent);
@@ -286,7 +287,7 @@ mod tests {
     }
 
     fn batch(units: &[Bytes]) -> Batch {
-        let header = Header { time_ms: 5, checkpoint: (0, 0) };
+        let header = Header { now: Timestamp::at(5), checkpoint: (0, 0) };
         Batch::decode(encode_batch(header, units.iter())).unwrap()
     }
 
@@ -309,22 +310,52 @@ mod tests {
         assert_eq!(state.zxid(), 6);
     }
 
-    /// The bytes of format 6, once written, stay readable: a change of an enum
+    /// The bytes of format 7, once written, stay readable: a change of an enum
     /// that breaks this needs a new format number.
     #[test]
-    fn format_6_reads_as_it_always_did() {
-        let bytes = encode_batch(Header { time_ms: 5, checkpoint: (6, 7) }, [unit(1, 2, "/a")].iter());
+    fn format_7_reads_as_it_always_did() {
+        let now = Timestamp { wall_ms: 5, clock_ms: 4 };
+        let bytes = encode_batch(Header { now, checkpoint: (6, 7) }, [unit(1, 2, "/a")].iter());
         let golden: &[u8] = &[
-            6, 246, 58, 240, 234, 5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 3,
-            0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 13, 0, 0, 0, 2, 0, 0, 0, 0,
-            2, 47, 97, 1, 1, 120, 0, 0,
+            7, 61, 162, 160, 190, 5, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 7,
+            0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 13,
+            0, 0, 0, 2, 0, 0, 0, 0, 2, 47, 97, 1, 1, 120, 0, 0,
         ];
         assert_eq!(&bytes[..], golden);
     }
 
+    /// A server that does not know a command refuses what others apply, and diverges: one more
+    /// command or operation is another format, which such a server refuses to store.
+    #[test]
+    fn format_7_has_these_commands_and_operations() {
+        let known = |command: &Command| match command {
+            Command::OpenSession { .. }
+            | Command::CloseSession { .. }
+            | Command::Multi { .. }
+            | Command::ResumeSession { .. }
+            | Command::Announce { .. }
+            | Command::ExpireSession { .. }
+            | Command::Import(Import::Begin | Import::More { .. } | Import::End { .. } | Import::Abandon) => {
+                7
+            }
+            Command::Write { op, .. } => match op {
+                Op::Create { .. }
+                | Op::Delete { .. }
+                | Op::SetData { .. }
+                | Op::Check { .. }
+                | Op::CheckFence { .. }
+                | Op::SetAcl { .. }
+                | Op::Ensure { .. }
+                | Op::Reap { .. } => 7,
+            },
+        };
+        assert_eq!(known(&create("/a")), FORMAT, "name the format whose commands these are");
+    }
+
     #[test]
     fn a_batch_that_is_not_what_was_encoded_is_noticed() {
-        let bytes = encode_batch(Header { time_ms: 5, checkpoint: (6, 7) }, [unit(1, 1, "/a")].iter());
+        let bytes =
+            encode_batch(Header { now: Timestamp::at(5), checkpoint: (6, 7) }, [unit(1, 1, "/a")].iter());
         assert_eq!(Batch::decode(Bytes::from_static(&[9])).unwrap_err(), BatchError::Format(9));
         assert_eq!(Batch::decode(Bytes::new()).unwrap_err(), BatchError::CutOff);
         assert_eq!(Batch::decode(bytes.slice(..8)).unwrap_err(), BatchError::CutOff);

@@ -16,7 +16,8 @@ use kernel_text as text;
 use rota_core::batch::{self, Batch, Fate, Header, Origin};
 use rota_core::state::{
     AclEntry, Actor, Command, CreateMode, Identity, Import, ImportedNode, ImportedSession, NodeKind, Op,
-    OpReply, Password, Reply, SessionId, Stamps, Standing, State, Submitted, check::check, perms, snapshot,
+    OpReply, Password, Reply, SessionId, Stamps, Standing, State, Submitted, Timestamp, check::check, perms,
+    snapshot,
 };
 
 scenarios! { "kernel", run:
@@ -79,7 +80,8 @@ scenarios! { "kernel", run:
     snapshot_keeps_what_was_submitted
     snapshot_of_the_first_state
     snapshot_round_trip
-    time_never_goes_back
+    cluster_clock_never_goes_back
+    ttl_is_counted_by_the_cluster_clock
     ttl_node_is_reaped_when_its_time_is_over
     unit_goes_on_after_a_refusal
     unit_of_a_new_boot_begins_at_one
@@ -87,7 +89,7 @@ scenarios! { "kernel", run:
 }
 
 fn run(name: &str) {
-    let mut kernel = Kernel { state: State::new(), clock_ms: 0 };
+    let mut kernel = Kernel { state: State::new(), now: Timestamp::default() };
     golden::run("kernel", name, |line| {
         let output = kernel.run(line);
         assert_eq!(check(&kernel.state), [""; 0], "after {line:?}");
@@ -97,13 +99,14 @@ fn run(name: &str) {
 
 struct Kernel {
     state: State,
-    clock_ms: u64,
+    now: Timestamp,
 }
 
 impl Kernel {
     /// Writes: those of [`command`]. What is around them:
     ///
-    /// - `clock MS`: the leader's clock from now on
+    /// - `clock MS`: the cluster's clock and the leader's time of day from now on
+    /// - `wall MS`: the leader's time of day alone
     /// - `unit server=N boot=N seq=N`, its commands indented below it
     /// - `snapshot`: go on with what a snapshot of the state decodes to
     ///
@@ -111,7 +114,11 @@ impl Kernel {
     fn run(&mut self, line: &mut Line) -> String {
         match line.name.as_str() {
             "clock" => {
-                self.clock_ms = line.word().parse().expect("milliseconds");
+                self.now = Timestamp::at(line.word().parse().expect("milliseconds"));
+                String::new()
+            }
+            "wall" => {
+                self.now.wall_ms = line.word().parse().expect("milliseconds");
                 String::new()
             }
             "unit" => self.unit(line),
@@ -122,14 +129,17 @@ impl Kernel {
             "ls" => text::children(&self.state, &line.word()),
             "tree" => text::tree(&self.state, &line.word()),
             "sessions" => text::sessions(&self.state),
-            "time" => format!("{} ms\n", self.state.time_ms()),
+            "time" => {
+                let Timestamp { wall_ms, clock_ms } = self.state.now();
+                format!("wall {wall_ms} ms, clock {clock_ms} ms\n")
+            }
             _ => self.write(&command(line)),
         }
     }
 
     fn write(&mut self, command: &Command) -> String {
         let zxid = self.state.zxid() + 1;
-        let applied = self.state.apply(zxid, self.clock_ms, command.clone());
+        let applied = self.state.apply(zxid, self.now, command.clone());
         // What a quota holds is counted after that, without a trace in any answer.
         if let Ok(Reply::Op(OpReply::Created { path, stat })) = &applied.reply
             && !path.ends_with("zookeeper_stats")
@@ -149,7 +159,7 @@ impl Kernel {
         let unit = Submitted { boot: number("boot"), seq: number("seq") };
         let origin = Origin { server: number("server"), unit };
         let commands: Vec<Command> = line.body.iter_mut().map(command).collect();
-        let header = Header { time_ms: self.clock_ms, checkpoint: (0, 0) };
+        let header = Header { now: self.now, checkpoint: (0, 0) };
         let bytes = batch::encode_batch(header, [batch::encode_unit(origin, &commands)].iter());
         let before = self.state.zxid();
         let mut output = String::new();

@@ -14,11 +14,11 @@ fn set(path: &str, data: &str) -> Op {
 }
 fn write(state: &mut State, op: Op) -> Applied {
     let z = state.zxid() + 1;
-    state.apply(z, 0, Command::Write { by: Actor::rota(None), op })
+    state.apply(z, Timestamp::default(), Command::Write { by: Actor::rota(None), op })
 }
 fn multi(state: &mut State, ops: Vec<Op>) -> Applied {
     let z = state.zxid() + 1;
-    state.apply(z, 0, Command::Multi { by: Actor::rota(None), ops })
+    state.apply(z, Timestamp::default(), Command::Multi { by: Actor::rota(None), ops })
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn a_late_grant_does_not_take_a_row_that_was_made_again() {
     let mut p = Pools::load(&s);
     let go = |s: &mut State, p: &mut Pools, op: Command| {
         let z = s.zxid() + 1;
-        let a = s.apply(z, 0, op);
+        let a = s.apply(z, Timestamp::default(), op);
         p.follow(s, &a.events);
         a
     };
@@ -182,7 +182,7 @@ fn rota_folders_can_be_deleted() {
     pool(&mut s, r#"{"kind":"named"}"#);
     let (by, op) = (Actor::client(None, vec![]), Op::Delete { path: "/rota/pools".into(), version: None });
     let z = s.zxid() + 1;
-    assert!(s.apply(z, 0, Command::Write { by, op }).reply.is_err());
+    assert!(s.apply(z, Timestamp::default(), Command::Write { by, op }).reply.is_err());
 }
 
 /// What somebody made below a pool's folders, by whatever way, does not keep the

@@ -29,7 +29,7 @@ const MULTIS_MAX: usize = 8;
 pub(super) async fn run(term: Term) {
     let replica = &term.control.replica;
     let mut pools: BTreeMap<String, Occasion> = all_pools(&term);
-    // When pools are to be looked at again though nothing changes: milliseconds since 1970.
+    // When pools are to be looked at again though nothing changes, by the cluster's clock.
     let mut due: BTreeMap<String, u64> = BTreeMap::new();
     let mut memories: BTreeMap<String, Memory> = BTreeMap::new();
     let mut all_at = Instant::now() + PERIOD;
@@ -48,9 +48,8 @@ pub(super) async fn run(term: Term) {
         };
         dirty(&mut pools);
         if pools.is_empty() {
-            let now_ms = now_ms(&term);
-            let wait = due.values().map(|at| Duration::from_millis(at.saturating_sub(now_ms))).min();
-            let soonest = wait.map_or(all_at, |wait| all_at.min(Instant::now() + wait));
+            let next = due.values().min().map(|at| replica.clock().instant_of(*at));
+            let soonest = next.map_or(all_at, |next| all_at.min(next));
             tokio::select! {
                 () = replica.dirtied() => {}
                 () = tokio::time::sleep_until(soonest) => {}
@@ -90,7 +89,7 @@ struct Memory {
 struct Planned {
     at: Instant,
     causes: Causes,
-    /// When it is to be looked at again: milliseconds since 1970.
+    /// When it is to be looked at again, by the cluster's clock.
     look_again_ms: Option<u64>,
 }
 
@@ -126,9 +125,9 @@ async fn look(
 /// The step could not be proposed: it is to be tried again.
 struct NotProposed;
 
-/// Milliseconds since 1970, never earlier than what the state has seen.
+/// The cluster's clock, in milliseconds.
 fn now_ms(term: &Term) -> u64 {
-    term.control.clock.now_ms().max(term.control.replica.read().state.time_ms())
+    term.control.replica.clock().now_ms()
 }
 
 fn all_pools(term: &Term) -> BTreeMap<String, Occasion> {
@@ -191,7 +190,7 @@ async fn advance(term: &Term, pool: &str, watch: &mut Watch) -> Result<Option<u6
 #[derive(Debug, Clone, Copy)]
 struct At {
     now: Instant,
-    /// Milliseconds since 1970.
+    /// By the cluster's clock.
     now_ms: u64,
     /// Since this server leads.
     waited: Duration,

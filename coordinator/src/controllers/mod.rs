@@ -11,12 +11,12 @@ mod reaper;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rota_core::batch::Header;
 use rota_core::state::Command;
 use tokio::time::Instant;
 
 pub(crate) use reaper::Reaping;
 
-use crate::parts::Clock;
 use crate::raft::{Group, Leadership, ProposeError};
 use crate::replica::{Replica, live_sessions};
 use crate::sessions::Liveness;
@@ -27,7 +27,6 @@ pub(crate) struct Control {
     pub(crate) group: Group,
     pub(crate) replica: Arc<Replica>,
     pub(crate) liveness: Arc<Liveness>,
-    pub(crate) clock: Arc<dyn Clock>,
     /// How long a leader that was deposed without knowing may still answer
     /// keep-alives, when a server that voted for it was restarted and votes for
     /// another at once. A new leader waits so much longer.
@@ -55,8 +54,9 @@ impl Term {
     /// Proposes commands in the name of this term and waits until they are
     /// applied. Returns how many were refused.
     async fn propose(&self, commands: &[Command]) -> Result<u32, ProposeError> {
-        let Control { group, replica, clock, .. } = &self.control;
-        group.propose_as_leader(self.term, clock.now_ms(), replica.last_digest(), commands).await
+        let Control { group, replica, .. } = &self.control;
+        let header = Header { now: replica.clock().timestamp(), checkpoint: replica.last_digest() };
+        group.propose_as_leader(self.term, header, commands).await
     }
 }
 

@@ -201,7 +201,7 @@ fn describe(pool: &PoolView) -> PoolBody {
         table_version: pool.table_version(),
         members: small(pool.members.len()),
         buckets,
-        away: pool.away.iter().map(|(name, away)| (name.clone(), away.since_ms)).collect(),
+        away: pool.away.iter().map(|(name, entry)| (name.clone(), entry.since_ms)).collect(),
         vacant: buckets.saturating_sub(small(pool.led())),
         degraded: small(degraded),
         moving: small(pool.pending_moves().count()),

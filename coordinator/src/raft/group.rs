@@ -331,13 +331,12 @@ impl Group {
     pub(crate) async fn propose_as_leader(
         &self,
         term: u64,
-        time_ms: u64,
-        digest: (u64, u64),
+        header: Header,
         commands: &[Command],
     ) -> Result<u32, ProposeError> {
         let origin = Origin { server: self.server, unit: Submitted { boot: 0, seq: UNSEQUENCED } };
         let unit = encode_unit(origin, commands);
-        let batch = encode_batch(Header { time_ms, checkpoint: digest }, std::iter::once(&unit));
+        let batch = encode_batch(header, std::iter::once(&unit));
         let (sender, receiver) = oneshot::channel();
         let settled = CallOnce::new(move |outcome| drop(sender.send(outcome)));
         let leader = openraft::impls::leader_id_adv::LeaderId { term, node_id: self.server };

@@ -8,7 +8,8 @@ use rota_protocol::peer::{LogId, Vote};
 /// The lead that a term may have over this server's. Each election adds one; a server that has
 /// missed a million of them is not plausible.
 const TERM_LEAP_MAX: u64 = 1_000_000;
-/// Terms and indexes that no cluster reaches: a million a second for 100,000 years is less.
+/// Terms, indexes and milliseconds that no cluster reaches: a million a second for 100,000 years
+/// is less.
 const PLAUSIBLE_MAX: u64 = 1 << 62;
 
 /// Data of another server that cannot be true.
@@ -34,6 +35,14 @@ pub(super) fn check_log_id(id: Option<&LogId>) -> io::Result<()> {
     }
 }
 
+/// Checks a time of the cluster's clock.
+pub(super) fn check_clock(clock_ms: u64) -> io::Result<()> {
+    match clock_ms < PLAUSIBLE_MAX {
+        true => Ok(()),
+        false => Err(invalid(format!("{clock_ms} ms of the cluster's clock are not plausible"))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,5 +58,6 @@ mod tests {
         assert!(check_log_id(None).is_ok() && check_log_id(Some(&at(3, 9))).is_ok());
         assert!(check_log_id(Some(&at(3, PLAUSIBLE_MAX))).is_err());
         assert!(check_log_id(Some(&at(PLAUSIBLE_MAX, 9))).is_err());
+        assert!(check_clock(1 << 45).is_ok() && check_clock(PLAUSIBLE_MAX).is_err());
     }
 }

@@ -15,7 +15,6 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::group::Group;
 use super::types::CallOnce;
-use crate::parts::Clock;
 use crate::replica::Replica;
 
 /// Delay of a majority for which one more entry is under way. In one network the delay is
@@ -43,7 +42,6 @@ pub(crate) struct Proposer {
     losses: Arc<watch::Sender<u64>>,
     group: Group,
     replica: Arc<Replica>,
-    clock: Arc<dyn Clock>,
     in_flight: Arc<InFlight>,
 }
 
@@ -71,11 +69,11 @@ pub(super) fn entries_in_flight(round_trip: Duration) -> usize {
 }
 
 impl Proposer {
-    pub(crate) fn new(group: Group, replica: Arc<Replica>, clock: Arc<dyn Clock>) -> (Self, ProposerQueue) {
+    pub(crate) fn new(group: Group, replica: Arc<Replica>) -> (Self, ProposerQueue) {
         let (units, queue) = mpsc::channel(QUEUE_LEN_MAX);
         let losses = Arc::new(watch::Sender::new(0));
         let handle = ProposerQueue { units, losses: losses.subscribe() };
-        (Self { queue, losses, group, replica, clock, in_flight: Arc::default() }, handle)
+        (Self { queue, losses, group, replica, in_flight: Arc::default() }, handle)
     }
 
     /// Runs until the server stops, or Raft has.
@@ -83,7 +81,8 @@ impl Proposer {
         while let Some(first) = self.queue.recv().await {
             let entry = self.next_entry().await;
             let units = self.gather(first);
-            let header = Header { time_ms: self.clock.now_ms(), checkpoint: self.replica.last_digest() };
+            let header =
+                Header { now: self.replica.clock().timestamp(), checkpoint: self.replica.last_digest() };
             let batch = encode_batch(header, units.iter());
             metrics::histogram!(crate::metrics::BATCH_BYTES).record(batch.len() as f64);
             self.group.propose(batch, self.settle(entry)).await?;

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use super::elections::{Ended, EndedSender, is_telling};
 use super::group::{Group, Leadership};
 use super::machine::{Received, SnapshotData};
-use super::plausible::{check_log_id, check_term, invalid};
+use super::plausible::{check_clock, check_log_id, check_term, invalid};
 use super::proposer::ProposerQueue;
 use super::types::{TypeConfig, entry_in, log_id_in, log_id_out, meta_in, vote_in, vote_out};
 use crate::parts::BoxWire;
@@ -182,7 +182,8 @@ fn check_payload(payload: &peer::Payload, group: &Group) -> io::Result<()> {
     match payload {
         peer::Payload::Blank => Ok(()),
         peer::Payload::Batch(batch) => {
-            Batch::decode(batch.clone()).map(drop).map_err(|error| invalid(error.to_string()))
+            let batch = Batch::decode(batch.clone()).map_err(|error| invalid(error.to_string()))?;
+            check_clock(batch.header.now.clock_ms)
         }
         peer::Payload::Membership(membership) => check_cluster(membership, group),
     }

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use super::{LogPosition, LogStore, SnapshotStore, StoreError};
 use crate::outbox::Outbox;
+use crate::parts::SystemClock;
 use crate::raft::Machine;
 use crate::raft::types::{TypeConfig, log_id_in, payload_in, vote_in};
 use crate::replica::Replica;
@@ -26,7 +27,12 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, LogStore, Machine), openraft::StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().unwrap();
         let log = create(dir.path()).await;
-        let replica = Arc::new(Replica::new(Arc::new(Outbox::new(1, 1)), Arc::default(), Arc::default()));
+        let replica = Arc::new(Replica::new(
+            Arc::new(Outbox::new(1, 1)),
+            Arc::default(),
+            Arc::default(),
+            Arc::new(SystemClock),
+        ));
         let snapshots = SnapshotStore::open(&dir.path().join("snapshots")).unwrap();
         Ok((dir, log, Machine::open(replica, snapshots).unwrap()))
     }

@@ -53,7 +53,8 @@ pub struct Step {
     pub plan: Option<Plan>,
     /// How many of them count as churn.
     pub churned: u32,
-    /// When to look again at the latest, though nothing changes: milliseconds since 1970.
+    /// When to look again at the latest, though nothing changes: milliseconds of the cluster's
+    /// clock.
     pub look_again_ms: Option<u64>,
 }
 
@@ -70,7 +71,7 @@ pub struct PlanFault {
 /// What is known besides the tree. A plan follows from the two.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Known {
-    /// Milliseconds since 1970.
+    /// The cluster's clock, in milliseconds: see [`Timestamp`](crate::state::Timestamp).
     pub now_ms: u64,
     /// How busy buckets keep their owners, in any unit; of buckets that are not named here it
     /// is not known.
@@ -162,11 +163,11 @@ fn absent(pool: &PoolView, now_ms: u64) -> BTreeMap<String, Away> {
     if grace_ms == 0 || pool.spec.deleting {
         return BTreeMap::new();
     }
-    let waits = |away: &Away| now_ms < away.since_ms.saturating_add(grace_ms);
-    let known = pool.away.iter().filter(|(_, away)| waits(away));
-    let known = known.map(|(name, away)| (name.clone(), away.clone()));
+    let waits = |away: &Away| now_ms < away.since_clock_ms.saturating_add(grace_ms);
+    let known = pool.away.iter().filter(|(_, entry)| waits(&entry.away));
+    let known = known.map(|(name, entry)| (name.clone(), entry.away.clone()));
     let gone = pool.departed.iter().map(|(name, entry)| {
-        let away = Away { member: entry.member.clone(), joined: entry.joined, since_ms: now_ms };
+        let away = Away { member: entry.member.clone(), joined: entry.joined, since_clock_ms: now_ms };
         (name.clone(), away)
     });
     // One that was back for a moment, and had got nothing, is still away as before; otherwise it
@@ -252,7 +253,8 @@ fn step_to(
     pool.pending_moves().for_each(|the| pending.entry(&the.bucket).or_default().push(the));
     let stepper = Stepper { pool, absent, known, target, pending };
     let mut step = Step { report: target.report.clone(), ..Step::default() };
-    step.look_again_ms = absent.values().map(|away| away.since_ms.saturating_add(pool.spec.grace_ms)).min();
+    step.look_again_ms =
+        absent.values().map(|away| away.since_clock_ms.saturating_add(pool.spec.grace_ms)).min();
 
     let mut writer = Writer::new(pool);
     let mut needed: Vec<Move> = Vec::new();
@@ -338,7 +340,7 @@ fn keep_absent(pool: &PoolView, absent: &BTreeMap<String, Away>) -> Option<Vec<O
     for (name, away) in absent {
         let (path, data) = (layout::away(&pool.name, name), to_json(away));
         match pool.away.get(name) {
-            Some(known) if known == away => {}
+            Some(known) if known.away == *away => {}
             Some(_) => ops.push(Op::set(path, data, None)),
             None => ops.push(layout::create(path, data, perms::READ)),
         }

@@ -47,7 +47,8 @@ pub struct Change {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Event {
-    /// When, in milliseconds since 1970, by the clock of whoever led then.
+    /// When, in milliseconds since 1970, by the leader's time of day: events are in order even
+    /// where it was set back.
     pub at_ms: u64,
     /// Who owns it since then, in order; nobody, while it was vacant.
     pub owners: Vec<String>,
@@ -92,7 +93,9 @@ impl Recorder {
     }
 }
 
-/// What happened to a bucket, from chapters in order, each with the time of its node.
+/// What happened to a bucket, from chapters in order, each with the time of its node. The order
+/// is that of the writes, whatever clocks showed: what a member did by itself stands in the next
+/// chapter that tells of the bucket.
 pub fn events_of(bucket: &Bucket, chapters: impl IntoIterator<Item = (u64, Chapter)>) -> Vec<Event> {
     let mut events = Vec::new();
     for (written_ms, chapter) in chapters {
@@ -103,12 +106,11 @@ pub fn events_of(bucket: &Bucket, chapters: impl IntoIterator<Item = (u64, Chapt
             }
         }
     }
-    // What members did by themselves is written down later than it happened.
-    events.sort_by_key(|event| event.at_ms);
     events
 }
 
-/// What had happened last at a moment; `None` if that is not remembered.
+/// What had happened last at a moment; `None` if that is not remembered. Where the time of day
+/// was set back, the same moment was twice: the later one counts.
 #[must_use]
 pub fn event_at(events: &[Event], at_ms: u64) -> Option<&Event> {
     events.iter().rev().find(|event| event.at_ms <= at_ms)

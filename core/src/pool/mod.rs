@@ -40,7 +40,7 @@ pub use spec::{
     Spread, Strategy, WhenStuck,
 };
 pub use table::{Delta, TableIndex};
-pub use view::{Causes, Concerned, MemberEntry, PoolView, RowEntry};
+pub use view::{AwayEntry, Causes, Concerned, MemberEntry, PoolView, RowEntry};
 
 /// Reads a node's JSON.
 ///

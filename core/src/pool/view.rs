@@ -61,7 +61,7 @@ pub struct PoolView {
     /// The buckets whose rows name a member, as an owner or preparing.
     held: OrdMap<String, OrdSet<Bucket>>,
     /// Members that have gone and may come back: what the tree keeps of them.
-    pub away: BTreeMap<String, Away>,
+    pub away: BTreeMap<String, AwayEntry>,
     /// Members that have gone since this view began, as they were.
     pub departed: BTreeMap<String, MemberEntry>,
     /// The nodes of its history.
@@ -92,6 +92,15 @@ pub struct MemberEntry {
     pub version: i32,
     /// The session that keeps it.
     pub session: Option<SessionId>,
+}
+
+/// A member that has gone and may come back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AwayEntry {
+    /// What its node says.
+    pub away: Away,
+    /// Time of day at which it went, in milliseconds since 1970: to show.
+    pub since_ms: u64,
 }
 
 /// When what decides who owns what changed last, by kind; 0 for never, as far as is known.
@@ -133,7 +142,7 @@ pub struct RowEntry {
     pub zxid: Zxid,
     /// The version of the row's node.
     pub version: i32,
-    /// When the node was written, in milliseconds since 1970.
+    /// Time of day at which the node was written, in milliseconds since 1970: to show.
     pub written_ms: u64,
 }
 
@@ -293,8 +302,12 @@ impl PoolView {
     }
 
     fn put_away(&mut self, name: &str, node: Option<&Node>) {
-        match node.and_then(|n| from_json(n.bytes()).ok()) {
-            Some(away) => drop(self.away.insert(name.to_owned(), away)),
+        let entry = node.and_then(|node| {
+            let away = from_json(node.bytes()).ok()?;
+            Some(AwayEntry { away, since_ms: node.stamps.mtime_ms })
+        });
+        match entry {
+            Some(entry) => drop(self.away.insert(name.to_owned(), entry)),
             None => drop(self.away.remove(name)),
         }
         // Whatever was decided about it stands in the tree now.
@@ -392,7 +405,7 @@ impl PoolView {
         let is_same = |joined: Option<Zxid>| joined == Some(owner.joined);
         !self.members.contains_key(&owner.member)
             && (is_same(self.departed.get(&owner.member).map(|entry| entry.joined))
-                || is_same(self.away.get(&owner.member).map(|away| away.joined)))
+                || is_same(self.away.get(&owner.member).map(|entry| entry.away.joined)))
     }
 
     pub(super) fn note_told(&mut self, whom: &Concerned, zxid: Zxid) {

@@ -8,7 +8,7 @@ use crate::assign::{Known, PlanFault, Step, plan_step};
 use crate::pool::{
     Bucket, Deed, Delta, Member, MemberEntry, Owner, PoolView, Pools, SpecError, layout, to_json,
 };
-use crate::state::{Actor, Command, CreateMode, Op, Password, SessionId, State};
+use crate::state::{Actor, Command, CreateMode, Op, Password, SessionId, State, Timestamp};
 
 const POOL: &str = "simulated";
 /// Looks of the controller without an end in sight: two that undo each other, a bug.
@@ -144,7 +144,7 @@ impl<'a> World<'a> {
     /// Applies a command, and sees who leads what then.
     fn command(&mut self, command: &Command) -> Result<(), Fault> {
         let before = self.pools.get(POOL).map_or(0, PoolView::table_version);
-        let applied = self.state.apply(self.state.zxid() + 1, self.now_ms, command.clone());
+        let applied = self.state.apply(self.state.zxid() + 1, Timestamp::at(self.now_ms), command.clone());
         self.pools.follow(&self.state, &applied.events);
         applied.reply.map_err(|refusal| self.fault(refusal.to_string()))?;
         if let Some(Delta::Rows { changed, removed }) = self.pools.get(POOL).map(|p| p.table_since(before)) {

@@ -75,9 +75,8 @@ pub(super) fn check_node(state: &State, path: &NodePath, node: &Node, faults: &m
             faults.push(format!("{path}: {name} {zxid} is out of order"));
         }
     }
-    // Among themselves they may be out of order where another cluster's clocks were.
-    if stamps.mtime_ms > state.time_ms() || stamps.ctime_ms > state.time_ms() {
-        faults.push(format!("{path}: times are out of order"));
+    if node.changed_ms > state.now().clock_ms {
+        faults.push(format!("{path} was changed in the future"));
     }
     if let Some(session) = node.owner()
         && state.session(session).is_none()

@@ -171,14 +171,13 @@ impl State {
         stamps.mzxid = stamps.mzxid.max(stamps.czxid);
         stamps.pzxid = stamps.pzxid.max(stamps.czxid);
         check_zxid(stamps.mzxid.max(stamps.pzxid))?;
-        // No clock of another cluster's puts this one's forward.
-        stamps.ctime_ms = stamps.ctime_ms.min(self.time_ms);
-        stamps.mtime_ms = stamps.mtime_ms.min(self.time_ms);
         let node = Node {
             data: imported.data.clone(),
             kind: imported.kind,
             acl: imported.acl.clone().map_or_else(Acl::open, Acl::new),
             stamps,
+            // Its time to live begins anew: the other cluster's clock means nothing here.
+            changed_ms: self.now.clock_ms,
             content: 0,
             links: Links::default(),
         }

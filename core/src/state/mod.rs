@@ -4,7 +4,7 @@
 //! Invariants, verified independently by [`check`]:
 //! - every node but the root has a parent, and its parent lists it;
 //! - an ephemeral node has no children, and its session lives and lists it;
-//! - no zxid in the state is larger than the state's own; time never goes back;
+//! - no zxid in the state is larger than the state's own, and no time of the cluster's clock;
 //! - the digest is the sum of the nodes' digests.
 
 mod acl;
@@ -17,6 +17,7 @@ mod quota;
 mod reply;
 mod session;
 pub mod snapshot;
+mod timestamp;
 mod tree;
 
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub use import::{Import, ImportedNode, ImportedSession};
 pub use node::{Node, NodeKind, Stamps, Stat, TTL_MS_MAX};
 pub use reply::{Applied, Event, EventKind, OpReply, Refusal, Reply};
 pub use session::{HexError, Password, Session, SessionId};
+pub use timestamp::Timestamp;
 pub use tree::Tree;
 use tree::{Changed, DataBefore};
 
@@ -55,7 +57,7 @@ pub struct State {
     /// How clients reach the servers that there are or have been.
     faces: OrdMap<u64, Faces>,
     zxid: Zxid,
-    time_ms: u64,
+    now: Timestamp,
     /// Whether it is being filled with what another cluster held.
     importing: bool,
 }
@@ -100,7 +102,7 @@ impl State {
             submitted: OrdMap::new(),
             faces: OrdMap::new(),
             zxid: 0,
-            time_ms: 0,
+            now: Timestamp::default(),
             importing: false,
         }
     }
@@ -108,7 +110,8 @@ impl State {
     /// Puts a first node in its place.
     fn plant(&mut self, path: &str) {
         let Ok(path) = NodePath::parse(path) else { return };
-        let mut node = Node::new(Some(Bytes::new()), NodeKind::Persistent, Acl::open(), 0, 0);
+        let mut node =
+            Node::new(Some(Bytes::new()), NodeKind::Persistent, Acl::open(), 0, Timestamp::default());
         if path.as_str() == CONFIG {
             node.set_acl(Acl::for_anyone(perms::READ));
             // As ZooKeeper's `DataTree.addConfigNode` leaves it.
@@ -143,16 +146,16 @@ impl State {
         self.tree.change(path, |_| Ok::<(), ()>(()), change)?.ok()
     }
 
-    /// Does one command, which gets the number `zxid`, at the leader's time
-    /// `time_ms` (milliseconds since 1970; an earlier one than before counts as
-    /// the one before). Depends on nothing but the state and its arguments.
+    /// Does one command, which gets the number `zxid`, when its leader says that it is `now`.
+    /// The cluster's clock never goes back: an earlier time than before counts as the one
+    /// before. Depends on nothing but the state and its arguments.
     ///
     /// # Panics
     /// If `zxid` does not follow the last one: replicas would then disagree.
-    pub fn apply(&mut self, zxid: Zxid, time_ms: u64, command: Command) -> Applied {
+    pub fn apply(&mut self, zxid: Zxid, now: Timestamp, command: Command) -> Applied {
         assert_eq!(zxid, self.zxid + 1, "commands are applied in order, each once");
         self.zxid = zxid;
-        self.time_ms = self.time_ms.max(time_ms);
+        self.now = Timestamp { clock_ms: self.now.clock_ms.max(now.clock_ms), ..now };
         match self.execute(command) {
             Ok((reply, events)) => Applied { reply: Ok(reply), events },
             Err(refusal) => Applied { reply: Err(refusal), events: Vec::new() },
@@ -300,11 +303,11 @@ impl State {
         self.mortal.iter()
     }
 
-    /// The nodes that are to be reaped at `time_ms`.
-    pub fn due(&self, time_ms: u64) -> impl Iterator<Item = &NodePath> {
+    /// The nodes that are to be reaped at `clock_ms` of the cluster's clock.
+    pub fn due(&self, clock_ms: u64) -> impl Iterator<Item = &NodePath> {
         self.mortal.iter().filter(move |path| {
             let node = self.tree.get(path.as_str());
-            node.is_some_and(|node| node.child_count() == 0 && node.is_due(time_ms))
+            node.is_some_and(|node| node.child_count() == 0 && node.is_due(clock_ms))
         })
     }
 
@@ -326,10 +329,10 @@ impl State {
         self.zxid
     }
 
-    /// The leader's time at the last command, in milliseconds since 1970.
+    /// The leader's time at the last command, and the cluster's.
     #[must_use]
-    pub fn time_ms(&self) -> u64 {
-        self.time_ms
+    pub fn now(&self) -> Timestamp {
+        self.now
     }
 
     /// One number for the whole tree and its last zxid: two servers at the same

@@ -6,6 +6,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::acl::Acl;
 use super::session::SessionId;
+use super::timestamp::Timestamp;
 use super::tree::{DataBefore, Links};
 use crate::Zxid;
 use crate::path::NodePath;
@@ -71,9 +72,9 @@ pub struct Stamps {
     pub mzxid: Zxid,
     /// zxid of the last creation or removal of a child.
     pub pzxid: Zxid,
-    /// Milliseconds since 1970 of its creation, by the leader's clock.
+    /// Time of day of its creation, by the leader: milliseconds since 1970.
     pub ctime_ms: u64,
-    /// Milliseconds since 1970 of the last change of its data.
+    /// Time of day of the last change of its data: milliseconds since 1970.
     pub mtime_ms: u64,
     /// How often the data has changed.
     pub version: i32,
@@ -84,15 +85,15 @@ pub struct Stamps {
 }
 
 impl Stamps {
-    /// Those of a node that is created at (`zxid`, `time_ms`).
+    /// Those of a node that is created at (`zxid`, `wall_ms`).
     #[must_use]
-    pub fn new(zxid: Zxid, time_ms: u64) -> Self {
+    pub fn new(zxid: Zxid, wall_ms: u64) -> Self {
         Self {
             czxid: zxid,
             mzxid: zxid,
             pzxid: zxid,
-            ctime_ms: time_ms,
-            mtime_ms: time_ms,
+            ctime_ms: wall_ms,
+            mtime_ms: wall_ms,
             version: 0,
             aversion: 0,
             child_creations: 0,
@@ -111,6 +112,9 @@ pub struct Node {
     pub acl: Acl,
     /// Its changes.
     pub stamps: Stamps,
+    /// The cluster's clock at the last change of its data: what its time to live is counted
+    /// from. The times in `stamps` are those of day, which jump.
+    pub changed_ms: u64,
     /// The hash of its data and list, so that a change of its counts does not cost what
     /// they are long.
     pub(super) content: u64,
@@ -163,11 +167,11 @@ impl Stat {
 }
 
 impl Node {
-    /// A new node with no children, created at (`zxid`, `time_ms`).
+    /// A new node with no children, created at (`zxid`, `now`).
     #[must_use]
-    pub fn new(data: Option<Bytes>, kind: NodeKind, acl: Acl, zxid: Zxid, time_ms: u64) -> Self {
-        Self { data, kind, acl, stamps: Stamps::new(zxid, time_ms), content: 0, links: Links::default() }
-            .sealed()
+    pub fn new(data: Option<Bytes>, kind: NodeKind, acl: Acl, zxid: Zxid, now: Timestamp) -> Self {
+        let (stamps, links) = (Stamps::new(zxid, now.wall_ms), Links::default());
+        Self { data, kind, acl, stamps, changed_ms: now.clock_ms, content: 0, links }.sealed()
     }
 
     /// The node with the hash of its data and list as they are now.
@@ -210,13 +214,13 @@ impl Node {
         }
     }
 
-    /// Whether it is to be reaped at `time_ms`, if it has no children: a container
-    /// that has had one, a node that was not changed for its time to live.
+    /// Whether it is to be reaped at `clock_ms` of the cluster's clock, if it has no children:
+    /// a container that has had one, a node that was not changed for its time to live.
     #[must_use]
-    pub fn is_due(&self, time_ms: u64) -> bool {
+    pub fn is_due(&self, clock_ms: u64) -> bool {
         match self.kind {
             NodeKind::Container => self.stamps.child_creations > 0,
-            NodeKind::Ttl(ttl_ms) => time_ms.saturating_sub(self.stamps.mtime_ms) > ttl_ms,
+            NodeKind::Ttl(ttl_ms) => clock_ms.saturating_sub(self.changed_ms) > ttl_ms,
             NodeKind::Persistent | NodeKind::Ephemeral(_) => false,
         }
     }
@@ -263,8 +267,9 @@ impl Node {
             u64::from(self.stamps.child_creations.cast_unsigned()),
             self.kind.ephemeral_owner(),
             self.content,
+            self.changed_ms,
         ];
-        let mut bytes = [0; 88];
+        let mut bytes = [0; 96];
         for (to, number) in bytes.chunks_exact_mut(8).zip(numbers) {
             to.copy_from_slice(&number.to_le_bytes());
         }

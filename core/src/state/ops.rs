@@ -17,7 +17,7 @@ use super::node::{Node, NodeKind, Stat, TTL_MS_MAX};
 use super::reply::{Event, EventKind, OpReply, Refusal};
 use super::session::SessionId;
 use super::tree::{Before, Changed, DataBefore};
-use super::{PERMANENT, State};
+use super::{PERMANENT, State, Timestamp};
 use crate::Zxid;
 use crate::path::{NodePath, PathError};
 use crate::pool::guard;
@@ -26,7 +26,7 @@ use crate::pool::guard;
 pub(super) struct Change<'a> {
     pub(super) state: &'a mut State,
     zxid: Zxid,
-    time_ms: u64,
+    now: Timestamp,
     by: &'a Actor,
     events: Vec<Event>,
     /// Quotas that it began: each costs what is below it.
@@ -45,8 +45,8 @@ enum Undo {
 
 impl<'a> Change<'a> {
     pub(super) fn new(state: &'a mut State, by: &'a Actor) -> Self {
-        let (zxid, time_ms) = (state.zxid, state.time_ms);
-        Self { state, zxid, time_ms, by, events: Vec::new(), counted: 0, journal: None }
+        let (zxid, now) = (state.zxid, state.now);
+        Self { state, zxid, now, by, events: Vec::new(), counted: 0, journal: None }
     }
 
     pub(super) fn is_rota(&self) -> bool {
@@ -134,7 +134,7 @@ impl<'a> Change<'a> {
 
         // Children mostly have their parent's list: they share it then.
         let acl = if acl == parent_node.acl { parent_node.acl.clone() } else { acl };
-        let mut node = Node::new(data, kind, acl.clone(), self.zxid, self.time_ms);
+        let mut node = Node::new(data, kind, acl.clone(), self.zxid, self.now);
         if guard::is_row(path.as_str()) {
             node.stamps.version = first_version(self.zxid);
         }
@@ -198,7 +198,7 @@ impl<'a> Change<'a> {
 
     fn reap(&mut self, path: &str) -> Result<OpReply, Refusal> {
         let node = self.state.tree.get(path).ok_or_else(|| no_node(path))?;
-        if node.child_count() == 0 && !node.is_due(self.time_ms) {
+        if node.child_count() == 0 && !node.is_due(self.now.clock_ms) {
             return Err(Refusal::NotDue { path: path.to_owned() });
         }
         self.remove_empty(path)
@@ -228,7 +228,7 @@ impl<'a> Change<'a> {
             bytes = signed_len(data.as_ref()) - signed_len(node.data.as_ref());
             self.check_quota(path, 0, bytes)?;
         }
-        let (by, zxid, time_ms) = (self.by, self.zxid, self.time_ms);
+        let (by, zxid, now) = (self.by, self.zxid, self.now);
         let check = |node: &Node| {
             allowed(by, path, node, perms::WRITE)?;
             check_version(path, node.stamps.version, version)
@@ -236,7 +236,8 @@ impl<'a> Change<'a> {
         let (path, stat, acl) = self.change(path, check, |node| {
             node.stamps.version = next_version(node.stamps.version);
             node.stamps.mzxid = zxid;
-            node.stamps.mtime_ms = time_ms;
+            node.stamps.mtime_ms = now.wall_ms;
+            node.changed_ms = now.clock_ms;
             node.set_data(data)
         })?;
         if has_quotas {

@@ -17,13 +17,14 @@ use super::acl::{Acl, AclEntry};
 use super::check::{check_node, check_sessions};
 use super::node::{Node, NodeKind, Stamps};
 use super::session::{Password, Session, SessionId};
+use super::timestamp::Timestamp;
 use super::tree::Links;
 use super::{Faces, State, Submitted};
 use crate::Zxid;
 use crate::path::NodePath;
 
 const MAGIC: &[u8; 8] = b"ROTASNAP";
-const FORMAT: u32 = 5;
+const FORMAT: u32 = 6;
 /// A block is closed when it has grown to this many bytes.
 const BLOCK_BYTES: usize = 256 * 1024;
 /// The largest block that is read: one node of the largest size in a block that
@@ -64,7 +65,7 @@ pub enum SnapshotError {
 
 #[derive(Serialize, Deserialize)]
 enum Record<'a> {
-    Head { zxid: Zxid, time_ms: u64 },
+    Head { zxid: Zxid, wall_ms: u64, clock_ms: u64 },
     Session { id: SessionId, password: Password, timeout_ms: u32, opened: Zxid, connection: u32 },
     Submitted { server: u64, boot: u64, seq: u64 },
     Faces { server: u64, http: &'a str, zookeeper: Option<&'a str> },
@@ -81,6 +82,7 @@ struct NodeRecord<'a> {
     /// None for the open list.
     acl: Option<Vec<AclEntry>>,
     stamps: Stamps,
+    changed_ms: u64,
 }
 
 /// The blocks of `state`'s snapshot, made one at a time as they are asked for.
@@ -103,7 +105,8 @@ pub fn encode(state: &State) -> impl Iterator<Item = Vec<u8>> + '_ {
 }
 
 fn records(state: &State) -> impl Iterator<Item = Record<'_>> {
-    let head = Record::Head { zxid: state.zxid, time_ms: state.time_ms };
+    let Timestamp { wall_ms, clock_ms } = state.now;
+    let head = Record::Head { zxid: state.zxid, wall_ms, clock_ms };
     let sessions = state.sessions().map(|(id, s)| Record::Session {
         id,
         password: s.password,
@@ -128,6 +131,7 @@ fn records(state: &State) -> impl Iterator<Item = Record<'_>> {
             kind: node.kind,
             acl: (!node.acl.is_open()).then(|| node.acl.entries()),
             stamps: node.stamps,
+            changed_ms: node.changed_ms,
         })
     });
     let end = Record::End {
@@ -248,10 +252,10 @@ impl Decoder {
             return Err(SnapshotError::Unsound(fault.to_owned()));
         }
         match record {
-            Record::Head { zxid, time_ms } => {
+            Record::Head { zxid, wall_ms, clock_ms } => {
                 self.has_head = true;
                 self.state.zxid = zxid;
-                self.state.time_ms = time_ms;
+                self.state.now = Timestamp { wall_ms, clock_ms };
             }
             Record::Session { id, password, timeout_ms, opened, connection } => {
                 let ephemerals = OrdSet::new();
@@ -291,6 +295,7 @@ impl Decoder {
             kind: record.kind,
             acl,
             stamps: record.stamps,
+            changed_ms: record.changed_ms,
             content: 0,
             links: Links::default(),
         }
@@ -392,12 +397,19 @@ mod tests {
     }
 
     fn node<'a>(path: &'a str, kind: NodeKind, czxid: Zxid) -> Record<'a> {
-        Record::Node(NodeRecord { path, data: None, kind, acl: None, stamps: Stamps::new(czxid, 1) })
+        Record::Node(NodeRecord {
+            path,
+            data: None,
+            kind,
+            acl: None,
+            stamps: Stamps::new(czxid, 1),
+            changed_ms: 1,
+        })
     }
 
     #[test]
     fn what_no_state_can_be_is_refused() {
-        let head = || Record::Head { zxid: 5, time_ms: 1 };
+        let head = || Record::Head { zxid: 5, wall_ms: 1, clock_ms: 1 };
         let root = || node("/", NodeKind::Persistent, 0);
         let end = || Record::End { sessions: 0, nodes: 0, digest: 0 };
         let a = |kind| node("/a", kind, 5);

@@ -5,7 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use rota_core::batch::{self, Batch, Fate, Header, Origin, UnitError};
 use rota_core::state::check::check;
-use rota_core::state::{State, Submitted};
+use rota_core::state::{State, Submitted, Timestamp};
 
 use crate::history::{intents, live};
 
@@ -32,7 +32,7 @@ proptest! {
             batch::seal_unit(Origin { server: 7, unit: Submitted { boot: 1, seq } }, payload)
         };
         let units: Vec<_> = (1..).zip(&payloads).map(unit).collect();
-        let bytes = batch::encode_batch(Header { time_ms: 5, checkpoint: (0, 0) }, units.iter());
+        let bytes = batch::encode_batch(Header { now: Timestamp::at(5), checkpoint: (0, 0) }, units.iter());
         let run = || {
             let (mut state, mut undecodable) = (State::new(), 0);
             batch::apply(&mut state, Batch::decode(bytes.clone()).unwrap(), |_, _, fate| {

@@ -5,7 +5,9 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use rota_core::state::{Actor, Applied, Command, CreateMode, Op, Password, Reply, SessionId, State};
+use rota_core::state::{
+    Actor, Applied, Command, CreateMode, Op, Password, Reply, SessionId, State, Timestamp,
+};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const DEPTH_MAX: usize = 3;
@@ -78,7 +80,7 @@ fn op() -> impl Strategy<Value = OpIntent> {
 /// One command of a history, and what it did.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    pub time_ms: u64,
+    pub now: Timestamp,
     pub command: Command,
     pub applied: Applied,
     /// The state as it was before. Costs next to nothing: states share parts.
@@ -89,14 +91,16 @@ pub struct Entry {
 /// Lives through the intents, beginning with the first state.
 pub fn live(intents: &[(i8, Intent)]) -> Vec<Entry> {
     let mut state = State::new();
-    let mut time_ms = 1000u64;
+    let mut now = Timestamp::at(1000);
     let mut entries = Vec::new();
     for (gain, intent) in intents {
-        time_ms = time_ms.saturating_add_signed((*gain).into());
+        // The time of day jumps, and the cluster's clock is what another leader had at times.
+        now.wall_ms = now.wall_ms.saturating_add_signed(i64::from(*gain) * 1000);
+        now.clock_ms = now.clock_ms.saturating_add_signed((*gain).into());
         let before = state.clone();
         let command = intent.command(&state);
-        let applied = state.apply(state.zxid() + 1, time_ms, command.clone());
-        entries.push(Entry { time_ms, command, applied, before, after: state.clone() });
+        let applied = state.apply(state.zxid() + 1, now, command.clone());
+        entries.push(Entry { now, command, applied, before, after: state.clone() });
     }
     entries
 }
@@ -133,7 +137,11 @@ fn ops_in_turn(state: &State, session: Option<SessionId>, intents: &[OpIntent]) 
     let mut scratch = state.clone();
     let concrete = |intent: &OpIntent| {
         let op = intent.concrete(&scratch);
-        scratch.apply(scratch.zxid() + 1, 0, Command::Write { by: Actor::rota(session), op: op.clone() });
+        scratch.apply(
+            scratch.zxid() + 1,
+            Timestamp::at(0),
+            Command::Write { by: Actor::rota(session), op: op.clone() },
+        );
         op
     };
     intents.iter().map(concrete).collect()

@@ -8,7 +8,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use rota_core::batch::{self, Batch, Fate, Header, Origin};
 use rota_core::state::check::check;
-use rota_core::state::{Actor, Command, EventKind, Op, OpReply, SessionId, State, Submitted};
+use rota_core::state::{Actor, Command, EventKind, Op, OpReply, SessionId, State, Submitted, Timestamp};
 
 proptest! {
     #![proptest_config(crate::cases(256))]
@@ -18,7 +18,8 @@ proptest! {
         for entry in live(&intents) {
             prop_assert_eq!(check(&entry.after), Vec::<String>::new());
             prop_assert_eq!(entry.after.zxid(), entry.before.zxid() + 1);
-            prop_assert_eq!(entry.after.time_ms(), entry.before.time_ms().max(entry.time_ms));
+            let clock_ms = entry.before.now().clock_ms.max(entry.now.clock_ms);
+            prop_assert_eq!(entry.after.now(), Timestamp { clock_ms, ..entry.now });
         }
     }
 
@@ -27,7 +28,7 @@ proptest! {
         let entries = live(&intents);
         let mut replica = State::new();
         for entry in &entries {
-            let applied = replica.apply(replica.zxid() + 1, entry.time_ms, entry.command.clone());
+            let applied = replica.apply(replica.zxid() + 1, entry.now, entry.command.clone());
             prop_assert_eq!(&applied, &entry.applied);
             prop_assert_eq!(replica.digest(), entry.after.digest());
         }
@@ -43,7 +44,7 @@ proptest! {
         for (seq, unit) in (1..).zip(entries.chunks(size)) {
             let commands: Vec<Command> = unit.iter().map(|entry| entry.command.clone()).collect();
             let bytes = batch::encode_unit(Origin { server: 7, unit: Submitted { boot: 1, seq } }, &commands);
-            let header = Header { time_ms: unit[0].time_ms, checkpoint: (0, 0) };
+            let header = Header { now: unit[0].now, checkpoint: (0, 0) };
             let batch = batch::encode_batch(header, [&bytes, &bytes].into_iter());
             let (mut done, mut skipped) = (Vec::new(), 0);
             batch::apply(&mut replica, Batch::decode(batch).unwrap(), |_, _, fate| match fate {
@@ -67,7 +68,7 @@ proptest! {
             prop_assert!(entry.applied.events.is_empty());
             // An empty multi changes just those two.
             let mut idle = entry.before.clone();
-            idle.apply(idle.zxid() + 1, entry.time_ms, Command::Multi { by: Actor::rota(None), ops: Vec::new() });
+            idle.apply(idle.zxid() + 1, entry.now, Command::Multi { by: Actor::rota(None), ops: Vec::new() });
             prop_assert_eq!(&entry.after, &idle);
         }
     }
@@ -80,7 +81,7 @@ proptest! {
             let mut events = Vec::new();
             for op in ops {
                 let write = Command::Write { by: by.clone(), op: op.clone() };
-                let applied = single.apply(single.zxid() + 1, entry.time_ms, write.clone());
+                let applied = single.apply(single.zxid() + 1, entry.now, write.clone());
                 prop_assert!(applied.reply.is_ok(), "{:?} in {:?}", applied, entry.command);
                 events.extend(applied.events.into_iter().map(|e| (e.kind, e.path)));
             }

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use rota_core::pool::{Bucket, Kind, Member, Move, Owner, Plan, Reason, Row, Spec, layout, to_json};
-use rota_core::state::{Actor, Command, CreateMode, Op, Password, SessionId, State};
+use rota_core::state::{Actor, Command, CreateMode, Op, Password, SessionId, State, Timestamp};
 
 const POOLS: [&str; 2] = ["p", "q"];
 const NAMES: [&str; 3] = ["0", "1", "x"];
@@ -91,7 +91,7 @@ impl Intent {
                     for op in change.ops(&scratch) {
                         scratch.apply(
                             scratch.zxid() + 1,
-                            0,
+                            Timestamp::default(),
                             Command::Write { by: Actor::rota(session), op: op.clone() },
                         );
                         ops.push(op);

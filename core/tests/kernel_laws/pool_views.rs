@@ -9,7 +9,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use rota_core::Zxid;
 use rota_core::pool::{Bucket, Concerned, Delta, Owner, PoolView, Pools, RowEntry};
-use rota_core::state::{Event, State};
+use rota_core::state::{Event, State, Timestamp};
 
 type Rows = BTreeMap<Bucket, RowEntry>;
 
@@ -28,7 +28,7 @@ impl Followed {
 
     /// Does it, and leaves its events for later. Whether it was accepted.
     fn apply(&mut self, intent: &Intent) -> bool {
-        let applied = self.state.apply(self.state.zxid() + 1, 0, intent.command(&self.state));
+        let applied = self.state.apply(self.state.zxid() + 1, Timestamp::at(0), intent.command(&self.state));
         self.behind.push(applied.events);
         applied.reply.is_ok()
     }

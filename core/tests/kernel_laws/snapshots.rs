@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use rota_core::state::check::check;
 use rota_core::state::snapshot::{BLOCK_HEADER_BYTES, Decoder, SnapshotError, encode};
-use rota_core::state::{Actor, Command, CreateMode, Op, State, Submitted};
+use rota_core::state::{Actor, Command, CreateMode, Op, State, Submitted, Timestamp};
 
 fn bytes_of(state: &State) -> Vec<u8> {
     encode(state).flatten().collect()
@@ -98,7 +98,7 @@ fn state_of_several_blocks() -> State {
     for n in 0..400u32 {
         let data = n.to_le_bytes().repeat(512).into();
         let op = Op::create(format!("/n{n}"), data, CreateMode::Persistent);
-        state.apply(state.zxid() + 1, 5, Command::Write { by: Actor::rota(None), op });
+        state.apply(state.zxid() + 1, Timestamp::at(5), Command::Write { by: Actor::rota(None), op });
     }
     state
 }
@@ -149,7 +149,7 @@ proptest! {
     ) {
         let mut state = State::new();
         let write = |state: &mut State, ops: Vec<Op>| {
-            let applied = state.apply(state.zxid() + 1, 5, Command::Multi { by: Actor::rota(None), ops });
+            let applied = state.apply(state.zxid() + 1, Timestamp::at(5), Command::Multi { by: Actor::rota(None), ops });
             assert_eq!(check(state), Vec::<String>::new());
             applied.reply.is_ok()
         };

@@ -16,7 +16,7 @@ use rota_core::pool::{
     Bucket, Deed, Item, Member, Move, Owner, PoolView, Pools, Row, Spec, from_json, layout, to_json,
 };
 use rota_core::state::check::check;
-use rota_core::state::{Actor, Applied, Command, CreateMode, Op, Password, SessionId, State};
+use rota_core::state::{Actor, Applied, Command, CreateMode, Op, Password, SessionId, State, Timestamp};
 
 /// Who writes. Only the owner of a row may give it up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl World {
 
     pub fn apply(&mut self, by: By, command: &Command) -> Applied {
         let before = self.state.clone();
-        let applied = self.state.apply(before.zxid() + 1, self.known.now_ms, command.clone());
+        let applied = self.state.apply(before.zxid() + 1, Timestamp::at(self.known.now_ms), command.clone());
         self.pools.follow(&self.state, &applied.events);
         assert_eq!(check(&self.state), [""; 0], "after {command:?}");
         safety::assert_rows_pass_on_safely(&before, &self.state, by);

@@ -107,7 +107,7 @@ pub struct HeardPool {
     pub loads_known: bool,
     /// Moves that were planned in the last minute and count as churn.
     pub churned: u32,
-    /// The leader's clock: milliseconds since 1970.
+    /// The cluster's clock, in milliseconds.
     pub now_ms: u64,
 }
 

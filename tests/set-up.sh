@@ -35,7 +35,8 @@ for pair in curl:curl openssl:openssl cc:gcc javac:default-jdk-headless redis-se
     /usr/share/zookeeper/bin/zkCli.sh:zookeeper \
     /usr/share/java/curator-recipes.jar:libcurator-recipes-java \
     /usr/share/java/slf4j-nop.jar:libslf4j-java \
-    /usr/include/zookeeper/zookeeper.h:libzookeeper-mt-dev; do
+    /usr/include/zookeeper/zookeeper.h:libzookeeper-mt-dev \
+    /usr/share/doc/libfaketime:libfaketime; do
     sign="${pair%%:*}"
     [ -e "$sign" ] || command -v "$sign" >/dev/null 2>&1 || missing="$missing ${pair##*:}"
 done

@@ -32,6 +32,8 @@ pub struct Settings {
     pub alone: bool,
     /// Whether the servers serve clients of ZooKeeper over TLS, too.
     pub tls: bool,
+    /// Whether each server's time of day can be set: see [`Cluster::set_time_of_day`].
+    pub time_of_day: bool,
 }
 
 /// Servers that were started together. Servers are called by their numbers, from
@@ -46,6 +48,8 @@ pub struct Cluster {
     name: String,
     flags: Vec<String>,
     certificates: Option<Certificates>,
+    /// The library that shows servers another time of day.
+    faketime: Option<PathBuf>,
     turn: Option<Turn>,
 }
 
@@ -112,7 +116,8 @@ impl Cluster {
         let servers = addresses.into_iter().map(server).collect();
         let certificates = settings.tls.then(|| Certificates::make(&dir.path().join("certificates")));
         let flags = settings.flags;
-        Self { servers, http: Http::default(), dir, name, flags, certificates, turn: None }
+        let faketime = settings.time_of_day.then(faketime_library);
+        Self { servers, http: Http::default(), dir, name, flags, certificates, faketime, turn: None }
     }
 
     /// Starts a server more, which waits to be added.
@@ -184,9 +189,31 @@ impl Cluster {
         let mut args = self.arguments(id);
         args.extend(flags.iter().map(ToString::to_string));
         let log = self.log(id);
+        let mut command = std::process::Command::new(crate::rota());
+        command.args(args);
+        if let Some(library) = self.faketime.clone() {
+            if !self.time_of_day_file(id).exists() {
+                self.set_time_of_day(id, "+0");
+            }
+            command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", self.time_of_day_file(id));
+            command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
         let server = self.server_mut(id);
         assert!(server.process.as_mut().is_none_or(|p| !p.runs()), "server {id} runs already");
-        server.process = Some(Process::start(args, &log));
+        server.process = Some(Process::spawn(command, &log));
+    }
+
+    /// Sets a server's time of day: how far it is off, as `+1h` or `-30d`. Its monotonic clock
+    /// goes on.
+    pub fn set_time_of_day(&self, id: u64, offset: &str) {
+        // Replaced whole: the server reads it whenever it looks at the time.
+        let (file, new) = (self.time_of_day_file(id), self.dir.path().join("time-of-day.new"));
+        std::fs::write(&new, offset).expect("there is room for a file");
+        std::fs::rename(&new, file).expect("a file can be renamed");
+    }
+
+    fn time_of_day_file(&self, id: u64) -> PathBuf {
+        self.dir.path().join(format!("time-of-day-{id}"))
     }
 
     /// Kills a server with SIGKILL. Returns when, by `CLOCK_MONOTONIC`.
@@ -351,4 +378,11 @@ impl Drop for Cluster {
             eprintln!("--- server {id} said last:\n{}", last.join("\n"));
         }
     }
+}
+
+/// Debian's `libfaketime`, which `make test` installs.
+fn faketime_library() -> PathBuf {
+    let folders = std::fs::read_dir("/usr/lib").expect("there is a /usr/lib").flatten();
+    let mut libraries = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1"));
+    libraries.find(|library| library.exists()).expect("libfaketime is installed: tests/set-up.sh does it")
 }

@@ -202,7 +202,10 @@ async fn follow(
         let looked = spawn_blocking(move || {
             follower.look(&scope);
             // What happened in a directory before it was watched is looked for.
-            watcher.set(follower.dirs()).into_iter().for_each(|dir| hints.hints.dir(dir));
+            watcher
+                .set(follower.dirs(), std::time::Instant::now())
+                .into_iter()
+                .for_each(|dir| hints.hints.dir(dir));
             (follower, watcher)
         });
         (follower, watcher) = match looked.await {

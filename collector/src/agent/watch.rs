@@ -7,10 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use notify::event::{EventKind, ModifyKind};
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::identity::FileId;
 use super::shared::Shared;
@@ -20,12 +21,16 @@ use crate::naming::display_text;
 /// but belongs to all programs; directories beyond are found by scans alone.
 pub const WATCHES_MAX: usize = 4096;
 
+/// Pause before a directory is tried again that could not be watched: the system's limit may
+/// have been raised, or others have given watches back.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
+
 /// Watches directories.
 pub struct DirWatcher {
     watcher: Option<RecommendedWatcher>,
     watched: BTreeMap<PathBuf, Option<FileId>>,
-    /// Directories that could not be watched, so that it is said once.
-    failed: BTreeSet<PathBuf>,
+    /// Directories that could not be watched, and when they are tried again.
+    failed: BTreeMap<PathBuf, Instant>,
 }
 
 impl DirWatcher {
@@ -37,15 +42,15 @@ impl DirWatcher {
         let watcher = watcher
             .inspect_err(|error| warn!(%error, "no events about files: changes are found by scans"))
             .ok();
-        Self { watcher, watched: BTreeMap::new(), failed: BTreeSet::new() }
+        Self { watcher, watched: BTreeMap::new(), failed: BTreeMap::new() }
     }
 
     /// Watches exactly these directories, and returns those that were not watched
     /// before. A directory that was deleted and made again is another one, and
-    /// watched anew.
-    pub fn set(&mut self, dirs: &BTreeSet<PathBuf>) -> Vec<PathBuf> {
+    /// watched anew; one that could not be watched is tried again after [`RETRY_AFTER`].
+    pub fn set(&mut self, dirs: &BTreeSet<PathBuf>, now: Instant) -> Vec<PathBuf> {
         let Some(watcher) = &mut self.watcher else { return Vec::new() };
-        self.failed.retain(|dir| dirs.contains(dir));
+        self.failed.retain(|dir, _| dirs.contains(dir));
         self.watched.retain(|dir, inode| {
             let kept = dirs.contains(dir) && inode_of(dir) == *inode;
             if !kept {
@@ -58,19 +63,23 @@ impl DirWatcher {
         for dir in dirs {
             if self.watched.len() >= WATCHES_MAX
                 || self.watched.contains_key(dir)
-                || self.failed.contains(dir)
+                || self.failed.get(dir).is_some_and(|retry_at| now < *retry_at)
             {
                 continue;
             }
             let inode = inode_of(dir);
             match watcher.watch(dir, RecursiveMode::NonRecursive) {
                 Ok(()) => {
+                    if self.failed.remove(dir).is_some() {
+                        info!(dir = %display_text(dir), "directory watched again");
+                    }
                     self.watched.insert(dir.clone(), inode);
                     added.push(dir.clone());
                 }
                 Err(error) => {
-                    warn!(dir = %display_text(dir), %error, "directory not watched: changes in it are found by scans");
-                    self.failed.insert(dir.clone());
+                    if self.failed.insert(dir.clone(), now + RETRY_AFTER).is_none() {
+                        warn!(dir = %display_text(dir), %error, "directory not watched: changes in it are found by scans");
+                    }
                 }
             }
         }
@@ -109,7 +118,6 @@ fn note(shared: &Shared, event: notify::Result<Event>) {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::time::{Duration, Instant};
 
     use super::super::beneath::{Beneath, Links};
     use super::super::survey::Scope;
@@ -129,7 +137,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let shared = Arc::new(Shared::new(Beneath::new(Vec::new(), Links::Refused), 1));
         let mut watcher = DirWatcher::new(Arc::clone(&shared));
-        watcher.set(&[dir.path().to_owned()].into());
+        watcher.set(&[dir.path().to_owned()].into(), Instant::now());
         let path = dir.path().join("f");
         fs::write(&path, "").unwrap();
         hinted(&shared, &path);
@@ -149,7 +157,7 @@ mod tests {
         let mut watcher = DirWatcher::new(Arc::clone(&shared));
         for _ in 0..2 {
             fs::create_dir(&dir).unwrap();
-            watcher.set(&[dir.clone()].into());
+            watcher.set(&[dir.clone()].into(), Instant::now());
             shared.hints.take();
             fs::write(dir.join("f"), "").unwrap();
             hinted(&shared, &dir.join("f"));
@@ -160,7 +168,19 @@ mod tests {
     #[test]
     fn a_directory_that_is_not_there_is_no_failure() {
         let mut watcher = DirWatcher::new(Arc::new(Shared::new(Beneath::new(Vec::new(), Links::Refused), 1)));
-        assert!(watcher.set(&[PathBuf::from("/no/such/dir")].into()).is_empty());
-        assert!(watcher.set(&BTreeSet::new()).is_empty());
+        assert!(watcher.set(&[PathBuf::from("/no/such/dir")].into(), Instant::now()).is_empty());
+        assert!(watcher.set(&BTreeSet::new(), Instant::now()).is_empty());
+    }
+
+    #[test]
+    fn a_directory_that_could_not_be_watched_is_tried_again_after_a_while() {
+        let parent = tempfile::tempdir().unwrap();
+        let dirs = BTreeSet::from([parent.path().join("late")]);
+        let mut watcher = DirWatcher::new(Arc::new(Shared::new(Beneath::new(Vec::new(), Links::Refused), 1)));
+        let start = Instant::now();
+        assert!(watcher.set(&dirs, start).is_empty());
+        fs::create_dir(parent.path().join("late")).unwrap();
+        assert!(watcher.set(&dirs, start + RETRY_AFTER / 2).is_empty(), "not at once");
+        assert_eq!(watcher.set(&dirs, start + RETRY_AFTER), Vec::from_iter(dirs));
     }
 }

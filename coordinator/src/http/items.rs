@@ -15,6 +15,9 @@ use super::members::check_living;
 use super::pools::{with_pool, with_pool_now};
 use crate::service::{Service, ServiceError};
 
+/// How often an item is tried to be replaced that others change meanwhile.
+const ATTEMPTS_MAX: usize = 8;
+
 pub(super) fn router() -> OpenApiRouter<Shared> {
     OpenApiRouter::new().routes(routes!(list_items, put_item)).routes(routes!(show_item, delete_item))
 }
@@ -60,34 +63,48 @@ async fn put_item(
         false => (CreateMode::Ephemeral, Some(session.needed()?.session)),
     };
     let path = layout::item(&pool, &body.name);
-    let create = Op::create(path.clone(), to_json(&item), mode);
-    match service.op(Actor::rota(session), create).await {
-        Err(ServiceError::Refused(Refusal::NodeExists { .. })) => {
-            replace_item(&service, &path, session, to_json(&item)).await?;
+    let by = || Actor::rota(session);
+    for _ in 0..ATTEMPTS_MAX {
+        let is_there = match service.op(by(), Op::create(path.clone(), to_json(&item), mode)).await {
+            Err(ServiceError::Refused(Refusal::NodeExists { .. })) => true,
+            Err(ServiceError::Refused(Refusal::NoNode { .. })) => return Err(ApiError::no_pool(&pool)),
+            other => other.map(|_| false)?,
+        };
+        if !is_there || replace_item(&service, &path, session, to_json(&item)).await? {
+            return Ok((StatusCode::CREATED, Json(ItemBody { name: body.name, item })));
         }
-        Err(ServiceError::Refused(Refusal::NoNode { .. })) => return Err(ApiError::no_pool(&pool)),
-        other => drop(other?),
     }
-    Ok((StatusCode::CREATED, Json(ItemBody { name: body.name, item })))
+    Err(ApiError::new(Code::Exists, format!("item {:?} changes all the time: try again", body.name)))
 }
 
-/// Replaces an item that is kept in the same way. One that another session
-/// keeps is left alone: it would vanish with that session.
+/// Replaces an item that is kept in the same way; false when it was changed or deleted meanwhile.
+/// One that another session keeps is left alone: it would vanish with that session.
 async fn replace_item(
     service: &Service,
     path: &str,
     session: Option<SessionId>,
     data: bytes::Bytes,
-) -> ApiResult<()> {
-    let keeper = service.replica.read().state.tree().get(path).map(|node| node.owner());
-    if keeper.is_some_and(|keeper| keeper != session) {
+) -> ApiResult<bool> {
+    let found = service.replica.read().state.tree().get(path).map(|node| (node.owner(), node.stamps.mzxid));
+    let Some((keeper, fence)) = found else { return Ok(false) };
+    if keeper != session {
         return Err(ApiError::new(
             Code::Exists,
             "another session keeps an item of that name: it is free when that session's timeout is over",
         ));
     }
-    service.op(Actor::rota(session), Op::set(path.to_owned(), data, None)).await?;
-    Ok(())
+    // A node that was made anew meanwhile may be another session's.
+    let guard = Op::CheckFence { path: path.to_owned(), fence };
+    let set = Op::set(path.to_owned(), data, None);
+    match service.multi(Actor::rota(session), vec![guard, set]).await {
+        Ok(_) => Ok(true),
+        Err(ServiceError::Refused(Refusal::Multi { cause, .. }))
+            if matches!(*cause, Refusal::StaleFence { .. } | Refusal::NoNode { .. }) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Show an item.

@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::State;
 use super::node::Node;
 use super::session::SessionId;
 use super::tree::is_quota;
+use super::{State, digest};
 use crate::path::NodePath;
 
 /// All invariants that `state` breaks, in words; empty for a sound state.
@@ -55,6 +55,19 @@ pub fn check(state: &State) -> Vec<String> {
         faults.push("the digest is not the sum of the nodes' digests".to_owned());
     }
 
+    let mut registered = 0u64;
+    for (server, unit) in &state.submitted {
+        registered = registered.wrapping_add(digest::of_submitted(*server, *unit));
+    }
+    for (server, faces) in &state.faces {
+        registered = registered.wrapping_add(digest::of_faces(*server, faces));
+    }
+    for (id, session) in state.sessions() {
+        registered = registered.wrapping_add(session.digest(id));
+    }
+    if registered != state.registered_digest {
+        faults.push("the digest is not the sum of sessions', units' and endpoints'".to_owned());
+    }
     for (id, session) in state.sessions() {
         let listed: BTreeSet<&str> = session.ephemerals.iter().map(|path| path.as_str()).collect();
         if listed != owned.remove(&id).unwrap_or_default() {

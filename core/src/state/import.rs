@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use imbl::{OrdMap, OrdSet};
+use imbl::OrdSet;
 use serde::{Deserialize, Serialize};
 
 use super::acl::{Acl, AclEntry};
@@ -123,7 +123,8 @@ impl State {
         let config = self.tree.get(CONFIG).cloned();
         self.tree = Tree::default();
         self.mortal = OrdSet::new();
-        self.sessions = OrdMap::new();
+        let sessions: Vec<SessionId> = self.sessions.keys().copied().collect();
+        sessions.into_iter().for_each(|id| self.unregister(id));
         for path in PERMANENT {
             self.plant(path);
         }
@@ -142,7 +143,7 @@ impl State {
         }
         let ephemerals = OrdSet::new();
         let session = Session { password, timeout_ms, opened: self.zxid, connection: 0, ephemerals };
-        self.sessions.insert(id, Arc::new(session));
+        self.register(id, session);
         Ok(())
     }
 

@@ -5,11 +5,12 @@
 //! - every node but the root has a parent, and its parent lists it;
 //! - an ephemeral node has no children, and its session lives and lists it;
 //! - no zxid in the state is larger than the state's own, and no time of the cluster's clock;
-//! - the digest is the sum of the nodes' digests.
+//! - the digests are the sums of those of the nodes, and of sessions, units and endpoints.
 
 mod acl;
 pub mod check;
 mod command;
+mod digest;
 mod import;
 mod node;
 mod ops;
@@ -56,6 +57,8 @@ pub struct State {
     submitted: OrdMap<u64, Submitted>,
     /// How clients reach the servers that there are or have been.
     faces: OrdMap<u64, Faces>,
+    /// The sum of the digests of sessions, servers' units and how they are reached.
+    registered_digest: u64,
     zxid: Zxid,
     now: Timestamp,
     /// Whether it is being filled with what another cluster held.
@@ -101,6 +104,7 @@ impl State {
             mortal: OrdSet::new(),
             submitted: OrdMap::new(),
             faces: OrdMap::new(),
+            registered_digest: 0,
             zxid: 0,
             now: Timestamp::default(),
             importing: false,
@@ -173,7 +177,7 @@ impl State {
                 Ok((Reply::SessionResumed { session, timeout_ms, connection }, Vec::new()))
             }
             Command::Announce { server, faces } => {
-                self.faces.insert(server, faces);
+                self.announce(server, faces);
                 Ok((Reply::Announced, Vec::new()))
             }
             Command::Import(part) => Ok((self.import(&part)?, Vec::new())),
@@ -216,8 +220,34 @@ impl State {
         }
         let session =
             Session { password, timeout_ms, opened: self.zxid, connection: 0, ephemerals: OrdSet::new() };
-        self.sessions.insert(id, Arc::new(session));
+        self.register(id, session);
         Ok(())
+    }
+
+    fn register(&mut self, id: SessionId, session: Session) {
+        self.registered_digest = self.registered_digest.wrapping_add(session.digest(id));
+        self.sessions.insert(id, Arc::new(session));
+    }
+
+    fn unregister(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.remove(&id) {
+            self.registered_digest = self.registered_digest.wrapping_sub(session.digest(id));
+        }
+    }
+
+    fn announce(&mut self, server: u64, faces: Faces) {
+        self.registered_digest = self.registered_digest.wrapping_add(digest::of_faces(server, &faces));
+        if let Some(before) = self.faces.insert(server, faces) {
+            self.registered_digest = self.registered_digest.wrapping_sub(digest::of_faces(server, &before));
+        }
+    }
+
+    fn submit(&mut self, server: u64, unit: Submitted) {
+        self.registered_digest = self.registered_digest.wrapping_add(digest::of_submitted(server, unit));
+        if let Some(before) = self.submitted.insert(server, unit) {
+            self.registered_digest =
+                self.registered_digest.wrapping_sub(digest::of_submitted(server, before));
+        }
     }
 
     fn resume_session(&mut self, id: SessionId, password: Password, timeout_ms: u32) -> Result<u32, Refusal> {
@@ -226,8 +256,10 @@ impl State {
             return Err(Refusal::BadPassword { session: id });
         }
         let session = Arc::make_mut(session);
+        let before = session.digest(id);
         session.timeout_ms = timeout_ms;
         session.connection = session.connection.wrapping_add(1);
+        self.registered_digest = self.registered_digest.wrapping_sub(before).wrapping_add(session.digest(id));
         Ok(session.connection)
     }
 
@@ -240,7 +272,7 @@ impl State {
             change.remove(path);
         }
         let events = change.into_events();
-        self.sessions.remove(&id);
+        self.unregister(id);
         Ok(events)
     }
 
@@ -276,7 +308,7 @@ impl State {
             None => unit.seq == 1,
         };
         if follows {
-            self.submitted.insert(server, unit);
+            self.submit(server, unit);
         }
         follows
     }
@@ -335,10 +367,12 @@ impl State {
         self.now
     }
 
-    /// One number for the whole tree and its last zxid: two servers at the same
-    /// zxid whose digests differ have diverged.
+    /// One number for all that is replicated but for the time: two servers at the same place
+    /// in the log whose digests differ have diverged.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        self.tree.digest().wrapping_add(self.zxid.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        let zxid = self.zxid.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let importing = u64::from(self.importing);
+        self.tree.digest().wrapping_add(self.registered_digest).wrapping_add(zxid).wrapping_add(importing)
     }
 }

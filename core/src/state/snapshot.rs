@@ -7,7 +7,6 @@
 //! meaning is a new format number. The head comes first, and sessions before nodes.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use imbl::OrdSet;
@@ -137,7 +136,7 @@ fn records(state: &State) -> impl Iterator<Item = Record<'_>> {
     let end = Record::End {
         sessions: state.sessions.len() as u64,
         nodes: state.tree.len() as u64,
-        digest: state.tree.digest(),
+        digest: state.digest(),
     };
     let importing = state.importing.then_some(Record::Importing);
     std::iter::once(head)
@@ -260,14 +259,14 @@ impl Decoder {
             Record::Session { id, password, timeout_ms, opened, connection } => {
                 let ephemerals = OrdSet::new();
                 let session = Session { password, timeout_ms, opened, connection, ephemerals };
-                self.state.sessions.insert(id, Arc::new(session));
+                self.state.register(id, session);
             }
             Record::Submitted { server, boot, seq } => {
-                self.state.submitted.insert(server, Submitted { boot, seq });
+                self.state.submit(server, Submitted { boot, seq });
             }
             Record::Faces { server, http, zookeeper } => {
                 let faces = Faces { http: http.to_owned(), zookeeper: zookeeper.map(str::to_owned) };
-                self.state.faces.insert(server, faces);
+                self.state.announce(server, faces);
             }
             Record::Node(node) => self.take_node(&node)?,
             Record::Importing => self.state.importing = true,
@@ -276,7 +275,7 @@ impl Decoder {
                 let state = &self.state;
                 let whole = sessions == state.sessions.len() as u64
                     && nodes == state.tree.len() as u64
-                    && digest == state.tree.digest();
+                    && digest == state.digest();
                 if !whole {
                     return Err(SnapshotError::Unsound("its counts or digest differ".to_owned()));
                 }
@@ -448,7 +447,7 @@ mod tests {
                 decoder.take(record).unwrap();
             }
             decoder.settle().unwrap();
-            let digest = decoder.state.tree.digest();
+            let digest = decoder.state.digest();
             decoder.take(Record::End { sessions, nodes, digest }).unwrap();
             decoder.finish().err().map(|error| error.to_string()).unwrap_or_default()
         };

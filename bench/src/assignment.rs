@@ -9,8 +9,8 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use hdrhistogram::Histogram;
 use rota_core::assign::{Known, plan_step, quick_step};
-use rota_core::pool::{Kind, Member, PoolView, Pools, Spec, layout, to_json};
-use rota_core::state::{Actor, Command, CreateMode, Op, Password, SessionId, State};
+use rota_core::pool::{Decoded, Kind, Member, PoolView, Pools, Spec, layout, to_json};
+use rota_core::state::{Actor, Command, CreateMode, Op, Password, SessionId, State, Timestamp};
 use rota_protocol::http::{
     Assignment, JoinPool, MembersChange, PlanBody, PoolBody, PoolChange, PoolCreate, PoolKind, SessionOpened,
 };
@@ -78,8 +78,8 @@ impl Planned {
     }
 
     fn apply(&mut self, command: Command) -> anyhow::Result<()> {
-        let applied = self.state.apply(self.state.zxid() + 1, 0, command);
-        self.pools.follow(&self.state, &applied.events);
+        let applied = self.state.apply(self.state.zxid() + 1, Timestamp::default(), command);
+        self.pools.follow(&self.state, &applied.events, &Decoded::default());
         applied.reply?;
         Ok(())
     }

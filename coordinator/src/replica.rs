@@ -10,7 +10,7 @@ use bytes::Bytes;
 use rota_core::Zxid;
 use rota_core::batch::{self, Batch, Fate};
 use rota_core::events::EventLog;
-use rota_core::pool::{Concerned, Pools, Touched};
+use rota_core::pool::{Concerned, Decoded, Pools, Touched};
 use rota_core::state::{Event, Reply, SessionId, State};
 use rota_protocol::peer::{LogId, Membership, SnapshotHead, Vote};
 use tokio::sync::{Notify, watch};
@@ -173,13 +173,17 @@ impl Replica {
     /// its leader's. The server must stop serving.
     pub(crate) fn apply_batch(&self, at: LogId, bytes: Bytes) -> io::Result<u32> {
         let len = bytes.len() as u64;
-        let decoded = Batch::decode(bytes).map_err(io::Error::other)?;
+        let batch = Batch::decode(bytes).map_err(io::Error::other)?;
+        let checkpoint = batch.header.checkpoint;
+        // Nobody waits for what is decoded here.
+        let batch = batch.units();
+        let written = Decoded::of(batch.commands());
         let mut inner = self.write();
-        inner.compare_digests(decoded.header.checkpoint)?;
+        inner.compare_digests(checkpoint)?;
         let mut events: Vec<Event> = Vec::new();
         let (mut refused, mut anew) = (0, false);
         let inner = &mut *inner;
-        batch::apply(&mut inner.state, decoded, |state, origin, mut fate| {
+        batch::apply(&mut inner.state, batch, |state, origin, mut fate| {
             match &mut fate {
                 Fate::Applied(_, applied) => {
                     refused += u32::from(applied.reply.is_err());
@@ -216,7 +220,7 @@ impl Replica {
             inner.events = EventLog::new(inner.state.zxid(), EVENTS_MAX, EVENTS_BYTES_MAX);
             inner.reload_pools()
         } else {
-            let touched = inner.pools.follow(&inner.state, &events);
+            let touched = inner.pools.follow(&inner.state, &events, &written);
             inner.events.push(inner.state.zxid(), events);
             touched
         };

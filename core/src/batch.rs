@@ -177,12 +177,26 @@ fn take_unit_header(bytes: &mut Bytes) -> Option<(Origin, usize)> {
     Some((Origin { server, unit }, bytes.get_u32_le() as usize))
 }
 
-/// A decoded batch, its commands still encoded.
+/// A batch, its commands still encoded.
 #[derive(Debug)]
 pub struct Batch {
     /// What the leader said.
     pub header: Header,
     units: Bytes,
+}
+
+/// A batch whose units are decoded: what remains is to apply it.
+#[derive(Debug)]
+pub struct DecodedBatch {
+    now: Timestamp,
+    units: Vec<(Origin, Result<Vec<Command>, Malformed>)>,
+}
+
+impl DecodedBatch {
+    /// The commands of all units that decode.
+    pub fn commands(&self) -> impl Iterator<Item = &Command> {
+        self.units.iter().flat_map(|(_, commands)| commands).flatten()
+    }
 }
 
 impl Batch {
@@ -208,6 +222,19 @@ impl Batch {
         Ok(Self { header: Header { now, checkpoint }, units: bytes })
     }
 
+    /// Decodes the units.
+    #[must_use]
+    pub fn units(mut self) -> DecodedBatch {
+        let mut units = Vec::new();
+        while let Some(next) = self.next_unit() {
+            units.push(match next {
+                Ok((origin, payload)) => (origin, decode_commands(payload)),
+                Err(malformed) => (NOBODY, Err(malformed)),
+            });
+        }
+        DecodedBatch { now: self.header.now, units }
+    }
+
     /// The next unit, its commands still encoded. What is no unit ends the batch:
     /// nothing says where the next one would begin.
     fn next_unit(&mut self) -> Option<Result<(Origin, Bytes), Malformed>> {
@@ -224,7 +251,7 @@ impl Batch {
     }
 }
 
-/// The rest of a batch is no unit.
+/// A unit does not decode, or the rest of a batch is no unit.
 #[derive(Debug)]
 struct Malformed;
 
@@ -234,35 +261,29 @@ const NOBODY: Origin = Origin { server: 0, unit: Submitted { boot: 0, seq: UNSEQ
 /// Applies a batch to the state: the units in order, each once. `after` hears of
 /// each command as soon as it is applied, with the state as it is then. A unit that
 /// does not decode is [`Fate::Undecodable`], and nothing of it is applied.
-pub fn apply(state: &mut State, mut batch: Batch, mut after: impl FnMut(&State, Origin, Fate)) {
-    let now = batch.header.now;
-    let mut commands = Vec::new();
-    while let Some(next) = batch.next_unit() {
-        let Ok((origin, payload)) = next else {
-            after(state, NOBODY, Fate::Undecodable);
-            continue;
-        };
+pub fn apply(state: &mut State, batch: DecodedBatch, mut after: impl FnMut(&State, Origin, Fate)) {
+    for (origin, commands) in batch.units {
         if origin.unit.seq != UNSEQUENCED && !state.note_submitted(origin.server, origin.unit) {
             after(state, origin, Fate::Skipped);
             continue;
         }
-        commands.clear();
-        if decode_commands(payload, &mut commands).is_err() {
+        let Ok(commands) = commands else {
             after(state, origin, Fate::Undecodable);
             continue;
-        }
-        for (index, command) in commands.drain(..).enumerate() {
-            let applied = state.apply(state.zxid() + 1, now, command);
+        };
+        for (index, command) in commands.into_iter().enumerate() {
+            let applied = state.apply(state.zxid() + 1, batch.now, command);
             after(state, origin, Fate::Applied(index, applied));
         }
     }
 }
 
-fn decode_commands(mut payload: Bytes, commands: &mut Vec<Command>) -> Result<(), postcard::Error> {
+fn decode_commands(mut payload: Bytes) -> Result<Vec<Command>, Malformed> {
+    let mut commands = Vec::new();
     while !payload.is_empty() {
-        commands.push(next_command(&mut payload)?);
+        commands.push(next_command(&mut payload).map_err(|_| Malformed)?);
     }
-    Ok(())
+    Ok(commands)
 }
 
 fn next_command(payload: &mut Bytes) -> Result<Command, postcard::Error> {
@@ -286,15 +307,15 @@ mod tests {
         encode_unit(Origin { server: 3, unit: Submitted { boot, seq } }, &[create(path)])
     }
 
-    fn batch(units: &[Bytes]) -> Batch {
+    fn batch(units: &[Bytes]) -> DecodedBatch {
         let header = Header { now: Timestamp::at(5), checkpoint: (0, 0) };
-        Batch::decode(encode_batch(header, units.iter())).unwrap()
+        Batch::decode(encode_batch(header, units.iter())).unwrap().units()
     }
 
     #[test]
     fn a_unit_sent_again_is_done_once_and_none_overtakes_a_lost_one() {
         let mut state = State::new();
-        let mut done = |batch: Batch| {
+        let mut done = |batch: DecodedBatch| {
             let mut done = Vec::new();
             apply(&mut state, batch, |_, _, fate| done.push(matches!(fate, Fate::Applied(0, _))));
             done

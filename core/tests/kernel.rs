@@ -163,7 +163,7 @@ impl Kernel {
         let bytes = batch::encode_batch(header, [batch::encode_unit(origin, &commands)].iter());
         let before = self.state.zxid();
         let mut output = String::new();
-        batch::apply(&mut self.state, Batch::decode(bytes).unwrap(), |state, _, fate| match fate {
+        batch::apply(&mut self.state, Batch::decode(bytes).unwrap().units(), |state, _, fate| match fate {
             Fate::Skipped => output += "skipped\n",
             Fate::Undecodable => panic!("it was encoded here"),
             Fate::Applied(index, applied) => {

@@ -15,6 +15,8 @@
 //! HTTP or a ZooKeeper client. Fields are only ever added, with a default.
 
 mod bucket;
+mod decoded;
+mod entry;
 pub(crate) mod guard;
 pub mod history;
 mod labels;
@@ -29,6 +31,8 @@ mod table;
 mod view;
 
 pub use bucket::{Bucket, bucket_of_key};
+pub use decoded::Decoded;
+pub use entry::{AwayEntry, Causes, MemberEntry, RowEntry};
 pub use labels::{Affinity, Labels};
 pub use layout::{NAME_LEN_MAX, NameError, check_name};
 pub use member::{Away, Item, Member, MemberError, WEIGHT_MAX};
@@ -40,7 +44,7 @@ pub use spec::{
     Spread, Strategy, WhenStuck,
 };
 pub use table::{Delta, TableIndex};
-pub use view::{AwayEntry, Causes, Concerned, MemberEntry, PoolView, RowEntry};
+pub use view::{Concerned, PoolView};
 
 /// Reads a node's JSON.
 ///

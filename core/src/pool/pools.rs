@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::Bucket;
 use super::layout::{self, Place};
-use super::view::{Concerned, PoolView, RowEntry, spec_of};
+use super::view::{Concerned, PoolView, spec_of};
+use super::{Bucket, Decoded, RowEntry};
 use crate::state::{Event, State};
 
 /// All pools, by name.
@@ -35,20 +35,20 @@ impl Pools {
         pools
     }
 
-    /// Takes in what one command changed; `state` is as that command left it or
-    /// later. Returns in which pools it touched anything that decides who owns what, and
+    /// Takes in what commands changed; `state` is as they left it or later, and `decoded` has
+    /// what they wrote, as far as that is known. Returns in which pools it touched anything that decides who owns what, and
     /// whom that concerns.
-    pub fn follow(&mut self, state: &State, events: &[Event]) -> Touched {
+    pub fn follow(&mut self, state: &State, events: &[Event], decoded: &Decoded) -> Touched {
         let mut touched = Touched::default();
         for event in events {
             let Some((pool, place)) = layout::place(event.path.as_str()) else { continue };
             if matches!(place, Place::Checkpoint(_) | Place::Chapter(_) | Place::Other) {
-                self.follow_one(state, pool, &place, event);
+                self.follow_one(state, pool, (&place, event), decoded);
                 continue;
             }
             let mut whom = Concerned::default();
             self.note_concerned(pool, &place, &mut whom);
-            self.follow_one(state, pool, &place, event);
+            self.follow_one(state, pool, (&place, event), decoded);
             self.note_concerned(pool, &place, &mut whom);
             if let Some(view) = self.pools.get_mut(pool) {
                 view.note_told(&whom, event.zxid);
@@ -83,14 +83,20 @@ impl Pools {
         }
     }
 
-    fn follow_one(&mut self, state: &State, pool: &str, place: &Place<'_>, event: &Event) {
+    fn follow_one(
+        &mut self,
+        state: &State,
+        pool: &str,
+        (place, event): (&Place<'_>, &Event),
+        decoded: &Decoded,
+    ) {
         let node = state.tree().get(event.path.as_str());
         if *place == Place::Spec && node.and_then(spec_of).is_none() {
             self.pools.remove(pool);
             return;
         }
         match self.pools.get_mut(pool) {
-            Some(view) => view.follow(node, place, event),
+            Some(view) => view.follow(node, place, event, decoded),
             None => {
                 if let Some(view) = PoolView::load(state, pool) {
                     self.pools.insert(pool.to_owned(), view);

@@ -10,13 +10,14 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
-use super::history::{Chapter, Written};
+use super::history::Written;
 use super::layout::{self, Place};
 use super::{
-    Affinity, Away, Bucket, Delta, Item, Kind, Member, Owner, Plan, Reason, Row, Spec, TableIndex, from_json,
+    Affinity, AwayEntry, Bucket, Causes, Decoded, Delta, Item, Kind, Member, MemberEntry, Owner, Plan,
+    RowEntry, Spec, TableIndex, from_json,
 };
 use crate::Zxid;
-use crate::state::{Event, Node, SessionId, Stamps, State};
+use crate::state::{Event, Node, State};
 
 /// Which members something concerns.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,89 +82,6 @@ pub struct PoolView {
     table: TableIndex,
 }
 
-/// A member and how it joined.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MemberEntry {
-    /// What its node says.
-    pub member: Member,
-    /// The `czxid` of its node.
-    pub joined: Zxid,
-    /// The version of its node.
-    pub version: i32,
-    /// The session that keeps it.
-    pub session: Option<SessionId>,
-}
-
-/// A member that has gone and may come back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AwayEntry {
-    /// What its node says.
-    pub away: Away,
-    /// Time of day at which it went, in milliseconds since 1970: to show.
-    pub since_ms: u64,
-}
-
-/// When what decides who owns what changed last, by kind; 0 for never, as far as is known.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Causes {
-    /// The spec.
-    pub spec: Zxid,
-    /// A member joined.
-    pub joined: Zxid,
-    /// A member died or left.
-    pub departure: Zxid,
-    /// A member was changed: drained, given another weight.
-    pub operator: Zxid,
-    /// An item came, went or was changed.
-    pub items: Zxid,
-}
-
-impl Causes {
-    /// The last of them, as the reason of what follows from it.
-    #[must_use]
-    pub fn last(&self) -> Reason {
-        let causes = [
-            (self.spec, Reason::Operator),
-            (self.operator, Reason::Operator),
-            (self.items, Reason::Items),
-            (self.joined, Reason::Joined),
-            (self.departure, Reason::Died),
-        ];
-        causes.into_iter().max_by_key(|(zxid, _)| *zxid).map_or(Reason::Operator, |(_, reason)| reason)
-    }
-}
-
-/// A row and the node that it stands in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RowEntry {
-    /// The owners, with their fences.
-    pub row: Row,
-    /// The `mzxid` of the row's node: it guards writes of the row.
-    pub zxid: Zxid,
-    /// The version of the row's node.
-    pub version: i32,
-    /// Time of day at which the node was written, in milliseconds since 1970: to show.
-    pub written_ms: u64,
-}
-
-impl RowEntry {
-    fn new(row: Row, node: &Node) -> Self {
-        let Stamps { mzxid, version, mtime_ms, .. } = node.stamps;
-        Self { row: row.fenced(mzxid), zxid: mzxid, version, written_ms: mtime_ms }
-    }
-
-    /// The primary's fence; of a vacant row, a number that is larger than every earlier one.
-    #[must_use]
-    pub fn fence(&self) -> Zxid {
-        self.row.primary().map_or(self.zxid, |primary| primary.fence)
-    }
-
-    /// Everybody that the row names.
-    pub(super) fn named(&self) -> impl Iterator<Item = &Owner> {
-        self.row.owners.iter().chain(&self.row.preparing)
-    }
-}
-
 /// The spec that a pool's node holds, if it is one and within bounds.
 pub(super) fn spec_of(node: &Node) -> Option<Spec> {
     from_json(node.bytes()).ok().filter(|spec: &Spec| spec.check().is_ok())
@@ -194,6 +112,7 @@ impl PoolView {
             told: OrdMap::new(),
             table: TableIndex::default(),
         };
+        let anew = Decoded::default();
         let version = tree.children(&buckets).map(|(_, n)| n.stamps.mzxid).max().unwrap_or(0);
         let removed = tree.get(&buckets).map_or(0, |node| node.stamps.pzxid);
         // The parent's last child was made or removed then: after that, none was removed.
@@ -205,15 +124,15 @@ impl PoolView {
             view.put_item(path.name(), Some(node));
         }
         for (path, node) in tree.children(&buckets) {
-            view.put_row(&Bucket::new(path.name()), Some(node), node.stamps.mzxid);
+            view.put_row(&Bucket::new(path.name()), Some(node), node.stamps.mzxid, &anew);
         }
         for (path, node) in tree.children(&format!("{path}/away")) {
             view.put_away(path.name(), Some(node));
         }
         for (path, node) in tree.children(&layout::history(name)) {
-            view.put_chapter(path.name(), Some(node));
+            view.put_chapter(path.name(), Some(node), &anew);
         }
-        view.put_plan(tree.get(&layout::plan(name)));
+        view.put_plan(tree.get(&layout::plan(name)), &anew);
         view.guess_departed();
         // A folder's pzxid is that of the last child that came or went.
         let last = |folder: &str| tree.get(&format!("{path}/{folder}")).map_or(0, |node| node.stamps.pzxid);
@@ -222,12 +141,18 @@ impl PoolView {
         Some(view)
     }
 
-    pub(super) fn follow(&mut self, node: Option<&Node>, place: &Place<'_>, event: &Event) {
+    pub(super) fn follow(
+        &mut self,
+        node: Option<&Node>,
+        place: &Place<'_>,
+        event: &Event,
+        decoded: &Decoded,
+    ) {
         if let Place::Checkpoint(_) | Place::Other = place {
             return;
         }
         if let Place::Chapter(name) = place {
-            return self.put_chapter(name, node);
+            return self.put_chapter(name, node, decoded);
         }
         self.changed = event.zxid;
         match place {
@@ -248,8 +173,8 @@ impl PoolView {
                 self.causes.items = event.zxid;
                 self.put_item(name, node);
             }
-            Place::Row(bucket) => self.put_row(bucket, node, event.zxid),
-            Place::Plan => self.put_plan(node),
+            Place::Row(bucket) => self.put_row(bucket, node, event.zxid, decoded),
+            Place::Plan => self.put_plan(node, decoded),
             Place::Away(name) => self.put_away(name, node),
             Place::Buckets => self.table.advance(node.map_or(0, |n| n.stamps.pzxid)),
             Place::Chapter(_) | Place::Checkpoint(_) | Place::Other => {}
@@ -321,10 +246,10 @@ impl PoolView {
         }
     }
 
-    fn put_chapter(&mut self, name: &str, node: Option<&Node>) {
+    fn put_chapter(&mut self, name: &str, node: Option<&Node>, decoded: &Decoded) {
         match node {
             Some(node) => {
-                let upto = from_json(node.bytes()).map_or(0, |chapter: Chapter| chapter.upto);
+                let upto = decoded.upto(node);
                 let written = Written { zxid: node.stamps.czxid, upto, bytes: node.bytes().len() };
                 self.history.insert(name.to_owned(), written);
             }
@@ -332,13 +257,11 @@ impl PoolView {
         }
     }
 
-    fn put_row(&mut self, bucket: &Bucket, node: Option<&Node>, zxid: Zxid) {
+    fn put_row(&mut self, bucket: &Bucket, node: Option<&Node>, zxid: Zxid, decoded: &Decoded) {
         let before = match node {
             Some(node) => {
                 self.table.row_changed(bucket, node.stamps.mzxid);
-                // Only the controller writes rows. One that does not decode is
-                // owned by nobody that could be named, so it is granted anew.
-                let entry = RowEntry::new(from_json(node.bytes()).unwrap_or_default(), node);
+                let entry = RowEntry::new(decoded.row(node), node);
                 for owner in entry.named() {
                     self.held.entry(owner.member.clone()).or_default().insert(bucket.clone());
                 }
@@ -364,9 +287,9 @@ impl PoolView {
         }
     }
 
-    fn put_plan(&mut self, node: Option<&Node>) {
+    fn put_plan(&mut self, node: Option<&Node>, decoded: &Decoded) {
         self.plan_version = node.map(|n| n.stamps.version);
-        self.plan = Arc::new(node.and_then(|n| from_json(n.bytes()).ok()).unwrap_or_default());
+        self.plan = node.map(|node| decoded.plan(node)).unwrap_or_default();
     }
 
     /// The version of the table: the zxid of the last change to any row.

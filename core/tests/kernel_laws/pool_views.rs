@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use rota_core::Zxid;
-use rota_core::pool::{Bucket, Concerned, Delta, Owner, PoolView, Pools, RowEntry};
-use rota_core::state::{Event, State, Timestamp};
+use rota_core::pool::{Bucket, Concerned, Decoded, Delta, Owner, PoolView, Pools, RowEntry};
+use rota_core::state::{Command, Event, State, Timestamp};
 
 type Rows = BTreeMap<Bucket, RowEntry>;
 
@@ -17,7 +17,7 @@ type Rows = BTreeMap<Bucket, RowEntry>;
 struct Followed {
     state: State,
     pools: Pools,
-    behind: Vec<Vec<Event>>,
+    behind: Vec<(Command, Vec<Event>)>,
 }
 
 impl Followed {
@@ -28,15 +28,19 @@ impl Followed {
 
     /// Does it, and leaves its events for later. Whether it was accepted.
     fn apply(&mut self, intent: &Intent) -> bool {
-        let applied = self.state.apply(self.state.zxid() + 1, Timestamp::at(0), intent.command(&self.state));
-        self.behind.push(applied.events);
+        let command = intent.command(&self.state);
+        let applied = self.state.apply(self.state.zxid() + 1, Timestamp::at(0), command.clone());
+        self.behind.push((command, applied.events));
         applied.reply.is_ok()
     }
 
     /// Takes in what was left.
     fn catch_up(&mut self) -> Vec<(String, Concerned)> {
         let Self { state, pools, behind } = self;
-        behind.drain(..).flat_map(|events| pools.follow(state, &events).pools).collect()
+        let follow = |(command, events): (Command, Vec<Event>)| {
+            pools.follow(state, &events, &Decoded::of([&command])).pools
+        };
+        behind.drain(..).flat_map(follow).collect()
     }
 }
 

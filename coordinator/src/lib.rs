@@ -32,6 +32,7 @@ mod sessions;
 mod store;
 mod suspension;
 mod tasks;
+mod watchers;
 mod zk;
 
 pub use auth::{digest, is_digest};

@@ -20,6 +20,7 @@ use crate::cluster_clock::ClusterClock;
 use crate::outbox::Outbox;
 use crate::parts::Clock;
 use crate::sessions::{LiveSession, Liveness};
+use crate::watchers::Watchers;
 use crate::zk::Hub;
 
 /// Events that are remembered for watchers: some seconds at full load, hours
@@ -46,6 +47,7 @@ pub(crate) struct Progress {
 pub(crate) struct Replica {
     inner: RwLock<Applied>,
     clock: ClusterClock,
+    watchers: Arc<Watchers>,
     outbox: Arc<Outbox>,
     liveness: Arc<Liveness>,
     hub: Arc<Hub>,
@@ -104,6 +106,7 @@ impl Replica {
         Self {
             inner: RwLock::new(inner),
             clock: ClusterClock::new(clock),
+            watchers: Arc::default(),
             outbox,
             liveness,
             hub,
@@ -118,6 +121,11 @@ impl Replica {
     /// The cluster's clock.
     pub(crate) fn clock(&self) -> &ClusterClock {
         &self.clock
+    }
+
+    /// Those who wait over HTTP for changes of nodes.
+    pub(crate) fn watchers(&self) -> &Arc<Watchers> {
+        &self.watchers
     }
 
     /// Looks at what is applied. Nothing may be awaited while it is held.
@@ -188,6 +196,7 @@ impl Replica {
                 Fate::Applied(_, applied) => {
                     refused += u32::from(applied.reply.is_err());
                     self.hub.happened(&applied.events);
+                    self.watchers.happened(&applied.events);
                     events.append(&mut applied.events);
                 }
                 Fate::Undecodable => {
@@ -234,6 +243,7 @@ impl Replica {
     /// sessions that there are get their full timeouts.
     fn begin_anew(&self, state: &State) {
         self.hub.close_all();
+        self.watchers.wake_all();
         self.liveness.begin_again(live_sessions(state), Instant::now());
     }
 
@@ -267,6 +277,7 @@ impl Replica {
         // Nobody here saw the events that led to this state: no client may hear of it
         // before it has come back and said what it has seen.
         self.hub.close_all();
+        self.watchers.wake_all();
         drop(inner);
         self.outbox.restored(submitted);
         self.note_dirty(names);

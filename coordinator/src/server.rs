@@ -194,7 +194,8 @@ impl Server {
             states: states.clone(),
             connections: ConnectionBudget::of_this_process(),
             hub: Arc::clone(&hub),
-            told: http::Told::default(),
+            tables: Arc::default(),
+            summaries: http::Summaries::default(),
             heavy: Arc::new(tokio::sync::Semaphore::new(2)),
         });
         let zk = Arc::new(Zk::new(Arc::clone(&service), hub, tasks.clone()));

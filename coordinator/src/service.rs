@@ -14,7 +14,7 @@ use crate::auth::Authority;
 use crate::config::Config;
 use crate::connections::ConnectionBudget;
 use crate::desk::{Desk, DeskError};
-use crate::http::Told;
+use crate::http::{Summaries, TableCache};
 use crate::outbox::{Outbox, Waiter};
 use crate::parts::Entropy;
 use crate::raft::Group;
@@ -38,7 +38,8 @@ pub(crate) struct Service {
     /// Places for clients' connections.
     pub(crate) connections: ConnectionBudget,
     pub(crate) hub: Arc<Hub>,
-    pub(crate) told: Told,
+    pub(crate) tables: Arc<TableCache>,
+    pub(crate) summaries: Summaries,
     /// Who computes something that takes long: two at a time, so that others are served.
     pub(crate) heavy: Arc<Semaphore>,
 }

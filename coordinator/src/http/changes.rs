@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 
 use super::error::{ApiError, ApiResult};
 use super::extract::{Body, Names, Shared};
-use super::members::describe_all;
+use super::members::described;
 use super::pools::{self, with_pool, with_pool_now};
 use crate::heard::known;
 use crate::service::{Service, ServiceError};
@@ -91,11 +91,7 @@ async fn change_all(service: &Service, pool: &str, changes: &[MembersChange]) ->
             }
         }
     };
-    with_pool(service, pool, |view| {
-        let mut members = describe_all(view, &Default::default());
-        members.retain(|member| names.contains(&member.name));
-        Ok(members)
-    })
+    described(service, pool, Default::default(), move |name| names.contains(name)).await
 }
 
 /// The members that are meant.

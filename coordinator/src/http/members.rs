@@ -44,12 +44,22 @@ async fn list_members(
     with_pool(&service, &pool, |_| Ok(()))?;
     // What members said is a courtesy: the list is there without a leader too.
     let heard = service.heard_of(&pool).await.unwrap_or_default();
-    with_pool(&service, &pool, |view| Ok(Json(describe_all(view, &heard))))
+    Ok(Json(described(&service, &pool, heard, |_| true).await?))
 }
 
-pub(super) fn describe_all(view: &PoolView, said: &HeardPool) -> Vec<MemberBody> {
-    let describe = |(name, entry): (&String, &MemberEntry)| describe(view, name, entry, said);
-    view.members.iter().map(describe).collect()
+/// The members of a pool that `is_meant`, without holding up writes and other readers.
+pub(super) async fn described(
+    service: &Service,
+    pool: &str,
+    said: HeardPool,
+    is_meant: impl Fn(&str) -> bool + Send + 'static,
+) -> ApiResult<Vec<MemberBody>> {
+    let view = with_pool(service, pool, |view| Ok(view.clone()))?;
+    let describe = move || {
+        let meant = view.members.iter().filter(|(name, _)| is_meant(name));
+        meant.map(|(name, entry)| describe(&view, name, entry, &said)).collect()
+    };
+    Ok(service.compute(describe).await?)
 }
 
 fn describe(view: &PoolView, name: &str, entry: &MemberEntry, said: &HeardPool) -> MemberBody {

@@ -17,9 +17,11 @@ mod operations;
 mod pools;
 mod serve;
 mod sessions;
+mod summaries;
 mod table;
 
-pub(crate) use table::Told;
+pub(crate) use summaries::Summaries;
+pub(crate) use table::TableCache;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -12,10 +12,10 @@ use axum::response::{IntoResponse, Response};
 use futures::stream;
 use rota_core::events::{Interest, Missed as CoreMissed};
 use rota_core::path::{NodePath, check_path};
-use rota_core::state::{Actor, Op, OpReply, Reply, perms};
+use rota_core::state::{Actor, Op, OpReply, Reply, Tree, perms};
 use rota_protocol::http::{
     AclBody, Children, Code, Data, Encoding, ErrorBody, EventBody, Missed, Mode, MultiOp, MultiReply,
-    MultiRequest, NodeBody, NodeCreate, NodeRead, NodeSet,
+    MultiRequest, NodeBody, NodeCreate, NodeRead, NodeSet, NodeStat,
 };
 use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
@@ -25,6 +25,8 @@ use super::error::{ApiError, ApiResult};
 use super::extract::{Body, Caller, Names, Params, Shared, poll_deadline};
 use crate::service::ServiceError;
 
+/// Children whose names are gathered where they are asked for; more, without holding up writes.
+const CHILDREN_FEW_MAX: u32 = 1_000;
 /// Children named in one answer.
 const CHILDREN_MAX: usize = 10_000;
 /// Events in one answer; the rest comes with the next.
@@ -94,18 +96,31 @@ async fn read_at(
     if params.consistent {
         service.catch_up().await?;
     }
-    let applied = service.replica.read();
-    let tree = applied.state.tree();
-    let Some(node) = tree.get(path) else { return Err(no_node(path)) };
-    caller.check(path, node, perms::READ)?;
-    let stat = node.stat().into();
-    if !params.children {
-        let data = Some(Data::from(node.bytes()));
-        return Ok(Json(NodeRead::Node(NodeBody { path: path.to_owned(), data, stat })));
-    }
     let after = params.after.unwrap_or_default();
+    let (tree, stat) = {
+        let applied = service.replica.read();
+        let tree = applied.state.tree();
+        let Some(node) = tree.get(path) else { return Err(no_node(path)) };
+        caller.check(path, node, perms::READ)?;
+        let stat = node.stat().into();
+        if !params.children {
+            let data = Some(Data::from(node.bytes()));
+            return Ok(Json(NodeRead::Node(NodeBody { path: path.to_owned(), data, stat })));
+        }
+        if node.child_count() <= CHILDREN_FEW_MAX {
+            return Ok(Json(NodeRead::Children(children_of(tree, path, stat, &after))));
+        }
+        (tree.clone(), stat)
+    };
+    let path = path.to_owned();
+    let children = service.compute(move || children_of(&tree, &path, stat, &after)).await?;
+    Ok(Json(NodeRead::Children(children)))
+}
+
+/// The children of a node whose names come after one.
+fn children_of(tree: &Tree, path: &str, stat: NodeStat, after: &str) -> Children {
     let mut names: Vec<&str> =
-        tree.paths_below(path).map(NodePath::name).filter(|name| *name > &*after).collect();
+        tree.paths_below(path).map(NodePath::name).filter(|name| *name > after).collect();
     let more = names.len() > CHILDREN_MAX;
     if more {
         names.select_nth_unstable(CHILDREN_MAX);
@@ -113,7 +128,7 @@ async fn read_at(
     }
     names.sort_unstable();
     let children = names.into_iter().map(str::to_owned).collect();
-    Ok(Json(NodeRead::Children(Children { path: path.to_owned(), stat, children, more })))
+    Children { path: path.to_owned(), stat, children, more }
 }
 
 /// Create a node.
@@ -244,10 +259,9 @@ async fn next_events(
     since: u64,
     deadline: Option<tokio::time::Instant>,
 ) -> Missed {
-    let mut progress = service.replica.progress();
+    let watch = service.replica.watchers().watch(&params.path, params.recursive);
     let mut since = since;
     loop {
-        progress.mark_unchanged();
         let interest = Interest { path: &params.path, recursive: params.recursive, who: by.identities() };
         let found = service.replica.read().events.since(since, &interest, EVENTS_MAX);
         match found {
@@ -259,8 +273,16 @@ async fn next_events(
         }
         let far = || tokio::time::Instant::now() + Duration::from_secs(3600);
         let due = deadline.unwrap_or_else(far);
-        if tokio::time::timeout_at(due, progress.changed()).await.is_err() && deadline.is_some() {
-            return Missed { events: Vec::new(), upto: since, missed: false };
+        let changed = tokio::time::timeout_at(due, watch.changed()).await.ok();
+        let (upto, changed) = {
+            let applied = service.replica.read();
+            (applied.events.last(), changed.or_else(|| watch.take()))
+        };
+        match changed {
+            // What came before it does not concern this watcher, remembered or not.
+            Some(zxid) => since = since.max(zxid.saturating_sub(1)),
+            None if deadline.is_some() => return Missed { events: Vec::new(), upto, missed: false },
+            None => since = upto,
         }
     }
 }

@@ -14,6 +14,7 @@ use rota_protocol::http::Code;
 
 use super::error::{ApiError, ApiResult};
 use super::extract::Shared;
+use super::summaries::all_summaries;
 use crate::connections::Protocol;
 use crate::metrics as names;
 use crate::raft::Leadership;
@@ -74,15 +75,18 @@ async fn metrics(State(service): State<Shared>) -> Response {
         let applied = service.replica.read();
         gauge(names::APPLIED_ZXID, applied.state.zxid());
         gauge(names::NODES, applied.state.tree().len() as u64);
-        gauge(names::SESSIONS, applied.state.sessions().count() as u64);
-        for pool in applied.pools.iter() {
-            let vacant = pool.rows.len() - pool.led();
-            ::metrics::gauge!(names::VACANT, "pool" => pool.name.clone()).set(vacant as f64);
-            ::metrics::gauge!(names::AWAY, "pool" => pool.name.clone()).set(pool.away.len() as f64);
-            let degraded = pool.rows.values().filter(|entry| entry.row.degraded).count();
-            ::metrics::gauge!(names::DEGRADED, "pool" => pool.name.clone()).set(degraded as f64);
-            let stuck = service.liveness.heard.stuck_count(&pool.name);
-            ::metrics::gauge!(names::STUCK, "pool" => pool.name.clone()).set(stuck as f64);
+        gauge(names::SESSIONS, applied.state.session_count() as u64);
+    }
+    // While the server has too much to compute, the last values are shown.
+    for pool in all_summaries(&service).await.unwrap_or_default() {
+        let stuck = service.liveness.heard.stuck_count(&pool.name);
+        for (name, value) in [
+            (names::VACANT, f64::from(pool.vacant)),
+            (names::AWAY, pool.away.len() as f64),
+            (names::DEGRADED, f64::from(pool.degraded)),
+            (names::STUCK, stuck as f64),
+        ] {
+            ::metrics::gauge!(name, "pool" => pool.name.clone()).set(value);
         }
     }
     gauge(names::PURGED, service.group.purged());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use rota_core::pool::{Kind, PoolView, Spec, SpecError, check_name, layout, to_json};
+use rota_core::pool::{PoolView, Spec, SpecError, check_name, layout, to_json};
 use rota_core::state::{Actor, Op, Refusal};
 use rota_protocol::http::{Code, ErrorBody, PlanBody, PoolBody, PoolChange, PoolCreate};
 use utoipa_axum::router::OpenApiRouter;
@@ -13,6 +13,7 @@ use utoipa_axum::routes;
 
 use super::error::{ApiError, ApiResult};
 use super::extract::{Body, Names, Params, ReadParams, Shared};
+use super::summaries::{all_summaries, summary};
 use crate::service::{Service, ServiceError};
 
 /// How long a delete waits until the members have let go of everything.
@@ -60,8 +61,7 @@ async fn list(
     Params(read): Params<ReadParams>,
 ) -> ApiResult<Json<Vec<PoolBody>>> {
     read.ready(&service).await?;
-    let applied = service.replica.read();
-    Ok(Json(applied.pools.iter().map(describe).collect()))
+    Ok(Json(all_summaries(&service).await?.iter().map(|body| PoolBody::clone(body)).collect()))
 }
 
 /// Create a pool.
@@ -84,8 +84,7 @@ async fn create(
         }
         other => other?,
     };
-    let pool = with_pool(&service, &body.name, |pool| Ok(describe(pool)))?;
-    Ok((StatusCode::CREATED, Json(pool)))
+    Ok((StatusCode::CREATED, Json(summary(&service, &body.name).await?)))
 }
 
 /// Show a pool.
@@ -97,7 +96,7 @@ async fn show(
     Params(read): Params<ReadParams>,
 ) -> ApiResult<Json<PoolBody>> {
     read.ready(&service).await?;
-    with_pool(&service, &pool, |pool| Ok(Json(describe(pool))))
+    Ok(Json(summary(&service, &pool).await?))
 }
 
 /// Change a pool. What is left out stays as it is.
@@ -110,7 +109,7 @@ async fn change(
     Body(body): Body<PoolChange>,
 ) -> ApiResult<Json<PoolBody>> {
     edit_spec(&service, &pool, |spec, version| changed(&pool, spec, version, &body)).await?;
-    with_pool(&service, &pool, |pool| Ok(Json(describe(pool))))
+    Ok(Json(summary(&service, &pool).await?))
 }
 
 /// What a spec of that version becomes.
@@ -168,8 +167,7 @@ async fn delete(
     if tokio::time::timeout(DELETE_TIMEOUT, gone).await.is_ok() {
         return Ok(Ok(StatusCode::NO_CONTENT));
     }
-    let left = with_pool(&service, &pool, |pool| Ok(describe(pool)))?;
-    Ok(Err((StatusCode::ACCEPTED, Json(left))))
+    Ok(Err((StatusCode::ACCEPTED, Json(summary(&service, &pool).await?))))
 }
 
 /// Show a pool's plan: its pending moves, and what the planner said of it.
@@ -184,26 +182,4 @@ async fn plan(
     with_pool(&service, &pool, |pool| {
         Ok(Json(PlanBody::new(&pool.plan, pool.pending_moves().cloned().collect())))
     })
-}
-
-fn describe(pool: &PoolView) -> PoolBody {
-    let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let degraded = pool.rows.values().filter(|entry| entry.row.degraded).count();
-    // A pool that was just made has no rows yet.
-    let buckets = match pool.spec.kind {
-        Kind::Hashed { buckets } if !pool.spec.deleting => buckets,
-        _ => small(pool.rows.len()),
-    };
-    PoolBody {
-        name: pool.name.clone(),
-        spec: pool.spec.clone(),
-        version: pool.spec_version,
-        table_version: pool.table_version(),
-        members: small(pool.members.len()),
-        buckets,
-        away: pool.away.iter().map(|(name, entry)| (name.clone(), entry.since_ms)).collect(),
-        vacant: buckets.saturating_sub(small(pool.led())),
-        degraded: small(degraded),
-        moving: small(pool.pending_moves().count()),
-    }
 }

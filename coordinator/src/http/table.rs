@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
@@ -27,11 +28,13 @@ use crate::service::Service;
 /// Least time between two events of one stream: what changes meanwhile is one event, so that
 /// ten thousand listeners are not told each of a thousand moves by itself.
 const PACE: Duration = Duration::from_millis(250);
-/// Changes that are remembered as they were told: listeners that have fallen behind each other ask
-/// for a few.
-const TOLD_MAX: usize = 16;
+/// Tables, and changes of tables, that are kept as JSON: listeners that have fallen behind each
+/// other ask for a few.
+const TABLES_MAX: usize = 16;
 /// Bytes of them.
-const TOLD_BYTES_MAX: usize = 32 * 1024 * 1024;
+const TABLES_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Rows of a table, or of its changes, that are written where they are asked for.
+const ROWS_SHORT_MAX: usize = 256;
 
 pub(super) fn router() -> OpenApiRouter<Shared> {
     OpenApiRouter::new().routes(routes!(table)).routes(routes!(row)).routes(routes!(owner))
@@ -69,13 +72,21 @@ async fn table(
     if wants_stream(&headers) {
         return Ok(table_stream(service, pool, since));
     }
-    let body = next_table(&service, &pool, since, deadline).await?;
-    let etag = format!("\"{}\"", body.version);
     let known = headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok());
-    if known == Some(&etag) {
-        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+    let found = newer_table(&service, &pool, since, deadline, |version| Some(&*etag_of(version)) == known);
+    let (version, json) = found.await?;
+    let etag = etag_of(version);
+    match json {
+        None => Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response()),
+        Some(json) => {
+            let json_type = (header::CONTENT_TYPE, "application/json".to_owned());
+            Ok(([(header::ETAG, etag), json_type], json).into_response())
+        }
     }
-    Ok(([(header::ETAG, etag)], Json(body)).into_response())
+}
+
+fn etag_of(version: u64) -> String {
+    format!("\"{version}\"")
 }
 
 /// A version that a client has, once this server has it too: another may have brought the client
@@ -92,19 +103,68 @@ async fn known_here(service: &Service, pool: &str, since: Option<u64>) -> ApiRes
     }
 }
 
-/// The table once it is newer than `since`, or as it is at the deadline.
-async fn next_table(
+/// The table as JSON once it is newer than `since`, or as it is at the deadline, with its version;
+/// without the JSON if the version is `known`.
+async fn newer_table(
     service: &Service,
     pool: &str,
     since: Option<u64>,
     deadline: Instant,
-) -> ApiResult<TableBody> {
+    is_known: impl Fn(u64) -> bool,
+) -> ApiResult<(u64, Option<Bytes>)> {
     let mut changes = service.replica.follow_pool(pool);
     loop {
-        let body = with_pool(service, pool, |view| Ok(table_since(view, since)))?;
-        let newer = since.is_none_or(|since| body.version > since);
+        let version = with_pool(service, pool, |view| Ok(view.table_version()))?;
+        let newer = since.is_none_or(|since| version > since);
         if newer || !matches!(tokio::time::timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
-            return Ok(body);
+            if is_known(version) {
+                return Ok((version, None));
+            }
+            let (version, json) = table_json(service, pool, since).await?;
+            return Ok((version, Some(json)));
+        }
+    }
+}
+
+/// The table as it is now, or what changed in it after `since`, as JSON, with its version.
+/// Thousands ask for the same: it is written once, and if it is long, neither while others wait
+/// for the state nor where Raft runs.
+async fn table_json(service: &Service, pool: &str, since: Option<u64>) -> ApiResult<(u64, Bytes)> {
+    let key = (pool.to_owned(), since);
+    let (version, body) = with_pool(service, pool, |view| {
+        let version = view.table_version();
+        let cached = service.tables.get(&key, version);
+        Ok((version, cached.map_or_else(|| Source::of(view, since), Source::Cached)))
+    })?;
+    let view = match body {
+        Source::Cached(json) => return Ok((version, json)),
+        Source::Body(body) => return Ok((version, service.tables.keep(key, &body)?)),
+        Source::View(view) => view,
+    };
+    let tables = Arc::clone(&service.tables);
+    let built = service.compute(move || match tables.get(&key, version) {
+        // Another has built it meanwhile.
+        Some(json) => Ok(json),
+        None => tables.keep(key, &table_since(&view, since)),
+    });
+    Ok((version, built.await??))
+}
+
+/// What a table's JSON is made of.
+enum Source {
+    Cached(Bytes),
+    /// A short table, or few changes.
+    Body(TableBody),
+    View(Box<PoolView>),
+}
+
+impl Source {
+    fn of(view: &PoolView, since: Option<u64>) -> Self {
+        let changed = since.filter(|since| view.remembers(*since));
+        let few = |since| view.rows_changed_after(since).nth(ROWS_SHORT_MAX).is_none();
+        match view.rows.len() <= ROWS_SHORT_MAX || changed.is_some_and(few) {
+            true => Self::Body(table_since(view, since)),
+            false => Self::View(Box::new(view.clone())),
         }
     }
 }
@@ -127,11 +187,13 @@ fn table_stream(service: Shared, pool: String, since: Option<u64>) -> Response {
         tokio::time::sleep_until(following.next_at).await;
         let far = Instant::now() + Duration::from_secs(24 * 3600);
         let Following { service, pool, since, .. } = &following;
-        match next_event(service, pool, *since, far).await {
-            Ok((version, data)) => {
+        match newer_table(service, pool, *since, far, |_| false).await {
+            Ok((version, json)) => {
                 following.since = Some(version);
                 following.next_at = Instant::now() + PACE;
-                let event = SseEvent::default().id(version.to_string()).event("table").data(&*data);
+                let json = json.unwrap_or_default();
+                let event = SseEvent::default().id(version.to_string()).event("table");
+                let event = event.data(String::from_utf8_lossy(&json));
                 Some((Ok::<_, Infallible>(event), Some(following)))
             }
             Err(ApiError(error)) => {
@@ -143,59 +205,38 @@ fn table_stream(service: Shared, pool: String, since: Option<u64>) -> Response {
     Sse::new(super::while_in_service(&states, deltas)).keep_alive(KeepAlive::default()).into_response()
 }
 
-/// The table once it is newer than `since`, as JSON, with its version. Thousands who follow it are
-/// told the same: it is written once.
-async fn next_event(
-    service: &Service,
-    pool: &str,
-    since: Option<u64>,
-    deadline: Instant,
-) -> ApiResult<(u64, Arc<str>)> {
-    let mut changes = service.replica.follow_pool(pool);
-    loop {
-        let version = with_pool(service, pool, |view| Ok(view.table_version()))?;
-        let newer = since.is_none_or(|since| version > since);
-        if newer || !matches!(tokio::time::timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
-            let key = (pool.to_owned(), since);
-            if let Some(told) = service.told.get(&key, version) {
-                return Ok((version, told));
-            }
-            let body = with_pool(service, pool, |view| Ok(table_since(view, since)))?;
-            let version = body.version;
-            let json =
-                serde_json::to_string(&body).map_err(|e| ApiError::new(Code::Internal, e.to_string()))?;
-            let told: Arc<str> = json.into();
-            service.told.put(key, version, &told);
-            return Ok((version, told));
-        }
-    }
-}
-
-/// Changes of tables as they were told last: pool, the version that the listener had, and what it
-/// has become.
+/// Tables and their changes as JSON, as they were asked for last: pool, the version that the
+/// client had, and what it has become.
 #[derive(Debug, Default)]
-pub(crate) struct Told {
-    last: Mutex<VecDeque<(ToldKey, u64, Arc<str>)>>,
+pub(crate) struct TableCache {
+    last: Mutex<VecDeque<(TableKey, u64, Bytes)>>,
 }
 
-type ToldKey = (String, Option<u64>);
+type TableKey = (String, Option<u64>);
 
-impl Told {
-    fn get(&self, key: &ToldKey, version: u64) -> Option<Arc<str>> {
-        let last = self.last.lock().expect("no code panics while it holds this");
-        let found = last.iter().find(|(of, to, _)| of == key && *to == version);
-        found.map(|(_, _, told)| Arc::clone(told))
+impl TableCache {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(TableKey, u64, Bytes)>> {
+        self.last.lock().expect("no code panics while it holds this")
     }
 
-    fn put(&self, key: ToldKey, version: u64, told: &Arc<str>) {
-        let mut last = self.last.lock().expect("no code panics while it holds this");
+    fn get(&self, key: &TableKey, version: u64) -> Option<Bytes> {
+        let last = self.lock();
+        let found = last.iter().find(|(of, to, _)| of == key && *to == version);
+        found.map(|(_, _, json)| json.clone())
+    }
+
+    fn keep(&self, key: TableKey, body: &TableBody) -> ApiResult<Bytes> {
+        let json = serde_json::to_vec(body).map_err(|e| ApiError::new(Code::Internal, e.to_string()))?;
+        let json = Bytes::from(json);
+        let mut last = self.lock();
         last.retain(|(of, ..)| *of != key);
-        last.push_back((key, version, Arc::clone(told)));
-        while last.len() > TOLD_MAX
-            || last.iter().map(|(.., told)| told.len()).sum::<usize>() > TOLD_BYTES_MAX
+        last.push_back((key, body.version, json.clone()));
+        while last.len() > TABLES_MAX
+            || last.iter().map(|(.., json)| json.len()).sum::<usize>() > TABLES_BYTES_MAX
         {
             last.pop_front();
         }
+        Ok(json)
     }
 }
 

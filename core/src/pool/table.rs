@@ -93,10 +93,16 @@ impl TableIndex {
         next.into_iter().flat_map(|next| self.changed.range(next..)).map(|(zxid, bucket)| (*zxid, bucket))
     }
 
+    /// Whether it is known what changed after version `since`.
+    #[must_use]
+    pub fn remembers(&self, since: Zxid) -> bool {
+        since >= self.floor
+    }
+
     /// What changed after version `since`.
     #[must_use]
     pub fn since(&self, since: Zxid) -> Delta {
-        if since < self.floor {
+        if !self.remembers(since) {
             return Delta::Whole;
         }
         let changed = self.changed_after(since).map(|(_, b)| b.clone()).collect();

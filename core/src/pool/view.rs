@@ -304,6 +304,12 @@ impl PoolView {
         self.table.since(since)
     }
 
+    /// Whether it is known what changed in the table after version `since`.
+    #[must_use]
+    pub fn remembers(&self, since: Zxid) -> bool {
+        self.table.remembers(since)
+    }
+
     /// The rows that changed after a version of the table, with when they did last.
     pub fn rows_changed_after(&self, since: Zxid) -> impl Iterator<Item = (Zxid, &Bucket)> {
         self.table.changed_after(since)

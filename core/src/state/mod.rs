@@ -330,6 +330,12 @@ impl State {
         self.sessions.iter().map(|(id, session)| (*id, &**session))
     }
 
+    /// How many sessions live.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
     /// The nodes that may be reaped: containers, and nodes with a time to live.
     pub fn mortal(&self) -> impl Iterator<Item = &NodePath> {
         self.mortal.iter()

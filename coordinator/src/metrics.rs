@@ -30,6 +30,7 @@ pub(crate) const STEPS_REFUSED: &str = "rota_assignment_refused_total";
 pub(crate) const PEER_ANSWERS: &str = "rota_peer_answers";
 pub(crate) const REAPED: &str = "rota_reaped_nodes_total";
 pub(crate) const ZK_CONNECTIONS: &str = "rota_zookeeper_connections";
+pub(crate) const HTTP_WATCHES: &str = "rota_http_watches";
 pub(crate) const ZK_WATCHES: &str = "rota_zookeeper_watches";
 pub(crate) const ZK_PACKETS: &str = "rota_zookeeper_packets_total";
 pub(crate) const VACANT: &str = "rota_pool_vacant_buckets";
@@ -113,6 +114,7 @@ pub const ALL: &[(&str, Kind, &str, &str)] = &[
     ),
     (ZK_CONNECTIONS, Kind::Gauge, "", "connections of clients of ZooKeeper"),
     (ZK_WATCHES, Kind::Gauge, "", "watches that they have left here"),
+    (HTTP_WATCHES, Kind::Gauge, "", "requests over HTTP that wait for changes of nodes"),
     (
         ZK_PACKETS,
         Kind::Counter,

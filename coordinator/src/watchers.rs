@@ -67,6 +67,11 @@ impl Watchers {
         Watch { watchers: Arc::clone(self), path: path.to_owned(), recursive, number, signal }
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
     /// Wakes those whom events concern. Called while they are applied, so that whoever looks at
     /// the state afterwards has been told.
     pub(crate) fn happened(&self, events: &[Event]) {

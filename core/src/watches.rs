@@ -12,6 +12,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::state::EventKind;
 
+/// Memory that the watches of one watcher may take, in bytes: those on some 300,000 paths of
+/// ordinary length. ZooKeeper has no bound.
+pub const BYTES_PER_WATCHER_MAX: usize = 64 * 1024 * 1024;
+/// Memory of one path that one watcher watches, besides its text.
+const PATH_OVERHEAD_BYTES: usize = 128;
+
+/// A watcher has as many watches as it may: see [`BYTES_PER_WATCHER_MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the watches of this connection take too much memory")]
+pub struct TooManyWatches;
+
 /// Who watches: a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Watcher(pub u64);
@@ -48,6 +59,8 @@ pub struct Watches {
 struct Table {
     by_path: BTreeMap<String, BTreeMap<Watcher, BTreeSet<Reach>>>,
     by_watcher: BTreeMap<Watcher, BTreeSet<String>>,
+    /// Memory that the watches of each watcher take, in bytes, as far as it is counted.
+    bytes: BTreeMap<Watcher, usize>,
     /// How many are recursive: without any, nobody above a node needs to be asked.
     recursive: usize,
 }
@@ -65,15 +78,40 @@ pub struct Summary {
 
 impl Watches {
     /// Puts a watch.
-    pub fn add(&mut self, watcher: Watcher, path: &str, side: Side, reach: Reach) {
+    ///
+    /// # Errors
+    /// When the watcher has too many.
+    pub fn add(
+        &mut self,
+        watcher: Watcher,
+        path: &str,
+        side: Side,
+        reach: Reach,
+    ) -> Result<(), TooManyWatches> {
+        self.check_room(watcher, path)?;
         self.side_mut(side).add(watcher, path, reach);
+        Ok(())
     }
 
     /// Puts the watches that `addWatch` means: a persistent one hears of both sides.
-    pub fn add_lasting(&mut self, watcher: Watcher, path: &str, reach: Reach) {
+    ///
+    /// # Errors
+    /// When the watcher has too many.
+    pub fn add_lasting(&mut self, watcher: Watcher, path: &str, reach: Reach) -> Result<(), TooManyWatches> {
+        self.check_room(watcher, path)?;
         self.data.add(watcher, path, reach);
         if reach != Reach::Recursive {
             self.children.add(watcher, path, reach);
+        }
+        Ok(())
+    }
+
+    /// One path more is let pass: what is counted is approximate anyway.
+    fn check_room(&self, watcher: Watcher, path: &str) -> Result<(), TooManyWatches> {
+        let of = |table: &Table| table.bytes.get(&watcher).copied().unwrap_or(0);
+        match of(&self.data) + of(&self.children) + bytes_of(path) <= BYTES_PER_WATCHER_MAX {
+            true => Ok(()),
+            false => Err(TooManyWatches),
         }
     }
 
@@ -158,7 +196,9 @@ impl Table {
         let reaches = self.by_path.entry(path.to_owned()).or_default().entry(watcher).or_default();
         if reaches.insert(reach) {
             self.recursive += usize::from(reach == Reach::Recursive);
-            self.by_watcher.entry(watcher).or_default().insert(path.to_owned());
+            if self.by_watcher.entry(watcher).or_default().insert(path.to_owned()) {
+                *self.bytes.entry(watcher).or_default() += bytes_of(path);
+            }
         }
     }
 
@@ -203,8 +243,12 @@ impl Table {
             }
             if let Some(paths) = self.by_watcher.get_mut(&watcher) {
                 paths.remove(path);
+                if let Some(bytes) = self.bytes.get_mut(&watcher) {
+                    *bytes -= bytes_of(path);
+                }
                 if paths.is_empty() {
                     self.by_watcher.remove(&watcher);
+                    self.bytes.remove(&watcher);
                 }
             }
         }
@@ -216,6 +260,11 @@ impl Table {
             self.remove(watcher, &path, None);
         }
     }
+}
+
+/// The path is kept by path and by watcher.
+fn bytes_of(path: &str) -> usize {
+    2 * path.len() + PATH_OVERHEAD_BYTES
 }
 
 /// The paths above `path`, the nearest first.
@@ -244,8 +293,8 @@ mod tests {
     #[test]
     fn a_one_shot_watch_hears_once_and_of_its_side() {
         let mut watches = Watches::default();
-        watches.add(A, "/a", Side::Data, Reach::OneShot);
-        watches.add(B, "/a", Side::Children, Reach::OneShot);
+        watches.add(A, "/a", Side::Data, Reach::OneShot).unwrap();
+        watches.add(B, "/a", Side::Children, Reach::OneShot).unwrap();
         assert_eq!(heard(&mut watches, EventKind::ChildrenChanged, "/a"), [2]);
         assert_eq!(heard(&mut watches, EventKind::DataChanged, "/a"), [1]);
         assert_eq!(heard(&mut watches, EventKind::Deleted, "/a"), [0u64; 0]);
@@ -256,8 +305,8 @@ mod tests {
     #[test]
     fn a_removal_is_heard_of_once_by_who_watches_both_sides() {
         let mut watches = Watches::default();
-        watches.add(A, "/a", Side::Data, Reach::OneShot);
-        watches.add(A, "/a", Side::Children, Reach::OneShot);
+        watches.add(A, "/a", Side::Data, Reach::OneShot).unwrap();
+        watches.add(A, "/a", Side::Children, Reach::OneShot).unwrap();
         assert_eq!(heard(&mut watches, EventKind::Deleted, "/a"), [1]);
         assert!(!watches.has(A, "/a", None, None));
     }
@@ -265,8 +314,8 @@ mod tests {
     #[test]
     fn persistent_watches_stay_beside_one_shot_ones() {
         let mut watches = Watches::default();
-        watches.add_lasting(A, "/a", Reach::Persistent);
-        watches.add(A, "/a", Side::Data, Reach::OneShot);
+        watches.add_lasting(A, "/a", Reach::Persistent).unwrap();
+        watches.add(A, "/a", Side::Data, Reach::OneShot).unwrap();
         for kind in
             [EventKind::DataChanged, EventKind::ChildrenChanged, EventKind::Deleted, EventKind::Created]
         {
@@ -281,8 +330,8 @@ mod tests {
     #[test]
     fn recursive_watches_hear_of_nodes_below_and_not_of_their_children() {
         let mut watches = Watches::default();
-        watches.add_lasting(A, "/a", Reach::Recursive);
-        watches.add_lasting(B, "/", Reach::Recursive);
+        watches.add_lasting(A, "/a", Reach::Recursive).unwrap();
+        watches.add_lasting(B, "/", Reach::Recursive).unwrap();
         assert_eq!(heard(&mut watches, EventKind::Created, "/a/b/c"), [1, 2]);
         assert_eq!(heard(&mut watches, EventKind::ChildrenChanged, "/a/b"), [0u64; 0]);
         assert_eq!(heard(&mut watches, EventKind::DataChanged, "/ab"), [2]);
@@ -291,6 +340,29 @@ mod tests {
         assert_eq!(heard(&mut watches, EventKind::DataChanged, "/ab"), [0u64; 0]);
         assert!(watches.remove(A, "/a", None, Some(Reach::Recursive)));
         assert_eq!(watches.data.recursive, 0);
+    }
+
+    #[test]
+    fn a_watcher_has_so_many_watches_and_each_that_goes_makes_room() {
+        let mut watches = Watches::default();
+        let path = |n: usize| format!("/{n:0>999}");
+        let fit = BYTES_PER_WATCHER_MAX / bytes_of(&path(0));
+        for n in 0..fit {
+            watches.add(A, &path(n), Side::Data, Reach::OneShot).unwrap();
+        }
+        let one_more = |watches: &mut Watches, watcher| {
+            watches.add(watcher, "/more", Side::Children, Reach::OneShot).is_ok()
+                && watches.add(watcher, &path(fit), Side::Children, Reach::OneShot).is_ok()
+        };
+        assert!(!one_more(&mut watches, A));
+        assert!(watches.add_lasting(A, &path(fit), Reach::Recursive).is_err());
+        assert!(one_more(&mut watches, B), "another has room");
+        assert!(watches.remove(A, "/more", None, None));
+        assert_eq!(heard(&mut watches, EventKind::DataChanged, &path(7)), [1]);
+        assert!(one_more(&mut watches, A));
+        watches.forget(A);
+        watches.forget(B);
+        assert!(watches.data.bytes.is_empty() && watches.children.bytes.is_empty());
     }
 
     #[test]

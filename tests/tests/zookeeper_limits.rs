@@ -89,6 +89,27 @@ async fn those_who_leave_with_reads_behind_a_write_watch_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_has_no_more_watches_than_fit_and_others_have_theirs() {
+    let cluster = Cluster::start(1).await;
+    let mut client = connect(&cluster, 1).await;
+    let long = |n: usize| watch(format!("/{n}{}", "x".repeat(500_000)));
+    let mut refused = None;
+    for n in 0..100 {
+        match error(&mut client, long(n)).await {
+            ErrorCode::NoNode => {}
+            other => {
+                refused = Some((n, other));
+                break;
+            }
+        }
+    }
+    let fit = rota_core::watches::BYTES_PER_WATCHER_MAX / 1_000_000;
+    assert_eq!(refused, Some((fit, ErrorCode::ThrottledOp)));
+    assert_eq!(error(&mut client, get("/none", false)).await, ErrorCode::NoNode, "it is served without");
+    assert_eq!(error(&mut connect(&cluster, 1).await, long(0)).await, ErrorCode::NoNode);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_is_too_long_is_told_as_such() {
     let cluster = Cluster::start(3).await;
     let mut client = connect(&cluster, 1).await;

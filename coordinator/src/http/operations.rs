@@ -101,6 +101,7 @@ async fn metrics(State(service): State<Shared>) -> Response {
         let count = service.connections.count(protocol) as f64;
         ::metrics::gauge!(names::CONNECTIONS, "protocol" => protocol.name()).set(count);
     }
+    gauge(names::HTTP_WATCHES, service.replica.watchers().len() as u64);
     gauge(names::ZK_CONNECTIONS, service.hub.len() as u64);
     gauge(names::ZK_WATCHES, service.hub.watch_counts().iter().map(|side| side.watches as u64).sum());
     let packets = service.hub.totals().counts();

@@ -36,6 +36,8 @@ const PENDING_BYTES_MAX: usize = 4 * 1024 * 1024;
 const READS_BEHIND_MAX: usize = 32;
 /// Bytes that may wait to leave; a client that takes so little is cut off.
 const OUT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Why a client with more than that is cut off.
+const NOT_TAKEN: &str = "it takes less than it asks for";
 /// Names that one client may go by, and their bytes.
 const IDENTITIES_MAX: usize = 64;
 const IDENTITY_BYTES_MAX: usize = 16 * 1024;
@@ -372,14 +374,14 @@ impl Connection {
         let is_stuck = inner.out.len() > OUT_BYTES_MAX;
         drop(inner);
         if is_stuck {
-            self.cut_off();
+            self.cut_off(NOT_TAKEN);
         }
         self.wake.notify_one();
     }
 
-    /// Ends it, since too much waits to leave.
-    fn cut_off(&self) {
-        tracing::warn!(address = %self.address, "a client asks for more than it takes: cut off");
+    /// Ends it, since its client asks for too much.
+    fn cut_off(&self, why: &str) {
+        tracing::warn!(address = %self.address, why, "cut off a client");
         self.close();
     }
 
@@ -411,7 +413,7 @@ impl Connection {
             inner.pending_bytes -= bytes;
             if inner.out.len() > OUT_BYTES_MAX {
                 // Reads behind a write, each of them large.
-                return self.cut_off();
+                return self.cut_off(NOT_TAKEN);
             }
             match pending {
                 Pending::Answer { xid, answer } => {
@@ -428,7 +430,12 @@ impl Connection {
                         session: self.session(),
                         identities: &inner.identities,
                     };
+                    let is_again = matches!(request, Request::SetWatches(_) | Request::SetWatches2(_));
                     let answer = reads::answer(&reader, request, &mut told);
+                    if is_again && answer.is_err() {
+                        // Its client would rely on watches that are not there.
+                        return self.cut_off("it has more watches than fit");
+                    }
                     for (event_type, path) in told {
                         // What a watch missed while its client was away.
                         inner.put_event(event_type, &path, u64::MAX);

@@ -2,7 +2,7 @@
 //! leave. Source: ZooKeeper's `FinalRequestProcessor.java` and `DataTree.java`.
 
 use rota_core::state::{Acl, Identity, Node, SessionId, State, Tree, perms};
-use rota_core::watches::{Reach, Side, Watcher};
+use rota_core::watches::{Reach, Side, TooManyWatches, Watcher, Watches};
 use rota_protocol::zk::{
     AddWatchMode, Body, ClientInfo, ErrorCode, EventType, Part, PathNumber, PathWatch, ReadOp, Request,
     SetWatches, WatcherType,
@@ -31,7 +31,7 @@ pub(super) fn answer(
         Request::Exists(asked) => reader.exists(&asked),
         Request::GetData(asked) => {
             let node = reader.readable(&asked.path)?;
-            reader.watch(&asked, Side::Data);
+            reader.watch(&asked, Side::Data)?;
             Ok(Body::DataStat(node.data.clone(), node.stat()))
         }
         Request::GetChildren(asked) => Ok(Body::Names(reader.children(&asked)?.0)),
@@ -52,19 +52,17 @@ pub(super) fn answer(
         Request::CheckWatches(asked) => reader.find_watch(&asked, false),
         Request::RemoveWatches(asked) => reader.find_watch(&asked, true),
         Request::SetWatches(before) => {
-            reader.watch_again(before, told);
+            reader.watch_again(before, told)?;
             Ok(Body::Nothing)
         }
         Request::SetWatches2(before) => {
-            reader.watch_again(before.one_shot, told);
-            reader.hub.watches_of(reader.watcher, |watches| {
-                for path in &before.persistent {
-                    watches.add_lasting(reader.watcher, path, Reach::Persistent);
-                }
-                for path in &before.recursive {
-                    watches.add_lasting(reader.watcher, path, Reach::Recursive);
-                }
-            });
+            reader.watch_again(before.one_shot, told)?;
+            for path in &before.persistent {
+                reader.watch_lasting(path, Reach::Persistent)?;
+            }
+            for path in &before.recursive {
+                reader.watch_lasting(path, Reach::Recursive)?;
+            }
             Ok(Body::Nothing)
         }
         // Everything else is no read, and not passed here.
@@ -92,12 +90,25 @@ impl Reader<'_> {
         if self.may(&node.acl, perms::READ) { Ok(node) } else { Err(ErrorCode::NoAuth) }
     }
 
-    fn watch(&self, asked: &PathWatch, side: Side) {
-        if asked.watch {
-            self.hub.watches_of(self.watcher, |watches| {
-                watches.add(self.watcher, &asked.path, side, Reach::OneShot);
-            });
+    fn watch(&self, asked: &PathWatch, side: Side) -> Result<(), ErrorCode> {
+        if !asked.watch {
+            return Ok(());
         }
+        let add = |watches: &mut Watches| watches.add(self.watcher, &asked.path, side, Reach::OneShot);
+        self.fitting(self.hub.watches_of(self.watcher, |watches| Some(add(watches))))
+    }
+
+    fn watch_lasting(&self, path: &str, reach: Reach) -> Result<(), ErrorCode> {
+        let add = |watches: &mut Watches| watches.add_lasting(self.watcher, path, reach);
+        self.fitting(self.hub.watches_of(self.watcher, |watches| Some(add(watches))))
+    }
+
+    /// One who has left has no watch, and nobody to tell.
+    fn fitting(&self, added: Option<Result<(), TooManyWatches>>) -> Result<(), ErrorCode> {
+        added.unwrap_or(Ok(())).map_err(|error| {
+            tracing::debug!(watcher = self.watcher.0, %error, "refused a watch");
+            ErrorCode::ThrottledOp
+        })
     }
 
     fn parts(&self, ops: Vec<ReadOp>) -> Result<Body, ErrorCode> {
@@ -105,10 +116,10 @@ impl Reader<'_> {
         let mut bytes = 0;
         for op in ops {
             let part = match op {
-                ReadOp::GetData(asked) => self.readable(&asked.path).map(|node| {
-                    self.watch(&asked, Side::Data);
+                ReadOp::GetData(asked) => self.readable(&asked.path).and_then(|node| {
+                    self.watch(&asked, Side::Data)?;
                     bytes += node.bytes().len();
-                    Part::GetData(node.data.clone(), node.stat())
+                    Ok(Part::GetData(node.data.clone(), node.stat()))
                 }),
                 ReadOp::GetChildren(asked) => self.children(&asked).map(|(names, _)| {
                     bytes += names.iter().map(|name| name.len() + size_of::<String>()).sum::<usize>();
@@ -129,13 +140,13 @@ impl Reader<'_> {
             return Err(ErrorCode::BadArguments);
         }
         // It is watched whether it exists or not.
-        self.watch(asked, Side::Data);
+        self.watch(asked, Side::Data)?;
         Ok(Body::Stat(self.node(&asked.path)?.stat()))
     }
 
     fn children(&self, asked: &PathWatch) -> Result<(Vec<String>, &Node), ErrorCode> {
         let node = self.readable(&asked.path)?;
-        self.watch(asked, Side::Children);
+        self.watch(asked, Side::Children)?;
         let path = if asked.path.is_empty() { "/" } else { asked.path.as_str() };
         let names = self.tree().paths_below(path).map(|child| child.name().to_owned());
         Ok((names.collect(), node))
@@ -164,7 +175,7 @@ impl Reader<'_> {
             Some(AddWatchMode::PersistentRecursive) => Reach::Recursive,
             None => return Err(ErrorCode::MarshallingError),
         };
-        self.hub.watches_of(self.watcher, |watches| watches.add_lasting(self.watcher, &asked.path, reach));
+        self.watch_lasting(&asked.path, reach)?;
         Ok(Body::Number(0))
     }
 
@@ -186,7 +197,7 @@ impl Reader<'_> {
 
     /// Watches as before a reconnection. A watch that missed something hears of it
     /// now, and is gone.
-    fn watch_again(&self, before: SetWatches, told: &mut Vec<(EventType, String)>) {
+    fn watch_again(&self, before: SetWatches, told: &mut Vec<(EventType, String)>) -> Result<(), ErrorCode> {
         let tree = self.tree();
         for path in before.data {
             match tree.get(&path) {
@@ -194,13 +205,13 @@ impl Reader<'_> {
                 Some(node) if node.stamps.mzxid > before.seen => {
                     told.push((EventType::NodeDataChanged, path));
                 }
-                Some(_) => self.watch(&PathWatch { path, watch: true }, Side::Data),
+                Some(_) => self.watch(&PathWatch { path, watch: true }, Side::Data)?,
             }
         }
         for path in before.exist {
             match tree.get(&path) {
                 Some(_) => told.push((EventType::NodeCreated, path)),
-                None => self.watch(&PathWatch { path, watch: true }, Side::Data),
+                None => self.watch(&PathWatch { path, watch: true }, Side::Data)?,
             }
         }
         for path in before.children {
@@ -209,9 +220,10 @@ impl Reader<'_> {
                 Some(node) if node.stamps.pzxid > before.seen => {
                     told.push((EventType::NodeChildrenChanged, path));
                 }
-                Some(_) => self.watch(&PathWatch { path, watch: true }, Side::Children),
+                Some(_) => self.watch(&PathWatch { path, watch: true }, Side::Children)?,
             }
         }
+        Ok(())
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Table {
     items: watch::Sender<u64>,
     /// Files kept open.
     pub open: OpenFiles,
+    /// The source at which the next look for files that are not open begins.
+    closed_from: OsString,
     /// What could not be read at the last look.
     pub unreadable: Unreadable,
     /// Why the index could not be written the last time, if it could not.
@@ -217,29 +219,42 @@ impl Table {
         self.open.keep(key.clone(), opened.file);
     }
 
-    /// Incarnations that are not open, could be and are not collected: as many as
-    /// there is room for. Each with its path, if that is not its source's, and
-    /// which file it is.
+    /// Incarnations whose files are not open and can be found, as many as there is room for:
+    /// each with its path, if that is not its source's, and which file it is. The next look
+    /// goes on after the last of them, so that all have their turn.
     #[must_use]
-    pub fn closed(&self) -> Vec<(Key, Option<PathBuf>, FileId)> {
+    pub fn closed(&mut self) -> Vec<(Key, Option<PathBuf>, FileId)> {
         let room = self.open.room();
         if room == 0 {
             return Vec::new();
         }
-        let of = |source: &Source| {
-            let all = source.incarnations.iter().filter(|i| i.passed_ms.is_none());
-            let reachable = all.filter_map(|i| {
-                let at = match &i.state {
+        let mut found = Vec::new();
+        // There may be many sources, and nearly all of their files are open: one key is enough.
+        let mut key: Key = Default::default();
+        let from = std::mem::take(&mut self.closed_from);
+        let (before, after) = (self.sources.range(..from.clone()), self.sources.range(from..));
+        let entries = after.chain(before).filter(|(_, entry)| !entry.source.retired);
+        for (path, Entry { source, .. }) in entries {
+            if found.len() >= room {
+                self.closed_from.clone_from(path);
+                break;
+            }
+            for incarnation in source.incarnations.iter().filter(|i| i.passed_ms.is_none()) {
+                let at = match &incarnation.state {
                     State::Live => None,
-                    State::Away { at: Some(at) } => Some(at.clone()),
-                    State::Away { at: None } | State::Lost(_) => return None,
+                    State::Away { at: Some(at) } => Some(at),
+                    State::Away { at: None } | State::Lost(_) => continue,
                 };
-                Some(((source.path.clone(), i.number), at, i.trace.stat.id))
-            });
-            reachable.collect::<Vec<_>>()
-        };
-        let sources = self.iter().filter(|source| !source.retired);
-        sources.flat_map(of).filter(|(key, ..)| !self.open.contains(key)).take(room).collect()
+                key.0.clear();
+                key.0.push(&source.path);
+                key.1 = incarnation.number;
+                if !self.open.contains(&key) {
+                    found.push((key.clone(), at.cloned(), incarnation.trace.stat.id));
+                }
+            }
+        }
+        found.truncate(room);
+        found
     }
 
     /// A held file is closed, read or not.

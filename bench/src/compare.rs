@@ -37,12 +37,12 @@ pub struct Compare {
     /// seconds.
     #[arg(long, default_value = "5", value_parser = seconds)]
     warm_up: Duration,
-    /// What befalls servers, separated by commas: leader-killed, leader-stopped,
+    /// What befalls servers, separated by commas: leader-killed, leader-stopped, leader-paused,
     /// follower-paused, follower-killed, follower-behind; none for nothing.
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "leader-killed,leader-stopped,follower-paused,follower-killed,follower-behind"
+        default_value = "leader-killed,leader-stopped,leader-paused,follower-paused,follower-killed,follower-behind"
     )]
     faults: Vec<String>,
     /// How often each fault is done.

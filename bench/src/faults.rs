@@ -15,6 +15,8 @@ use crate::systems::{Blow, Kind, System};
 const BEFORE: Duration = Duration::from_secs(2);
 /// How long it is watched, with the time before.
 const TIME: Duration = Duration::from_secs(6);
+/// How long it is watched when the leader is silent: the peers wait longer.
+const SILENT_TIME: Duration = Duration::from_secs(30);
 /// How long a server is away that comes back.
 const AWAY: Duration = Duration::from_secs(2);
 /// What is written while one is away that comes back far behind, in bytes; how large the
@@ -32,15 +34,17 @@ const WINDOW: usize = 5;
 pub enum Fault {
     LeaderKilled,
     LeaderStopped,
+    LeaderPaused,
     FollowerPaused,
     FollowerKilledAndBack,
     FollowerFarBehind,
 }
 
 impl Fault {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::LeaderKilled,
         Self::LeaderStopped,
+        Self::LeaderPaused,
         Self::FollowerPaused,
         Self::FollowerKilledAndBack,
         Self::FollowerFarBehind,
@@ -51,6 +55,7 @@ impl Fault {
         match self {
             Self::LeaderKilled => "leader-killed",
             Self::LeaderStopped => "leader-stopped",
+            Self::LeaderPaused => "leader-paused",
             Self::FollowerPaused => "follower-paused",
             Self::FollowerKilledAndBack => "follower-killed",
             Self::FollowerFarBehind => "follower-behind",
@@ -61,6 +66,7 @@ impl Fault {
         match self {
             Self::LeaderKilled => "leader killed",
             Self::LeaderStopped => "leader stopped in order",
+            Self::LeaderPaused => "leader silent from then on",
             Self::FollowerPaused => "follower paused for 2 s",
             Self::FollowerKilledAndBack => "follower killed, back after 2 s",
             Self::FollowerFarBehind => "follower killed, back 80 MB later",
@@ -68,7 +74,7 @@ impl Fault {
     }
 
     fn is_the_leaders(self) -> bool {
-        matches!(self, Self::LeaderKilled | Self::LeaderStopped)
+        matches!(self, Self::LeaderKilled | Self::LeaderStopped | Self::LeaderPaused)
     }
 }
 
@@ -100,7 +106,11 @@ pub async fn notice(kind: Kind, fault: Fault, round: u32) -> anyhow::Result<Noti
         keys: 10_000,
         filled: false,
         warm_up: Duration::from_secs(1),
-        time: if fault == Fault::FollowerFarBehind { LONG_TIME } else { TIME },
+        time: match fault {
+            Fault::FollowerFarBehind => LONG_TIME,
+            Fault::LeaderPaused => SILENT_TIME,
+            _ => TIME,
+        },
         run: round,
     };
     let mut loaded = Loaded::begin(&plan).await?;
@@ -108,6 +118,7 @@ pub async fn notice(kind: Kind, fault: Fault, round: u32) -> anyhow::Result<Noti
     match fault {
         Fault::LeaderKilled => system.hit(victim, Blow::Kill).await,
         Fault::LeaderStopped => system.hit(victim, Blow::Stop).await,
+        Fault::LeaderPaused => system.hit(victim, Blow::Pause).await,
         Fault::FollowerPaused => {
             system.hit(victim, Blow::Pause).await;
             sleep(AWAY).await;

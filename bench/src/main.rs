@@ -4,6 +4,7 @@ mod assignment;
 mod big;
 mod chart;
 mod compare;
+mod distance;
 mod events;
 mod faults;
 mod load;
@@ -12,6 +13,7 @@ mod results;
 mod scheduler;
 mod sessions;
 mod systems;
+mod timing;
 mod watching;
 
 use clap::Parser;
@@ -27,6 +29,7 @@ enum Bench {
     /// Start three servers, and measure what sessions cost that are held by clients which
     /// only ping.
     Sessions(sessions::Sessions),
+    Timing(timing::Timing),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -35,6 +38,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Assignment(args) => runtime()?.block_on(assignment::run(&args)),
         Bench::Load(args) => load::run(&args),
         Bench::Sessions(args) => runtime()?.block_on(sessions::run(&args)),
+        Bench::Timing(args) => runtime()?.block_on(timing::run(&args)),
     }
 }
 

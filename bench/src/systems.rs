@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::distance::Distance;
 use crate::load::Protocol;
 use crate::scheduler::{cpu, resident};
 
@@ -56,6 +57,8 @@ impl Kind {
 pub struct System {
     kind: Kind,
     servers: Servers,
+    /// What holds up what the servers send each other.
+    _distance: Option<Distance>,
 }
 
 enum Servers {
@@ -67,17 +70,30 @@ enum Servers {
 impl System {
     /// Starts them on empty folders.
     pub async fn start(kind: Kind) -> anyhow::Result<Self> {
+        Self::start_with(kind, None).await
+    }
+
+    /// The same, so far from each other that what one sends another takes `one_way`.
+    pub async fn start_apart(kind: Kind, one_way: Duration) -> anyhow::Result<Self> {
+        Self::start_with(kind, Some(Distance::new(one_way))).await
+    }
+
+    async fn start_with(kind: Kind, mut distance: Option<Distance>) -> anyhow::Result<Self> {
+        let mut reach = |port| distance.as_mut().map_or(Ok(port), |distance| distance.to(port));
         let servers = match kind {
             Kind::Rota | Kind::RotaHttp => {
                 // Everybody comes from one address here.
                 let flags = ["--zookeeper-connections-max", "0"].map(str::to_owned).to_vec();
                 let settings = Settings { alone: true, flags, ..Settings::default() };
-                Servers::Rota(Box::new(Cluster::start_with(3, settings).await))
+                Servers::Rota(Box::new(rota(settings, &mut reach).await?))
             }
-            Kind::Zookeeper => Servers::Zookeeper(Box::new(ZooKeeper::start_with(Tuning::ForSpeed).await)),
-            Kind::Etcd => Servers::Etcd(Etcd::start().await?),
+            Kind::Zookeeper => {
+                let reach = |port| reach(port).expect("loopback has ports");
+                Servers::Zookeeper(Box::new(ZooKeeper::start_apart(Tuning::ForSpeed, reach).await))
+            }
+            Kind::Etcd => Servers::Etcd(Etcd::start(&mut reach).await?),
         };
-        Ok(Self { kind, servers })
+        Ok(Self { kind, servers, _distance: distance })
     }
 
     /// Where clients are served.
@@ -150,6 +166,31 @@ impl System {
         .await
     }
 
+    /// A number that grows with each change of leader.
+    pub async fn term(&self) -> anyhow::Result<u64> {
+        let mut last = 0;
+        let pages: Vec<String> = match &self.servers {
+            Servers::Rota(cluster) => cluster.ids().iter().map(|id| cluster.http(*id)).collect(),
+            Servers::Zookeeper(_) | Servers::Etcd(_) => self.addresses(),
+        };
+        for address in pages {
+            let term = match &self.servers {
+                Servers::Rota(_) => number(&get(&address, "/metrics").await?, "rota_raft_term ")?,
+                Servers::Etcd(_) => {
+                    number(&get(&address, "/metrics").await?, "etcd_server_leader_changes_seen_total ")?
+                }
+                // The first half of a zxid is the epoch.
+                Servers::Zookeeper(_) => {
+                    let said = word(&address, "srvr").await?;
+                    let zxid = said.lines().find_map(|line| line.strip_prefix("Zxid: 0x"));
+                    u64::from_str_radix(zxid.context("no zxid")?.trim(), 16)? >> 32
+                }
+            };
+            last = last.max(term);
+        }
+        Ok(last)
+    }
+
     /// Processor time that all of them have used since they were started.
     pub fn cpu(&mut self) -> anyhow::Result<Duration> {
         (0..SERVERS).map(|at| cpu(self.process(at).id())).sum()
@@ -200,15 +241,20 @@ pub enum Blow {
 struct Etcd {
     servers: Vec<Process>,
     addresses: Vec<String>,
-    ports: Vec<[u16; 2]>,
+    /// Of each: where clients are served, where it listens for the others, and where they reach it.
+    ports: Vec<[u16; 3]>,
     dir: TempDir,
 }
 
 impl Etcd {
-    async fn start() -> anyhow::Result<Self> {
+    async fn start(reach: &mut impl FnMut(u16) -> anyhow::Result<u16>) -> anyhow::Result<Self> {
         let dir = TempDir::with_prefix("rota-etcd-")?;
-        let ports: Vec<[u16; 2]> = (0..SERVERS).map(|_| [free_port(), free_port()]).collect();
-        let addresses = ports.iter().map(|[client, _]| format!("127.0.0.1:{client}")).collect();
+        let ports = (0..SERVERS).map(|_| {
+            let (client, peer) = (free_port(), free_port());
+            Ok([client, peer, reach(peer)?])
+        });
+        let ports: Vec<[u16; 3]> = ports.collect::<anyhow::Result<_>>()?;
+        let addresses = ports.iter().map(|[client, ..]| format!("127.0.0.1:{client}")).collect();
         let mut etcd = Self { servers: Vec::new(), addresses, ports, dir };
         etcd.servers = (0..SERVERS).map(|at| etcd.spawn(at)).collect();
         for address in &etcd.addresses {
@@ -223,16 +269,16 @@ impl Etcd {
     }
 
     fn spawn(&self, at: usize) -> Process {
-        let [client, peer] = self.ports[at].map(|port| format!("http://127.0.0.1:{port}"));
+        let [client, peer, reached] = self.ports[at].map(|port| format!("http://127.0.0.1:{port}"));
         let cluster =
-            self.ports.iter().enumerate().map(|(at, [_, peer])| format!("s{at}=http://127.0.0.1:{peer}"));
+            self.ports.iter().enumerate().map(|(at, [.., peer])| format!("s{at}=http://127.0.0.1:{peer}"));
         let mut command = Command::new("etcd");
         command
             .args(["--name", &format!("s{at}"), "--logger", "zap", "--log-level", "error"])
             .arg("--data-dir")
             .arg(self.dir.path().join(format!("{at}")))
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &reached])
             .args([
                 "--initial-cluster",
                 &cluster.collect::<Vec<_>>().join(","),
@@ -245,6 +291,32 @@ impl Etcd {
     fn restart(&mut self, at: usize) {
         self.servers[at] = self.spawn(at);
     }
+}
+
+/// Servers of Rota, which reach each other as `reach` says.
+async fn rota(
+    settings: Settings,
+    reach: &mut impl FnMut(u16) -> anyhow::Result<u16>,
+) -> anyhow::Result<Cluster> {
+    let mut cluster = Cluster::prepare(SERVERS as u64, settings).await;
+    let mut peers = Vec::new();
+    for id in cluster.ids() {
+        let listens = cluster.peer(id);
+        let port = listens.rsplit(':').next().context("an address has a port")?.parse()?;
+        peers.push(format!("{id}=127.0.0.1:{}", reach(port)?));
+    }
+    for id in cluster.ids() {
+        cluster.set_role(id, vec!["--peers".to_owned(), peers.join(",")]);
+        cluster.restart(id);
+    }
+    cluster.all_follow_one_leader().await;
+    Ok(cluster)
+}
+
+/// The number after `name` at the beginning of a line.
+fn number(page: &str, name: &str) -> anyhow::Result<u64> {
+    let line = page.lines().find_map(|line| line.strip_prefix(name));
+    Ok(line.with_context(|| format!("no {name}in the metrics"))?.trim().parse::<f64>()? as u64)
 }
 
 /// What a server says over HTTP.

@@ -72,15 +72,26 @@ impl ZooKeeper {
     /// # Panics
     /// As [`Self::start`].
     pub async fn start_with(tuning: Tuning) -> Self {
+        Self::start_apart(tuning, |port| port).await
+    }
+
+    /// The same, where each reaches a port of another at the port that `reach` says.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub async fn start_apart(tuning: Tuning, mut reach: impl FnMut(u16) -> u16) -> Self {
         let dir = TempDir::with_prefix("rota-zookeeper-").expect("there is room for temporary files");
         let ports: Vec<[u16; 3]> = (0..3).map(|_| [free_port(), free_port(), free_port()]).collect();
-        let members: String = ports
-            .iter()
-            .enumerate()
-            .map(|(at, [client, peer, election])| {
+        let reached: Vec<[u16; 3]> =
+            ports.iter().map(|[client, peer, election]| [*client, reach(*peer), reach(*election)]).collect();
+        let members = |own: usize| -> String {
+            let all = ports.iter().zip(&reached).enumerate();
+            let line = |(at, (listens, reached)): (usize, (&[u16; 3], &[u16; 3]))| {
+                let [client, peer, election] = if at == own { listens } else { reached };
                 format!("server.{}=127.0.0.1:{peer}:{election};127.0.0.1:{client}\n", at + 1)
-            })
-            .collect();
+            };
+            all.map(line).collect()
+        };
         let mut servers = Vec::new();
         for at in 0..ports.len() {
             let data = dir.path().join(format!("{}", at + 1));
@@ -88,9 +99,10 @@ impl ZooKeeper {
             fs::write(data.join("myid"), format!("{}\n", at + 1)).expect("the file can be written");
             let config = data.join("zoo.cfg");
             let text = format!(
-                "{}dataDir={}\nadmin.enableServer=false\n4lw.commands.whitelist=*\nmaxClientCnxns=0\n{members}",
+                "{}dataDir={}\nadmin.enableServer=false\n4lw.commands.whitelist=*\nmaxClientCnxns=0\n{}",
                 tuning.config(),
-                data.display()
+                data.display(),
+                members(at)
             );
             fs::write(&config, text).expect("the file can be written");
             servers.push(Process::spawn(java(&config, tuning), &data.join("log")));

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use hdrhistogram::Histogram;
 use rota_core::assign::{Known, plan_step, quick_step};
-use rota_core::pool::{Decoded, Kind, Member, PoolView, Pools, Spec, layout, to_json};
+use rota_core::pool::{DecodedWrites, Kind, Member, PoolView, Pools, Spec, layout, to_json};
 use rota_core::state::{Actor, Command, CreateMode, Op, Password, SessionId, State, Timestamp};
 use rota_protocol::http::{
     Assignment, JoinPool, MembersChange, PlanBody, PoolBody, PoolChange, PoolCreate, PoolKind, SessionOpened,
@@ -79,7 +79,7 @@ impl Planned {
 
     fn apply(&mut self, command: Command) -> anyhow::Result<()> {
         let applied = self.state.apply(self.state.zxid() + 1, Timestamp::default(), command);
-        self.pools.follow(&self.state, &applied.events, &Decoded::default());
+        self.pools.follow(&self.state, &applied.events, &DecodedWrites::default());
         applied.reply?;
         Ok(())
     }

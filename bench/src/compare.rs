@@ -37,8 +37,8 @@ pub struct Compare {
     /// seconds.
     #[arg(long, default_value = "5", value_parser = seconds)]
     warm_up: Duration,
-    /// What befalls servers, separated by commas: leader-killed, leader-stopped, leader-paused,
-    /// follower-paused, follower-killed, follower-behind; none for nothing.
+    /// Faults to inject, separated by commas: leader-killed, leader-stopped, leader-paused,
+    /// follower-paused, follower-killed, follower-behind; `none` for none.
     #[arg(
         long,
         value_delimiter = ',',

@@ -15,8 +15,8 @@ use crate::systems::{Blow, Kind, System};
 const BEFORE: Duration = Duration::from_secs(2);
 /// How long it is watched, with the time before.
 const TIME: Duration = Duration::from_secs(6);
-/// How long it is watched when the leader is silent: the peers wait longer.
-const SILENT_TIME: Duration = Duration::from_secs(30);
+/// Observation time when the leader is paused: ZooKeeper takes longer to detect it.
+const LEADER_PAUSED_TIME: Duration = Duration::from_secs(30);
 /// How long a server is away that comes back.
 const AWAY: Duration = Duration::from_secs(2);
 /// What is written while one is away that comes back far behind, in bytes; how large the
@@ -66,7 +66,7 @@ impl Fault {
         match self {
             Self::LeaderKilled => "leader killed",
             Self::LeaderStopped => "leader stopped in order",
-            Self::LeaderPaused => "leader silent from then on",
+            Self::LeaderPaused => "leader paused for good",
             Self::FollowerPaused => "follower paused for 2 s",
             Self::FollowerKilledAndBack => "follower killed, back after 2 s",
             Self::FollowerFarBehind => "follower killed, back 80 MB later",
@@ -108,7 +108,7 @@ pub async fn notice(kind: Kind, fault: Fault, round: u32) -> anyhow::Result<Noti
         warm_up: Duration::from_secs(1),
         time: match fault {
             Fault::FollowerFarBehind => LONG_TIME,
-            Fault::LeaderPaused => SILENT_TIME,
+            Fault::LeaderPaused => LEADER_PAUSED_TIME,
             _ => TIME,
         },
         run: round,

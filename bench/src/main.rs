@@ -4,16 +4,16 @@ mod assignment;
 mod big;
 mod chart;
 mod compare;
-mod distance;
 mod events;
 mod faults;
 mod load;
 mod loaded;
 mod results;
 mod scheduler;
+mod seed_corpus;
 mod sessions;
+mod stability;
 mod systems;
-mod timing;
 mod watching;
 
 use clap::Parser;
@@ -29,7 +29,8 @@ enum Bench {
     /// Start three servers, and measure what sessions cost that are held by clients which
     /// only ping.
     Sessions(sessions::Sessions),
-    Timing(timing::Timing),
+    Stability(stability::StabilityArgs),
+    SeedCorpus(seed_corpus::SeedCorpusArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -38,7 +39,8 @@ fn main() -> anyhow::Result<()> {
         Bench::Assignment(args) => runtime()?.block_on(assignment::run(&args)),
         Bench::Load(args) => load::run(&args),
         Bench::Sessions(args) => runtime()?.block_on(sessions::run(&args)),
-        Bench::Timing(args) => runtime()?.block_on(timing::run(&args)),
+        Bench::Stability(args) => runtime()?.block_on(stability::run(&args)),
+        Bench::SeedCorpus(args) => runtime()?.block_on(seed_corpus::run(&args)),
     }
 }
 

@@ -7,13 +7,12 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use rota_tests::zk::{Tuning, ZooKeeper};
-use rota_tests::{Call, Cluster, Process, Settings, eventually, free_port};
+use rota_tests::{Call, Cluster, DelayProxies, Process, Settings, eventually, free_port};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::distance::Distance;
 use crate::load::Protocol;
 use crate::scheduler::{cpu, resident};
 
@@ -57,8 +56,8 @@ impl Kind {
 pub struct System {
     kind: Kind,
     servers: Servers,
-    /// What holds up what the servers send each other.
-    _distance: Option<Distance>,
+    /// Delay proxies between the servers.
+    _proxies: Option<DelayProxies>,
 }
 
 enum Servers {
@@ -73,27 +72,29 @@ impl System {
         Self::start_with(kind, None).await
     }
 
-    /// The same, so far from each other that what one sends another takes `one_way`.
-    pub async fn start_apart(kind: Kind, one_way: Duration) -> anyhow::Result<Self> {
-        Self::start_with(kind, Some(Distance::new(one_way))).await
+    /// Starts three servers with a one-way network delay of `one_way` between them.
+    pub async fn start_with_peer_delay(kind: Kind, one_way: Duration) -> anyhow::Result<Self> {
+        Self::start_with(kind, Some(DelayProxies::new(one_way))).await
     }
 
-    async fn start_with(kind: Kind, mut distance: Option<Distance>) -> anyhow::Result<Self> {
-        let mut reach = |port| distance.as_mut().map_or(Ok(port), |distance| distance.to(port));
+    async fn start_with(kind: Kind, mut proxies: Option<DelayProxies>) -> anyhow::Result<Self> {
+        let mut proxied_port = |port| proxies.as_mut().map_or(Ok(port), |proxies| proxies.proxy(port));
         let servers = match kind {
             Kind::Rota | Kind::RotaHttp => {
                 // Everybody comes from one address here.
                 let flags = ["--zookeeper-connections-max", "0"].map(str::to_owned).to_vec();
                 let settings = Settings { alone: true, flags, ..Settings::default() };
-                Servers::Rota(Box::new(rota(settings, &mut reach).await?))
+                Servers::Rota(Box::new(rota(settings, &mut proxied_port).await?))
             }
             Kind::Zookeeper => {
-                let reach = |port| reach(port).expect("loopback has ports");
-                Servers::Zookeeper(Box::new(ZooKeeper::start_apart(Tuning::ForSpeed, reach).await))
+                let proxied_port = |port| proxied_port(port).expect("loopback has ports");
+                Servers::Zookeeper(Box::new(
+                    ZooKeeper::start_with_peer_ports(Tuning::ForSpeed, proxied_port).await,
+                ))
             }
-            Kind::Etcd => Servers::Etcd(Etcd::start(&mut reach).await?),
+            Kind::Etcd => Servers::Etcd(Etcd::start(&mut proxied_port).await?),
         };
-        Ok(Self { kind, servers, _distance: distance })
+        Ok(Self { kind, servers, _proxies: proxies })
     }
 
     /// Where clients are served.
@@ -166,8 +167,9 @@ impl System {
         .await
     }
 
-    /// A number that grows with each change of leader.
-    pub async fn term(&self) -> anyhow::Result<u64> {
+    /// A counter that grows with every leader change: Raft's term, ZooKeeper's epoch, the changes
+    /// that etcd has seen.
+    pub async fn leader_changes(&self) -> anyhow::Result<u64> {
         let mut last = 0;
         let pages: Vec<String> = match &self.servers {
             Servers::Rota(cluster) => cluster.ids().iter().map(|id| cluster.http(*id)).collect(),
@@ -247,11 +249,11 @@ struct Etcd {
 }
 
 impl Etcd {
-    async fn start(reach: &mut impl FnMut(u16) -> anyhow::Result<u16>) -> anyhow::Result<Self> {
+    async fn start(proxied_port: &mut impl FnMut(u16) -> anyhow::Result<u16>) -> anyhow::Result<Self> {
         let dir = TempDir::with_prefix("rota-etcd-")?;
         let ports = (0..SERVERS).map(|_| {
             let (client, peer) = (free_port(), free_port());
-            Ok([client, peer, reach(peer)?])
+            Ok([client, peer, proxied_port(peer)?])
         });
         let ports: Vec<[u16; 3]> = ports.collect::<anyhow::Result<_>>()?;
         let addresses = ports.iter().map(|[client, ..]| format!("127.0.0.1:{client}")).collect();
@@ -293,17 +295,17 @@ impl Etcd {
     }
 }
 
-/// Servers of Rota, which reach each other as `reach` says.
+/// Servers of Rota, which reach each other at the ports that `proxied_port` returns.
 async fn rota(
     settings: Settings,
-    reach: &mut impl FnMut(u16) -> anyhow::Result<u16>,
+    proxied_port: &mut impl FnMut(u16) -> anyhow::Result<u16>,
 ) -> anyhow::Result<Cluster> {
     let mut cluster = Cluster::prepare(SERVERS as u64, settings).await;
     let mut peers = Vec::new();
     for id in cluster.ids() {
         let listens = cluster.peer(id);
         let port = listens.rsplit(':').next().context("an address has a port")?.parse()?;
-        peers.push(format!("{id}=127.0.0.1:{}", reach(port)?));
+        peers.push(format!("{id}=127.0.0.1:{}", proxied_port(port)?));
     }
     for id in cluster.ids() {
         cluster.set_role(id, vec!["--peers".to_owned(), peers.join(",")]);

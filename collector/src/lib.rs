@@ -27,6 +27,8 @@
 pub mod agent;
 pub mod clock;
 pub mod collector;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod naming;
 mod pool;
 pub mod wire;

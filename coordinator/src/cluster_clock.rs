@@ -1,9 +1,10 @@
-//! The cluster's clock: how long the cluster has been at work, in milliseconds. Every wait
-//! (grace, times to live, reaping) is counted by it, since the time of day jumps.
+//! The cluster clock, in milliseconds. Grace periods and TTLs are measured by it, because the wall
+//! clock can jump.
 //!
-//! The leader stamps each batch with it, and every server keeps the last stamp that it applied
-//! and adds what passed since by its own monotonic clock. A new leader goes on from there, so an
-//! election costs no waiting time; while no server runs, the clock stands still.
+//! The leader stamps every batch with it and ignores other clocks. Every other server follows the
+//! stamps that it applies, and advances the last one by its own monotonic clock until the next, so
+//! a new leader continues from there and an election delays no timeout. The clock stops while no
+//! server runs.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,58 +14,89 @@ use tokio::time::Instant;
 
 use crate::parts::Clock;
 
-/// Tells the time to those who propose.
+/// Source of the timestamps of proposals.
 pub(crate) struct ClusterClock {
     wall: Arc<dyn Clock>,
-    last: Mutex<Reading>,
+    state: Mutex<ClockState>,
 }
 
-/// What the clock showed, and when that was.
+#[derive(Debug, Default)]
+struct ClockState {
+    /// `None` before the first stamp: time in which a server belongs to no cluster does not count.
+    last: Option<Reading>,
+    /// Whether this server leads: its own stamps, applied later, do not set it back.
+    leads: bool,
+}
+
+/// While it exists, the clock runs on and follows no stamp.
+pub(crate) struct Leading<'a>(&'a ClusterClock);
+
+impl Drop for Leading<'_> {
+    fn drop(&mut self) {
+        self.0.lock().leads = false;
+    }
+}
+
+/// A value of the clock and the local instant at which it was taken.
 #[derive(Debug, Clone, Copy)]
 struct Reading {
-    clock_ms: u64,
-    at: Instant,
+    cluster_ms: u64,
+    taken_at: Instant,
 }
 
 impl ClusterClock {
     pub(crate) fn new(wall: Arc<dyn Clock>) -> Self {
-        Self { wall, last: Mutex::new(Reading { clock_ms: 0, at: Instant::now() }) }
+        Self { wall, state: Mutex::default() }
     }
 
-    /// Takes note of a time that was applied. What this server counted alone may be ahead of it.
-    pub(crate) fn applied(&self, clock_ms: u64) {
+    /// Sets the clock to an applied stamp; on the leader, only forward.
+    pub(crate) fn observe_applied(&self, cluster_ms: u64) {
         let now = Instant::now();
-        let mut last = self.lock();
-        if clock_ms > last.at(now) {
-            *last = Reading { clock_ms, at: now };
+        let mut state = self.lock();
+        if !state.leads || state.last.is_none_or(|last| cluster_ms > last.value_at(now)) {
+            state.last = Some(Reading { cluster_ms, taken_at: now });
         }
     }
 
-    /// The cluster's clock now.
+    /// This server leads from now on, and has applied what earlier leaders stamped.
+    pub(crate) fn lead(&self) -> Leading<'_> {
+        let mut state = self.lock();
+        state.leads = true;
+        state.last.get_or_insert(Reading { cluster_ms: 0, taken_at: Instant::now() });
+        Leading(self)
+    }
+
+    /// The value now.
     pub(crate) fn now_ms(&self) -> u64 {
-        self.lock().at(Instant::now())
+        self.lock().value_at(Instant::now())
     }
 
-    /// When the cluster's clock shows `clock_ms`, by this server's.
-    pub(crate) fn instant_of(&self, clock_ms: u64) -> Instant {
+    /// The local instant at which the clock reaches `cluster_ms`; now if it already has.
+    pub(crate) fn instant_of(&self, cluster_ms: u64) -> Instant {
         let now = Instant::now();
-        now + Duration::from_millis(clock_ms.saturating_sub(self.lock().at(now)))
+        now + Duration::from_millis(cluster_ms.saturating_sub(self.lock().value_at(now)))
     }
 
-    /// What a command is stamped with that is proposed now.
+    /// The timestamp of a command proposed now.
     pub(crate) fn timestamp(&self) -> Timestamp {
-        Timestamp { wall_ms: self.wall.now_ms(), clock_ms: self.now_ms() }
+        Timestamp { wall_ms: self.wall.now_ms(), cluster_ms: self.now_ms() }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Reading> {
-        self.last.lock().expect("no code panics while it holds this")
+    fn lock(&self) -> std::sync::MutexGuard<'_, ClockState> {
+        self.state.lock().expect("no code panics while it holds this")
+    }
+}
+
+impl ClockState {
+    fn value_at(&self, now: Instant) -> u64 {
+        self.last.map_or(0, |last| last.value_at(now))
     }
 }
 
 impl Reading {
-    fn at(&self, now: Instant) -> u64 {
-        let elapsed = now.saturating_duration_since(self.at).as_millis();
-        self.clock_ms.saturating_add(u64::try_from(elapsed).unwrap_or(u64::MAX))
+    fn value_at(&self, now: Instant) -> u64 {
+        let elapsed = now.saturating_duration_since(self.taken_at).as_millis();
+        self.cluster_ms.saturating_add(u64::try_from(elapsed).unwrap_or(u64::MAX))
     }
 }
 
@@ -74,34 +106,60 @@ mod tests {
 
     use super::*;
 
-    /// A time of day that is set by hand.
+    /// A wall clock that is set by hand.
     #[derive(Default)]
-    struct Wall(AtomicU64);
+    struct ManualWallClock(AtomicU64);
 
-    impl Clock for Wall {
+    impl Clock for ManualWallClock {
         fn now_ms(&self) -> u64 {
             self.0.load(Ordering::Relaxed)
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_clock_goes_on_from_what_was_applied_and_follows_no_time_of_day() {
-        let wall = Arc::new(Wall::default());
+    async fn clock_continues_from_applied_stamps_and_ignores_the_wall_clock() {
+        let wall = Arc::new(ManualWallClock::default());
         let clock = ClusterClock::new(wall.clone());
         let pass = |ms| tokio::time::advance(Duration::from_millis(ms));
-        pass(100).await;
-        assert_eq!(clock.timestamp(), Timestamp { wall_ms: 0, clock_ms: 100 });
-        clock.applied(5_000);
+        clock.observe_applied(5_000);
         pass(50).await;
         wall.0.store(3_600_000, Ordering::Relaxed);
-        assert_eq!(clock.timestamp(), Timestamp { wall_ms: 3_600_000, clock_ms: 5_050 });
+        assert_eq!(clock.timestamp(), Timestamp { wall_ms: 3_600_000, cluster_ms: 5_050 });
         wall.0.store(7, Ordering::Relaxed);
-        assert_eq!(clock.timestamp(), Timestamp { wall_ms: 7, clock_ms: 5_050 });
-        // What is applied was stamped a moment ago.
-        clock.applied(5_020);
-        pass(10).await;
-        assert_eq!(clock.now_ms(), 5_060);
-        assert_eq!(clock.instant_of(5_100), Instant::now() + Duration::from_millis(40));
+        assert_eq!(clock.timestamp(), Timestamp { wall_ms: 7, cluster_ms: 5_050 });
+        assert_eq!(clock.instant_of(5_100), Instant::now() + Duration::from_millis(50));
         assert_eq!(clock.instant_of(3), Instant::now());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_leader_runs_ahead_of_what_is_applied() {
+        let clock = ClusterClock::new(Arc::new(ManualWallClock::default()));
+        let pass = |ms| tokio::time::advance(Duration::from_millis(ms));
+        // It waits to be added for days.
+        pass(300_000_000).await;
+        assert_eq!(clock.now_ms(), 0);
+        clock.observe_applied(1_000);
+        pass(90_000).await;
+        // Its own clock is faster than the leader's.
+        clock.observe_applied(90_000);
+        assert_eq!(clock.now_ms(), 90_000, "a follower follows");
+        let leading = clock.lead();
+        pass(500).await;
+        clock.observe_applied(90_100);
+        assert_eq!(clock.now_ms(), 90_500, "its own stamps, applied later, do not set a leader back");
+        clock.observe_applied(95_000);
+        assert_eq!(clock.now_ms(), 95_000);
+        drop(leading);
+        clock.observe_applied(94_000);
+        assert_eq!(clock.now_ms(), 94_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_leader_starts_the_clock() {
+        let clock = ClusterClock::new(Arc::new(ManualWallClock::default()));
+        tokio::time::advance(Duration::from_secs(100)).await;
+        let _leading = clock.lead();
+        tokio::time::advance(Duration::from_millis(30)).await;
+        assert_eq!(clock.now_ms(), 30);
     }
 }

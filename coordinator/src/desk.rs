@@ -221,7 +221,7 @@ impl Desk {
     }
 
     fn heard(&self, pool: &str) -> HeardPool {
-        let now_ms = self.replica.clock().now_ms();
+        let now_ms = self.replica.cluster_clock().now_ms();
         HeardPool { now_ms, ..heard::fitting(self.liveness.heard.of(pool, Instant::now())) }
     }
 

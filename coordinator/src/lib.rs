@@ -16,8 +16,11 @@ pub mod config;
 mod connections;
 mod controllers;
 mod desk;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod heard;
 mod http;
+mod http_watches;
 mod members;
 pub mod metrics;
 mod outbox;
@@ -32,7 +35,6 @@ mod sessions;
 mod store;
 mod suspension;
 mod tasks;
-mod watchers;
 mod zk;
 
 pub use auth::{digest, is_digest};

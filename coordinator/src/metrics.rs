@@ -114,7 +114,7 @@ pub const ALL: &[(&str, Kind, &str, &str)] = &[
     ),
     (ZK_CONNECTIONS, Kind::Gauge, "", "connections of clients of ZooKeeper"),
     (ZK_WATCHES, Kind::Gauge, "", "watches that they have left here"),
-    (HTTP_WATCHES, Kind::Gauge, "", "requests over HTTP that wait for changes of nodes"),
+    (HTTP_WATCHES, Kind::Gauge, "", "open HTTP watches (long polls and event streams)"),
     (
         ZK_PACKETS,
         Kind::Counter,

@@ -197,7 +197,7 @@ impl Outbox {
                 }
             }
             // It was damaged on its way to the leader, or is of a newer version than this one.
-            Fate::Undecodable => self.give_up(seq),
+            Fate::Undecodable => self.drop_through(seq),
             Fate::Skipped => {
                 let mut inner = self.lock();
                 if inner.unresolved.front().is_some_and(|first| seq > first.seq) {
@@ -213,12 +213,12 @@ impl Outbox {
     /// they brought about.
     pub(crate) fn restored(&self, last: Option<Submitted>) {
         let Some(last) = last.filter(|last| last.boot == self.boot) else { return };
-        self.give_up(last.seq);
+        self.drop_through(last.seq);
         self.wake.notify_one();
     }
 
-    /// Forgets the units up to `seq`: nobody will know what became of their commands.
-    fn give_up(&self, seq: u64) {
+    /// Drops the units through `seq`; their callers get an unknown outcome.
+    fn drop_through(&self, seq: u64) {
         let lost = self.lock().forget_below(seq + 1);
         lost.into_iter().for_each(Waiter::lost);
         self.room.notify_waiters();
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_unit_that_does_not_decode_is_given_up_and_makes_room() {
+    async fn undecodable_unit_is_dropped_and_frees_capacity() {
         let outbox = Outbox::new(1, 7);
         let [first, second] = [1, 2].map(|n| submit(&outbox, n));
         let origin = Origin { server: 1, unit: Submitted { boot: 7, seq: 1 } };

@@ -34,7 +34,7 @@ pub trait Dial: Send + Sync + 'static {
     fn dial<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<BoxWire>>;
 }
 
-/// Tells the time of day. Durations are measured by tokio's clock.
+/// The wall clock. Durations are measured by tokio's clock.
 pub trait Clock: Send + Sync + 'static {
     /// Milliseconds since 1970.
     fn now_ms(&self) -> u64;

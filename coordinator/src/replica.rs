@@ -10,17 +10,17 @@ use bytes::Bytes;
 use rota_core::Zxid;
 use rota_core::batch::{self, Batch, Fate};
 use rota_core::events::EventLog;
-use rota_core::pool::{Concerned, Decoded, Pools, Touched};
+use rota_core::pool::{Concerned, DecodedWrites, Pools, Touched};
 use rota_core::state::{Event, Reply, SessionId, State};
 use rota_protocol::peer::{LogId, Membership, SnapshotHead, Vote};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::cluster_clock::ClusterClock;
+use crate::http_watches::HttpWatches;
 use crate::outbox::Outbox;
 use crate::parts::Clock;
 use crate::sessions::{LiveSession, Liveness};
-use crate::watchers::Watchers;
 use crate::zk::Hub;
 
 /// Events that are remembered for watchers: some seconds at full load, hours
@@ -47,7 +47,7 @@ pub(crate) struct Progress {
 pub(crate) struct Replica {
     inner: RwLock<Applied>,
     clock: ClusterClock,
-    watchers: Arc<Watchers>,
+    http_watches: Arc<HttpWatches>,
     outbox: Arc<Outbox>,
     liveness: Arc<Liveness>,
     hub: Arc<Hub>,
@@ -106,7 +106,7 @@ impl Replica {
         Self {
             inner: RwLock::new(inner),
             clock: ClusterClock::new(clock),
-            watchers: Arc::default(),
+            http_watches: Arc::default(),
             outbox,
             liveness,
             hub,
@@ -118,14 +118,14 @@ impl Replica {
         }
     }
 
-    /// The cluster's clock.
-    pub(crate) fn clock(&self) -> &ClusterClock {
+    /// The cluster clock.
+    pub(crate) fn cluster_clock(&self) -> &ClusterClock {
         &self.clock
     }
 
-    /// Those who wait over HTTP for changes of nodes.
-    pub(crate) fn watchers(&self) -> &Arc<Watchers> {
-        &self.watchers
+    /// HTTP watches of nodes.
+    pub(crate) fn http_watches(&self) -> &Arc<HttpWatches> {
+        &self.http_watches
     }
 
     /// Looks at what is applied. Nothing may be awaited while it is held.
@@ -183,11 +183,12 @@ impl Replica {
         let len = bytes.len() as u64;
         let batch = Batch::decode(bytes).map_err(io::Error::other)?;
         let checkpoint = batch.header.checkpoint;
-        // Nobody waits for what is decoded here.
-        let batch = batch.units();
-        let written = Decoded::of(batch.commands());
+        // Decoded before the write lock is taken, so that readers are not blocked.
+        let batch = batch.decode_units();
+        let decoded_writes = DecodedWrites::from_commands(batch.commands());
         let mut inner = self.write();
         inner.compare_digests(checkpoint)?;
+        let zxid_before = inner.state.zxid();
         let mut events: Vec<Event> = Vec::new();
         let (mut refused, mut anew) = (0, false);
         let inner = &mut *inner;
@@ -196,7 +197,6 @@ impl Replica {
                 Fate::Applied(_, applied) => {
                     refused += u32::from(applied.reply.is_err());
                     self.hub.happened(&applied.events);
-                    self.watchers.happened(&applied.events);
                     events.append(&mut applied.events);
                 }
                 Fate::Undecodable => {
@@ -222,18 +222,21 @@ impl Replica {
                 self.note_session(changed);
             }
         });
+        self.http_watches.dispatch_events(&events);
         inner.last = Some(at);
-        self.clock.applied(inner.state.now().clock_ms);
+        self.clock.observe_applied(inner.state.last_timestamp().cluster_ms);
         let touched = if anew {
             // Nobody can be told what changed: whoever watches looks anew.
             inner.events = EventLog::new(inner.state.zxid(), EVENTS_MAX, EVENTS_BYTES_MAX);
             inner.reload_pools()
         } else {
-            let touched = inner.pools.follow(&inner.state, &events, &written);
+            let touched = inner.pools.follow(&inner.state, &events, &decoded_writes);
             inner.events.push(inner.state.zxid(), events);
             touched
         };
-        inner.remember_digest();
+        if inner.state.zxid() > zxid_before {
+            inner.remember_digest();
+        }
         self.note_dirty(touched);
         *self.lock_log_bytes() += len;
         Ok(refused)
@@ -243,7 +246,7 @@ impl Replica {
     /// sessions that there are get their full timeouts.
     fn begin_anew(&self, state: &State) {
         self.hub.close_all();
-        self.watchers.wake_all();
+        self.http_watches.notify_all();
         self.liveness.begin_again(live_sessions(state), Instant::now());
     }
 
@@ -267,7 +270,7 @@ impl Replica {
         let mut inner = self.write();
         inner.events = EventLog::new(state.zxid(), EVENTS_MAX, EVENTS_BYTES_MAX);
         inner.state = state;
-        self.clock.applied(inner.state.now().clock_ms);
+        self.clock.observe_applied(inner.state.last_timestamp().cluster_ms);
         let names = inner.reload_pools();
         inner.last = head.last;
         inner.membership_at = head.membership_at;
@@ -277,7 +280,7 @@ impl Replica {
         // Nobody here saw the events that led to this state: no client may hear of it
         // before it has come back and said what it has seen.
         self.hub.close_all();
-        self.watchers.wake_all();
+        self.http_watches.notify_all();
         drop(inner);
         self.outbox.restored(submitted);
         self.note_dirty(names);
@@ -444,28 +447,28 @@ impl Applied {
         }
     }
 
-    /// Every server that has been at the leader's point must have had the same
-    /// digest there, and has been there: the leader had applied only entries before this one.
-    /// A point that this server did not stop at, or has forgotten, is passed over: the next
-    /// batch brings another.
+    /// Compares this server's digest at the leader's checkpoint. The leader had applied only
+    /// entries before this batch, so this server has passed the checkpoint too. A checkpoint
+    /// without a stored digest is skipped; the next batch brings another.
     fn compare_digests(&self, (zxid, digest): (Zxid, u64)) -> io::Result<()> {
         let here = self.digests.binary_search_by_key(&zxid, |(z, _)| *z).map(|at| self.digests[at].1);
-        let differs = match here {
+        let difference = match here {
             Ok(here) if here != digest => format!("digest {here:016x}, the leader's {digest:016x}"),
-            Err(_) if zxid > self.state.zxid() => format!("it ends at zxid {}", self.state.zxid()),
+            Err(_) if zxid > self.state.zxid() => {
+                format!("this server's state ends at zxid {}", self.state.zxid())
+            }
             _ => return Ok(()),
         };
         Err(io::Error::other(format!(
-            "this server's state has diverged from the leader's at zxid {zxid} ({differs}): move its data \
+            "this server's state has diverged from the leader's at zxid {zxid} ({difference}): move its data \
              directory away for inspection, remove the server from the cluster and add a new one"
         )))
     }
 
+    /// Stores the digest after a batch that advanced the zxid. Others may have changed the digest at
+    /// the same zxid.
     fn remember_digest(&mut self) {
-        let (zxid, digest) = (self.state.zxid(), self.state.digest());
-        if self.digests.back().is_none_or(|(last, _)| *last < zxid) {
-            self.digests.push_back((zxid, digest));
-        }
+        self.digests.push_back((self.state.zxid(), self.state.digest()));
         if self.digests.len() > DIGESTS_MAX {
             self.digests.pop_front();
         }

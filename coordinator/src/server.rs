@@ -195,8 +195,9 @@ impl Server {
             connections: ConnectionBudget::of_this_process(),
             hub: Arc::clone(&hub),
             tables: Arc::default(),
-            summaries: http::Summaries::default(),
+            summary_cache: http::SummaryCache::default(),
             heavy: Arc::new(tokio::sync::Semaphore::new(2)),
+            table_turn: Arc::new(tokio::sync::Semaphore::new(1)),
         });
         let zk = Arc::new(Zk::new(Arc::clone(&service), hub, tasks.clone()));
 

@@ -8,13 +8,13 @@ use rota_core::Zxid;
 use rota_core::state::{Actor, Command, Op, Password, Refusal, Reply, SessionId};
 use rota_protocol::http::MemberReport;
 use rota_protocol::peer::{HeardPool, MembershipChange};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::auth::Authority;
 use crate::config::Config;
 use crate::connections::ConnectionBudget;
 use crate::desk::{Desk, DeskError};
-use crate::http::{Summaries, TableCache};
+use crate::http::{SummaryCache, TableCache};
 use crate::outbox::{Outbox, Waiter};
 use crate::parts::Entropy;
 use crate::raft::Group;
@@ -39,9 +39,11 @@ pub(crate) struct Service {
     pub(crate) connections: ConnectionBudget,
     pub(crate) hub: Arc<Hub>,
     pub(crate) tables: Arc<TableCache>,
-    pub(crate) summaries: Summaries,
+    pub(crate) summary_cache: SummaryCache,
     /// Who computes something that takes long: two at a time, so that others are served.
     pub(crate) heavy: Arc<Semaphore>,
+    /// Who builds a large table.
+    pub(crate) table_turn: Arc<Semaphore>,
 }
 
 /// Why something was not done.
@@ -154,14 +156,27 @@ impl Service {
         reached.map_err(|_| ServiceError::Timeout)
     }
 
+    /// Waits for a turn.
+    pub(crate) async fn in_turn(&self, turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ServiceError> {
+        let turn = tokio::time::timeout(self.request_timeout(), Arc::clone(turns).acquire_owned()).await;
+        // The semaphore is never closed.
+        turn.ok().and_then(Result::ok).ok_or(ServiceError::Busy)
+    }
+
+    /// Computes what describes a write that took effect: it must not be refused for want of a turn.
+    pub(crate) async fn compute_after_write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ServiceError> {
+        tokio::task::spawn_blocking(work).await.map_err(|error| ServiceError::Failed(error.to_string()))
+    }
+
     /// Computes something that takes long, after the others who want that.
     pub(crate) async fn compute<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ServiceError> {
-        let turn = Arc::clone(&self.heavy).acquire_owned();
-        let turn =
-            tokio::time::timeout(self.request_timeout(), turn).await.map_err(|_| ServiceError::Busy)?;
+        let turn = self.in_turn(&self.heavy).await?;
         let computed = tokio::task::spawn_blocking(move || {
             let done = work();
             drop(turn);

@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! batch = [format: u8 = 7] [crc32 of what follows: u32 le]
-//!         [wall_ms: u64 le] [clock_ms: u64 le] [checked zxid: u64 le] [its digest: u64 le] unit*
+//!         [wall_ms: u64 le] [cluster_ms: u64 le] [checked zxid: u64 le] [its digest: u64 le] unit*
 //! unit  = [server: u64 le] [boot: u64 le] [seq: u64 le] [length: u32 le] [postcard Command]*
 //! ```
 
@@ -31,7 +31,7 @@ pub const UNSEQUENCED: u64 = 0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     /// When it was proposed.
-    pub now: Timestamp,
+    pub timestamp: Timestamp,
     /// A point that the leader has applied: its zxid and its state's digest
     /// there. Every server that passed that point compares.
     pub checkpoint: (Zxid, u64),
@@ -133,8 +133,8 @@ pub fn encode_batch<'a>(header: Header, units: impl Iterator<Item = &'a Bytes> +
     let mut batch = BytesMut::with_capacity(HEADER_BYTES + bytes);
     batch.put_u8(FORMAT);
     batch.put_u32_le(0);
-    batch.put_u64_le(header.now.wall_ms);
-    batch.put_u64_le(header.now.clock_ms);
+    batch.put_u64_le(header.timestamp.wall_ms);
+    batch.put_u64_le(header.timestamp.cluster_ms);
     batch.put_u64_le(header.checkpoint.0);
     batch.put_u64_le(header.checkpoint.1);
     for unit in units {
@@ -142,6 +142,19 @@ pub fn encode_batch<'a>(header: Header, units: impl Iterator<Item = &'a Bytes> +
     }
     let checksum = crc32fast::hash(&batch[ENVELOPE_BYTES..]);
     batch[1..ENVELOPE_BYTES].copy_from_slice(&checksum.to_le_bytes());
+    batch.freeze()
+}
+
+/// Sets the format byte and a valid checksum, so that fuzz inputs reach the decoder behind them.
+#[cfg(fuzzing)]
+#[must_use]
+pub fn fix_checksum(bytes: Bytes) -> Bytes {
+    let mut batch = BytesMut::from(bytes);
+    if batch.len() >= ENVELOPE_BYTES {
+        batch[0] = FORMAT;
+        let checksum = crc32fast::hash(&batch[ENVELOPE_BYTES..]);
+        batch[1..ENVELOPE_BYTES].copy_from_slice(&checksum.to_le_bytes());
+    }
     batch.freeze()
 }
 
@@ -185,11 +198,11 @@ pub struct Batch {
     units: Bytes,
 }
 
-/// A batch whose units are decoded: what remains is to apply it.
+/// A batch with decoded units, ready to be applied.
 #[derive(Debug)]
 pub struct DecodedBatch {
     now: Timestamp,
-    units: Vec<(Origin, Result<Vec<Command>, Malformed>)>,
+    units: Vec<(Origin, Result<Vec<Command>, MalformedUnit>)>,
 }
 
 impl DecodedBatch {
@@ -217,14 +230,14 @@ impl Batch {
         if bytes.get_u32_le() != crc32fast::hash(&bytes) {
             return Err(BatchError::Checksum);
         }
-        let now = Timestamp { wall_ms: bytes.get_u64_le(), clock_ms: bytes.get_u64_le() };
+        let now = Timestamp { wall_ms: bytes.get_u64_le(), cluster_ms: bytes.get_u64_le() };
         let checkpoint = (bytes.get_u64_le(), bytes.get_u64_le());
-        Ok(Self { header: Header { now, checkpoint }, units: bytes })
+        Ok(Self { header: Header { timestamp: now, checkpoint }, units: bytes })
     }
 
     /// Decodes the units.
     #[must_use]
-    pub fn units(mut self) -> DecodedBatch {
+    pub fn decode_units(mut self) -> DecodedBatch {
         let mut units = Vec::new();
         while let Some(next) = self.next_unit() {
             units.push(match next {
@@ -232,12 +245,12 @@ impl Batch {
                 Err(malformed) => (NOBODY, Err(malformed)),
             });
         }
-        DecodedBatch { now: self.header.now, units }
+        DecodedBatch { now: self.header.timestamp, units }
     }
 
     /// The next unit, its commands still encoded. What is no unit ends the batch:
     /// nothing says where the next one would begin.
-    fn next_unit(&mut self) -> Option<Result<(Origin, Bytes), Malformed>> {
+    fn next_unit(&mut self) -> Option<Result<(Origin, Bytes), MalformedUnit>> {
         if self.units.is_empty() {
             return None;
         }
@@ -245,15 +258,15 @@ impl Batch {
             Some((origin, len)) if len <= self.units.len() => Some(Ok((origin, self.units.split_to(len)))),
             _ => {
                 self.units.clear();
-                Some(Err(Malformed))
+                Some(Err(MalformedUnit))
             }
         }
     }
 }
 
-/// A unit does not decode, or the rest of a batch is no unit.
+/// A unit that does not decode, or trailing bytes that are not a unit.
 #[derive(Debug)]
-struct Malformed;
+struct MalformedUnit;
 
 /// Stands for whoever made a unit whose header cannot be read.
 const NOBODY: Origin = Origin { server: 0, unit: Submitted { boot: 0, seq: UNSEQUENCED } };
@@ -278,10 +291,10 @@ pub fn apply(state: &mut State, batch: DecodedBatch, mut after: impl FnMut(&Stat
     }
 }
 
-fn decode_commands(mut payload: Bytes) -> Result<Vec<Command>, Malformed> {
+fn decode_commands(mut payload: Bytes) -> Result<Vec<Command>, MalformedUnit> {
     let mut commands = Vec::new();
     while !payload.is_empty() {
-        commands.push(next_command(&mut payload).map_err(|_| Malformed)?);
+        commands.push(next_command(&mut payload).map_err(|_| MalformedUnit)?);
     }
     Ok(commands)
 }
@@ -308,8 +321,8 @@ mod tests {
     }
 
     fn batch(units: &[Bytes]) -> DecodedBatch {
-        let header = Header { now: Timestamp::at(5), checkpoint: (0, 0) };
-        Batch::decode(encode_batch(header, units.iter())).unwrap().units()
+        let header = Header { timestamp: Timestamp::at(5), checkpoint: (0, 0) };
+        Batch::decode(encode_batch(header, units.iter())).unwrap().decode_units()
     }
 
     #[test]
@@ -335,8 +348,8 @@ mod tests {
     /// that breaks this needs a new format number.
     #[test]
     fn format_7_reads_as_it_always_did() {
-        let now = Timestamp { wall_ms: 5, clock_ms: 4 };
-        let bytes = encode_batch(Header { now, checkpoint: (6, 7) }, [unit(1, 2, "/a")].iter());
+        let now = Timestamp { wall_ms: 5, cluster_ms: 4 };
+        let bytes = encode_batch(Header { timestamp: now, checkpoint: (6, 7) }, [unit(1, 2, "/a")].iter());
         let golden: &[u8] = &[
             7, 61, 162, 160, 190, 5, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 7,
             0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 13,
@@ -375,8 +388,10 @@ mod tests {
 
     #[test]
     fn a_batch_that_is_not_what_was_encoded_is_noticed() {
-        let bytes =
-            encode_batch(Header { now: Timestamp::at(5), checkpoint: (6, 7) }, [unit(1, 1, "/a")].iter());
+        let bytes = encode_batch(
+            Header { timestamp: Timestamp::at(5), checkpoint: (6, 7) },
+            [unit(1, 1, "/a")].iter(),
+        );
         assert_eq!(Batch::decode(Bytes::from_static(&[9])).unwrap_err(), BatchError::Format(9));
         assert_eq!(Batch::decode(Bytes::new()).unwrap_err(), BatchError::CutOff);
         assert_eq!(Batch::decode(bytes.slice(..8)).unwrap_err(), BatchError::CutOff);

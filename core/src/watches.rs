@@ -12,15 +12,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::state::EventKind;
 
-/// Memory that the watches of one watcher may take, in bytes: those on some 300,000 paths of
-/// ordinary length. ZooKeeper has no bound.
+/// Limit of the memory of one watcher's watches, in bytes: about 300,000 paths of ordinary
+/// length. ZooKeeper has no limit.
 pub const BYTES_PER_WATCHER_MAX: usize = 64 * 1024 * 1024;
-/// Memory of one path that one watcher watches, besides its text.
+/// Memory of one watched path besides its text, in bytes.
 const PATH_OVERHEAD_BYTES: usize = 128;
 
-/// A watcher has as many watches as it may: see [`BYTES_PER_WATCHER_MAX`].
+/// The watches of the watcher would exceed [`BYTES_PER_WATCHER_MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the watches of this connection take too much memory")]
+#[error("watch limit of this connection exceeded ({BYTES_PER_WATCHER_MAX} bytes)")]
 pub struct TooManyWatches;
 
 /// Who watches: a connection.
@@ -59,7 +59,7 @@ pub struct Watches {
 struct Table {
     by_path: BTreeMap<String, BTreeMap<Watcher, BTreeSet<Reach>>>,
     by_watcher: BTreeMap<Watcher, BTreeSet<String>>,
-    /// Memory that the watches of each watcher take, in bytes, as far as it is counted.
+    /// Memory of each watcher's watches, in bytes.
     bytes: BTreeMap<Watcher, usize>,
     /// How many are recursive: without any, nobody above a node needs to be asked.
     recursive: usize,
@@ -80,7 +80,7 @@ impl Watches {
     /// Puts a watch.
     ///
     /// # Errors
-    /// When the watcher has too many.
+    /// If the limit would be exceeded.
     pub fn add(
         &mut self,
         watcher: Watcher,
@@ -88,7 +88,8 @@ impl Watches {
         side: Side,
         reach: Reach,
     ) -> Result<(), TooManyWatches> {
-        self.check_room(watcher, path)?;
+        let added = self.side(side).added_bytes(watcher, path);
+        self.check_capacity(watcher, added)?;
         self.side_mut(side).add(watcher, path, reach);
         Ok(())
     }
@@ -96,9 +97,18 @@ impl Watches {
     /// Puts the watches that `addWatch` means: a persistent one hears of both sides.
     ///
     /// # Errors
-    /// When the watcher has too many.
-    pub fn add_lasting(&mut self, watcher: Watcher, path: &str, reach: Reach) -> Result<(), TooManyWatches> {
-        self.check_room(watcher, path)?;
+    /// If the limit would be exceeded.
+    pub fn add_persistent(
+        &mut self,
+        watcher: Watcher,
+        path: &str,
+        reach: Reach,
+    ) -> Result<(), TooManyWatches> {
+        let mut added = self.data.added_bytes(watcher, path);
+        if reach != Reach::Recursive {
+            added += self.children.added_bytes(watcher, path);
+        }
+        self.check_capacity(watcher, added)?;
         self.data.add(watcher, path, reach);
         if reach != Reach::Recursive {
             self.children.add(watcher, path, reach);
@@ -106,10 +116,10 @@ impl Watches {
         Ok(())
     }
 
-    /// One path more is let pass: what is counted is approximate anyway.
-    fn check_room(&self, watcher: Watcher, path: &str) -> Result<(), TooManyWatches> {
+    /// A watch that exists, or on a path that is watched already, always fits.
+    fn check_capacity(&self, watcher: Watcher, added_bytes: usize) -> Result<(), TooManyWatches> {
         let of = |table: &Table| table.bytes.get(&watcher).copied().unwrap_or(0);
-        match of(&self.data) + of(&self.children) + bytes_of(path) <= BYTES_PER_WATCHER_MAX {
+        match added_bytes == 0 || of(&self.data) + of(&self.children) + added_bytes <= BYTES_PER_WATCHER_MAX {
             true => Ok(()),
             false => Err(TooManyWatches),
         }
@@ -192,12 +202,18 @@ impl Watches {
 }
 
 impl Table {
+    /// Memory that a watch on `path` adds.
+    fn added_bytes(&self, watcher: Watcher, path: &str) -> usize {
+        let is_watched = self.by_watcher.get(&watcher).is_some_and(|paths| paths.contains(path));
+        if is_watched { 0 } else { watch_bytes(path) }
+    }
+
     fn add(&mut self, watcher: Watcher, path: &str, reach: Reach) {
         let reaches = self.by_path.entry(path.to_owned()).or_default().entry(watcher).or_default();
         if reaches.insert(reach) {
             self.recursive += usize::from(reach == Reach::Recursive);
             if self.by_watcher.entry(watcher).or_default().insert(path.to_owned()) {
-                *self.bytes.entry(watcher).or_default() += bytes_of(path);
+                *self.bytes.entry(watcher).or_default() += watch_bytes(path);
             }
         }
     }
@@ -244,7 +260,7 @@ impl Table {
             if let Some(paths) = self.by_watcher.get_mut(&watcher) {
                 paths.remove(path);
                 if let Some(bytes) = self.bytes.get_mut(&watcher) {
-                    *bytes -= bytes_of(path);
+                    *bytes -= watch_bytes(path);
                 }
                 if paths.is_empty() {
                     self.by_watcher.remove(&watcher);
@@ -262,8 +278,8 @@ impl Table {
     }
 }
 
-/// The path is kept by path and by watcher.
-fn bytes_of(path: &str) -> usize {
+/// The path is stored twice: by path and by watcher.
+fn watch_bytes(path: &str) -> usize {
     2 * path.len() + PATH_OVERHEAD_BYTES
 }
 
@@ -314,7 +330,7 @@ mod tests {
     #[test]
     fn persistent_watches_stay_beside_one_shot_ones() {
         let mut watches = Watches::default();
-        watches.add_lasting(A, "/a", Reach::Persistent).unwrap();
+        watches.add_persistent(A, "/a", Reach::Persistent).unwrap();
         watches.add(A, "/a", Side::Data, Reach::OneShot).unwrap();
         for kind in
             [EventKind::DataChanged, EventKind::ChildrenChanged, EventKind::Deleted, EventKind::Created]
@@ -330,8 +346,8 @@ mod tests {
     #[test]
     fn recursive_watches_hear_of_nodes_below_and_not_of_their_children() {
         let mut watches = Watches::default();
-        watches.add_lasting(A, "/a", Reach::Recursive).unwrap();
-        watches.add_lasting(B, "/", Reach::Recursive).unwrap();
+        watches.add_persistent(A, "/a", Reach::Recursive).unwrap();
+        watches.add_persistent(B, "/", Reach::Recursive).unwrap();
         assert_eq!(heard(&mut watches, EventKind::Created, "/a/b/c"), [1, 2]);
         assert_eq!(heard(&mut watches, EventKind::ChildrenChanged, "/a/b"), [0u64; 0]);
         assert_eq!(heard(&mut watches, EventKind::DataChanged, "/ab"), [2]);
@@ -343,10 +359,10 @@ mod tests {
     }
 
     #[test]
-    fn a_watcher_has_so_many_watches_and_each_that_goes_makes_room() {
+    fn watch_limit_is_enforced_and_removal_frees_capacity() {
         let mut watches = Watches::default();
         let path = |n: usize| format!("/{n:0>999}");
-        let fit = BYTES_PER_WATCHER_MAX / bytes_of(&path(0));
+        let fit = BYTES_PER_WATCHER_MAX / watch_bytes(&path(0));
         for n in 0..fit {
             watches.add(A, &path(n), Side::Data, Reach::OneShot).unwrap();
         }
@@ -355,7 +371,8 @@ mod tests {
                 && watches.add(watcher, &path(fit), Side::Children, Reach::OneShot).is_ok()
         };
         assert!(!one_more(&mut watches, A));
-        assert!(watches.add_lasting(A, &path(fit), Reach::Recursive).is_err());
+        assert!(watches.add(A, &path(7), Side::Data, Reach::OneShot).is_ok(), "it is there already");
+        assert!(watches.add_persistent(A, &path(fit), Reach::Recursive).is_err());
         assert!(one_more(&mut watches, B), "another has room");
         assert!(watches.remove(A, "/more", None, None));
         assert_eq!(heard(&mut watches, EventKind::DataChanged, &path(7)), [1]);

@@ -105,8 +105,8 @@ struct Kernel {
 impl Kernel {
     /// Writes: those of [`command`]. What is around them:
     ///
-    /// - `clock MS`: the cluster's clock and the leader's time of day from now on
-    /// - `wall MS`: the leader's time of day alone
+    /// - `clock MS`: the cluster clock and the leader's wall clock from now on
+    /// - `wall MS`: the leader's wall clock alone
     /// - `unit server=N boot=N seq=N`, its commands indented below it
     /// - `snapshot`: go on with what a snapshot of the state decodes to
     ///
@@ -130,8 +130,8 @@ impl Kernel {
             "tree" => text::tree(&self.state, &line.word()),
             "sessions" => text::sessions(&self.state),
             "time" => {
-                let Timestamp { wall_ms, clock_ms } = self.state.now();
-                format!("wall {wall_ms} ms, clock {clock_ms} ms\n")
+                let Timestamp { wall_ms, cluster_ms } = self.state.last_timestamp();
+                format!("wall {wall_ms} ms, clock {cluster_ms} ms\n")
             }
             _ => self.write(&command(line)),
         }
@@ -159,16 +159,18 @@ impl Kernel {
         let unit = Submitted { boot: number("boot"), seq: number("seq") };
         let origin = Origin { server: number("server"), unit };
         let commands: Vec<Command> = line.body.iter_mut().map(command).collect();
-        let header = Header { now: self.now, checkpoint: (0, 0) };
+        let header = Header { timestamp: self.now, checkpoint: (0, 0) };
         let bytes = batch::encode_batch(header, [batch::encode_unit(origin, &commands)].iter());
         let before = self.state.zxid();
         let mut output = String::new();
-        batch::apply(&mut self.state, Batch::decode(bytes).unwrap().units(), |state, _, fate| match fate {
-            Fate::Skipped => output += "skipped\n",
-            Fate::Undecodable => panic!("it was encoded here"),
-            Fate::Applied(index, applied) => {
-                assert_eq!(state.zxid(), before + 1 + index as u64);
-                output += &text::applied(state.zxid(), &applied);
+        batch::apply(&mut self.state, Batch::decode(bytes).unwrap().decode_units(), |state, _, fate| {
+            match fate {
+                Fate::Skipped => output += "skipped\n",
+                Fate::Undecodable => panic!("it was encoded here"),
+                Fate::Applied(index, applied) => {
+                    assert_eq!(state.zxid(), before + 1 + index as u64);
+                    output += &text::applied(state.zxid(), &applied);
+                }
             }
         });
         output

@@ -64,9 +64,9 @@ fn follow_garbage_spec() {
     let mut s = State::new();
     let mut p = Pools::load(&s);
     let a = pool(&mut s, r#"{"kind":"named"}"#);
-    p.follow(&s, &a.events, &Decoded::default());
+    p.follow(&s, &a.events, &DecodedWrites::default());
     let a = write(&mut s, set("/rota/pools/p", "garbage"));
-    p.follow(&s, &a.events, &Decoded::default());
+    p.follow(&s, &a.events, &DecodedWrites::default());
     assert_eq!(p.get("p").is_some(), Pools::load(&s).get("p").is_some());
 }
 #[test]
@@ -74,10 +74,10 @@ fn follow_nested() {
     let mut s = State::new();
     let mut p = Pools::load(&s);
     let a = pool(&mut s, r#"{"kind":"named"}"#);
-    p.follow(&s, &a.events, &Decoded::default());
+    p.follow(&s, &a.events, &DecodedWrites::default());
     for path in ["/rota/pools/p/items/x", "/rota/pools/p/items/x/y"] {
         let a = write(&mut s, create(path, "{}"));
-        p.follow(&s, &a.events, &Decoded::default());
+        p.follow(&s, &a.events, &DecodedWrites::default());
     }
     assert_eq!(p.get("p").unwrap().items, Pools::load(&s).get("p").unwrap().items);
 }
@@ -90,7 +90,7 @@ fn follow_folder_later() {
         [("/rota", ""), ("/rota/pools", ""), ("/rota/pools/p", spec), ("/rota/pools/p/buckets", "")]
     {
         let a = write(&mut s, create(path, d));
-        p.follow(&s, &a.events, &Decoded::default());
+        p.follow(&s, &a.events, &DecodedWrites::default());
     }
     assert_eq!(p.get("p").unwrap().table_version(), Pools::load(&s).get("p").unwrap().table_version());
 }
@@ -103,11 +103,11 @@ fn a_late_grant_does_not_take_a_row_that_was_made_again() {
     let go = |s: &mut State, p: &mut Pools, op: Command| {
         let z = s.zxid() + 1;
         let a = s.apply(z, Timestamp::default(), op);
-        p.follow(s, &a.events, &Decoded::default());
+        p.follow(s, &a.events, &DecodedWrites::default());
         a
     };
     let a = pool(&mut s, r#"{"kind":"named"}"#);
-    p.follow(&s, &a.events, &Decoded::default());
+    p.follow(&s, &a.events, &DecodedWrites::default());
     let join = |s: &mut State, p: &mut Pools, n: u64, name: &str| {
         go(s, p, Command::OpenSession { session: SessionId(n), password: Password([0; 16]), timeout_ms: 1 });
         go(

@@ -32,8 +32,8 @@ pub struct Settings {
     pub alone: bool,
     /// Whether the servers serve clients of ZooKeeper over TLS, too.
     pub tls: bool,
-    /// Whether each server's time of day can be set: see [`Cluster::set_time_of_day`].
-    pub time_of_day: bool,
+    /// Whether each server's wall clock can be set: see [`Cluster::set_wall_clock_offset`].
+    pub fake_wall_clock: bool,
 }
 
 /// Servers that were started together. Servers are called by their numbers, from
@@ -48,7 +48,7 @@ pub struct Cluster {
     name: String,
     flags: Vec<String>,
     certificates: Option<Certificates>,
-    /// The library that shows servers another time of day.
+    /// The library that fakes the servers' wall clocks.
     faketime: Option<PathBuf>,
     turn: Option<Turn>,
 }
@@ -116,7 +116,7 @@ impl Cluster {
         let servers = addresses.into_iter().map(server).collect();
         let certificates = settings.tls.then(|| Certificates::make(&dir.path().join("certificates")));
         let flags = settings.flags;
-        let faketime = settings.time_of_day.then(faketime_library);
+        let faketime = settings.fake_wall_clock.then(faketime_library);
         Self { servers, http: Http::default(), dir, name, flags, certificates, faketime, turn: None }
     }
 
@@ -192,10 +192,10 @@ impl Cluster {
         let mut command = std::process::Command::new(crate::rota());
         command.args(args);
         if let Some(library) = self.faketime.clone() {
-            if !self.time_of_day_file(id).exists() {
-                self.set_time_of_day(id, "+0");
+            if !self.wall_clock_file(id).exists() {
+                self.set_wall_clock_offset(id, "+0");
             }
-            command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", self.time_of_day_file(id));
+            command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", self.wall_clock_file(id));
             command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         }
         let server = self.server_mut(id);
@@ -203,17 +203,16 @@ impl Cluster {
         server.process = Some(Process::spawn(command, &log));
     }
 
-    /// Sets a server's time of day: how far it is off, as `+1h` or `-30d`. Its monotonic clock
-    /// goes on.
-    pub fn set_time_of_day(&self, id: u64, offset: &str) {
+    /// Sets the offset of a server's wall clock, as `+1h` or `-30d`. Its monotonic clock goes on.
+    pub fn set_wall_clock_offset(&self, id: u64, offset: &str) {
         // Replaced whole: the server reads it whenever it looks at the time.
-        let (file, new) = (self.time_of_day_file(id), self.dir.path().join("time-of-day.new"));
+        let (file, new) = (self.wall_clock_file(id), self.dir.path().join("wall-clock.new"));
         std::fs::write(&new, offset).expect("there is room for a file");
         std::fs::rename(&new, file).expect("a file can be renamed");
     }
 
-    fn time_of_day_file(&self, id: u64) -> PathBuf {
-        self.dir.path().join(format!("time-of-day-{id}"))
+    fn wall_clock_file(&self, id: u64) -> PathBuf {
+        self.dir.path().join(format!("wall-clock-{id}"))
     }
 
     /// Kills a server with SIGKILL. Returns when, by `CLOCK_MONOTONIC`.

@@ -2,11 +2,12 @@
 //! log, and by a snapshot when the log is gone.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use rota_protocol::http::{NodeBody, NodeCreate, SnapshotTaken, TransferLeader};
-use rota_tests::{Call, Cluster, LIVENESS, Load, eventually};
+use rota_tests::{Call, Cluster, ConnectionTrace, DelayProxies, LIVENESS, Load, eventually};
 use rota_worker::monotonic_ns;
 
 async fn make_node(cluster: &Cluster, path: &str) {
@@ -131,4 +132,53 @@ async fn snapshots_that_are_asked_for_while_one_is_taken_are_taken_too() {
 async fn snapshot_after(cluster: &Cluster, load: &Load, writes: usize) {
     load.acknowledges(writes, monotonic_ns(), LIVENESS).await;
     snapshot(cluster, 1).await;
+}
+
+/// The host loses power during a snapshot: its connections stay silent for ever, and new ones work
+/// when it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn by_another_snapshot_when_the_host_of_the_first_lost_power() {
+    let settings = rota_tests::Settings {
+        flags: ["--snapshot-log-bytes", "16384"].map(str::to_owned).to_vec(),
+        ..rota_tests::Settings::default()
+    };
+    let mut cluster = Cluster::prepare(3, settings).await;
+    let mut proxies = DelayProxies::new(Duration::ZERO);
+    let listens = cluster.peer(3);
+    let port = listens.rsplit(':').next().unwrap().parse().unwrap();
+    let (proxy, traces) = proxies.recording_proxy(port).unwrap();
+    let peers = format!("1={},2={},3=127.0.0.1:{proxy}", cluster.peer(1), cluster.peer(2));
+    for id in cluster.ids() {
+        cluster.set_role(id, vec!["--peers".to_owned(), peers.clone()]);
+        cluster.restart(id);
+    }
+    cluster.all_follow_one_leader().await;
+    cluster.kill9(3);
+    let data = "x".repeat(900_000);
+    for n in 0..40 {
+        let node = NodeCreate { data: data.clone(), ..NodeCreate::default() };
+        let made = cluster.ask(1, Call::post(&format!("/v1/nodes/n{n}"), &node)).await;
+        let _: NodeBody = made.ok().unwrap();
+    }
+    let leader = cluster.leader().await;
+    snapshot(&cluster, leader).await;
+    traces.lock().unwrap().clear();
+    cluster.restart(3);
+    eventually("a part of the snapshot has arrived", LIVENESS, async || {
+        let bytes = |trace: &Arc<ConnectionTrace>| trace.to_server.lock().unwrap().len();
+        let most = traces.lock().unwrap().iter().map(bytes).max().unwrap_or(0);
+        anyhow::ensure!(most > 5_000_000, "{most} bytes of it");
+        Ok(())
+    })
+    .await;
+    proxies.freeze();
+    cluster.kill9(3);
+    cluster.restart(3);
+    eventually("it has the last node", Duration::from_secs(60), async || {
+        let node: NodeBody = cluster.send(3, Call::get("/v1/nodes/n39")).await?.ok()?;
+        anyhow::ensure!(node.data.is_some_and(|read| read.data == data));
+        Ok(())
+    })
+    .await;
+    cluster.agree(&[1, 2, 3]).await;
 }

@@ -89,7 +89,7 @@ async fn those_who_leave_with_reads_behind_a_write_watch_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_has_no_more_watches_than_fit_and_others_have_theirs() {
+async fn watch_limit_is_per_connection() {
     let cluster = Cluster::start(1).await;
     let mut client = connect(&cluster, 1).await;
     let long = |n: usize| watch(format!("/{n}{}", "x".repeat(500_000)));

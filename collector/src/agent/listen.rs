@@ -1,7 +1,7 @@
 //! A listener whose connections are bounded, so that strangers who open many of
 //! them cannot take the descriptors that log files are held open with. One
-//! more than the bound waits until another has ended, and one on which nothing was
-//! answered for a while ends: it is idle, asks too slowly, or takes nothing.
+//! more than the bound waits until another has ended. A connection without responses for a
+//! while is closed: it is idle, or its client is too slow.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -17,8 +17,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
 use tracing::warn;
 
-/// How long a connection may be without a byte of an answer. Longer than any request waits.
-const SILENCE_MAX: Duration = Duration::from_secs(75);
+/// A connection on which no response byte is written for this long is closed; longer than any
+/// long poll.
+const RESPONSE_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Pause between two lines about connections that wait.
 const WARN_PERIOD: Duration = Duration::from_secs(60);
 
@@ -43,10 +44,7 @@ impl BoundedListener {
         }
         if self.warned_at.is_none_or(|at| at.elapsed() >= WARN_PERIOD) {
             self.warned_at = Some(Instant::now());
-            warn!(
-                connections = self.connections_max,
-                "all connections are taken: others wait until one ends"
-            );
+            warn!(limit = self.connections_max, "connection limit reached; new connections wait");
         }
         // The semaphore is never closed.
         Arc::clone(&self.slots).acquire_owned().await.ok()
@@ -60,7 +58,15 @@ impl Listener for BoundedListener {
     async fn accept(&mut self) -> (Connection, SocketAddr) {
         let slot = self.slot().await;
         let (stream, address) = Listener::accept(&mut self.listener).await;
-        (Connection { stream, silence: Box::pin(sleep(SILENCE_MAX)), _slot: slot }, address)
+        (
+            Connection {
+                stream,
+                idle_timer: Box::pin(sleep(RESPONSE_IDLE_TIMEOUT)),
+                is_answered: true,
+                _slot: slot,
+            },
+            address,
+        )
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -72,21 +78,29 @@ impl Listener for BoundedListener {
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,
-    /// Ends when nothing was answered for too long.
-    silence: Pin<Box<Sleep>>,
+    /// Expires when no response byte was written for too long.
+    idle_timer: Pin<Box<Sleep>>,
+    /// Whether something was written since the last byte was read: the next byte read begins a
+    /// request, which has its own time.
+    is_answered: bool,
     _slot: Option<OwnedSemaphorePermit>,
 }
 
 impl Connection {
-    fn note_written(&mut self, polled: &Poll<io::Result<usize>>) {
+    fn reset_idle_timer(&mut self, polled: &Poll<io::Result<usize>>) {
         if matches!(polled, Poll::Ready(Ok(_))) {
-            self.silence.as_mut().reset(Instant::now() + SILENCE_MAX);
+            self.is_answered = true;
+            self.idle_timer.as_mut().reset(Instant::now() + RESPONSE_IDLE_TIMEOUT);
         }
     }
 
-    /// What is pending is too late when the silence has lasted too long.
-    fn or_too_late<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        match polled.is_pending() && self.silence.as_mut().poll(cx).is_ready() {
+    /// Ends a pending operation when the idle timer has expired.
+    fn check_idle_timeout<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        match polled.is_pending() && self.idle_timer.as_mut().poll(cx).is_ready() {
             true => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             false => polled,
         }
@@ -99,16 +113,20 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        self.or_too_late(cx, polled)
+        if buf.filled().len() > before && std::mem::take(&mut self.is_answered) {
+            self.idle_timer.as_mut().reset(Instant::now() + RESPONSE_IDLE_TIMEOUT);
+        }
+        self.check_idle_timeout(cx, polled)
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.note_written(&polled);
-        self.or_too_late(cx, polled)
+        self.reset_idle_timer(&polled);
+        self.check_idle_timeout(cx, polled)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -125,8 +143,8 @@ impl AsyncWrite for Connection {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.note_written(&polled);
-        self.or_too_late(cx, polled)
+        self.reset_idle_timer(&polled);
+        self.check_idle_timeout(cx, polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -157,20 +175,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_that_is_answered_nothing_ends() {
+    async fn connection_without_responses_is_closed() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut bounded = BoundedListener::new(listener, 1);
         let mut client = TcpStream::connect(bounded.local_addr().unwrap()).await.unwrap();
         let (mut connection, _) = bounded.accept().await;
         let began = Instant::now();
         let mut byte = [0];
-        assert!(timeout(SILENCE_MAX / 2, connection.read(&mut byte)).await.is_err());
+        assert!(timeout(RESPONSE_IDLE_TIMEOUT / 2, connection.read(&mut byte)).await.is_err());
         connection.write_all(b"x").await.unwrap();
-        // What it asks for is no answer.
-        client.write_all(b"y").await.unwrap();
-        assert_eq!(connection.read(&mut byte).await.unwrap(), 1);
+        assert!(timeout(RESPONSE_IDLE_TIMEOUT / 2, connection.read(&mut byte)).await.is_err());
+        // A request has its own time, however long the connection was idle before; its bytes have not.
+        for _ in 0..2 {
+            client.write_all(b"y").await.unwrap();
+            assert_eq!(connection.read(&mut byte).await.unwrap(), 1);
+            let waits = timeout(RESPONSE_IDLE_TIMEOUT * 2 / 5, connection.read(&mut byte));
+            assert!(waits.await.is_err());
+        }
         let ended = connection.read(&mut byte).await.unwrap_err();
         assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
-        assert!(began.elapsed() >= SILENCE_MAX / 2 + SILENCE_MAX);
+        assert_eq!(began.elapsed().as_secs(), (2 * RESPONSE_IDLE_TIMEOUT).as_secs());
     }
 }

@@ -22,6 +22,8 @@ pub mod beneath;
 pub mod confirm;
 mod copies;
 pub mod follow;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod gap_list;
 pub mod glob;
 mod hints;

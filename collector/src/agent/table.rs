@@ -32,8 +32,8 @@ pub struct Table {
     items: watch::Sender<u64>,
     /// Files kept open.
     pub open: OpenFiles,
-    /// The source at which the next look for files that are not open begins.
-    closed_from: OsString,
+    /// Round-robin cursor of [`Self::closed`]: a source and one of its incarnations.
+    next_closed: (OsString, u64),
     /// What could not be read at the last look.
     pub unreadable: Unreadable,
     /// Why the index could not be written the last time, if it could not.
@@ -231,15 +231,14 @@ impl Table {
         let mut found = Vec::new();
         // There may be many sources, and nearly all of their files are open: one key is enough.
         let mut key: Key = Default::default();
-        let from = std::mem::take(&mut self.closed_from);
-        let (before, after) = (self.sources.range(..from.clone()), self.sources.range(from..));
+        let (from, number) = std::mem::take(&mut self.next_closed);
+        let (before, after) = (self.sources.range(..from.clone()), self.sources.range(from.clone()..));
         let entries = after.chain(before).filter(|(_, entry)| !entry.source.retired);
-        for (path, Entry { source, .. }) in entries {
-            if found.len() >= room {
-                self.closed_from.clone_from(path);
-                break;
-            }
-            for incarnation in source.incarnations.iter().filter(|i| i.passed_ms.is_none()) {
+        'all: for (path, Entry { source, .. }) in entries {
+            // Those before the cursor have had their turn.
+            let first = if *path == from { number } else { 0 };
+            let open = source.incarnations.iter().filter(|i| i.passed_ms.is_none() && i.number >= first);
+            for incarnation in open {
                 let at = match &incarnation.state {
                     State::Live => None,
                     State::Away { at: Some(at) } => Some(at),
@@ -248,12 +247,16 @@ impl Table {
                 key.0.clear();
                 key.0.push(&source.path);
                 key.1 = incarnation.number;
-                if !self.open.contains(&key) {
-                    found.push((key.clone(), at.cloned(), incarnation.trace.stat.id));
+                if self.open.contains(&key) {
+                    continue;
                 }
+                if found.len() == room {
+                    self.next_closed = (path.clone(), incarnation.number);
+                    break 'all;
+                }
+                found.push((key.clone(), at.cloned(), incarnation.trace.stat.id));
             }
         }
-        found.truncate(room);
         found
     }
 

@@ -21,8 +21,8 @@ use crate::naming::display_text;
 /// but belongs to all programs; directories beyond are found by scans alone.
 pub const WATCHES_MAX: usize = 4096;
 
-/// Pause before a directory is tried again that could not be watched: the system's limit may
-/// have been raised, or others have given watches back.
+/// Delay before a failed directory watch is retried: the inotify limit may have been raised, or
+/// watches released.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// Watches directories.

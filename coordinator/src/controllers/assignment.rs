@@ -29,7 +29,7 @@ const MULTIS_MAX: usize = 8;
 pub(super) async fn run(term: Term) {
     let replica = &term.control.replica;
     let mut pools: BTreeMap<String, Occasion> = all_pools(&term);
-    // When pools are to be looked at again though nothing changes, by the cluster's clock.
+    // When pools are to be looked at again though nothing changes, by the cluster clock.
     let mut due: BTreeMap<String, u64> = BTreeMap::new();
     let mut memories: BTreeMap<String, Memory> = BTreeMap::new();
     let mut all_at = Instant::now() + PERIOD;
@@ -48,7 +48,7 @@ pub(super) async fn run(term: Term) {
         };
         dirty(&mut pools);
         if pools.is_empty() {
-            let next = due.values().min().map(|at| replica.clock().instant_of(*at));
+            let next = due.values().min().map(|at| replica.cluster_clock().instant_of(*at));
             let soonest = next.map_or(all_at, |next| all_at.min(next));
             tokio::select! {
                 () = replica.dirtied() => {}
@@ -89,7 +89,7 @@ struct Memory {
 struct Planned {
     at: Instant,
     causes: Causes,
-    /// When it is to be looked at again, by the cluster's clock.
+    /// When it is to be looked at again, by the cluster clock.
     look_again_ms: Option<u64>,
 }
 
@@ -125,9 +125,9 @@ async fn look(
 /// The step could not be proposed: it is to be tried again.
 struct NotProposed;
 
-/// The cluster's clock, in milliseconds.
+/// The cluster clock, in milliseconds.
 fn now_ms(term: &Term) -> u64 {
-    term.control.replica.clock().now_ms()
+    term.control.replica.cluster_clock().now_ms()
 }
 
 fn all_pools(term: &Term) -> BTreeMap<String, Occasion> {
@@ -190,7 +190,7 @@ async fn advance(term: &Term, pool: &str, watch: &mut Watch) -> Result<Option<u6
 #[derive(Debug, Clone, Copy)]
 struct At {
     now: Instant,
-    /// By the cluster's clock.
+    /// By the cluster clock.
     now_ms: u64,
     /// Since this server leads.
     waited: Duration,

@@ -4,6 +4,7 @@
 //! nothing that it could not find out again.
 
 mod assignment;
+mod clock;
 mod config_node;
 mod expiry;
 mod reaper;
@@ -55,7 +56,8 @@ impl Term {
     /// applied. Returns how many were refused.
     async fn propose(&self, commands: &[Command]) -> Result<u32, ProposeError> {
         let Control { group, replica, .. } = &self.control;
-        let header = Header { now: replica.clock().timestamp(), checkpoint: replica.last_digest() };
+        let header =
+            Header { timestamp: replica.cluster_clock().timestamp(), checkpoint: replica.last_digest() };
         group.propose_as_leader(self.term, header, commands).await
     }
 }
@@ -87,6 +89,8 @@ pub(crate) async fn run(control: Control) {
 /// Leads until it is cancelled.
 async fn lead(mut term: Term) {
     caught_up(&term).await;
+    let replica = Arc::clone(&term.control.replica);
+    let _leading = replica.cluster_clock().lead();
     term.begin_counting(Instant::now() + term.control.lease_grace);
     // What members said before is forgotten: it is waited for from here on.
     term.began = Instant::now();
@@ -95,6 +99,7 @@ async fn lead(mut term: Term) {
         expiry::run(term.clone()),
         assignment::run(term.clone()),
         reaper::run(term.clone()),
+        clock::run(term.clone()),
         config_node::run(term),
     );
 }

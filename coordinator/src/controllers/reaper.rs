@@ -17,7 +17,7 @@ pub(super) async fn run(term: Term) {
         period.tick().await;
         // A view, so that nobody waits while all of them are looked at.
         let (state, _) = term.control.replica.view();
-        let now_ms = term.control.replica.clock().now_ms();
+        let now_ms = term.control.replica.cluster_clock().now_ms();
         let due = tokio::task::spawn_blocking(move || -> Vec<String> {
             let due = state.due(now_ms).take(settings.per_period_max());
             due.map(ToString::to_string).collect()

@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 
 use super::error::{ApiError, ApiResult};
 use super::extract::{Body, Names, Shared};
-use super::members::described;
+use super::members::describe_members;
 use super::pools::{self, with_pool, with_pool_now};
 use crate::heard::known;
 use crate::service::{Service, ServiceError};
@@ -91,7 +91,7 @@ async fn change_all(service: &Service, pool: &str, changes: &[MembersChange]) ->
             }
         }
     };
-    described(service, pool, Default::default(), move |name| names.contains(name)).await
+    describe_members(service, pool, Default::default(), move |name| names.contains(name), true).await
 }
 
 /// The members that are meant.

@@ -15,7 +15,7 @@ use super::members::check_living;
 use super::pools::{with_pool, with_pool_now};
 use crate::service::{Service, ServiceError};
 
-/// How often an item is tried to be replaced that others change meanwhile.
+/// Attempts to create or replace an item that other clients modify concurrently.
 const ATTEMPTS_MAX: usize = 8;
 
 pub(super) fn router() -> OpenApiRouter<Shared> {
@@ -65,19 +65,22 @@ async fn put_item(
     let path = layout::item(&pool, &body.name);
     let by = || Actor::rota(session);
     for _ in 0..ATTEMPTS_MAX {
-        let is_there = match service.op(by(), Op::create(path.clone(), to_json(&item), mode)).await {
+        let exists = match service.op(by(), Op::create(path.clone(), to_json(&item), mode)).await {
             Err(ServiceError::Refused(Refusal::NodeExists { .. })) => true,
             Err(ServiceError::Refused(Refusal::NoNode { .. })) => return Err(ApiError::no_pool(&pool)),
             other => other.map(|_| false)?,
         };
-        if !is_there || replace_item(&service, &path, session, to_json(&item)).await? {
+        if !exists || replace_item(&service, &path, session, to_json(&item)).await? {
             return Ok((StatusCode::CREATED, Json(ItemBody { name: body.name, item })));
         }
     }
-    Err(ApiError::new(Code::Exists, format!("item {:?} changes all the time: try again", body.name)))
+    Err(ApiError::new(
+        Code::Exists,
+        format!("item {:?} was modified concurrently in {ATTEMPTS_MAX} attempts; retry", body.name),
+    ))
 }
 
-/// Replaces an item that is kept in the same way; false when it was changed or deleted meanwhile.
+/// Replaces an item of the same session; false if it was changed or deleted concurrently.
 /// One that another session keeps is left alone: it would vanish with that session.
 async fn replace_item(
     service: &Service,
@@ -93,7 +96,7 @@ async fn replace_item(
             "another session keeps an item of that name: it is free when that session's timeout is over",
         ));
     }
-    // A node that was made anew meanwhile may be another session's.
+    // The node may have been recreated by another session.
     let guard = Op::CheckFence { path: path.to_owned(), fence };
     let set = Op::set(path.to_owned(), data, None);
     match service.multi(Actor::rota(session), vec![guard, set]).await {

@@ -44,22 +44,26 @@ async fn list_members(
     with_pool(&service, &pool, |_| Ok(()))?;
     // What members said is a courtesy: the list is there without a leader too.
     let heard = service.heard_of(&pool).await.unwrap_or_default();
-    Ok(Json(described(&service, &pool, heard, |_| true).await?))
+    Ok(Json(describe_members(&service, &pool, heard, |_| true, false).await?))
 }
 
-/// The members of a pool that `is_meant`, without holding up writes and other readers.
-pub(super) async fn described(
+/// Describes the members whose names match `filter`, off the state lock.
+pub(super) async fn describe_members(
     service: &Service,
     pool: &str,
     said: HeardPool,
-    is_meant: impl Fn(&str) -> bool + Send + 'static,
+    filter: impl Fn(&str) -> bool + Send + 'static,
+    after_write: bool,
 ) -> ApiResult<Vec<MemberBody>> {
     let view = with_pool(service, pool, |view| Ok(view.clone()))?;
     let describe = move || {
-        let meant = view.members.iter().filter(|(name, _)| is_meant(name));
-        meant.map(|(name, entry)| describe(&view, name, entry, &said)).collect()
+        let selected = view.members.iter().filter(|(name, _)| filter(name));
+        selected.map(|(name, entry)| describe(&view, name, entry, &said)).collect()
     };
-    Ok(service.compute(describe).await?)
+    Ok(match after_write {
+        true => service.compute_after_write(describe).await?,
+        false => service.compute(describe).await?,
+    })
 }
 
 fn describe(view: &PoolView, name: &str, entry: &MemberEntry, said: &HeardPool) -> MemberBody {

@@ -20,7 +20,7 @@ mod sessions;
 mod summaries;
 mod table;
 
-pub(crate) use summaries::Summaries;
+pub(crate) use summaries::SummaryCache;
 pub(crate) use table::TableCache;
 
 use std::sync::Arc;

@@ -25,8 +25,8 @@ use super::error::{ApiError, ApiResult};
 use super::extract::{Body, Caller, Names, Params, Shared, poll_deadline};
 use crate::service::ServiceError;
 
-/// Children whose names are gathered where they are asked for; more, without holding up writes.
-const CHILDREN_FEW_MAX: u32 = 1_000;
+/// Most children that are listed under the state lock; longer lists are built on the compute pool.
+const INLINE_CHILDREN_MAX: u32 = 1_000;
 /// Children named in one answer.
 const CHILDREN_MAX: usize = 10_000;
 /// Events in one answer; the rest comes with the next.
@@ -107,7 +107,7 @@ async fn read_at(
             let data = Some(Data::from(node.bytes()));
             return Ok(Json(NodeRead::Node(NodeBody { path: path.to_owned(), data, stat })));
         }
-        if node.child_count() <= CHILDREN_FEW_MAX {
+        if node.child_count() <= INLINE_CHILDREN_MAX {
             return Ok(Json(NodeRead::Children(children_of(tree, path, stat, &after))));
         }
         (tree.clone(), stat)
@@ -117,7 +117,7 @@ async fn read_at(
     Ok(Json(NodeRead::Children(children)))
 }
 
-/// The children of a node whose names come after one.
+/// One page of a node's child names, those after `after`.
 fn children_of(tree: &Tree, path: &str, stat: NodeStat, after: &str) -> Children {
     let mut names: Vec<&str> =
         tree.paths_below(path).map(NodePath::name).filter(|name| *name > after).collect();
@@ -259,7 +259,7 @@ async fn next_events(
     since: u64,
     deadline: Option<tokio::time::Instant>,
 ) -> Missed {
-    let watch = service.replica.watchers().watch(&params.path, params.recursive);
+    let watch = service.replica.http_watches().register(&params.path, params.recursive);
     let mut since = since;
     loop {
         let interest = Interest { path: &params.path, recursive: params.recursive, who: by.identities() };
@@ -279,7 +279,7 @@ async fn next_events(
             (applied.events.last(), changed.or_else(|| watch.take()))
         };
         match changed {
-            // What came before it does not concern this watcher, remembered or not.
+            // No earlier event matches this watch, so a compacted event log is no gap here.
             Some(zxid) => since = since.max(zxid.saturating_sub(1)),
             None if deadline.is_some() => return Missed { events: Vec::new(), upto, missed: false },
             None => since = upto,

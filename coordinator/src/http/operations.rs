@@ -14,13 +14,15 @@ use rota_protocol::http::Code;
 
 use super::error::{ApiError, ApiResult};
 use super::extract::Shared;
-use super::summaries::all_summaries;
+use super::summaries::recent_summaries;
 use crate::connections::Protocol;
 use crate::metrics as names;
 use crate::raft::Leadership;
 
 /// A gauge that is not set any more is shown for so long.
 const GONE_AFTER: Duration = Duration::from_secs(60);
+/// How long a scrape waits for the summaries of pools before it shows the last ones.
+const SUMMARIES_WITHIN: Duration = Duration::from_secs(2);
 /// What is observed is kept one by one for so long.
 const SORTED_EVERY: Duration = Duration::from_secs(5);
 /// Bounds of the latency histograms, in seconds.
@@ -77,8 +79,8 @@ async fn metrics(State(service): State<Shared>) -> Response {
         gauge(names::NODES, applied.state.tree().len() as u64);
         gauge(names::SESSIONS, applied.state.session_count() as u64);
     }
-    // While the server has too much to compute, the last values are shown.
-    for pool in all_summaries(&service).await.unwrap_or_default() {
+    // If the compute pool is busy, the pool gauges keep their last values.
+    for pool in recent_summaries(&service, SUMMARIES_WITHIN).await {
         let stuck = service.liveness.heard.stuck_count(&pool.name);
         for (name, value) in [
             (names::VACANT, f64::from(pool.vacant)),
@@ -101,7 +103,7 @@ async fn metrics(State(service): State<Shared>) -> Response {
         let count = service.connections.count(protocol) as f64;
         ::metrics::gauge!(names::CONNECTIONS, "protocol" => protocol.name()).set(count);
     }
-    gauge(names::HTTP_WATCHES, service.replica.watchers().len() as u64);
+    gauge(names::HTTP_WATCHES, service.replica.http_watches().len() as u64);
     gauge(names::ZK_CONNECTIONS, service.hub.len() as u64);
     gauge(names::ZK_WATCHES, service.hub.watch_counts().iter().map(|side| side.watches as u64).sum());
     let packets = service.hub.totals().counts();

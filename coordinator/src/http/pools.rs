@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 
 use super::error::{ApiError, ApiResult};
 use super::extract::{Body, Names, Params, ReadParams, Shared};
-use super::summaries::{all_summaries, summary};
+use super::summaries::{all_summaries, summary, summary_after_write};
 use crate::service::{Service, ServiceError};
 
 /// How long a delete waits until the members have let go of everything.
@@ -84,7 +84,7 @@ async fn create(
         }
         other => other?,
     };
-    Ok((StatusCode::CREATED, Json(summary(&service, &body.name).await?)))
+    Ok((StatusCode::CREATED, Json(summary_after_write(&service, &body.name).await?)))
 }
 
 /// Show a pool.
@@ -109,7 +109,7 @@ async fn change(
     Body(body): Body<PoolChange>,
 ) -> ApiResult<Json<PoolBody>> {
     edit_spec(&service, &pool, |spec, version| changed(&pool, spec, version, &body)).await?;
-    Ok(Json(summary(&service, &pool).await?))
+    Ok(Json(summary_after_write(&service, &pool).await?))
 }
 
 /// What a spec of that version becomes.
@@ -167,7 +167,7 @@ async fn delete(
     if tokio::time::timeout(DELETE_TIMEOUT, gone).await.is_ok() {
         return Ok(Ok(StatusCode::NO_CONTENT));
     }
-    Ok(Err((StatusCode::ACCEPTED, Json(summary(&service, &pool).await?))))
+    Ok(Err((StatusCode::ACCEPTED, Json(summary_after_write(&service, &pool).await?))))
 }
 
 /// Show a pool's plan: its pending moves, and what the planner said of it.

@@ -1,8 +1,9 @@
-//! What pools look like as a whole. That costs a look at every row, so it is kept until the pool
-//! changes, and computed without holding up writes and other readers.
+//! Pool summaries. Building one scans every row, so a summary is cached until its pool changes, and
+//! large pools are summarized off the state lock.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use rota_core::Zxid;
 use rota_core::pool::{Kind, PoolView};
@@ -11,90 +12,138 @@ use rota_protocol::http::PoolBody;
 use super::error::{ApiError, ApiResult};
 use crate::service::{Service, ServiceError};
 
-/// Pools with at most so many rows and members are looked at where they are asked for.
-const SMALL_MAX: usize = 1024;
+/// Most rows plus members that one request summarizes under the state lock; the other pools are
+/// summarized on the compute pool.
+const INLINE_POOLS_MAX: usize = 1024;
 
-/// Summaries of pools as they were when they were asked for last, with the pool's last change.
+/// Most cached summaries before those of deleted pools are removed.
+const CACHED_MAX: usize = 1024;
+
+/// Cached summaries by pool, each with the pool's last change.
 #[derive(Debug, Default)]
-pub(crate) struct Summaries {
-    known: Mutex<BTreeMap<String, (Zxid, Arc<PoolBody>)>>,
+pub(crate) struct SummaryCache {
+    entries: Mutex<BTreeMap<String, (Zxid, Arc<PoolBody>)>>,
 }
 
-impl Summaries {
+impl SummaryCache {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, (Zxid, Arc<PoolBody>)>> {
-        self.known.lock().expect("no code panics while it holds this")
+        self.entries.lock().expect("no code panics while it holds this")
+    }
+
+    fn get(&self, pool: &PoolView) -> Option<Arc<PoolBody>> {
+        let entries = self.lock();
+        let (changed, body) = entries.get(&pool.name)?;
+        (*changed == pool.changed).then(|| Arc::clone(body))
+    }
+
+    fn insert(&self, changed: Zxid, body: PoolBody) -> Arc<PoolBody> {
+        let body = Arc::new(body);
+        self.lock().insert(body.name.clone(), (changed, Arc::clone(&body)));
+        body
+    }
+
+    /// All summaries, whatever has changed since.
+    fn all(&self) -> Vec<Arc<PoolBody>> {
+        self.lock().values().map(|(_, body)| Arc::clone(body)).collect()
     }
 }
 
-/// A pool's summary, or why it has none.
+/// The summary of one pool.
+///
+/// # Errors
+/// `no_pool`, or the compute pool is busy.
 pub(super) async fn summary(service: &Service, pool: &str) -> ApiResult<PoolBody> {
-    let found = summarize(service, Some(pool)).await?.pop().ok_or_else(|| ApiError::no_pool(pool))?;
+    let (mut bodies, large) = look(service, Some(pool));
+    if !large.is_empty() {
+        bodies = keep_all(service.compute(move || describe_large(large)).await?, service);
+    }
+    let found = bodies.pop().ok_or_else(|| ApiError::no_pool(pool))?;
+    Ok(PoolBody::clone(&found))
+}
+
+/// The summary of a pool after a write that took effect: it does not wait for the compute pool.
+///
+/// # Errors
+/// `no_pool`.
+pub(super) async fn summary_after_write(service: &Service, pool: &str) -> ApiResult<PoolBody> {
+    let (mut bodies, large) = look(service, Some(pool));
+    if !large.is_empty() {
+        bodies = keep_all(service.compute_after_write(move || describe_large(large)).await?, service);
+    }
+    let found = bodies.pop().ok_or_else(|| ApiError::no_pool(pool))?;
     Ok(PoolBody::clone(&found))
 }
 
 /// The summaries of all pools, by name.
 pub(super) async fn all_summaries(service: &Service) -> Result<Vec<Arc<PoolBody>>, ServiceError> {
-    summarize(service, None).await
+    let (mut bodies, large) = look(service, None);
+    if !large.is_empty() {
+        bodies.extend(keep_all(service.compute(move || describe_large(large)).await?, service));
+        bodies.sort_by(|one, two| one.name.cmp(&two.name));
+    }
+    Ok(bodies)
 }
 
-async fn summarize(service: &Service, only: Option<&str>) -> Result<Vec<Arc<PoolBody>>, ServiceError> {
-    let mut bodies: BTreeMap<String, Arc<PoolBody>> = BTreeMap::new();
-    let mut large: Vec<PoolView> = Vec::new();
-    {
-        let applied = service.replica.read();
-        let mut known = service.summaries.lock();
-        if only.is_none() {
-            known.retain(|name, _| applied.pools.get(name).is_some());
-        }
-        let pools: Vec<&PoolView> = match only {
-            Some(name) => applied.pools.get(name).into_iter().collect(),
-            None => applied.pools.iter().collect(),
-        };
-        for pool in pools {
-            match known.get(&pool.name) {
-                Some((changed, body)) if *changed == pool.changed => {
-                    bodies.insert(pool.name.clone(), Arc::clone(body));
-                }
-                _ if pool.rows.len() + pool.members.len() <= SMALL_MAX => {
-                    let body = Arc::new(describe(pool));
-                    known.insert(pool.name.clone(), (pool.changed, Arc::clone(&body)));
-                    bodies.insert(pool.name.clone(), body);
-                }
-                _ => large.push(pool.clone()),
+/// The summaries of all pools; those that were built last if that takes longer than `within`.
+pub(super) async fn recent_summaries(service: &Service, within: Duration) -> Vec<Arc<PoolBody>> {
+    let all = tokio::time::timeout(within, all_summaries(service)).await;
+    all.ok().and_then(Result::ok).unwrap_or_else(|| service.summary_cache.all())
+}
+
+/// Cached summaries and those of small pools, and the other pools.
+fn look(service: &Service, only: Option<&str>) -> (Vec<Arc<PoolBody>>, Vec<PoolView>) {
+    let applied = service.replica.read();
+    let pools: Vec<&PoolView> = match only {
+        Some(name) => applied.pools.get(name).into_iter().collect(),
+        None => applied.pools.iter().collect(),
+    };
+    let cache = &service.summary_cache;
+    // Pools come and go, and nobody may ever list them.
+    if only.is_none() || cache.lock().len() > CACHED_MAX {
+        cache.lock().retain(|name, _| applied.pools.get(name).is_some());
+    }
+    let mut inline_left = INLINE_POOLS_MAX;
+    let (mut bodies, mut large) = (Vec::new(), Vec::new());
+    for pool in pools {
+        let size = pool.rows.len() + pool.members.len();
+        match cache.get(pool) {
+            Some(body) => bodies.push(body),
+            None if size <= inline_left => {
+                inline_left -= size;
+                bodies.push(cache.insert(pool.changed, describe(pool)));
             }
+            None => large.push(pool.clone()),
         }
     }
-    if !large.is_empty() {
-        let described = service.compute(move || {
-            let describe = |pool: PoolView| (pool.changed, Arc::new(describe(&pool)));
-            large.into_iter().map(describe).collect::<Vec<_>>()
-        });
-        for (changed, body) in described.await? {
-            service.summaries.lock().insert(body.name.clone(), (changed, Arc::clone(&body)));
-            bodies.insert(body.name.clone(), body);
-        }
-    }
-    Ok(bodies.into_values().collect())
+    (bodies, large)
+}
+
+fn describe_large(pools: Vec<PoolView>) -> Vec<(Zxid, PoolBody)> {
+    pools.into_iter().map(|pool| (pool.changed, describe(&pool))).collect()
+}
+
+fn keep_all(described: Vec<(Zxid, PoolBody)>, service: &Service) -> Vec<Arc<PoolBody>> {
+    described.into_iter().map(|(changed, body)| service.summary_cache.insert(changed, body)).collect()
 }
 
 fn describe(pool: &PoolView) -> PoolBody {
-    let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let saturating_u32 = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let degraded = pool.rows.values().filter(|entry| entry.row.degraded).count();
     // A pool that was just made has no rows yet.
     let buckets = match pool.spec.kind {
         Kind::Hashed { buckets } if !pool.spec.deleting => buckets,
-        _ => small(pool.rows.len()),
+        _ => saturating_u32(pool.rows.len()),
     };
     PoolBody {
         name: pool.name.clone(),
         spec: pool.spec.clone(),
         version: pool.spec_version,
         table_version: pool.table_version(),
-        members: small(pool.members.len()),
+        members: saturating_u32(pool.members.len()),
         buckets,
-        away: pool.away.iter().map(|(name, entry)| (name.clone(), entry.since_ms)).collect(),
-        vacant: buckets.saturating_sub(small(pool.led())),
-        degraded: small(degraded),
-        moving: small(pool.pending_moves().count()),
+        away: pool.away.iter().map(|(name, entry)| (name.clone(), entry.since_wall_ms)).collect(),
+        vacant: buckets.saturating_sub(saturating_u32(pool.led())),
+        degraded: saturating_u32(degraded),
+        moving: saturating_u32(pool.pending_moves().count()),
     }
 }

@@ -28,13 +28,12 @@ use crate::service::Service;
 /// Least time between two events of one stream: what changes meanwhile is one event, so that
 /// ten thousand listeners are not told each of a thousand moves by itself.
 const PACE: Duration = Duration::from_millis(250);
-/// Tables, and changes of tables, that are kept as JSON: listeners that have fallen behind each
-/// other ask for a few.
+/// Most cached tables and deltas: clients at different versions ask for different deltas.
 const TABLES_MAX: usize = 16;
 /// Bytes of them.
 const TABLES_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Rows of a table, or of its changes, that are written where they are asked for.
-const ROWS_SHORT_MAX: usize = 256;
+/// Most rows that are encoded under the state lock; larger tables are encoded on the compute pool.
+const INLINE_ROWS_MAX: usize = 256;
 
 pub(super) fn router() -> OpenApiRouter<Shared> {
     OpenApiRouter::new().routes(routes!(table)).routes(routes!(row)).routes(routes!(owner))
@@ -104,7 +103,7 @@ async fn known_here(service: &Service, pool: &str, since: Option<u64>) -> ApiRes
 }
 
 /// The table as JSON once it is newer than `since`, or as it is at the deadline, with its version;
-/// without the JSON if the version is `known`.
+/// no JSON if the client already has that version (`is_known`).
 async fn newer_table(
     service: &Service,
     pool: &str,
@@ -127,46 +126,52 @@ async fn newer_table(
 }
 
 /// The table as it is now, or what changed in it after `since`, as JSON, with its version.
-/// Thousands ask for the same: it is written once, and if it is long, neither while others wait
-/// for the state nor where Raft runs.
+/// Many clients ask for the same version: it is encoded once and cached; a large one is encoded off
+/// the state lock, one at a time.
 async fn table_json(service: &Service, pool: &str, since: Option<u64>) -> ApiResult<(u64, Bytes)> {
     let key = (pool.to_owned(), since);
-    let (version, body) = with_pool(service, pool, |view| {
-        let version = view.table_version();
-        let cached = service.tables.get(&key, version);
-        Ok((version, cached.map_or_else(|| Source::of(view, since), Source::Cached)))
-    })?;
-    let view = match body {
-        Source::Cached(json) => return Ok((version, json)),
-        Source::Body(body) => return Ok((version, service.tables.keep(key, &body)?)),
-        Source::View(view) => view,
+    if let Found::Json(version, json) = find_table(service, &key, false)? {
+        return Ok((version, json));
+    }
+    let turn = service.in_turn(&service.table_turn).await?;
+    // Others have had their turn: one of them has built it, or a newer one is needed.
+    let view = match find_table(service, &key, true)? {
+        Found::Json(version, json) => return Ok((version, json)),
+        Found::Large(view) => view.ok_or_else(|| ApiError::no_pool(pool))?,
     };
     let tables = Arc::clone(&service.tables);
-    let built = service.compute(move || match tables.get(&key, version) {
-        // Another has built it meanwhile.
-        Some(json) => Ok(json),
-        None => tables.keep(key, &table_since(&view, since)),
-    });
-    Ok((version, built.await??))
+    let build = move || {
+        let built = tables.insert(key, view.members_changed(), &table_since(&view, since));
+        drop(turn);
+        built.map(|json| (view.table_version(), json))
+    };
+    tokio::task::spawn_blocking(build).await.map_err(|e| ApiError::new(Code::Internal, e.to_string()))?
 }
 
-/// What a table's JSON is made of.
-enum Source {
-    Cached(Bytes),
-    /// A short table, or few changes.
-    Body(TableBody),
-    View(Box<PoolView>),
+/// The JSON of a table, or what it must be built of.
+enum Found {
+    Json(u64, Bytes),
+    Large(Option<Box<PoolView>>),
 }
 
-impl Source {
-    fn of(view: &PoolView, since: Option<u64>) -> Self {
-        let changed = since.filter(|since| view.remembers(*since));
-        let few = |since| view.rows_changed_after(since).nth(ROWS_SHORT_MAX).is_none();
-        match view.rows.len() <= ROWS_SHORT_MAX || changed.is_some_and(few) {
-            true => Self::Body(table_since(view, since)),
-            false => Self::View(Box::new(view.clone())),
+/// Looks for a table in the cache, and builds a short one.
+fn find_table(service: &Service, key: &TableKey, clones: bool) -> ApiResult<Found> {
+    let (pool, since) = (&key.0, key.1);
+    with_pool(service, pool, |view| {
+        let version = view.table_version();
+        if let Some(json) = service.tables.get(key, version, view.members_changed()) {
+            return Ok(Found::Json(version, json));
         }
-    }
+        let changed = since.filter(|since| view.has_changes_since(*since));
+        let few = |since| view.rows_changed_after(since).nth(INLINE_ROWS_MAX).is_none();
+        if view.rows.len() <= INLINE_ROWS_MAX || changed.is_some_and(few) {
+            let body = table_since(view, since);
+            let json = service.tables.insert(key.clone(), view.members_changed(), &body)?;
+            return Ok(Found::Json(version, json));
+        }
+        // A clone costs O(members).
+        Ok(Found::Large(clones.then(|| Box::new(view.clone()))))
+    })
 }
 
 /// What a stream of a table's changes has come to.
@@ -196,6 +201,11 @@ fn table_stream(service: Shared, pool: String, since: Option<u64>) -> Response {
                 let event = event.data(String::from_utf8_lossy(&json));
                 Some((Ok::<_, Infallible>(event), Some(following)))
             }
+            // The others have their turn first.
+            Err(ApiError(error)) if error.code == Code::Overloaded => {
+                following.next_at = Instant::now() + PACE;
+                Some((Ok(SseEvent::default().comment("busy")), Some(following)))
+            }
             Err(ApiError(error)) => {
                 let event = SseEvent::default().event("error").json_data(&error);
                 Some((Ok(event.unwrap_or_default()), None))
@@ -205,34 +215,45 @@ fn table_stream(service: Shared, pool: String, since: Option<u64>) -> Response {
     Sse::new(super::while_in_service(&states, deltas)).keep_alive(KeepAlive::default()).into_response()
 }
 
-/// Tables and their changes as JSON, as they were asked for last: pool, the version that the
-/// client had, and what it has become.
+/// Cached tables and deltas as JSON, by pool and the version that the client had.
 #[derive(Debug, Default)]
 pub(crate) struct TableCache {
-    last: Mutex<VecDeque<(TableKey, u64, Bytes)>>,
+    last: Mutex<VecDeque<CachedTable>>,
 }
 
 type TableKey = (String, Option<u64>);
 
+#[derive(Debug)]
+struct CachedTable {
+    key: TableKey,
+    version: u64,
+    /// The last change of any member: a table has their addresses.
+    members_changed: u64,
+    json: Bytes,
+}
+
 impl TableCache {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<(TableKey, u64, Bytes)>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<CachedTable>> {
         self.last.lock().expect("no code panics while it holds this")
     }
 
-    fn get(&self, key: &TableKey, version: u64) -> Option<Bytes> {
+    fn get(&self, key: &TableKey, version: u64, members_changed: u64) -> Option<Bytes> {
         let last = self.lock();
-        let found = last.iter().find(|(of, to, _)| of == key && *to == version);
-        found.map(|(_, _, json)| json.clone())
+        let found = last.iter().find(|cached| {
+            cached.key == *key && (cached.version, cached.members_changed) == (version, members_changed)
+        });
+        found.map(|cached| cached.json.clone())
     }
 
-    fn keep(&self, key: TableKey, body: &TableBody) -> ApiResult<Bytes> {
+    fn insert(&self, key: TableKey, members_changed: u64, body: &TableBody) -> ApiResult<Bytes> {
         let json = serde_json::to_vec(body).map_err(|e| ApiError::new(Code::Internal, e.to_string()))?;
         let json = Bytes::from(json);
         let mut last = self.lock();
-        last.retain(|(of, ..)| *of != key);
-        last.push_back((key, body.version, json.clone()));
+        last.retain(|cached| cached.key != key);
+        let version = body.version;
+        last.push_back(CachedTable { key, version, members_changed, json: json.clone() });
         while last.len() > TABLES_MAX
-            || last.iter().map(|(.., json)| json.len()).sum::<usize>() > TABLES_BYTES_MAX
+            || last.iter().map(|cached| cached.json.len()).sum::<usize>() > TABLES_BYTES_MAX
         {
             last.pop_front();
         }

@@ -19,8 +19,8 @@ use crate::store::Identity;
 
 /// How often it is looked.
 const PERIOD: Duration = Duration::from_millis(500);
-/// Longest pause before the leader is told again that this server is reached elsewhere.
-const PROPOSAL_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Longest backoff between two updates of this server's peer address.
+const ADDRESS_BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// How long no leader may be heard before the other servers are asked why.
 const SUSPICIOUS_SILENCE: Duration = Duration::from_secs(3);
 
@@ -35,10 +35,10 @@ pub(crate) struct Upkeep {
     pub(crate) own_address: Option<String>,
 }
 
-/// When the leader is told the next time that this server is reached elsewhere.
-struct Proposing {
-    at: Instant,
-    pause: Duration,
+/// Backoff state of the peer address update.
+struct AddressUpdate {
+    retry_at: Instant,
+    backoff: Duration,
     log: LogLimit,
 }
 
@@ -48,7 +48,7 @@ impl Upkeep {
         let mut period = interval(PERIOD);
         period.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut led_at = Instant::now();
-        let mut proposing = Proposing { at: led_at, pause: PERIOD, log: LogLimit::default() };
+        let mut update = AddressUpdate { retry_at: led_at, backoff: PERIOD, log: LogLimit::default() };
         loop {
             period.tick().await;
             if self.states.is_out_of_service() {
@@ -65,8 +65,8 @@ impl Upkeep {
             if let Leadership::Own { .. } = self.group.leads() {
                 self.note_disks().await;
             }
-            if let Some(address) = self.own_address.clone().filter(|_| now >= proposing.at) {
-                self.propose_address(address, &mut proposing).await;
+            if let Some(address) = self.own_address.clone().filter(|_| now >= update.retry_at) {
+                self.propose_address(address, &mut update).await;
             }
             if now - led_at > SUSPICIOUS_SILENCE
                 && self.identity.cluster_id().is_some()
@@ -103,7 +103,7 @@ impl Upkeep {
     }
 
     /// Has the leader note that this server is reached elsewhere than the cluster knows.
-    async fn propose_address(&mut self, peer_address: String, proposing: &mut Proposing) {
+    async fn propose_address(&mut self, peer_address: String, update: &mut AddressUpdate) {
         let server = self.identity.server;
         let endpoints = self.peers.endpoints();
         let Some(known) = endpoints.get(&server) else { return };
@@ -127,15 +127,16 @@ impl Upkeep {
             }
         };
         let Some(why) = refused else { return };
-        proposing.at = Instant::now() + proposing.pause;
-        proposing.pause = (proposing.pause * 2).min(PROPOSAL_PAUSE_MAX);
-        if let Some(attempts) = proposing.log.due(server, &why) {
+        update.retry_at = Instant::now() + update.backoff;
+        if let Some(attempts) = update.log.due(server, &why) {
             tracing::warn!(
-                why,
+                error = why,
                 attempts,
-                "the cluster does not take this server's new address: trying again"
+                retry_in = ?update.backoff,
+                "peer address update refused; will retry"
             );
         }
+        update.backoff = (update.backoff * 2).min(ADDRESS_BACKOFF_MAX);
     }
 
     async fn have_noted(&self, leader: u64, change: MembershipChange) -> Option<String> {

@@ -26,7 +26,8 @@ const HANDSHAKES_MAX: usize = 64;
 /// end of the first is not noticed yet. Beyond that, the oldest gives way: a server that was
 /// stopped finds many that were given up.
 const CONNECTIONS_OF_A_KIND_MAX: usize = 4;
-/// Servers unknown to this one that may have connections: anybody can claim any number.
+/// Most non-member servers with connections: their numbers are unverified, so one host could claim
+/// any.
 const UNKNOWN_SERVERS_MAX: usize = 16;
 
 /// What this server knows when another dials it.
@@ -164,7 +165,7 @@ impl Peers {
                         frames.codec_mut().set_bytes_max(hello.kind.request_bytes_max());
                         return Ok(Some((hello, frames, place)));
                     }
-                    None => too_many_servers(hello.from),
+                    None => too_many_unknown_servers(hello.from),
                 },
             };
             self.log_refusal(hello.from, from, &refused);
@@ -187,20 +188,20 @@ impl Peers {
     /// Logs and counts a frame of another server that is not valid.
     pub(crate) fn log_invalid(&self, server: u64, address: &str, what: &str, error: &io::Error) {
         metrics::counter!(crate::metrics::PEER_INVALID).increment(1);
-        if let Some(times) = self.inner.accept_log.due(server, &format!("{what}: {error}")) {
-            tracing::warn!(peer = server, address, times, kind = what, %error, "invalid data from a peer");
+        if let Some(attempts) = self.inner.accept_log.due(server, &format!("{what}: {error}")) {
+            tracing::warn!(peer = server, address, attempts, kind = what, %error, "invalid data from a peer");
         }
     }
 
-    /// Logs and counts a connection for which there is no place.
-    pub(crate) fn log_crowded(&self, address: &str) {
+    /// Logs and counts a connection rejected at [`HANDSHAKES_MAX`].
+    pub(crate) fn log_handshake_limit(&self, address: &str) {
         metrics::counter!(crate::metrics::CONNECTIONS_REFUSED, "protocol" => "peer").increment(1);
-        if let Some(times) = self.inner.accept_log.due(0, "too many handshakes") {
+        if let Some(attempts) = self.inner.accept_log.due(0, "too many handshakes") {
             tracing::warn!(
                 address,
-                times,
-                handshakes = HANDSHAKES_MAX,
-                "closed a connection: too many handshakes"
+                attempts,
+                limit = HANDSHAKES_MAX,
+                "connection rejected: too many pending handshakes"
             );
         }
     }
@@ -262,12 +263,12 @@ impl Peers {
     }
 }
 
-fn too_many_servers(server: u64) -> Refused {
+fn too_many_unknown_servers(server: u64) -> Refused {
     let message = format!(
-        "server {server} is not a member, and {UNKNOWN_SERVERS_MAX} such servers have connections here already: \
-         end them, or wait until they end"
+        "server {server} is not a member, and the limit of {UNKNOWN_SERVERS_MAX} connected non-member servers is \
+         reached: stop the other servers, or retry later"
     );
-    Refused { reason: RefusalReason::TooManyServers, message }
+    Refused { reason: RefusalReason::TooManyUnknownServers, message }
 }
 
 /// Refuses a hello of another version of the peer protocol, whose other fields this version
@@ -275,8 +276,8 @@ fn too_many_servers(server: u64) -> Refused {
 fn other_version(hello: &[u8], server: u64) -> Option<Refused> {
     let version = peer::hello_version(hello).filter(|version| *version != PROTOCOL_VERSION)?;
     let message = format!(
-        "the dialling server speaks version {version} of the peer protocol, server {server} version {PROTOCOL_VERSION}: \
-         run the same release on all servers"
+        "peer protocol version mismatch: the dialling server uses version {version}, server {server} uses version \
+         {PROTOCOL_VERSION}: run the same release on all servers"
     );
     Some(Refused { reason: RefusalReason::Version, message })
 }
@@ -314,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hello_of_another_version_is_refused_whatever_else_it_holds() {
+    fn hello_of_another_version_is_refused() {
         let refused = other_version(&[99, 1, 2, 3], 7).unwrap();
         assert_eq!(refused.reason, RefusalReason::Version);
         assert!(refused.message.contains("version 99"), "{}", refused.message);

@@ -28,7 +28,7 @@ use crate::store::Identity;
 
 pub(crate) use accept::{Admission, PeerView};
 pub(crate) use calls::{CHANGE_TIMEOUT, CallFailure, Caller};
-use codec::FrameCodec;
+pub(crate) use codec::FrameCodec;
 pub(crate) use log_limit::LogLimit;
 pub(crate) use rtt::{RoundTrips, measure};
 pub(crate) use units::UnitSender;

@@ -22,10 +22,10 @@ const RESEND_AFTER: Duration = Duration::from_secs(1);
 /// How long a portion may take to leave.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause before a leader that could not be reached, or lost something, is sent to
-/// again; doubled as long as no unit is applied, up to [`RETRY_AFTER_MAX`].
-const RETRY_AFTER: Duration = Duration::from_millis(20);
-/// Longest such pause.
-const RETRY_AFTER_MAX: Duration = Duration::from_millis(320);
+/// again; doubled as long as no unit is applied, up to [`BACKOFF_MAX`].
+const BACKOFF_MIN: Duration = Duration::from_millis(20);
+/// Largest backoff.
+const BACKOFF_MAX: Duration = Duration::from_millis(320);
 
 /// Moves units from the outbox to the leader's proposer.
 pub(crate) struct UnitSender {
@@ -51,8 +51,7 @@ enum Fed {
 
 impl UnitSender {
     pub(crate) async fn run(mut self) {
-        // The first unit that was unresolved at the last pause, and the pause.
-        let mut paused = (None, RETRY_AFTER);
+        let mut backoff = Backoff::default();
         loop {
             let leader = *self.leadership.borrow_and_update();
             let sink = match leader {
@@ -75,8 +74,8 @@ impl UnitSender {
                 None => true,
             };
             if again {
-                paused = next_pause(paused, self.outbox.front());
-                self.pause(leader, paused.1).await;
+                let pause = backoff.next(leader, self.outbox.front());
+                self.pause(leader, pause).await;
             }
             if self.leadership.has_changed().is_err() {
                 // Nobody tells any more who leads: the server is stopping.
@@ -139,11 +138,26 @@ impl UnitSender {
     }
 }
 
-/// The pause before the next try, when `front` is the first unresolved unit now.
-fn next_pause((front_then, pause): (Option<u64>, Duration), front: Option<u64>) -> (Option<u64>, Duration) {
-    match front_then == front && front.is_some() {
-        true => (front, (pause * 2).min(RETRY_AFTER_MAX)),
-        false => (front, RETRY_AFTER),
+/// Backoff before units are sent again: doubled each time, until the leader changes or a unit is
+/// applied.
+#[derive(Debug, Default)]
+struct Backoff {
+    last: Option<(Leadership, Option<u64>, Duration)>,
+}
+
+impl Backoff {
+    /// The pause before the next try, when `front` is the first unresolved unit.
+    fn next(&mut self, leader: Leadership, front: Option<u64>) -> Duration {
+        let pause = match self.last {
+            Some((last_leader, last_front, pause))
+                if last_leader == leader && last_front == front && front.is_some() =>
+            {
+                (pause * 2).min(BACKOFF_MAX)
+            }
+            _ => BACKOFF_MIN,
+        };
+        self.last = Some((leader, front, pause));
+        pause
     }
 }
 
@@ -182,14 +196,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_until_a_unit_is_applied() {
-        let mut paused = (None, RETRY_AFTER);
-        let mut pauses = |front| {
-            paused = next_pause(paused, front);
-            paused.1.as_millis()
-        };
-        assert_eq!([(); 7].map(|()| pauses(Some(4))), [20, 40, 80, 160, 320, 320, 320]);
-        assert_eq!(pauses(Some(5)), 20);
-        assert_eq!([(); 3].map(|()| pauses(None)), [20, 20, 20], "nothing waits");
+    fn backoff_doubles_until_a_unit_is_applied_or_the_leader_changes() {
+        let mut backoff = Backoff::default();
+        let mut next = |leader, front| backoff.next(Leadership::Other { leader }, front).as_millis();
+        assert_eq!([(); 7].map(|()| next(1, Some(4))), [20, 40, 80, 160, 320, 320, 320]);
+        assert_eq!([next(2, Some(4)), next(2, Some(4))], [20, 40], "another leader");
+        assert_eq!([next(2, Some(5)), next(2, Some(5))], [20, 40], "a unit was applied");
+        assert_eq!([(); 3].map(|()| next(2, None)), [20, 20, 20], "nothing waits");
     }
 }

@@ -38,6 +38,8 @@ pub(crate) struct Ended {
     pub(crate) server: u64,
     /// Its start that the connection belonged to.
     pub(crate) boot: u64,
+    /// The term in which it led when the connection ended.
+    pub(crate) term: u64,
 }
 
 /// Where ended connections are told. Clones share it.
@@ -88,22 +90,23 @@ impl Elections {
         let mut sole_at = None;
         // The leader that died last, and when that was noticed.
         let mut died: Option<(u64, Instant)> = None;
-        // Whether the leader whose connection ended has died. Silence is counted meanwhile.
-        let mut checking: Fuse<BoxFuture<'static, Option<u64>>> = Fuse::terminated();
+        // Pending check whether the leader whose connection closed is dead. The election timer keeps
+        // running.
+        let mut death_check: Fuse<BoxFuture<'static, Option<u64>>> = Fuse::terminated();
         loop {
             let leads = matches!(self.group.leads(), Leadership::Own { .. });
             let pause =
                 if leads { self.heartbeat.min(super::election_timer::TICK) } else { timer.next_look() };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                Some(ended) = self.ended.recv(), if checking.is_terminated() => {
+                Some(ended) = self.ended.recv(), if death_check.is_terminated() => {
                     let is_known = died.is_some_and(|(leader, at)| leader == ended.server && at.elapsed() < LATE_MAX);
                     if !is_known {
-                        checking = has_died(self.group.clone(), self.peers.clone(), ended).boxed().fuse();
+                        death_check = find_dead_leader(self.group.clone(), self.peers.clone(), ended).boxed().fuse();
                     }
                     continue;
                 }
-                dead = &mut checking => {
+                dead = &mut death_check => {
                     if let Some(leader) = dead {
                         self.group.release_lease_of(leader).await;
                         timer.leader_died(self.chance());
@@ -152,24 +155,25 @@ impl Elections {
 
 /// The leader that this server follows, if its process has ended after one of its connections
 /// did: nobody listens at its address any more, or it was started anew.
-async fn has_died(group: Group, peers: Peers, ended: Ended) -> Option<u64> {
-    let Ended { server, boot } = ended;
+async fn find_dead_leader(group: Group, peers: Peers, ended: Ended) -> Option<u64> {
+    let Ended { server, boot, term } = ended;
+    let leads_still = || group.leads() == (Leadership::Other { leader: server }) && group.term() == term;
     for check in 0..CHECKS {
-        if group.leads() != (Leadership::Other { leader: server }) {
+        if !leads_still() {
             return None;
         }
         let endpoint = peers.endpoints().remove(&server)?;
         match timeout(CHECK_TIMEOUT, peers.probe(&endpoint.peer_address)).await {
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                tracing::info!(leader = server, "the leader's process has ended");
-                return Some(server);
+                tracing::info!(leader = server, "leader process ended");
+                return leads_still().then_some(server);
             }
             Ok(Ok(info)) if info.server == server && info.boot == boot => return None,
             Ok(Ok(info)) if info.server == server => {
-                tracing::info!(leader = server, "the leader's process was started anew");
-                return Some(server);
+                tracing::info!(leader = server, "leader process restarted");
+                return leads_still().then_some(server);
             }
-            // Its machine may be gone, or only the way to it: silence decides.
+            // The host may be down or unreachable: leave it to the election timeout.
             Err(_) => return None,
             Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => return None,
             // It may be ending: its port is closed only after its connections.

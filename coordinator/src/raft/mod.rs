@@ -8,10 +8,10 @@ mod group;
 mod machine;
 mod membership;
 mod network;
-mod plausible;
 mod proposer;
 mod service;
 pub(crate) mod types;
+mod validation;
 
 pub(crate) use elections::Elections;
 pub use group::GroupError;

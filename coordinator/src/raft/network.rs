@@ -24,9 +24,9 @@ use rota_protocol::peer::{
 use tokio::time::Instant;
 
 use super::machine::{SnapshotData, head_of};
-use super::plausible::{check_log_id, check_term};
 use super::proposer::entries_in_flight;
 use super::types::{RaftServer, TypeConfig, entry_out, log_id_in, log_id_out, vote_in, vote_out};
+use super::validation::{check_log_id, check_term};
 use crate::peers::{Caller, Frames, Peers, decode, flush, receive};
 
 /// Requests to a near server that are not answered yet. A far one has as many as there are

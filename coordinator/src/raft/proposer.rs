@@ -81,8 +81,10 @@ impl Proposer {
         while let Some(first) = self.queue.recv().await {
             let entry = self.next_entry().await;
             let units = self.gather(first);
-            let header =
-                Header { now: self.replica.clock().timestamp(), checkpoint: self.replica.last_digest() };
+            let header = Header {
+                timestamp: self.replica.cluster_clock().timestamp(),
+                checkpoint: self.replica.last_digest(),
+            };
             let batch = encode_batch(header, units.iter());
             metrics::histogram!(crate::metrics::BATCH_BYTES).record(batch.len() as f64);
             self.group.propose(batch, self.settle(entry)).await?;

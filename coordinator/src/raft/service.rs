@@ -17,9 +17,9 @@ use tokio::sync::mpsc;
 use super::elections::{Ended, EndedSender, is_telling};
 use super::group::{Group, Leadership};
 use super::machine::{Received, SnapshotData};
-use super::plausible::{check_clock, check_log_id, check_term, invalid};
 use super::proposer::ProposerQueue;
 use super::types::{TypeConfig, entry_in, log_id_in, log_id_out, meta_in, vote_in, vote_out};
+use super::validation::{check_clock, check_log_id, check_term, invalid_data};
 use crate::parts::BoxWire;
 use crate::peers::{Admission, Frames, PeerView, Peers, decode, send};
 use crate::replica::Replica;
@@ -52,8 +52,8 @@ impl PeerService {
         let membership = self.group.membership();
         let status = {
             let applied = self.replica.read();
-            // Raft's membership may not be committed: a removal may yet be undone, and what is
-            // said of it here is for good.
+            // The effective membership may be uncommitted and roll back, and "removed" is final: a
+            // server counts as removed only if it is in neither the effective nor the applied one.
             let known = [&membership, applied.membership()];
             match known.iter().find_map(|membership| membership.servers.get(&server)) {
                 Some(endpoint) => PeerStatus::Member { disk: endpoint.disk },
@@ -75,7 +75,7 @@ impl PeerService {
 pub(crate) async fn serve_peer(service: PeerService, wire: BoxWire, from: String) {
     let accepted = {
         let Some(_handshake) = service.admission.handshake() else {
-            service.peers.log_crowded(&from);
+            service.peers.log_handshake_limit(&from);
             return;
         };
         let view = |server| service.view_of(server);
@@ -95,7 +95,7 @@ pub(crate) async fn serve_peer(service: PeerService, wire: BoxWire, from: String
     };
     let serving = async {
         match hello.kind {
-            StreamKind::Append => serve_append(&service.group, frames).await,
+            StreamKind::Append => serve_append(&service, frames).await,
             StreamKind::Call => serve_calls(&service, frames).await,
             StreamKind::Snapshot => serve_snapshot(&service, frames).await,
             StreamKind::Units => serve_units(&service, hello.from, frames).await,
@@ -115,19 +115,21 @@ pub(crate) async fn serve_peer(service: PeerService, wire: BoxWire, from: String
     }
     if is_telling(hello.kind) && service.group.leads() == (Leadership::Other { leader: hello.from }) {
         // When many ended, one look is as good as all.
-        let _ = service.ended.try_send(Ended { server: hello.from, boot: hello.from_boot });
+        let term = service.group.term();
+        let _ = service.ended.try_send(Ended { server: hello.from, boot: hello.from_boot, term });
     }
 }
 
-async fn serve_append(group: &Group, frames: Frames) -> io::Result<()> {
+async fn serve_append(service: &PeerService, frames: Frames) -> io::Result<()> {
     let (mut replies, requests) = frames.split();
     // Why the requests ended, if it was for what one of them said.
     let fault = Arc::new(std::sync::Mutex::new(None));
-    let state = (requests, group.clone(), Arc::clone(&fault));
-    let input = stream::unfold(state, |(mut requests, group, fault)| async move {
+    let state = (requests, service.clone(), Arc::clone(&fault));
+    let group = &service.group;
+    let input = stream::unfold(state, |(mut requests, service, fault)| async move {
         let frame = requests.next().await?;
-        match frame.and_then(|frame| append_request(&frame, &group)) {
-            Ok(request) => Some((request, (requests, group, fault))),
+        match frame.and_then(|frame| append_request(&frame, &service)) {
+            Ok(request) => Some((request, (requests, service, fault))),
             Err(error) => {
                 *fault.lock().expect("no code panics while it holds this") = Some(error);
                 None
@@ -160,14 +162,14 @@ async fn serve_append(group: &Group, frames: Frames) -> io::Result<()> {
 }
 
 /// A request, checked: nothing in it can stop this server when it is applied.
-fn append_request(frame: &[u8], group: &Group) -> io::Result<AppendEntriesRequest<TypeConfig>> {
+fn append_request(frame: &[u8], service: &PeerService) -> io::Result<AppendEntriesRequest<TypeConfig>> {
     let request: AppendRequest = decode(frame)?;
-    check_term(&request.vote, group.term())?;
+    check_term(&request.vote, service.group.term())?;
     check_log_id(request.prev.as_ref())?;
     check_log_id(request.commit.as_ref())?;
     for entry in &request.entries {
         check_log_id(Some(&entry.log_id))?;
-        check_payload(&entry.payload, group)?;
+        check_payload(&entry.payload, service)?;
     }
     let entries: io::Result<Vec<_>> = request.entries.into_iter().map(entry_in).collect();
     Ok(AppendEntriesRequest {
@@ -178,14 +180,15 @@ fn append_request(frame: &[u8], group: &Group) -> io::Result<AppendEntriesReques
     })
 }
 
-fn check_payload(payload: &peer::Payload, group: &Group) -> io::Result<()> {
+fn check_payload(payload: &peer::Payload, service: &PeerService) -> io::Result<()> {
     match payload {
         peer::Payload::Blank => Ok(()),
         peer::Payload::Batch(batch) => {
-            let batch = Batch::decode(batch.clone()).map_err(|error| invalid(error.to_string()))?;
-            check_clock(batch.header.now.clock_ms)
+            let batch = Batch::decode(batch.clone()).map_err(|error| invalid_data(error.to_string()))?;
+            let own_ms = service.replica.cluster_clock().now_ms();
+            check_clock(batch.header.timestamp.cluster_ms, own_ms)
         }
-        peer::Payload::Membership(membership) => check_cluster(membership, group),
+        peer::Payload::Membership(membership) => check_cluster(membership, &service.group),
     }
 }
 
@@ -194,7 +197,7 @@ fn check_cluster(membership: &peer::Membership, group: &Group) -> io::Result<()>
     let (theirs, ours) = (membership.cluster_id, group.cluster_id());
     match theirs == ours || ours.is_none() {
         true => Ok(()),
-        false => Err(invalid(format!("a membership of cluster {theirs:?}, this is cluster {ours:?}"))),
+        false => Err(invalid_data(format!("a membership of cluster {theirs:?}, this is cluster {ours:?}"))),
     }
 }
 
@@ -283,6 +286,8 @@ async fn serve_snapshot(service: &PeerService, mut frames: Frames) -> io::Result
     let file: SnapshotFile = writer.as_file();
     let verified = file.clone();
     let state = tokio::task::spawn_blocking(move || verified.load()).await?.map_err(io::Error::other)?;
+    let own_ms = service.replica.cluster_clock().now_ms();
+    check_clock(state.last_timestamp().cluster_ms, own_ms)?;
     let data = SnapshotData { file, received: Some(Box::new(Received { writer, state })) };
     let snapshot: SnapshotOf<TypeConfig, SnapshotData> = openraft::storage::Snapshot { meta, snapshot: data };
     let response =
@@ -302,9 +307,9 @@ async fn serve_units(service: &PeerService, from: u64, mut frames: Frames) -> io
             frame = frames.next() => match frame {
                 Some(unit) => {
                     let unit = unit?.freeze();
-                    let origin = check_unit(&unit).map_err(|error| invalid(error.to_string()))?;
+                    let origin = check_unit(&unit).map_err(|error| invalid_data(error.to_string()))?;
                     if origin.server != from {
-                        return Err(invalid(format!("a unit of server {}", origin.server)));
+                        return Err(invalid_data(format!("a unit of server {}", origin.server)));
                     }
                     if service.proposer.units.send(unit).await.is_err() {
                         break;

@@ -113,7 +113,10 @@ impl LogStore {
         let known = positions.get();
         let store = Self { log: Arc::new(Mutex::new(log)), positions: Arc::new(positions) };
         if let Some(vote) = known.vote.filter(|_| found.vote < known.vote) {
-            tracing::warn!(term = vote.term, "the last record of the log, a vote, is torn: writing it again");
+            tracing::warn!(
+                term = vote.term,
+                "torn vote record at the end of the log; rewriting it from the log position file"
+            );
             store.lock().save_vote(Stored(vote)).map_err(|e| StoreError::io(directory, e))?;
         }
         store.flush().await.map_err(|e| StoreError::io(directory, e))?;

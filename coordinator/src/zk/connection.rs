@@ -36,8 +36,8 @@ const PENDING_BYTES_MAX: usize = 4 * 1024 * 1024;
 const READS_BEHIND_MAX: usize = 32;
 /// Bytes that may wait to leave; a client that takes so little is cut off.
 const OUT_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Why a client with more than that is cut off.
-const NOT_TAKEN: &str = "it takes less than it asks for";
+/// Why a client with more than that is disconnected.
+const SLOW_CONSUMER: &str = "slow consumer: output buffer limit exceeded";
 /// Names that one client may go by, and their bytes.
 const IDENTITIES_MAX: usize = 64;
 const IDENTITY_BYTES_MAX: usize = 16 * 1024;
@@ -374,14 +374,14 @@ impl Connection {
         let is_stuck = inner.out.len() > OUT_BYTES_MAX;
         drop(inner);
         if is_stuck {
-            self.cut_off(NOT_TAKEN);
+            self.disconnect(SLOW_CONSUMER);
         }
         self.wake.notify_one();
     }
 
-    /// Ends it, since its client asks for too much.
-    fn cut_off(&self, why: &str) {
-        tracing::warn!(address = %self.address, why, "cut off a client");
+    /// Closes the connection because its client exceeded a limit.
+    fn disconnect(&self, reason: &str) {
+        tracing::warn!(address = %self.address, reason, "client disconnected");
         self.close();
     }
 
@@ -413,7 +413,7 @@ impl Connection {
             inner.pending_bytes -= bytes;
             if inner.out.len() > OUT_BYTES_MAX {
                 // Reads behind a write, each of them large.
-                return self.cut_off(NOT_TAKEN);
+                return self.disconnect(SLOW_CONSUMER);
             }
             match pending {
                 Pending::Answer { xid, answer } => {
@@ -430,11 +430,11 @@ impl Connection {
                         session: self.session(),
                         identities: &inner.identities,
                     };
-                    let is_again = matches!(request, Request::SetWatches(_) | Request::SetWatches2(_));
+                    let is_set_watches = matches!(request, Request::SetWatches(_) | Request::SetWatches2(_));
                     let answer = reads::answer(&reader, request, &mut told);
-                    if is_again && answer.is_err() {
-                        // Its client would rely on watches that are not there.
-                        return self.cut_off("it has more watches than fit");
+                    if is_set_watches && answer.is_err() {
+                        // The client would rely on watches that do not exist.
+                        return self.disconnect("watch limit exceeded in setWatches");
                     }
                     for (event_type, path) in told {
                         // What a watch missed while its client was away.

@@ -58,10 +58,10 @@ pub(super) fn answer(
         Request::SetWatches2(before) => {
             reader.watch_again(before.one_shot, told)?;
             for path in &before.persistent {
-                reader.watch_lasting(path, Reach::Persistent)?;
+                reader.watch_persistent(path, Reach::Persistent)?;
             }
             for path in &before.recursive {
-                reader.watch_lasting(path, Reach::Recursive)?;
+                reader.watch_persistent(path, Reach::Recursive)?;
             }
             Ok(Body::Nothing)
         }
@@ -95,20 +95,12 @@ impl Reader<'_> {
             return Ok(());
         }
         let add = |watches: &mut Watches| watches.add(self.watcher, &asked.path, side, Reach::OneShot);
-        self.fitting(self.hub.watches_of(self.watcher, |watches| Some(add(watches))))
+        throttle_error(self.watcher, self.hub.watches_of(self.watcher, |watches| Some(add(watches))))
     }
 
-    fn watch_lasting(&self, path: &str, reach: Reach) -> Result<(), ErrorCode> {
-        let add = |watches: &mut Watches| watches.add_lasting(self.watcher, path, reach);
-        self.fitting(self.hub.watches_of(self.watcher, |watches| Some(add(watches))))
-    }
-
-    /// One who has left has no watch, and nobody to tell.
-    fn fitting(&self, added: Option<Result<(), TooManyWatches>>) -> Result<(), ErrorCode> {
-        added.unwrap_or(Ok(())).map_err(|error| {
-            tracing::debug!(watcher = self.watcher.0, %error, "refused a watch");
-            ErrorCode::ThrottledOp
-        })
+    fn watch_persistent(&self, path: &str, reach: Reach) -> Result<(), ErrorCode> {
+        let add = |watches: &mut Watches| watches.add_persistent(self.watcher, path, reach);
+        throttle_error(self.watcher, self.hub.watches_of(self.watcher, |watches| Some(add(watches))))
     }
 
     fn parts(&self, ops: Vec<ReadOp>) -> Result<Body, ErrorCode> {
@@ -175,7 +167,7 @@ impl Reader<'_> {
             Some(AddWatchMode::PersistentRecursive) => Reach::Recursive,
             None => return Err(ErrorCode::MarshallingError),
         };
-        self.watch_lasting(&asked.path, reach)?;
+        self.watch_persistent(&asked.path, reach)?;
         Ok(Body::Number(0))
     }
 
@@ -225,6 +217,14 @@ impl Reader<'_> {
         }
         Ok(())
     }
+}
+
+/// Maps [`TooManyWatches`] to `ThrottledOp`. A watcher that is already gone adds nothing.
+fn throttle_error(watcher: Watcher, added: Option<Result<(), TooManyWatches>>) -> Result<(), ErrorCode> {
+    added.unwrap_or(Ok(())).map_err(|error| {
+        tracing::debug!(watcher = watcher.0, %error, "watch refused");
+        ErrorCode::ThrottledOp
+    })
 }
 
 /// Without what is secret.

@@ -71,7 +71,7 @@ pub struct PlanFault {
 /// What is known besides the tree. A plan follows from the two.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Known {
-    /// The cluster's clock, in milliseconds: see [`Timestamp`](crate::state::Timestamp).
+    /// The cluster clock, in milliseconds: see [`Timestamp`](crate::state::Timestamp).
     pub now_ms: u64,
     /// How busy buckets keep their owners, in any unit; of buckets that are not named here it
     /// is not known.
@@ -163,11 +163,11 @@ fn absent(pool: &PoolView, now_ms: u64) -> BTreeMap<String, Away> {
     if grace_ms == 0 || pool.spec.deleting {
         return BTreeMap::new();
     }
-    let waits = |away: &Away| now_ms < away.since_clock_ms.saturating_add(grace_ms);
+    let waits = |away: &Away| now_ms < away.since_cluster_ms.saturating_add(grace_ms);
     let known = pool.away.iter().filter(|(_, entry)| waits(&entry.away));
     let known = known.map(|(name, entry)| (name.clone(), entry.away.clone()));
     let gone = pool.departed.iter().map(|(name, entry)| {
-        let away = Away { member: entry.member.clone(), joined: entry.joined, since_clock_ms: now_ms };
+        let away = Away { member: entry.member.clone(), joined: entry.joined, since_cluster_ms: now_ms };
         (name.clone(), away)
     });
     // One that was back for a moment, and had got nothing, is still away as before; otherwise it
@@ -254,7 +254,7 @@ fn step_to(
     let stepper = Stepper { pool, absent, known, target, pending };
     let mut step = Step { report: target.report.clone(), ..Step::default() };
     step.look_again_ms =
-        absent.values().map(|away| away.since_clock_ms.saturating_add(pool.spec.grace_ms)).min();
+        absent.values().map(|away| away.since_cluster_ms.saturating_add(pool.spec.grace_ms)).min();
 
     let mut writer = Writer::new(pool);
     let mut needed: Vec<Move> = Vec::new();

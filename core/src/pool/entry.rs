@@ -22,8 +22,8 @@ pub struct MemberEntry {
 pub struct AwayEntry {
     /// What its node says.
     pub away: Away,
-    /// Time of day at which it went, in milliseconds since 1970: to show.
-    pub since_ms: u64,
+    /// Wall clock at its departure, in milliseconds since the Unix epoch: for display.
+    pub since_wall_ms: u64,
 }
 
 /// When what decides who owns what changed last, by kind; 0 for never, as far as is known.
@@ -65,7 +65,7 @@ pub struct RowEntry {
     pub zxid: Zxid,
     /// The version of the row's node.
     pub version: i32,
-    /// Time of day at which the node was written, in milliseconds since 1970: to show.
+    /// Wall clock at the write of the node, in milliseconds since the Unix epoch: for display.
     pub written_ms: u64,
 }
 

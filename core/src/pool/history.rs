@@ -47,8 +47,8 @@ pub struct Change {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Event {
-    /// When, in milliseconds since 1970, by the leader's time of day: events are in order even
-    /// where it was set back.
+    /// Leader's wall clock, in milliseconds since the Unix epoch. Events are in commit order even if
+    /// the clock was set back.
     pub at_ms: u64,
     /// Who owns it since then, in order; nobody, while it was vacant.
     pub owners: Vec<String>,
@@ -93,9 +93,9 @@ impl Recorder {
     }
 }
 
-/// What happened to a bucket, from chapters in order, each with the time of its node. The order
-/// is that of the writes, whatever clocks showed: what a member did by itself stands in the next
-/// chapter that tells of the bucket.
+/// What happened to a bucket, from chapters in order, each with the time of its node. Events are in
+/// commit order, not clock order; an action that a member took by itself appears in the next
+/// chapter that mentions the bucket.
 pub fn events_of(bucket: &Bucket, chapters: impl IntoIterator<Item = (u64, Chapter)>) -> Vec<Event> {
     let mut events = Vec::new();
     for (written_ms, chapter) in chapters {
@@ -109,8 +109,8 @@ pub fn events_of(bucket: &Bucket, chapters: impl IntoIterator<Item = (u64, Chapt
     events
 }
 
-/// What had happened last at a moment; `None` if that is not remembered. Where the time of day
-/// was set back, the same moment was twice: the later one counts.
+/// The last event at or before `at_ms`; `None` if the history does not reach that far. If the clock
+/// was set back, the later event wins.
 #[must_use]
 pub fn event_at(events: &[Event], at_ms: u64) -> Option<&Event> {
     events.iter().rev().find(|event| event.at_ms <= at_ms)

@@ -54,8 +54,8 @@ pub struct Away {
     pub member: Member,
     /// When it had joined.
     pub joined: Zxid,
-    /// The cluster's clock when it went, in milliseconds.
-    pub since_clock_ms: u64,
+    /// Cluster clock at its departure, in milliseconds.
+    pub since_cluster_ms: u64,
 }
 
 /// An item of a named pool, as its node says. There is one bucket for each.

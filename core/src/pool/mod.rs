@@ -15,7 +15,7 @@
 //! HTTP or a ZooKeeper client. Fields are only ever added, with a default.
 
 mod bucket;
-mod decoded;
+mod decoded_writes;
 mod entry;
 pub(crate) mod guard;
 pub mod history;
@@ -31,7 +31,7 @@ mod table;
 mod view;
 
 pub use bucket::{Bucket, bucket_of_key};
-pub use decoded::Decoded;
+pub use decoded_writes::DecodedWrites;
 pub use entry::{AwayEntry, Causes, MemberEntry, RowEntry};
 pub use labels::{Affinity, Labels};
 pub use layout::{NAME_LEN_MAX, NameError, check_name};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::layout::{self, Place};
 use super::view::{Concerned, PoolView, spec_of};
-use super::{Bucket, Decoded, RowEntry};
+use super::{Bucket, DecodedWrites, RowEntry};
 use crate::state::{Event, State};
 
 /// All pools, by name.
@@ -35,10 +35,10 @@ impl Pools {
         pools
     }
 
-    /// Takes in what commands changed; `state` is as they left it or later, and `decoded` has
-    /// what they wrote, as far as that is known. Returns in which pools it touched anything that decides who owns what, and
-    /// whom that concerns.
-    pub fn follow(&mut self, state: &State, events: &[Event], decoded: &Decoded) -> Touched {
+    /// Updates the views after commands were applied. `state` is the state after them or later;
+    /// `decoded` holds values decoded in advance. Returns the pools whose assignment may change, and
+    /// the affected members.
+    pub fn follow(&mut self, state: &State, events: &[Event], decoded: &DecodedWrites) -> Touched {
         let mut touched = Touched::default();
         for event in events {
             let Some((pool, place)) = layout::place(event.path.as_str()) else { continue };
@@ -88,7 +88,7 @@ impl Pools {
         state: &State,
         pool: &str,
         (place, event): (&Place<'_>, &Event),
-        decoded: &Decoded,
+        decoded: &DecodedWrites,
     ) {
         let node = state.tree().get(event.path.as_str());
         if *place == Place::Spec && node.and_then(spec_of).is_none() {

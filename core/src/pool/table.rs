@@ -93,16 +93,16 @@ impl TableIndex {
         next.into_iter().flat_map(|next| self.changed.range(next..)).map(|(zxid, bucket)| (*zxid, bucket))
     }
 
-    /// Whether it is known what changed after version `since`.
+    /// Whether the changes after version `since` are still available (not compacted).
     #[must_use]
-    pub fn remembers(&self, since: Zxid) -> bool {
+    pub fn has_changes_since(&self, since: Zxid) -> bool {
         since >= self.floor
     }
 
     /// What changed after version `since`.
     #[must_use]
     pub fn since(&self, since: Zxid) -> Delta {
-        if !self.remembers(since) {
+        if !self.has_changes_since(since) {
             return Delta::Whole;
         }
         let changed = self.changed_after(since).map(|(_, b)| b.clone()).collect();

@@ -13,7 +13,7 @@ use imbl::{OrdMap, OrdSet};
 use super::history::Written;
 use super::layout::{self, Place};
 use super::{
-    Affinity, AwayEntry, Bucket, Causes, Decoded, Delta, Item, Kind, Member, MemberEntry, Owner, Plan,
+    Affinity, AwayEntry, Bucket, Causes, DecodedWrites, Delta, Item, Kind, Member, MemberEntry, Owner, Plan,
     RowEntry, Spec, TableIndex, from_json,
 };
 use crate::Zxid;
@@ -112,7 +112,7 @@ impl PoolView {
             told: OrdMap::new(),
             table: TableIndex::default(),
         };
-        let anew = Decoded::default();
+        let no_decoded_writes = DecodedWrites::default();
         let version = tree.children(&buckets).map(|(_, n)| n.stamps.mzxid).max().unwrap_or(0);
         let removed = tree.get(&buckets).map_or(0, |node| node.stamps.pzxid);
         // The parent's last child was made or removed then: after that, none was removed.
@@ -124,15 +124,15 @@ impl PoolView {
             view.put_item(path.name(), Some(node));
         }
         for (path, node) in tree.children(&buckets) {
-            view.put_row(&Bucket::new(path.name()), Some(node), node.stamps.mzxid, &anew);
+            view.put_row(&Bucket::new(path.name()), Some(node), node.stamps.mzxid, &no_decoded_writes);
         }
         for (path, node) in tree.children(&format!("{path}/away")) {
             view.put_away(path.name(), Some(node));
         }
         for (path, node) in tree.children(&layout::history(name)) {
-            view.put_chapter(path.name(), Some(node), &anew);
+            view.put_chapter(path.name(), Some(node), &no_decoded_writes);
         }
-        view.put_plan(tree.get(&layout::plan(name)), &anew);
+        view.put_plan(tree.get(&layout::plan(name)), &no_decoded_writes);
         view.guess_departed();
         // A folder's pzxid is that of the last child that came or went.
         let last = |folder: &str| tree.get(&format!("{path}/{folder}")).map_or(0, |node| node.stamps.pzxid);
@@ -146,7 +146,7 @@ impl PoolView {
         node: Option<&Node>,
         place: &Place<'_>,
         event: &Event,
-        decoded: &Decoded,
+        decoded: &DecodedWrites,
     ) {
         if let Place::Checkpoint(_) | Place::Other = place {
             return;
@@ -229,7 +229,7 @@ impl PoolView {
     fn put_away(&mut self, name: &str, node: Option<&Node>) {
         let entry = node.and_then(|node| {
             let away = from_json(node.bytes()).ok()?;
-            Some(AwayEntry { away, since_ms: node.stamps.mtime_ms })
+            Some(AwayEntry { away, since_wall_ms: node.stamps.mtime_ms })
         });
         match entry {
             Some(entry) => drop(self.away.insert(name.to_owned(), entry)),
@@ -246,10 +246,10 @@ impl PoolView {
         }
     }
 
-    fn put_chapter(&mut self, name: &str, node: Option<&Node>, decoded: &Decoded) {
+    fn put_chapter(&mut self, name: &str, node: Option<&Node>, decoded: &DecodedWrites) {
         match node {
             Some(node) => {
-                let upto = decoded.upto(node);
+                let upto = decoded.decode_chapter_end(node);
                 let written = Written { zxid: node.stamps.czxid, upto, bytes: node.bytes().len() };
                 self.history.insert(name.to_owned(), written);
             }
@@ -257,11 +257,11 @@ impl PoolView {
         }
     }
 
-    fn put_row(&mut self, bucket: &Bucket, node: Option<&Node>, zxid: Zxid, decoded: &Decoded) {
+    fn put_row(&mut self, bucket: &Bucket, node: Option<&Node>, zxid: Zxid, decoded: &DecodedWrites) {
         let before = match node {
             Some(node) => {
                 self.table.row_changed(bucket, node.stamps.mzxid);
-                let entry = RowEntry::new(decoded.row(node), node);
+                let entry = RowEntry::new(decoded.decode_row(node), node);
                 for owner in entry.named() {
                     self.held.entry(owner.member.clone()).or_default().insert(bucket.clone());
                 }
@@ -287,9 +287,9 @@ impl PoolView {
         }
     }
 
-    fn put_plan(&mut self, node: Option<&Node>, decoded: &Decoded) {
+    fn put_plan(&mut self, node: Option<&Node>, decoded: &DecodedWrites) {
         self.plan_version = node.map(|n| n.stamps.version);
-        self.plan = node.map(|node| decoded.plan(node)).unwrap_or_default();
+        self.plan = node.map(|node| decoded.decode_plan(node)).unwrap_or_default();
     }
 
     /// The version of the table: the zxid of the last change to any row.
@@ -304,10 +304,17 @@ impl PoolView {
         self.table.since(since)
     }
 
-    /// Whether it is known what changed in the table after version `since`.
+    /// The last change of any member, as far as is known.
     #[must_use]
-    pub fn remembers(&self, since: Zxid) -> bool {
-        self.table.remembers(since)
+    pub fn members_changed(&self) -> Zxid {
+        let Causes { joined, departure, operator, .. } = self.causes;
+        joined.max(departure).max(operator)
+    }
+
+    /// Whether the changes of the table after version `since` are still available (not compacted).
+    #[must_use]
+    pub fn has_changes_since(&self, since: Zxid) -> bool {
+        self.table.has_changes_since(since)
     }
 
     /// The rows that changed after a version of the table, with when they did last.

@@ -6,7 +6,8 @@ use super::account::{Account, Phase, Sample};
 use super::{Act, Change, Scenario};
 use crate::assign::{Known, PlanFault, Step, plan_step};
 use crate::pool::{
-    Bucket, Decoded, Deed, Delta, Member, MemberEntry, Owner, PoolView, Pools, SpecError, layout, to_json,
+    Bucket, DecodedWrites, Deed, Delta, Member, MemberEntry, Owner, PoolView, Pools, SpecError, layout,
+    to_json,
 };
 use crate::state::{Actor, Command, CreateMode, Op, Password, SessionId, State, Timestamp};
 
@@ -145,7 +146,7 @@ impl<'a> World<'a> {
     fn command(&mut self, command: &Command) -> Result<(), Fault> {
         let before = self.pools.get(POOL).map_or(0, PoolView::table_version);
         let applied = self.state.apply(self.state.zxid() + 1, Timestamp::at(self.now_ms), command.clone());
-        self.pools.follow(&self.state, &applied.events, &Decoded::default());
+        self.pools.follow(&self.state, &applied.events, &DecodedWrites::default());
         applied.reply.map_err(|refusal| self.fault(refusal.to_string()))?;
         if let Some(Delta::Rows { changed, removed }) = self.pools.get(POOL).map(|p| p.table_since(before)) {
             removed.iter().for_each(|bucket| self.account.forget(bucket));

@@ -57,16 +57,16 @@ pub fn check(state: &State) -> Vec<String> {
 
     let mut registered = 0u64;
     for (server, unit) in &state.submitted {
-        registered = registered.wrapping_add(digest::of_submitted(*server, *unit));
+        registered = registered.wrapping_add(digest::submitted_digest(*server, *unit));
     }
     for (server, faces) in &state.faces {
-        registered = registered.wrapping_add(digest::of_faces(*server, faces));
+        registered = registered.wrapping_add(digest::endpoints_digest(*server, faces));
     }
     for (id, session) in state.sessions() {
         registered = registered.wrapping_add(session.digest(id));
     }
-    if registered != state.registered_digest {
-        faults.push("the digest is not the sum of sessions', units' and endpoints'".to_owned());
+    if registered != state.registry_digest {
+        faults.push("the registry digest is not the sum of its components' digests".to_owned());
     }
     for (id, session) in state.sessions() {
         let listed: BTreeSet<&str> = session.ephemerals.iter().map(|path| path.as_str()).collect();
@@ -88,8 +88,11 @@ pub(super) fn check_node(state: &State, path: &NodePath, node: &Node, faults: &m
             faults.push(format!("{path}: {name} {zxid} is out of order"));
         }
     }
-    if node.changed_ms > state.now().clock_ms {
-        faults.push(format!("{path} was changed in the future"));
+    if node.modified_cluster_ms > state.last_timestamp().cluster_ms {
+        faults.push(format!(
+            "{path}: modified at {} ms, later than the cluster clock",
+            node.modified_cluster_ms
+        ));
     }
     if let Some(session) = node.owner()
         && state.session(session).is_none()

@@ -1,22 +1,22 @@
-//! Shares of the state's digest besides the nodes'. Shares are added up, so that the digest
-//! follows every change in constant time. Batches tell digests, and snapshots are checked by
-//! them: another formula is a new format of both.
+//! Digests of the state outside the tree. The state digest is the wrapping sum of its components'
+//! digests, so every change updates it in constant time. Batches and snapshots carry it: changing
+//! the formula changes both formats.
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::session::{Session, SessionId};
 use super::{Faces, Submitted};
 
-/// Tells what a share is of.
+/// Domain separation tag.
 #[derive(Clone, Copy)]
-enum Kind {
+enum DigestDomain {
     Session = 1,
     Submitted = 2,
     Faces = 3,
 }
 
-fn share(kind: Kind, numbers: &[u64], texts: &[&[u8]]) -> u64 {
-    let mut bytes = vec![kind as u8];
+fn component_digest(domain: DigestDomain, numbers: &[u64], texts: &[&[u8]]) -> u64 {
+    let mut bytes = vec![domain as u8];
     numbers.iter().for_each(|number| bytes.extend(number.to_le_bytes()));
     for text in texts {
         bytes.extend((text.len() as u64).to_le_bytes());
@@ -26,21 +26,25 @@ fn share(kind: Kind, numbers: &[u64], texts: &[&[u8]]) -> u64 {
 }
 
 impl Session {
-    /// This session's share. Its ephemeral nodes are in the tree's.
+    /// Digest of a session. Its ephemeral nodes are covered by the tree's.
     pub(super) fn digest(&self, id: SessionId) -> u64 {
         let numbers = [id.0, u64::from(self.timeout_ms), self.opened, u64::from(self.connection)];
-        share(Kind::Session, &numbers, &[&self.password.0])
+        component_digest(DigestDomain::Session, &numbers, &[&self.password.0])
     }
 }
 
-/// The share of what a server submitted last.
-pub(super) fn of_submitted(server: u64, unit: Submitted) -> u64 {
-    share(Kind::Submitted, &[server, unit.boot, unit.seq], &[])
+/// Digest of the last unit that a server submitted.
+pub(super) fn submitted_digest(server: u64, unit: Submitted) -> u64 {
+    component_digest(DigestDomain::Submitted, &[server, unit.boot, unit.seq], &[])
 }
 
-/// The share of how clients reach a server.
-pub(super) fn of_faces(server: u64, faces: &Faces) -> u64 {
+/// Digest of the endpoints of a server.
+pub(super) fn endpoints_digest(server: u64, faces: &Faces) -> u64 {
     let zookeeper = faces.zookeeper.as_deref();
     let numbers = [server, u64::from(zookeeper.is_some())];
-    share(Kind::Faces, &numbers, &[faces.http.as_bytes(), zookeeper.unwrap_or_default().as_bytes()])
+    component_digest(
+        DigestDomain::Faces,
+        &numbers,
+        &[faces.http.as_bytes(), zookeeper.unwrap_or_default().as_bytes()],
+    )
 }

@@ -124,7 +124,7 @@ impl State {
         self.tree = Tree::default();
         self.mortal = OrdSet::new();
         let sessions: Vec<SessionId> = self.sessions.keys().copied().collect();
-        sessions.into_iter().for_each(|id| self.unregister(id));
+        sessions.into_iter().for_each(|id| self.remove_session(id));
         for path in PERMANENT {
             self.plant(path);
         }
@@ -143,7 +143,7 @@ impl State {
         }
         let ephemerals = OrdSet::new();
         let session = Session { password, timeout_ms, opened: self.zxid, connection: 0, ephemerals };
-        self.register(id, session);
+        self.insert_session(id, session);
         Ok(())
     }
 
@@ -178,7 +178,7 @@ impl State {
             acl: imported.acl.clone().map_or_else(Acl::open, Acl::new),
             stamps,
             // Its time to live begins anew: the other cluster's clock means nothing here.
-            changed_ms: self.now.clock_ms,
+            modified_cluster_ms: self.timestamp.cluster_ms,
             content: 0,
             links: Links::default(),
         }

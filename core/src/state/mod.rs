@@ -4,7 +4,7 @@
 //! Invariants, verified independently by [`check`]:
 //! - every node but the root has a parent, and its parent lists it;
 //! - an ephemeral node has no children, and its session lives and lists it;
-//! - no zxid in the state is larger than the state's own, and no time of the cluster's clock;
+//! - no zxid and no cluster time in the state is later than the state's own;
 //! - the digests are the sums of those of the nodes, and of sessions, units and endpoints.
 
 mod acl;
@@ -57,10 +57,11 @@ pub struct State {
     submitted: OrdMap<u64, Submitted>,
     /// How clients reach the servers that there are or have been.
     faces: OrdMap<u64, Faces>,
-    /// The sum of the digests of sessions, servers' units and how they are reached.
-    registered_digest: u64,
+    /// Sum of the digests of sessions, last submitted units and server endpoints: all replicated
+    /// state outside the tree.
+    registry_digest: u64,
     zxid: Zxid,
-    now: Timestamp,
+    timestamp: Timestamp,
     /// Whether it is being filled with what another cluster held.
     importing: bool,
 }
@@ -104,9 +105,9 @@ impl State {
             mortal: OrdSet::new(),
             submitted: OrdMap::new(),
             faces: OrdMap::new(),
-            registered_digest: 0,
+            registry_digest: 0,
             zxid: 0,
-            now: Timestamp::default(),
+            timestamp: Timestamp::default(),
             importing: false,
         }
     }
@@ -150,16 +151,16 @@ impl State {
         self.tree.change(path, |_| Ok::<(), ()>(()), change)?.ok()
     }
 
-    /// Does one command, which gets the number `zxid`, when its leader says that it is `now`.
-    /// The cluster's clock never goes back: an earlier time than before counts as the one
-    /// before. Depends on nothing but the state and its arguments.
+    /// Applies one command with number `zxid`, stamped `now` by its leader. The cluster clock is
+    /// monotonic: an earlier value is replaced by the last one. Depends only on the state and the
+    /// arguments.
     ///
     /// # Panics
     /// If `zxid` does not follow the last one: replicas would then disagree.
     pub fn apply(&mut self, zxid: Zxid, now: Timestamp, command: Command) -> Applied {
         assert_eq!(zxid, self.zxid + 1, "commands are applied in order, each once");
         self.zxid = zxid;
-        self.now = Timestamp { clock_ms: self.now.clock_ms.max(now.clock_ms), ..now };
+        self.timestamp = Timestamp { cluster_ms: self.timestamp.cluster_ms.max(now.cluster_ms), ..now };
         match self.execute(command) {
             Ok((reply, events)) => Applied { reply: Ok(reply), events },
             Err(refusal) => Applied { reply: Err(refusal), events: Vec::new() },
@@ -177,7 +178,7 @@ impl State {
                 Ok((Reply::SessionResumed { session, timeout_ms, connection }, Vec::new()))
             }
             Command::Announce { server, faces } => {
-                self.announce(server, faces);
+                self.set_endpoints(server, faces);
                 Ok((Reply::Announced, Vec::new()))
             }
             Command::Import(part) => Ok((self.import(&part)?, Vec::new())),
@@ -220,33 +221,34 @@ impl State {
         }
         let session =
             Session { password, timeout_ms, opened: self.zxid, connection: 0, ephemerals: OrdSet::new() };
-        self.register(id, session);
+        self.insert_session(id, session);
         Ok(())
     }
 
-    fn register(&mut self, id: SessionId, session: Session) {
-        self.registered_digest = self.registered_digest.wrapping_add(session.digest(id));
+    fn insert_session(&mut self, id: SessionId, session: Session) {
+        self.registry_digest = self.registry_digest.wrapping_add(session.digest(id));
         self.sessions.insert(id, Arc::new(session));
     }
 
-    fn unregister(&mut self, id: SessionId) {
+    fn remove_session(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.remove(&id) {
-            self.registered_digest = self.registered_digest.wrapping_sub(session.digest(id));
+            self.registry_digest = self.registry_digest.wrapping_sub(session.digest(id));
         }
     }
 
-    fn announce(&mut self, server: u64, faces: Faces) {
-        self.registered_digest = self.registered_digest.wrapping_add(digest::of_faces(server, &faces));
+    fn set_endpoints(&mut self, server: u64, faces: Faces) {
+        self.registry_digest = self.registry_digest.wrapping_add(digest::endpoints_digest(server, &faces));
         if let Some(before) = self.faces.insert(server, faces) {
-            self.registered_digest = self.registered_digest.wrapping_sub(digest::of_faces(server, &before));
+            self.registry_digest =
+                self.registry_digest.wrapping_sub(digest::endpoints_digest(server, &before));
         }
     }
 
-    fn submit(&mut self, server: u64, unit: Submitted) {
-        self.registered_digest = self.registered_digest.wrapping_add(digest::of_submitted(server, unit));
+    fn record_submitted(&mut self, server: u64, unit: Submitted) {
+        self.registry_digest = self.registry_digest.wrapping_add(digest::submitted_digest(server, unit));
         if let Some(before) = self.submitted.insert(server, unit) {
-            self.registered_digest =
-                self.registered_digest.wrapping_sub(digest::of_submitted(server, before));
+            self.registry_digest =
+                self.registry_digest.wrapping_sub(digest::submitted_digest(server, before));
         }
     }
 
@@ -259,7 +261,7 @@ impl State {
         let before = session.digest(id);
         session.timeout_ms = timeout_ms;
         session.connection = session.connection.wrapping_add(1);
-        self.registered_digest = self.registered_digest.wrapping_sub(before).wrapping_add(session.digest(id));
+        self.registry_digest = self.registry_digest.wrapping_sub(before).wrapping_add(session.digest(id));
         Ok(session.connection)
     }
 
@@ -272,7 +274,7 @@ impl State {
             change.remove(path);
         }
         let events = change.into_events();
-        self.unregister(id);
+        self.remove_session(id);
         Ok(events)
     }
 
@@ -308,7 +310,7 @@ impl State {
             None => unit.seq == 1,
         };
         if follows {
-            self.submit(server, unit);
+            self.record_submitted(server, unit);
         }
         follows
     }
@@ -341,11 +343,11 @@ impl State {
         self.mortal.iter()
     }
 
-    /// The nodes that are to be reaped at `clock_ms` of the cluster's clock.
-    pub fn due(&self, clock_ms: u64) -> impl Iterator<Item = &NodePath> {
+    /// The nodes that are to be reaped at `cluster_ms` of the cluster clock.
+    pub fn due(&self, cluster_ms: u64) -> impl Iterator<Item = &NodePath> {
         self.mortal.iter().filter(move |path| {
             let node = self.tree.get(path.as_str());
-            node.is_some_and(|node| node.child_count() == 0 && node.is_due(clock_ms))
+            node.is_some_and(|node| node.child_count() == 0 && node.is_due(cluster_ms))
         })
     }
 
@@ -367,18 +369,18 @@ impl State {
         self.zxid
     }
 
-    /// The leader's time at the last command, and the cluster's.
+    /// Timestamp of the last applied command.
     #[must_use]
-    pub fn now(&self) -> Timestamp {
-        self.now
+    pub fn last_timestamp(&self) -> Timestamp {
+        self.timestamp
     }
 
-    /// One number for all that is replicated but for the time: two servers at the same place
-    /// in the log whose digests differ have diverged.
+    /// Digest of the replicated state except its timestamp: servers at the same log index with
+    /// different digests have diverged.
     #[must_use]
     pub fn digest(&self) -> u64 {
         let zxid = self.zxid.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let importing = u64::from(self.importing);
-        self.tree.digest().wrapping_add(self.registered_digest).wrapping_add(zxid).wrapping_add(importing)
+        self.tree.digest().wrapping_add(self.registry_digest).wrapping_add(zxid).wrapping_add(importing)
     }
 }

@@ -72,9 +72,9 @@ pub struct Stamps {
     pub mzxid: Zxid,
     /// zxid of the last creation or removal of a child.
     pub pzxid: Zxid,
-    /// Time of day of its creation, by the leader: milliseconds since 1970.
+    /// Leader's wall clock at its creation, in milliseconds since the Unix epoch.
     pub ctime_ms: u64,
-    /// Time of day of the last change of its data: milliseconds since 1970.
+    /// Leader's wall clock at the last change of its data, in milliseconds since the Unix epoch.
     pub mtime_ms: u64,
     /// How often the data has changed.
     pub version: i32,
@@ -112,9 +112,9 @@ pub struct Node {
     pub acl: Acl,
     /// Its changes.
     pub stamps: Stamps,
-    /// The cluster's clock at the last change of its data: what its time to live is counted
-    /// from. The times in `stamps` are those of day, which jump.
-    pub changed_ms: u64,
+    /// Cluster clock at the last change of its data, from which its TTL counts. `stamps` has the
+    /// wall clock, which can jump.
+    pub modified_cluster_ms: u64,
     /// The hash of its data and list, so that a change of its counts does not cost what
     /// they are long.
     pub(super) content: u64,
@@ -171,7 +171,7 @@ impl Node {
     #[must_use]
     pub fn new(data: Option<Bytes>, kind: NodeKind, acl: Acl, zxid: Zxid, now: Timestamp) -> Self {
         let (stamps, links) = (Stamps::new(zxid, now.wall_ms), Links::default());
-        Self { data, kind, acl, stamps, changed_ms: now.clock_ms, content: 0, links }.sealed()
+        Self { data, kind, acl, stamps, modified_cluster_ms: now.cluster_ms, content: 0, links }.sealed()
     }
 
     /// The node with the hash of its data and list as they are now.
@@ -214,13 +214,13 @@ impl Node {
         }
     }
 
-    /// Whether it is to be reaped at `clock_ms` of the cluster's clock, if it has no children:
+    /// Whether it is to be reaped at `cluster_ms` of the cluster clock, if it has no children:
     /// a container that has had one, a node that was not changed for its time to live.
     #[must_use]
-    pub fn is_due(&self, clock_ms: u64) -> bool {
+    pub fn is_due(&self, cluster_ms: u64) -> bool {
         match self.kind {
             NodeKind::Container => self.stamps.child_creations > 0,
-            NodeKind::Ttl(ttl_ms) => clock_ms.saturating_sub(self.changed_ms) > ttl_ms,
+            NodeKind::Ttl(ttl_ms) => cluster_ms.saturating_sub(self.modified_cluster_ms) > ttl_ms,
             NodeKind::Persistent | NodeKind::Ephemeral(_) => false,
         }
     }
@@ -267,7 +267,7 @@ impl Node {
             u64::from(self.stamps.child_creations.cast_unsigned()),
             self.kind.ephemeral_owner(),
             self.content,
-            self.changed_ms,
+            self.modified_cluster_ms,
         ];
         let mut bytes = [0; 96];
         for (to, number) in bytes.chunks_exact_mut(8).zip(numbers) {

@@ -45,7 +45,7 @@ enum Undo {
 
 impl<'a> Change<'a> {
     pub(super) fn new(state: &'a mut State, by: &'a Actor) -> Self {
-        let (zxid, now) = (state.zxid, state.now);
+        let (zxid, now) = (state.zxid, state.timestamp);
         Self { state, zxid, now, by, events: Vec::new(), counted: 0, journal: None }
     }
 
@@ -198,7 +198,7 @@ impl<'a> Change<'a> {
 
     fn reap(&mut self, path: &str) -> Result<OpReply, Refusal> {
         let node = self.state.tree.get(path).ok_or_else(|| no_node(path))?;
-        if node.child_count() == 0 && !node.is_due(self.now.clock_ms) {
+        if node.child_count() == 0 && !node.is_due(self.now.cluster_ms) {
             return Err(Refusal::NotDue { path: path.to_owned() });
         }
         self.remove_empty(path)
@@ -237,7 +237,7 @@ impl<'a> Change<'a> {
             node.stamps.version = next_version(node.stamps.version);
             node.stamps.mzxid = zxid;
             node.stamps.mtime_ms = now.wall_ms;
-            node.changed_ms = now.clock_ms;
+            node.modified_cluster_ms = now.cluster_ms;
             node.set_data(data)
         })?;
         if has_quotas {

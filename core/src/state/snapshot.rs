@@ -64,7 +64,7 @@ pub enum SnapshotError {
 
 #[derive(Serialize, Deserialize)]
 enum Record<'a> {
-    Head { zxid: Zxid, wall_ms: u64, clock_ms: u64 },
+    Head { zxid: Zxid, wall_ms: u64, cluster_ms: u64 },
     Session { id: SessionId, password: Password, timeout_ms: u32, opened: Zxid, connection: u32 },
     Submitted { server: u64, boot: u64, seq: u64 },
     Faces { server: u64, http: &'a str, zookeeper: Option<&'a str> },
@@ -81,7 +81,7 @@ struct NodeRecord<'a> {
     /// None for the open list.
     acl: Option<Vec<AclEntry>>,
     stamps: Stamps,
-    changed_ms: u64,
+    modified_cluster_ms: u64,
 }
 
 /// The blocks of `state`'s snapshot, made one at a time as they are asked for.
@@ -104,8 +104,8 @@ pub fn encode(state: &State) -> impl Iterator<Item = Vec<u8>> + '_ {
 }
 
 fn records(state: &State) -> impl Iterator<Item = Record<'_>> {
-    let Timestamp { wall_ms, clock_ms } = state.now;
-    let head = Record::Head { zxid: state.zxid, wall_ms, clock_ms };
+    let Timestamp { wall_ms, cluster_ms } = state.timestamp;
+    let head = Record::Head { zxid: state.zxid, wall_ms, cluster_ms };
     let sessions = state.sessions().map(|(id, s)| Record::Session {
         id,
         password: s.password,
@@ -130,7 +130,7 @@ fn records(state: &State) -> impl Iterator<Item = Record<'_>> {
             kind: node.kind,
             acl: (!node.acl.is_open()).then(|| node.acl.entries()),
             stamps: node.stamps,
-            changed_ms: node.changed_ms,
+            modified_cluster_ms: node.modified_cluster_ms,
         })
     });
     let end = Record::End {
@@ -251,22 +251,22 @@ impl Decoder {
             return Err(SnapshotError::Unsound(fault.to_owned()));
         }
         match record {
-            Record::Head { zxid, wall_ms, clock_ms } => {
+            Record::Head { zxid, wall_ms, cluster_ms } => {
                 self.has_head = true;
                 self.state.zxid = zxid;
-                self.state.now = Timestamp { wall_ms, clock_ms };
+                self.state.timestamp = Timestamp { wall_ms, cluster_ms };
             }
             Record::Session { id, password, timeout_ms, opened, connection } => {
                 let ephemerals = OrdSet::new();
                 let session = Session { password, timeout_ms, opened, connection, ephemerals };
-                self.state.register(id, session);
+                self.state.insert_session(id, session);
             }
             Record::Submitted { server, boot, seq } => {
-                self.state.submit(server, Submitted { boot, seq });
+                self.state.record_submitted(server, Submitted { boot, seq });
             }
             Record::Faces { server, http, zookeeper } => {
                 let faces = Faces { http: http.to_owned(), zookeeper: zookeeper.map(str::to_owned) };
-                self.state.announce(server, faces);
+                self.state.set_endpoints(server, faces);
             }
             Record::Node(node) => self.take_node(&node)?,
             Record::Importing => self.state.importing = true,
@@ -294,7 +294,7 @@ impl Decoder {
             kind: record.kind,
             acl,
             stamps: record.stamps,
-            changed_ms: record.changed_ms,
+            modified_cluster_ms: record.modified_cluster_ms,
             content: 0,
             links: Links::default(),
         }
@@ -402,13 +402,13 @@ mod tests {
             kind,
             acl: None,
             stamps: Stamps::new(czxid, 1),
-            changed_ms: 1,
+            modified_cluster_ms: 1,
         })
     }
 
     #[test]
     fn what_no_state_can_be_is_refused() {
-        let head = || Record::Head { zxid: 5, wall_ms: 1, clock_ms: 1 };
+        let head = || Record::Head { zxid: 5, wall_ms: 1, cluster_ms: 1 };
         let root = || node("/", NodeKind::Persistent, 0);
         let end = || Record::End { sessions: 0, nodes: 0, digest: 0 };
         let a = |kind| node("/a", kind, 5);

@@ -1,20 +1,19 @@
-//! The two times that a leader gives a command.
+//! The two times that a leader stamps on a command.
 
 /// When a command was proposed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Timestamp {
-    /// The leader's time of day, in milliseconds since 1970. It is shown, and decides nothing:
-    /// it jumps when somebody sets a clock.
+    /// Leader's wall clock, in milliseconds since the Unix epoch; for display only, it can jump.
     pub wall_ms: u64,
-    /// The cluster's clock, in milliseconds: the time for which the cluster has had a leader,
-    /// by the leaders' monotonic clocks. It never goes back, and is what every wait is counted by.
-    pub clock_ms: u64,
+    /// Cluster clock: monotonic milliseconds since the cluster was created, not counting time in
+    /// which no server ran. Grace periods and TTLs are measured by it.
+    pub cluster_ms: u64,
 }
 
 impl Timestamp {
-    /// Both times are `ms`.
+    /// A timestamp with both times at `ms`.
     #[must_use]
     pub fn at(ms: u64) -> Self {
-        Self { wall_ms: ms, clock_ms: ms }
+        Self { wall_ms: ms, cluster_ms: ms }
     }
 }

@@ -148,7 +148,7 @@ impl Links {
 #[derive(Debug)]
 pub(super) struct Before {
     stamps: Stamps,
-    changed_ms: u64,
+    modified_cluster_ms: u64,
     acl: Acl,
     content: u64,
     data: DataBefore,
@@ -361,8 +361,9 @@ impl Tree {
         let digest = node.digest(path);
         let bytes = node.bytes().len() as u64;
         let node = Arc::make_mut(node);
-        let Node { stamps, changed_ms, content, .. } = *node;
-        let before = Before { stamps, changed_ms, acl: node.acl.clone(), content, data: change(node) };
+        let Node { stamps, modified_cluster_ms, content, .. } = *node;
+        let before =
+            Before { stamps, modified_cluster_ms, acl: node.acl.clone(), content, data: change(node) };
         self.bytes = self.bytes - bytes + node.bytes().len() as u64;
         self.digest = self.digest.wrapping_sub(digest).wrapping_add(node.digest(path));
         let (path, stat, acl) = (path.clone(), node.stat(), node.acl.clone());
@@ -371,14 +372,14 @@ impl Tree {
 
     /// Undoes a change of the node at `path`.
     pub(super) fn restore(&mut self, path: &NodePath, before: Before) {
-        let Before { stamps, changed_ms, acl, content, data } = before;
+        let Before { stamps, modified_cluster_ms, acl, content, data } = before;
         let unconditional = |_: &Node| Ok::<(), ()>(());
         // The node is there: what came after that change is undone already.
         let _ = self.change(path.as_str(), unconditional, |node| {
             if let DataBefore::Was(data) = data {
                 node.data = data;
             }
-            node.changed_ms = changed_ms;
+            node.modified_cluster_ms = modified_cluster_ms;
             (node.acl, node.stamps, node.content) = (acl, stamps, content);
             DataBefore::Unchanged
         });

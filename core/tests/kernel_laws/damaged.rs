@@ -32,10 +32,10 @@ proptest! {
             batch::seal_unit(Origin { server: 7, unit: Submitted { boot: 1, seq } }, payload)
         };
         let units: Vec<_> = (1..).zip(&payloads).map(unit).collect();
-        let bytes = batch::encode_batch(Header { now: Timestamp::at(5), checkpoint: (0, 0) }, units.iter());
+        let bytes = batch::encode_batch(Header { timestamp: Timestamp::at(5), checkpoint: (0, 0) }, units.iter());
         let run = || {
             let (mut state, mut undecodable) = (State::new(), 0);
-            batch::apply(&mut state, Batch::decode(bytes.clone()).unwrap().units(), |_, _, fate| {
+            batch::apply(&mut state, Batch::decode(bytes.clone()).unwrap().decode_units(), |_, _, fate| {
                 undecodable += usize::from(matches!(fate, Fate::Undecodable));
             });
             (state, undecodable)

@@ -94,9 +94,9 @@ pub fn live(intents: &[(i8, Intent)]) -> Vec<Entry> {
     let mut now = Timestamp::at(1000);
     let mut entries = Vec::new();
     for (gain, intent) in intents {
-        // The time of day jumps, and the cluster's clock is what another leader had at times.
+        // The wall clock jumps, and the cluster clock is at times that of a leader that lags.
         now.wall_ms = now.wall_ms.saturating_add_signed(i64::from(*gain) * 1000);
-        now.clock_ms = now.clock_ms.saturating_add_signed((*gain).into());
+        now.cluster_ms = now.cluster_ms.saturating_add_signed((*gain).into());
         let before = state.clone();
         let command = intent.command(&state);
         let applied = state.apply(state.zxid() + 1, now, command.clone());

@@ -18,8 +18,8 @@ proptest! {
         for entry in live(&intents) {
             prop_assert_eq!(check(&entry.after), Vec::<String>::new());
             prop_assert_eq!(entry.after.zxid(), entry.before.zxid() + 1);
-            let clock_ms = entry.before.now().clock_ms.max(entry.now.clock_ms);
-            prop_assert_eq!(entry.after.now(), Timestamp { clock_ms, ..entry.now });
+            let cluster_ms = entry.before.last_timestamp().cluster_ms.max(entry.now.cluster_ms);
+            prop_assert_eq!(entry.after.last_timestamp(), Timestamp { cluster_ms, ..entry.now });
         }
     }
 
@@ -44,10 +44,10 @@ proptest! {
         for (seq, unit) in (1..).zip(entries.chunks(size)) {
             let commands: Vec<Command> = unit.iter().map(|entry| entry.command.clone()).collect();
             let bytes = batch::encode_unit(Origin { server: 7, unit: Submitted { boot: 1, seq } }, &commands);
-            let header = Header { now: unit[0].now, checkpoint: (0, 0) };
+            let header = Header { timestamp: unit[0].now, checkpoint: (0, 0) };
             let batch = batch::encode_batch(header, [&bytes, &bytes].into_iter());
             let (mut done, mut skipped) = (Vec::new(), 0);
-            batch::apply(&mut replica, Batch::decode(batch).unwrap().units(), |_, _, fate| match fate {
+            batch::apply(&mut replica, Batch::decode(batch).unwrap().decode_units(), |_, _, fate| match fate {
                 Fate::Applied(_, applied) => done.push(applied),
                 Fate::Skipped => skipped += 1,
                 Fate::Undecodable => panic!("it was encoded here"),

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use rota_core::Zxid;
-use rota_core::pool::{Bucket, Concerned, Decoded, Delta, Owner, PoolView, Pools, RowEntry};
+use rota_core::pool::{Bucket, Concerned, DecodedWrites, Delta, Owner, PoolView, Pools, RowEntry};
 use rota_core::state::{Command, Event, State, Timestamp};
 
 type Rows = BTreeMap<Bucket, RowEntry>;
@@ -38,7 +38,7 @@ impl Followed {
     fn catch_up(&mut self) -> Vec<(String, Concerned)> {
         let Self { state, pools, behind } = self;
         let follow = |(command, events): (Command, Vec<Event>)| {
-            pools.follow(state, &events, &Decoded::of([&command])).pools
+            pools.follow(state, &events, &DecodedWrites::from_commands([&command])).pools
         };
         behind.drain(..).flat_map(follow).collect()
     }

@@ -13,7 +13,8 @@ use rota_core::Zxid;
 use rota_core::assign::{Known, Step, plan_step, quick_step};
 use rota_core::pool::history::Chapter;
 use rota_core::pool::{
-    Bucket, Decoded, Deed, Item, Member, Move, Owner, PoolView, Pools, Row, Spec, from_json, layout, to_json,
+    Bucket, DecodedWrites, Deed, Item, Member, Move, Owner, PoolView, Pools, Row, Spec, from_json, layout,
+    to_json,
 };
 use rota_core::state::check::check;
 use rota_core::state::{Actor, Applied, Command, CreateMode, Op, Password, SessionId, State, Timestamp};
@@ -49,7 +50,7 @@ impl World {
     pub fn apply(&mut self, by: By, command: &Command) -> Applied {
         let before = self.state.clone();
         let applied = self.state.apply(before.zxid() + 1, Timestamp::at(self.known.now_ms), command.clone());
-        self.pools.follow(&self.state, &applied.events, &Decoded::default());
+        self.pools.follow(&self.state, &applied.events, &DecodedWrites::default());
         assert_eq!(check(&self.state), [""; 0], "after {command:?}");
         safety::assert_rows_pass_on_safely(&before, &self.state, by);
         safety::assert_fences_grow(&self.state, &mut self.fences);

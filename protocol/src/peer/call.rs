@@ -107,7 +107,7 @@ pub struct HeardPool {
     pub loads_known: bool,
     /// Moves that were planned in the last minute and count as churn.
     pub churned: u32,
-    /// The cluster's clock, in milliseconds.
+    /// The cluster clock, in milliseconds.
     pub now_ms: u64,
 }
 

@@ -79,7 +79,8 @@ pub enum StreamKind {
     Probe,
 }
 
-/// The first frame of a connection, from the server that dials. Its first field stays the first.
+/// The first frame of a connection, from the server that dials. `version` is its first field in
+/// every protocol version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// [`PROTOCOL_VERSION`].
@@ -193,9 +194,8 @@ pub enum RefusalReason {
     LogLost,
     /// The server that was dialled was removed, or has lost data, and takes no part.
     OutOfService,
-    /// The server that was dialled has connections of as many servers that it does not know
-    /// as it takes.
-    TooManyServers,
+    /// The dialled server has reached its limit of connected non-member servers.
+    TooManyUnknownServers,
 }
 
 /// What a server knows when it checks a [`Hello`].
@@ -220,7 +220,7 @@ pub struct HandshakeContext<'a> {
 const REPLACE: &str = "remove it with `rota cluster remove`, and add a server with a new number and an empty --data: \
                        `rota coordinator --id NEW --join`, `rota cluster add NEW ADDRESS`, `rota cluster promote NEW`";
 
-/// The version in the bytes of a [`Hello`], which begin with it in every version.
+/// Reads the protocol version of an encoded [`Hello`] of any version; `None` if there is none.
 #[must_use]
 pub fn hello_version(bytes: &[u8]) -> Option<u32> {
     postcard::take_from_bytes(bytes).ok().map(|(version, _)| version)

@@ -72,18 +72,20 @@ impl ZooKeeper {
     /// # Panics
     /// As [`Self::start`].
     pub async fn start_with(tuning: Tuning) -> Self {
-        Self::start_apart(tuning, |port| port).await
+        Self::start_with_peer_ports(tuning, |port| port).await
     }
 
-    /// The same, where each reaches a port of another at the port that `reach` says.
+    /// The same; each server reaches a peer port of another at the port that `proxied_port` returns.
     ///
     /// # Panics
     /// As [`Self::start`].
-    pub async fn start_apart(tuning: Tuning, mut reach: impl FnMut(u16) -> u16) -> Self {
+    pub async fn start_with_peer_ports(tuning: Tuning, mut proxied_port: impl FnMut(u16) -> u16) -> Self {
         let dir = TempDir::with_prefix("rota-zookeeper-").expect("there is room for temporary files");
         let ports: Vec<[u16; 3]> = (0..3).map(|_| [free_port(), free_port(), free_port()]).collect();
-        let reached: Vec<[u16; 3]> =
-            ports.iter().map(|[client, peer, election]| [*client, reach(*peer), reach(*election)]).collect();
+        let reached: Vec<[u16; 3]> = ports
+            .iter()
+            .map(|[client, peer, election]| [*client, proxied_port(*peer), proxied_port(*election)])
+            .collect();
         let members = |own: usize| -> String {
             let all = ports.iter().zip(&reached).enumerate();
             let line = |(at, (listens, reached)): (usize, (&[u16; 3], &[u16; 3]))| {

@@ -1,4 +1,4 @@
-//! Watches over HTTP: a watcher hears of what concerns it, and of nothing else.
+//! HTTP watches: a watch sees the events that match it, and no others.
 
 use rota_protocol::http::{EventKindBody, Missed, MultiOp, MultiReply, MultiRequest, NodeBody, NodeCreate};
 use rota_tests::{Call, Cluster, LIVENESS, eventually};
@@ -22,7 +22,7 @@ fn watch(path: &str, since: u64, wait_ms: u64) -> Call {
 
 /// A server remembers 100,000 events: more happen elsewhere while two wait.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watcher_misses_nothing_while_others_change_more_than_is_remembered() {
+async fn watch_survives_event_log_compaction() {
     let cluster = Cluster::start(1).await;
     let made = cluster.ask(1, Call::post("/v1/nodes/busy", &NodeCreate::default())).await;
     let busy: NodeBody = made.ok().unwrap();

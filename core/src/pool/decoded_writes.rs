@@ -1,5 +1,5 @@
-//! What commands write into pools, decoded before they are applied: rows, plans and histories
-//! are long texts, and readers wait while a batch is applied.
+//! Rows, plans and histories that commands write, decoded before the batch is applied, because
+//! readers are blocked while it is applied.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,18 +12,18 @@ use super::{Plan, Row, from_json};
 use crate::Zxid;
 use crate::state::{Command, Node, Op};
 
-/// Data of nodes, and what they say.
+/// DecodedWrites values by the data of their nodes.
 #[derive(Debug, Default)]
-pub struct Decoded {
+pub struct DecodedWrites {
     rows: BTreeMap<Bytes, Row>,
     plans: BTreeMap<Bytes, Arc<Plan>>,
     /// [`Chapter::upto`].
     chapters: BTreeMap<Bytes, Zxid>,
 }
 
-impl Decoded {
-    /// Decodes what these commands write.
-    pub fn of<'a>(commands: impl IntoIterator<Item = &'a Command>) -> Self {
+impl DecodedWrites {
+    /// Decodes the values that commands write.
+    pub fn from_commands<'a>(commands: impl IntoIterator<Item = &'a Command>) -> Self {
         let mut decoded = Self::default();
         for command in commands {
             match command {
@@ -54,18 +54,18 @@ impl Decoded {
         }
     }
 
-    /// What a row's node says.
-    pub(super) fn row(&self, node: &Node) -> Row {
+    /// The row that a node holds.
+    pub(super) fn decode_row(&self, node: &Node) -> Row {
         self.rows.get(node.bytes()).cloned().unwrap_or_else(|| row(node.bytes()))
     }
 
-    /// What a plan's node says.
-    pub(super) fn plan(&self, node: &Node) -> Arc<Plan> {
+    /// The plan that a node holds.
+    pub(super) fn decode_plan(&self, node: &Node) -> Arc<Plan> {
         self.plans.get(node.bytes()).map_or_else(|| plan(node.bytes()), Arc::clone)
     }
 
-    /// How far the history goes that a node of it tells.
-    pub(super) fn upto(&self, node: &Node) -> Zxid {
+    /// [`Chapter::upto`] of the part of the history that a node holds.
+    pub(super) fn decode_chapter_end(&self, node: &Node) -> Zxid {
         self.chapters.get(node.bytes()).copied().unwrap_or_else(|| upto(node.bytes()))
     }
 }
@@ -91,7 +91,7 @@ mod tests {
     use crate::state::{Actor, CreateMode};
 
     #[test]
-    fn rows_plans_and_histories_are_decoded_and_nothing_else() {
+    fn only_rows_plans_and_histories_are_decoded() {
         let written = Row::owned_by(Owner::new("w", 3));
         let chapter = Chapter { changes: Vec::new(), upto: 7 };
         let create = |path: String, data: Bytes| Op::create(path, data, CreateMode::Persistent);
@@ -104,7 +104,7 @@ mod tests {
             Op::set(layout::row("p", "2"), Bytes::from_static(b"no row"), None),
         ];
         let write = Command::Write { by: Actor::rota(None), op: ops[0].clone() };
-        let decoded = Decoded::of([&write, &Command::Multi { by: Actor::rota(None), ops }]);
+        let decoded = DecodedWrites::from_commands([&write, &Command::Multi { by: Actor::rota(None), ops }]);
         let rows: Vec<&Row> = decoded.rows.values().collect();
         assert_eq!(rows, [&Row::default(), &written]);
         assert_eq!(decoded.plans.len(), 1);

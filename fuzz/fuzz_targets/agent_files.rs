@@ -1,0 +1,6 @@
+//! What agents and collectors keep on disk and send each other.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| rota_collector::fuzzing::decode_agent_files(bytes));

@@ -119,7 +119,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn clock_continues_from_applied_stamps_and_ignores_the_wall_clock() {
         let wall = Arc::new(ManualWallClock::default());
-        let clock = ClusterClock::new(wall.clone());
+        let shared: Arc<dyn Clock> = Arc::<ManualWallClock>::clone(&wall);
+        let clock = ClusterClock::new(shared);
         let pass = |ms| tokio::time::advance(Duration::from_millis(ms));
         clock.observe_applied(5_000);
         pass(50).await;

@@ -212,7 +212,7 @@ async fn a_client_whose_first_server_hangs_asks_another() {
     let servers: Vec<String> = std::iter::once(hung).chain(others).map(|id| cluster.http(id)).collect();
     cluster.pause(hung);
     // Less than any server may take for a single request.
-    let client = || Client::new(servers.clone()).unwrap().with_deadline(Duration::from_secs(5));
+    let client = || Client::new(servers.clone()).unwrap().with_deadline(Duration::from_secs(9));
     let body = NodeCreate { data: "x".into(), ..NodeCreate::default() };
     let once_client = client();
     let once = once_client.request(Method::POST, "/v1/nodes/hung", Some(&body), &[], Repeat::Unsafe);

@@ -39,7 +39,8 @@ pub struct KeepAlive {
 /// How progress begins that says why work has failed; it counts as none.
 pub const FAILED: &str = "failed: ";
 
-/// What a member says of its work. It may be lost.
+/// What a member says of its work. It may be lost. Servers forward it in a format without field
+/// names: no field may be skipped when it is written.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MemberReport {
@@ -55,10 +56,10 @@ pub struct MemberReport {
     pub progress: BTreeMap<String, String>,
     /// How busy each bucket keeps the member: a rate, in any unit that is the same for all members
     /// of the pool, from 0 to 1e9.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default)]
     pub loads: BTreeMap<String, f64>,
     /// How far it is behind with each bucket, in any unit, from 0 to 1e9.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default)]
     pub lags: BTreeMap<String, f64>,
 }
 

@@ -214,3 +214,20 @@ fn a_pool_with_nodes_below_its_checkpoints_goes() {
     }
     panic!("it is still there: {} nodes", s.tree().len());
 }
+
+/// The history of a deleted pool was removed a step at a time, with five seconds between two.
+#[test]
+fn removals_in_a_deleted_pool_touch_it() {
+    let mut state = State::new();
+    let spec = r#"{"kind":"hashed","buckets":1,"deleting":true}"#;
+    for op in layout::create_pool("p", spec.into()) {
+        write(&mut state, op).reply.unwrap();
+    }
+    let chapter = format!("{}/h-1", layout::history("p"));
+    write(&mut state, create(&chapter, "{}")).reply.unwrap();
+    let mut pools = Pools::load(&state);
+    let removed = write(&mut state, Op::Delete { path: chapter, version: None });
+    removed.reply.unwrap();
+    let touched = pools.follow(&state, &removed.events, &DecodedWrites::default());
+    assert!(touched.pools.contains_key("p"), "{touched:?}");
+}

@@ -151,7 +151,6 @@ async fn advance(term: &Term, pool: &str, watch: &mut Watch) -> Result<Option<u6
     };
     let at = At { now, now_ms: now_ms(term), waited: now.duration_since(term.began) };
     let (control, mut watching) = (term.control.clone(), std::mem::take(watch));
-    let deleting = view.spec.deleting;
     // Large pools take long enough to hold up heartbeats, and what members let go of meanwhile.
     let mut planning = tokio::task::spawn_blocking(move || {
         let known = know(&control, &view, said, &mut watching, at);
@@ -184,9 +183,7 @@ async fn advance(term: &Term, pool: &str, watch: &mut Watch) -> Result<Option<u6
     let refused = propose(term, pool, &step.multis).await?;
     liveness.heard.churned(pool, step.churned, Instant::now());
     tell(pool, &step, refused);
-    // Removing history and checkpoints changes nothing that would have the pool looked at again.
-    let continues = deleting && refused == 0 && !step.multis.is_empty();
-    Ok(if continues { Some(at.now_ms) } else { step.look_again_ms })
+    Ok(step.look_again_ms)
 }
 
 /// When something is looked at.

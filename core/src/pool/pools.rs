@@ -44,6 +44,10 @@ impl Pools {
             let Some((pool, place)) = layout::place(event.path.as_str()) else { continue };
             if matches!(place, Place::Checkpoint(_) | Place::Chapter(_) | Place::Other) {
                 self.follow_one(state, pool, (&place, event), decoded);
+                // What is left of a deleted pool decides nothing, and has to be removed.
+                if self.pools.get(pool).is_some_and(|view| view.spec.deleting) {
+                    touched.pools.entry(pool.to_owned()).or_default();
+                }
                 continue;
             }
             let mut whom = Concerned::default();

@@ -28,7 +28,7 @@ struct ClockState {
     leads: bool,
 }
 
-/// While it exists, the clock runs on and follows no stamp.
+/// While it exists, no applied stamp sets the clock back.
 pub(crate) struct Leading<'a>(&'a ClusterClock);
 
 impl Drop for Leading<'_> {

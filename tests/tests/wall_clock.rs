@@ -58,6 +58,21 @@ async fn ttl_expires_despite_wall_clock_jumps() {
     let _lives: NodeBody = cluster.ask(1, Call::get("/v1/nodes/before")).await.ok().unwrap();
 }
 
+/// A server that restarts knows the cluster clock from the last stamp.
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_cluster_stamps_its_clock_while_a_ttl_runs() {
+    let cluster = cluster(1).await;
+    create(&cluster, "/v1/nodes/lives", Some(3_600_000)).await;
+    let zxid = async || anyhow::Ok(cluster.view(1).await?.zxid);
+    let before = zxid().await.unwrap();
+    eventually("the clock is stamped", LIVENESS * 3, async || {
+        let now = zxid().await?;
+        anyhow::ensure!(now > before, "nothing was written since {before}");
+        Ok(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn grace_ends_after_a_wall_clock_jump_and_a_leader_change() {
     let mut cluster = cluster(3).await;

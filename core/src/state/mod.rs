@@ -351,6 +351,13 @@ impl State {
         })
     }
 
+    /// Whether any node has a TTL. Costs O(n) in the number of containers and TTL nodes.
+    #[must_use]
+    pub fn has_ttl_nodes(&self) -> bool {
+        let mut nodes = self.mortal.iter().filter_map(|path| self.tree.get(path.as_str()));
+        nodes.any(|node| matches!(node.kind, NodeKind::Ttl(_)))
+    }
+
     /// The last unit that `server` submitted and that was applied.
     #[must_use]
     pub fn submitted(&self, server: u64) -> Option<Submitted> {

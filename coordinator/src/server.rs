@@ -195,7 +195,7 @@ impl Server {
             connections: ConnectionBudget::of_this_process(),
             hub: Arc::clone(&hub),
             tables: Arc::default(),
-            summary_cache: http::SummaryCache::default(),
+            summary_cache: Arc::default(),
             heavy: Arc::new(tokio::sync::Semaphore::new(2)),
             table_turn: Arc::new(tokio::sync::Semaphore::new(1)),
         });

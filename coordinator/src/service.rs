@@ -39,7 +39,7 @@ pub(crate) struct Service {
     pub(crate) connections: ConnectionBudget,
     pub(crate) hub: Arc<Hub>,
     pub(crate) tables: Arc<TableCache>,
-    pub(crate) summary_cache: SummaryCache,
+    pub(crate) summary_cache: Arc<SummaryCache>,
     /// Who computes something that takes long: two at a time, so that others are served.
     pub(crate) heavy: Arc<Semaphore>,
     /// Who builds a large table.
@@ -66,6 +66,15 @@ pub(crate) enum ServiceError {
     Failed(String),
     #[error("no chance to draw from")]
     Entropy(#[source] std::io::Error),
+}
+
+/// The request that a computation answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answers {
+    /// A read: two are computed at a time, and the others wait.
+    Read,
+    /// A write that took effect: its answer must not be refused for want of a turn.
+    Write,
 }
 
 /// Who makes a request.
@@ -163,20 +172,19 @@ impl Service {
         turn.ok().and_then(Result::ok).ok_or(ServiceError::Busy)
     }
 
-    /// Computes what describes a write that took effect: it must not be refused for want of a turn.
-    pub(crate) async fn compute_after_write<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, ServiceError> {
-        tokio::task::spawn_blocking(work).await.map_err(|error| ServiceError::Failed(error.to_string()))
-    }
-
-    /// Computes something that takes long, after the others who want that.
+    /// Computes an answer that takes long, off the runtime that Raft runs on.
+    ///
+    /// # Errors
+    /// [`ServiceError::Busy`] for a read whose turn did not come in time.
     pub(crate) async fn compute<T: Send + 'static>(
         &self,
+        answers: Answers,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ServiceError> {
-        let turn = self.in_turn(&self.heavy).await?;
+        let turn = match answers {
+            Answers::Read => Some(self.in_turn(&self.heavy).await?),
+            Answers::Write => None,
+        };
         let computed = tokio::task::spawn_blocking(move || {
             let done = work();
             drop(turn);

@@ -18,7 +18,7 @@ use super::extract::{Body, Names, Shared};
 use super::members::describe_members;
 use super::pools::{self, with_pool, with_pool_now};
 use crate::heard::known;
-use crate::service::{Service, ServiceError};
+use crate::service::{Answers, Service, ServiceError};
 
 /// How often a change is tried again when another came in between.
 const ATTEMPTS: usize = 5;
@@ -91,7 +91,8 @@ async fn change_all(service: &Service, pool: &str, changes: &[MembersChange]) ->
             }
         }
     };
-    describe_members(service, pool, Default::default(), move |name| names.contains(name), true).await
+    describe_members(service, pool, Default::default(), move |name| names.contains(name), Answers::Write)
+        .await
 }
 
 /// The members that are meant.
@@ -130,7 +131,7 @@ async fn preview_plan(
     let tree = service.replica.read().state.tree().clone();
     let said = service.heard_of(&pool).await?;
     // Large pools take long enough to hold up heartbeats.
-    let planned = service.compute(move || {
+    let planned = service.compute(Answers::Read, move || {
         let known = known(&view, &said, said.now_ms);
         preview(&tree, &view, &known).map(|plan| (view, plan))
     });

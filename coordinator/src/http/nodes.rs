@@ -23,7 +23,7 @@ use utoipa_axum::routes;
 
 use super::error::{ApiError, ApiResult};
 use super::extract::{Body, Caller, Names, Params, Shared, poll_deadline};
-use crate::service::ServiceError;
+use crate::service::{Answers, ServiceError};
 
 /// Most children that are listed under the state lock; longer lists are built on the compute pool.
 const INLINE_CHILDREN_MAX: u32 = 1_000;
@@ -113,7 +113,7 @@ async fn read_at(
         (tree.clone(), stat)
     };
     let path = path.to_owned();
-    let children = service.compute(move || children_of(&tree, &path, stat, &after)).await?;
+    let children = service.compute(Answers::Read, move || children_of(&tree, &path, stat, &after)).await?;
     Ok(Json(NodeRead::Children(children)))
 }
 

@@ -10,12 +10,11 @@ use rota_core::pool::{Kind, PoolView};
 use rota_protocol::http::PoolBody;
 
 use super::error::{ApiError, ApiResult};
-use crate::service::{Service, ServiceError};
+use crate::service::{Answers, Service, ServiceError};
 
 /// Most rows plus members that one request summarizes under the state lock; the other pools are
 /// summarized on the compute pool.
 const INLINE_POOLS_MAX: usize = 1024;
-
 /// Most cached summaries before those of deleted pools are removed.
 const CACHED_MAX: usize = 1024;
 
@@ -51,37 +50,15 @@ impl SummaryCache {
 /// The summary of one pool.
 ///
 /// # Errors
-/// `no_pool`, or the compute pool is busy.
-pub(super) async fn summary(service: &Service, pool: &str) -> ApiResult<PoolBody> {
-    let (mut bodies, large) = look(service, Some(pool));
-    if !large.is_empty() {
-        bodies = keep_all(service.compute(move || describe_large(large)).await?, service);
-    }
-    let found = bodies.pop().ok_or_else(|| ApiError::no_pool(pool))?;
-    Ok(PoolBody::clone(&found))
-}
-
-/// The summary of a pool after a write that took effect: it does not wait for the compute pool.
-///
-/// # Errors
-/// `no_pool`.
-pub(super) async fn summary_after_write(service: &Service, pool: &str) -> ApiResult<PoolBody> {
-    let (mut bodies, large) = look(service, Some(pool));
-    if !large.is_empty() {
-        bodies = keep_all(service.compute_after_write(move || describe_large(large)).await?, service);
-    }
-    let found = bodies.pop().ok_or_else(|| ApiError::no_pool(pool))?;
-    Ok(PoolBody::clone(&found))
+/// `no_pool`; for a read, also when the compute pool is busy.
+pub(super) async fn summary(service: &Service, pool: &str, answers: Answers) -> ApiResult<PoolBody> {
+    let found = summaries(service, Some(pool), answers).await?.pop();
+    found.map(|body| PoolBody::clone(&body)).ok_or_else(|| ApiError::no_pool(pool))
 }
 
 /// The summaries of all pools, by name.
 pub(super) async fn all_summaries(service: &Service) -> Result<Vec<Arc<PoolBody>>, ServiceError> {
-    let (mut bodies, large) = look(service, None);
-    if !large.is_empty() {
-        bodies.extend(keep_all(service.compute(move || describe_large(large)).await?, service));
-        bodies.sort_by(|one, two| one.name.cmp(&two.name));
-    }
-    Ok(bodies)
+    summaries(service, None, Answers::Read).await
 }
 
 /// The summaries of all pools; those that were built last if that takes longer than `within`.
@@ -90,8 +67,25 @@ pub(super) async fn recent_summaries(service: &Service, within: Duration) -> Vec
     all.ok().and_then(Result::ok).unwrap_or_else(|| service.summary_cache.all())
 }
 
-/// Cached summaries and those of small pools, and the other pools.
-fn look(service: &Service, only: Option<&str>) -> (Vec<Arc<PoolBody>>, Vec<PoolView>) {
+async fn summaries(
+    service: &Service,
+    only: Option<&str>,
+    answers: Answers,
+) -> Result<Vec<Arc<PoolBody>>, ServiceError> {
+    let (mut bodies, large) = summarize_inline(service, only);
+    if !large.is_empty() {
+        let cache = Arc::clone(&service.summary_cache);
+        let summarize = move || -> Vec<Arc<PoolBody>> {
+            large.into_iter().map(|pool| cache.insert(pool.changed, describe(&pool))).collect()
+        };
+        bodies.extend(service.compute(answers, summarize).await?);
+        bodies.sort_by(|one, two| one.name.cmp(&two.name));
+    }
+    Ok(bodies)
+}
+
+/// Cached summaries and those of small pools; and the pools that remain to be summarized.
+fn summarize_inline(service: &Service, only: Option<&str>) -> (Vec<Arc<PoolBody>>, Vec<PoolView>) {
     let applied = service.replica.read();
     let pools: Vec<&PoolView> = match only {
         Some(name) => applied.pools.get(name).into_iter().collect(),
@@ -116,14 +110,6 @@ fn look(service: &Service, only: Option<&str>) -> (Vec<Arc<PoolBody>>, Vec<PoolV
         }
     }
     (bodies, large)
-}
-
-fn describe_large(pools: Vec<PoolView>) -> Vec<(Zxid, PoolBody)> {
-    pools.into_iter().map(|pool| (pool.changed, describe(&pool))).collect()
-}
-
-fn keep_all(described: Vec<(Zxid, PoolBody)>, service: &Service) -> Vec<Arc<PoolBody>> {
-    described.into_iter().map(|(changed, body)| service.summary_cache.insert(changed, body)).collect()
 }
 
 fn describe(pool: &PoolView) -> PoolBody {

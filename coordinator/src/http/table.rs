@@ -29,7 +29,7 @@ use crate::service::Service;
 /// ten thousand listeners are not told each of a thousand moves by itself.
 const PACE: Duration = Duration::from_millis(250);
 /// Most cached tables and deltas: clients at different versions ask for different deltas.
-const TABLES_MAX: usize = 16;
+const TABLES_MAX: usize = 256;
 /// Bytes of them.
 const TABLES_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Most rows that are encoded under the state lock; larger tables are encoded on the compute pool.
@@ -130,14 +130,18 @@ async fn newer_table(
 /// the state lock, one at a time.
 async fn table_json(service: &Service, pool: &str, since: Option<u64>) -> ApiResult<(u64, Bytes)> {
     let key = (pool.to_owned(), since);
-    if let Found::Json(version, json) = find_table(service, &key, false)? {
-        return Ok((version, json));
+    if let Some(found) = with_pool(service, pool, |view| ready_table(service, &key, view))? {
+        return Ok(found);
     }
     let turn = service.in_turn(&service.table_turn).await?;
     // Others have had their turn: one of them has built it, or a newer one is needed.
-    let view = match find_table(service, &key, true)? {
-        Found::Json(version, json) => return Ok((version, json)),
-        Found::Large(view) => view.ok_or_else(|| ApiError::no_pool(pool))?,
+    let found = with_pool(service, pool, |view| {
+        // A clone costs O(members).
+        Ok(ready_table(service, &key, view)?.ok_or_else(|| view.clone()))
+    })?;
+    let view = match found {
+        Ok(found) => return Ok(found),
+        Err(view) => view,
     };
     let tables = Arc::clone(&service.tables);
     let build = move || {
@@ -148,30 +152,19 @@ async fn table_json(service: &Service, pool: &str, since: Option<u64>) -> ApiRes
     tokio::task::spawn_blocking(build).await.map_err(|e| ApiError::new(Code::Internal, e.to_string()))?
 }
 
-/// The JSON of a table, or what it must be built of.
-enum Found {
-    Json(u64, Bytes),
-    Large(Option<Box<PoolView>>),
-}
-
-/// Looks for a table in the cache, and builds a short one.
-fn find_table(service: &Service, key: &TableKey, clones: bool) -> ApiResult<Found> {
-    let (pool, since) = (&key.0, key.1);
-    with_pool(service, pool, |view| {
-        let version = view.table_version();
-        if let Some(json) = service.tables.get(key, version, view.members_changed()) {
-            return Ok(Found::Json(version, json));
-        }
-        let changed = since.filter(|since| view.has_changes_since(*since));
-        let few = |since| view.rows_changed_after(since).nth(INLINE_ROWS_MAX).is_none();
-        if view.rows.len() <= INLINE_ROWS_MAX || changed.is_some_and(few) {
-            let body = table_since(view, since);
-            let json = service.tables.insert(key.clone(), view.members_changed(), &body)?;
-            return Ok(Found::Json(version, json));
-        }
-        // A clone costs O(members).
-        Ok(Found::Large(clones.then(|| Box::new(view.clone()))))
-    })
+/// A table from the cache, or one that is short enough to be encoded under the state lock.
+fn ready_table(service: &Service, key: &TableKey, view: &PoolView) -> ApiResult<Option<(u64, Bytes)>> {
+    let (since, version, members_changed) = (key.1, view.table_version(), view.members_changed());
+    if let Some(json) = service.tables.get(key, version, members_changed) {
+        return Ok(Some((version, json)));
+    }
+    let delta_since = since.filter(|since| view.has_changes_since(*since));
+    let is_few = |since| view.rows_changed_after(since).nth(INLINE_ROWS_MAX).is_none();
+    if view.rows.len() > INLINE_ROWS_MAX && !delta_since.is_some_and(is_few) {
+        return Ok(None);
+    }
+    let json = service.tables.insert(key.clone(), members_changed, &table_since(view, since))?;
+    Ok(Some((version, json)))
 }
 
 /// What a stream of a table's changes has come to.

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::Args;
 use rota_protocol::http::{NodeCreate, PoolChange, PoolKind};
 use rota_protocol::peer::{self, AppendRequest, Hello, Payload, StreamKind};
@@ -31,18 +31,18 @@ pub struct SeedCorpusArgs {
 pub async fn run(args: &SeedCorpusArgs) -> anyhow::Result<()> {
     let mut proxies = DelayProxies::new(Duration::ZERO);
     let mut cluster = Cluster::prepare(3, Settings { alone: true, ..Settings::default() }).await;
-    let (mut peers, mut traffic) = (Vec::new(), Vec::new());
-    for id in cluster.ids() {
-        let (port, recorded) = proxies.recording_proxy(port_of(&cluster.peer(id))?)?;
-        peers.push(format!("{id}=127.0.0.1:{port}"));
+    let mut traffic = Vec::new();
+    cluster.route_peers(|_, port| {
+        let (proxy, recorded) = proxies.recording_proxy(port)?;
         traffic.push(recorded);
-    }
+        Ok(proxy)
+    })?;
     for id in cluster.ids() {
-        cluster.set_role(id, vec!["--peers".to_owned(), peers.join(",")]);
         cluster.restart(id);
     }
     cluster.all_follow_one_leader().await;
-    let (port, clients) = proxies.recording_proxy(port_of(&cluster.zookeeper(2))?)?;
+    let zookeeper: SocketAddr = cluster.zookeeper(2).parse()?;
+    let (port, clients) = proxies.recording_proxy(zookeeper.port())?;
     generate_traffic(&mut cluster, &format!("127.0.0.1:{port}")).await?;
 
     let mut seeds = SeedCorpus::default();
@@ -90,10 +90,6 @@ async fn generate_traffic(cluster: &mut Cluster, zookeeper: &str) -> anyhow::Res
     cluster.restart(leader);
     cluster.all_follow_one_leader().await;
     Ok(())
-}
-
-fn port_of(address: &str) -> anyhow::Result<u16> {
-    Ok(address.rsplit(':').next().context("an address has a port")?.parse()?)
 }
 
 fn each(recorded: &Traces, mut look: impl FnMut(&ConnectionTrace)) {

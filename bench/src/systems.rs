@@ -301,14 +301,8 @@ async fn rota(
     proxied_port: &mut impl FnMut(u16) -> anyhow::Result<u16>,
 ) -> anyhow::Result<Cluster> {
     let mut cluster = Cluster::prepare(SERVERS as u64, settings).await;
-    let mut peers = Vec::new();
+    cluster.route_peers(|_, port| proxied_port(port))?;
     for id in cluster.ids() {
-        let listens = cluster.peer(id);
-        let port = listens.rsplit(':').next().context("an address has a port")?.parse()?;
-        peers.push(format!("{id}=127.0.0.1:{}", proxied_port(port)?));
-    }
-    for id in cluster.ids() {
-        cluster.set_role(id, vec!["--peers".to_owned(), peers.join(",")]);
         cluster.restart(id);
     }
     cluster.all_follow_one_leader().await;

@@ -147,6 +147,25 @@ impl Cluster {
         self.server_mut(id).role = role;
     }
 
+    /// Has servers that do not run yet reach each other's peer ports where `proxied_port` says.
+    ///
+    /// # Errors
+    /// Those of `proxied_port`.
+    pub fn route_peers(
+        &mut self,
+        mut proxied_port: impl FnMut(u64, u16) -> anyhow::Result<u16>,
+    ) -> anyhow::Result<()> {
+        let mut peers = Vec::new();
+        for id in self.ids() {
+            let address: std::net::SocketAddr = self.peer(id).parse()?;
+            peers.push(format!("{id}=127.0.0.1:{}", proxied_port(id, address.port())?));
+        }
+        for id in self.ids() {
+            self.set_role(id, vec!["--peers".to_owned(), peers.join(",")]);
+        }
+        Ok(())
+    }
+
     /// Gives a server another peer address from its next start on, and returns it.
     pub fn move_peer(&mut self, id: u64) -> String {
         let peer = loopback();

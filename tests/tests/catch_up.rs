@@ -144,12 +144,18 @@ async fn by_another_snapshot_when_the_host_of_the_first_lost_power() {
     };
     let mut cluster = Cluster::prepare(3, settings).await;
     let mut proxies = DelayProxies::new(Duration::ZERO);
-    let listens = cluster.peer(3);
-    let port = listens.rsplit(':').next().unwrap().parse().unwrap();
-    let (proxy, traces) = proxies.recording_proxy(port).unwrap();
-    let peers = format!("1={},2={},3=127.0.0.1:{proxy}", cluster.peer(1), cluster.peer(2));
+    let mut of_third = None;
+    let route = |id, port| match id {
+        3 => {
+            let (proxy, traces) = proxies.recording_proxy(port)?;
+            of_third = Some(traces);
+            Ok(proxy)
+        }
+        _ => Ok(port),
+    };
+    cluster.route_peers(route).unwrap();
+    let traces = of_third.unwrap();
     for id in cluster.ids() {
-        cluster.set_role(id, vec!["--peers".to_owned(), peers.clone()]);
         cluster.restart(id);
     }
     cluster.all_follow_one_leader().await;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use super::bench::Bench;
 use super::beneath::Links;
+use super::open_files::OpenFiles;
 use crate::wire::GapReason::{Gone, Truncated};
 
 fn listed(b: &Bench) -> Vec<(String, String)> {
@@ -184,6 +185,24 @@ fn files_are_opened_again_after_a_restart() {
         assert_eq!(b.read(name), "1\n2\n", "{name}");
     }
     assert_eq!(b.gap_ranges(), []);
+}
+
+/// Files that cannot be opened must not take the turn of the others.
+#[test]
+fn closed_files_have_their_turn() {
+    let mut b = Bench::new("*.log");
+    (0..5).for_each(|n| b.append(&format!("{n}.log"), "1\n"));
+    b.look();
+    let mut table = b.agent.as_ref().unwrap().1.table();
+    table.open = OpenFiles::new(2);
+    // None of them is opened in between.
+    let mut turn = || -> Vec<String> {
+        let closed = table.closed().into_iter();
+        closed.map(|((path, _), ..)| path.file_name().unwrap().to_string_lossy().into_owned()).collect()
+    };
+    assert_eq!(turn(), ["0.log", "1.log"]);
+    assert_eq!(turn(), ["2.log", "3.log"]);
+    assert_eq!(turn(), ["4.log", "0.log"]);
 }
 
 #[test]

@@ -27,8 +27,8 @@ const WAIT_MS: u64 = 20_000;
 const FIRST_LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a table is looked for of which somebody says that there is one.
 const PULL_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long nobody waits for a version that was looked for in vain.
-const VAIN_FOR: Duration = Duration::from_secs(10);
+/// How long a version that no server had is not looked for again.
+const NOT_FOUND_FOR: Duration = Duration::from_secs(10);
 /// Pause after a poll that failed.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// Pause after a poll that found no pool.
@@ -180,14 +180,14 @@ pub struct TableCache {
 struct AnnouncedVersion {
     /// The newest that there is said to be.
     newest: u64,
-    /// One that was looked for in vain, and when.
-    vain: Option<(u64, Instant)>,
+    /// One that no server had, and when it was looked for.
+    not_found: Option<(u64, Instant)>,
 }
 
 impl AnnouncedVersion {
-    /// Whether a version has been looked for in vain, a moment ago.
-    fn is_vain(&self, version: u64) -> bool {
-        self.vain.is_some_and(|(vain, at)| version >= vain && at.elapsed() < VAIN_FOR)
+    /// Whether no server had a version a moment ago.
+    fn was_not_found(&self, version: u64) -> bool {
+        self.not_found.is_some_and(|(missing, at)| version >= missing && at.elapsed() < NOT_FOUND_FOR)
     }
 }
 
@@ -251,11 +251,11 @@ impl TableCache {
         self.state.borrow().0.version
     }
 
-    /// Whether the table is older than a version that somebody knows. One that was looked for in
-    /// vain, or is later still, does not count for ten seconds: whoever said it is wrong.
+    /// Whether the table is older than an announced version. A version that no server had, and any
+    /// later one, does not count for ten seconds: its announcement was wrong.
     #[must_use]
     pub fn is_behind(&self, version: u64) -> bool {
-        self.version() < version && !self.announced.borrow().is_vain(version)
+        self.version() < version && !self.announced.borrow().was_not_found(version)
     }
 
     /// Somebody knows this version of the table: if it is newer than the cache's, it is pulled at
@@ -359,7 +359,7 @@ async fn follow(
             if pulled.as_ref().map_or(0, |body| body.version) < newest {
                 // There may be none: an earlier one, or one that is announced since, counts again.
                 announced.send_if_modified(|announced| {
-                    announced.vain = Some((newest, Instant::now()));
+                    announced.not_found = Some((newest, Instant::now()));
                     announced.newest = if announced.newest == newest { 0 } else { announced.newest };
                     false
                 });

@@ -10,8 +10,7 @@ const TERM_LEAP_MAX: u64 = 1_000_000;
 /// Largest accepted difference between a received value of the cluster clock and this server's: a
 /// server that joins starts at 0. A hundred years, in milliseconds.
 const CLOCK_LEAP_MS_MAX: u64 = 100 * 365 * 24 * 3_600_000;
-/// Exclusive limit of terms and log indexes: a million per second reach it in
-/// 146,000 years.
+/// Exclusive limit of terms and log indexes: a million per second reach it in 146,000 years.
 const COUNTER_MAX: u64 = 1 << 62;
 
 /// An `InvalidData` error for data from another server.

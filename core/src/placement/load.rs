@@ -6,6 +6,7 @@ use super::{Answer, Problem};
 
 /// A member's load for its weight is given in this part of a unit.
 pub(super) const SCALE: u128 = 1 << 20;
+
 /// The load of the busiest member for its weight, and the least that it can be in any answer,
 /// both in thousandths.
 #[must_use]

@@ -12,7 +12,7 @@ use super::{Plan, Row, from_json};
 use crate::Zxid;
 use crate::state::{Command, Node, Op};
 
-/// DecodedWrites values by the data of their nodes.
+/// Decoded values by the data of their nodes.
 #[derive(Debug, Default)]
 pub struct DecodedWrites {
     rows: BTreeMap<Bytes, Row>,

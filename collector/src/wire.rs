@@ -20,6 +20,7 @@
 //!         `offset` is beyond all that the agent has seen: start again from the checkpoint
 //!    412  rota-incarnation: <n>  that incarnation is not known; <n> is the oldest to go on with
 //!    All with rota-gaps: <number>, of the last gap in the list below, if there is any.
+//!    A request that waits is answered (204) when that is larger than its own <gaps>.
 //! GET /v1/sources/{item}/gaps?after=N                -> 200 Gaps, those with larger numbers than N
 //! ```
 //!
@@ -59,7 +60,7 @@ pub enum GapReason {
     /// while nobody held it open.
     Gone,
     /// They were written to a file that had been rotated away, after the reader
-    /// had moved on to its successor.
+    /// had moved on to its successor. In the agent's list: they may still be there.
     Late,
     /// The agent does not know the incarnation (any more).
     Unknown,

@@ -13,8 +13,9 @@ use rota_collector::collector::checkpoint::Checkpoint;
 use rota_collector::collector::fetch::{Agents, Ask, Fetched};
 use rota_collector::collector::gaps;
 use rota_collector::naming::url_segment;
-use rota_collector::wire::GapReason;
+use rota_collector::wire::{GapReason, WAIT_MS_MAX};
 use support::{Running, Store, append, bench, get, item, log, output, sources, start, until, until_seen};
+use tokio::time::timeout;
 
 const SCAN: Duration = Duration::from_millis(100);
 
@@ -151,44 +152,65 @@ async fn a_checkpoint_beyond_the_end_has_all_begin_anew() {
     agent.stop().await;
 }
 
-/// Bytes that are written to a rotated file after its reader went on are no longer
-/// collected; the collector's ledger has them.
+/// Bytes that are written to a rotated file after its reader went on are collected after what is
+/// there by then; what is gone before that is in the collector's ledger.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn late_writes_end_in_the_ledger() {
+async fn late_writes_are_collected_or_in_the_ledger() {
     let dir = bench();
-    let path = log(dir.path(), "x.log");
+    let (path, rotated) = (log(dir.path(), "x.log"), log(dir.path(), "x.log.1"));
     append(&path, "1\n");
     let store = Arc::new(Store::default());
     let agent = Running::start_with(dir.path(), "*.log", SCAN, Arc::clone(&store)).await;
     let puller = start(dir.path(), &agent.address, &store, &Agents::default());
     until("it is collected", || output(dir.path(), "x.log") == b"1\n").await;
     let first = sources(&agent.address).await.sources[0].incarnations[0].incarnation;
-    fs::rename(&path, log(dir.path(), "x.log.1")).unwrap();
+    fs::rename(&path, &rotated).unwrap();
     append(&path, "2\n");
     until("its reader goes on", || output(dir.path(), "x.log") == b"1\n2\n").await;
-    until_seen("the agent knows that", async || {
-        let reader = sources(&agent.address).await.sources[0].reader;
-        if reader.is_some_and(|reader| reader.incarnation > first) {
+    // The agent may not know yet that the reader went on; the checkpoint says where it left.
+    append(&rotated, "late\n");
+    until("what is late is collected", || output(dir.path(), "x.log") == b"1\n2\nlate\n").await;
+    append(&rotated, "no newline");
+    until("a line is ended", || output(dir.path(), "x.log") == b"1\n2\nlate\nno newline\n").await;
+    append(&path, "3\n");
+    until("the next follows", || output(dir.path(), "x.log").ends_with(b"no newline\n3\n")).await;
+    let out = dir.path().join("out");
+    assert_eq!(gaps::read(&out).unwrap(), []);
+    until("the checkpoint counts all", || store.checkpoint().is_some_and(|c| (c.gaps, c.offset) == (2, 4)))
+        .await;
+    puller.abort();
+
+    append(&rotated, "gone\n");
+    let collected = store.checkpoint().unwrap();
+    let (incarnation, offset) = (Some(collected.incarnation), collected.offset);
+    let wait = Duration::from_millis(WAIT_MS_MAX);
+    let ask = Ask {
+        address: &agent.address,
+        item: &item("x.log"),
+        incarnation,
+        offset,
+        wait,
+        collected: Some(collected),
+    };
+    let agents = Agents::default();
+    let answer = timeout(wait / 2, agents.fetch_with_last_gap(&ask)).await.expect("a late gap ends the wait");
+    assert_eq!(answer.unwrap(), (Fetched::Nothing, 3));
+    fs::remove_file(&rotated).unwrap();
+    until_seen("the agent forgets the file", async || {
+        let incarnations = sources(&agent.address).await.sources[0].incarnations.clone();
+        if incarnations.iter().all(|i| i.incarnation > first) {
             Ok(())
         } else {
-            Err(format!("{reader:?}"))
+            Err(format!("{incarnations:?}"))
         }
     })
     .await;
-    append(&log(dir.path(), "x.log.1"), "late\n");
-    support::until_gap(&agent.address).await;
-    append(&log(dir.path(), "x.log.1"), "later\n");
-    let out = dir.path().join("out");
-    until("the ledger has it", || {
-        // Each answer tells of the list.
-        append(&path, "3\n");
-        !gaps::read(&out).unwrap().is_empty()
-    })
-    .await;
+    let puller = start(dir.path(), &agent.address, &store, &Agents::default());
+    until("the ledger has it", || !gaps::read(&out).unwrap().is_empty()).await;
     let recorded = gaps::read(&out).unwrap();
     let ranges: Vec<_> = recorded.iter().map(|g| (g.incarnation, g.from, g.to, g.reason)).collect();
-    assert_eq!(ranges, [(first, 2, Some(13), GapReason::Late)]);
-    until("the checkpoint counts it", || store.checkpoint().is_some_and(|c| c.gaps == 1)).await;
+    assert_eq!(ranges, [(first, 17, Some(22), GapReason::Late)]);
+    assert_eq!(output(dir.path(), "x.log"), b"1\n2\nlate\nno newline\n3\n");
     puller.abort();
     agent.stop().await;
 }

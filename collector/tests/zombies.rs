@@ -136,7 +136,9 @@ async fn write_letters(job: &Job<Remote>) -> Result<(), Box<dyn std::error::Erro
     loop {
         if sink.len() % (1 << 17) == 0 {
             sink.sync()?;
-            let checkpoint = Checkpoint { incarnation: 1, offset: sink.len(), out_len: sink.len(), gaps: 0 };
+            let len = sink.len();
+            let checkpoint =
+                Checkpoint { incarnation: 1, offset: len, out_len: len, ..Checkpoint::default() };
             job.checkpoints.write(checkpoint.encode()).await?;
         }
         match sink.len() {

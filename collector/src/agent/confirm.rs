@@ -180,11 +180,10 @@ impl Failing {
 
 /// Notes what a checkpoint says.
 fn note(shared: &Shared, item: &str, checkpoint: Checkpoint) {
-    let Checkpoint { incarnation, offset, gaps, .. } = checkpoint;
+    let Checkpoint { incarnation, offset, gaps, left, .. } = checkpoint;
     let mut table = shared.table();
-    if let Confirmed::BeyondEnd { key } =
-        table.collected(item, Reader { incarnation, offset, gaps }, Now::read())
-    {
+    let reader = Reader { incarnation, offset, gaps };
+    if let Confirmed::BeyondEnd { key } = table.collected(item, reader, left, Now::read()) {
         warn!(%item, incarnation, offset, "the file has lost bytes that were collected: it is read again");
         table.had(&key, offset);
         drop(table);

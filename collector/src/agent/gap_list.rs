@@ -1,8 +1,9 @@
 //! The gaps of a source that no reader comes to by reading on: bytes that were
 //! written to a rotated file after its reader had moved on, and incarnations
 //! that were dropped. They are numbered; a collector fetches those after the last
-//! that its checkpoint counts, so each ends in its ledger. Nothing falls off the
-//! list: when it is full, the two oldest gaps become one with an open end.
+//! that its checkpoint counts, delivers what can still be had of late bytes, and
+//! records the rest in its ledger. Nothing falls off the list: when it is full,
+//! the two oldest gaps become one with an open end.
 
 use super::source::Source;
 use crate::clock::Now;
@@ -12,8 +13,8 @@ use crate::wire::{Gap, GapReason};
 pub const GAPS_MAX: usize = 256;
 /// For so long a new gap is told to nobody, and one that goes on where it ended
 /// is made part of it: a writer that trickles into a rotated file makes a gap
-/// every ten seconds, not one for each line.
-pub const EXTEND_MS: u64 = 10_000;
+/// every two seconds, not one for each line.
+pub const EXTEND_MS: u64 = 2_000;
 
 impl Source {
     /// The number of the last gap in the list; 0 if there is none.
@@ -26,6 +27,12 @@ impl Source {
     #[must_use]
     pub fn last_settled_gap(&self, now: Now) -> u64 {
         self.last_gap() - u64::from(self.is_last_gap_open(now))
+    }
+
+    /// When the last gap will not change any more, by the monotonic clock; `None` if none does.
+    #[must_use]
+    pub fn gap_settles_ms(&self, now: Now) -> Option<u64> {
+        self.last_gap_ms.filter(|_| self.is_last_gap_open(now)).map(|at| at + EXTEND_MS)
     }
 
     /// The gaps after number `after` that will not change any more.

@@ -14,6 +14,7 @@ use super::read::Job;
 use super::source::{Reader, State};
 use super::table::Table;
 use crate::clock::Now;
+use crate::collector::checkpoint::Left;
 use crate::wire::Gap;
 
 /// What became of a checkpoint.
@@ -56,8 +57,9 @@ impl Table {
     }
 
     /// Notes what is collected of an item for good, as its checkpoint says. That
-    /// never goes back, and never beyond the end of what is known.
-    pub fn collected(&mut self, item: &str, checkpoint: Reader, now: Now) -> Confirmed {
+    /// never goes back, and never beyond the end of what is known. `left` says where
+    /// the incarnation before was left.
+    pub fn collected(&mut self, item: &str, checkpoint: Reader, left: Option<Left>, now: Now) -> Confirmed {
         let Some(path) = self.paths.get(item).cloned() else { return Confirmed::Ignored };
         let Some(entry) = self.sources.get_mut(path.as_os_str()) else { return Confirmed::Ignored };
         let before = entry.source.reader;
@@ -69,7 +71,11 @@ impl Table {
         if before.is_some_and(|before| !is_later(checkpoint, before)) {
             return Confirmed::Ignored;
         }
-        entry.source.note_reader(checkpoint, now);
+        let last_gap = entry.source.last_gap();
+        entry.source.note_reader(checkpoint, left, now);
+        if entry.source.last_gap() > last_gap {
+            entry.changed.send_modify(|count| *count += 1);
+        }
         self.dirty.insert(path.clone());
         if before.is_none_or(|before| before.incarnation < checkpoint.incarnation) {
             self.close_passed(&path);
@@ -139,6 +145,12 @@ impl Table {
         source.map_or(0, |source| source.last_settled_gap(now))
     }
 
+    /// When [`Self::last_gap`] of an item grows, if it does: by the monotonic clock.
+    #[must_use]
+    pub fn gap_settles_ms(&self, item: &str, now: Now) -> Option<u64> {
+        self.get(self.paths.get(item)?)?.gap_settles_ms(now)
+    }
+
     fn close_passed(&mut self, path: &Path) {
         let Some(entry) = self.sources.get(path.as_os_str()) else { return };
         for passed in entry.source.incarnations.iter().filter(|i| i.passed_ms.is_some()) {
@@ -176,7 +188,7 @@ mod tests {
             (Reader { gaps: 1, ..reader(T + 1, 9) }, Confirmed::Ignored),
         ];
         for (checkpoint, wanted) in cases {
-            assert_eq!(t.collected(ITEM, checkpoint, at(0)), wanted, "{checkpoint:?}");
+            assert_eq!(t.collected(ITEM, checkpoint, None, at(0)), wanted, "{checkpoint:?}");
         }
         let known = t.get(Path::new("/f")).unwrap();
         assert_eq!(known.reader, Some(Reader { gaps: 2, ..reader(T + 1, 0) }));
@@ -191,7 +203,7 @@ mod tests {
         assert!(!t.needs_checkpoint(ITEM, reader(T, 40)), "nothing is released by that");
         assert!(!t.needs_checkpoint(ITEM, reader(T + 7, 0)), "not known");
         assert!(t.needs_checkpoint(ITEM, reader(T + 1, 0)), "the first is released");
-        t.collected(ITEM, reader(T + 1, 0), at(0));
+        t.collected(ITEM, reader(T + 1, 0), None, at(0));
         assert!(!t.needs_checkpoint(ITEM, reader(T + 1, 50)), "it just follows");
         assert!(t.needs_checkpoint(ITEM, reader(T + 1, 51)), "the file has lost bytes, or it is a lie");
         assert!(t.needs_checkpoint(ITEM, Reader { gaps: 1, ..reader(T + 1, 0) }), "a gap is recorded");

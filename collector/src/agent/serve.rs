@@ -154,7 +154,8 @@ impl Poll {
                 Step::Reply(response) => return Ok(response),
                 Step::Wait { incarnation, until } => (incarnation, until),
             };
-            let until = until.map_or(self.deadline, |until| until.min(self.deadline));
+            let Some(gap_settles) = self.gap_settles() else { return Ok(reply::nothing(incarnation)) };
+            let until = until.map_or(self.deadline, |until| until.min(self.deadline)).min(gap_settles);
             let is_open = tokio::select! {
                 changed = self.changed.changed() => changed.is_ok(),
                 () = sleep_until(until) => Instant::now() < self.deadline,
@@ -164,6 +165,17 @@ impl Poll {
                 return Ok(reply::nothing(incarnation));
             }
         }
+    }
+
+    /// Until when no gap is to be told that the reader does not know of; `None` if there is one.
+    fn gap_settles(&self) -> Option<Instant> {
+        let Some(claimed) = self.asked.claimed else { return Some(self.deadline) };
+        let (table, now) = (self.server.shared.table(), Now::read());
+        if claimed.gaps < table.last_gap(&self.item, now) {
+            return None;
+        }
+        let settles_ms = table.gap_settles_ms(&self.item, now);
+        Some(settles_ms.map_or(self.deadline, |at_ms| instant_of(at_ms)))
     }
 
     async fn step(&mut self) -> Result<Step, ErrorBody> {
@@ -188,7 +200,10 @@ impl Poll {
         match outcome {
             Ok(Outcome::Data { bytes, trace, file }) => {
                 table.grew(&key, trace, Now::read());
-                table.open.keep_if_absent(&key, file);
+                // One that was passed is read once more, for late bytes, and closed again.
+                if table.incarnation(&key).is_some_and(|incarnation| incarnation.passed_ms.is_none()) {
+                    table.open.keep_if_absent(&key, file);
+                }
                 if !bytes.is_empty() {
                     return Ok(Step::Reply(reply::chunk(number, offset, trace.stat.size, bytes)));
                 }
@@ -212,16 +227,18 @@ impl Poll {
 
 fn step(answer: Answer) -> Step {
     match answer {
-        Answer::Wait { incarnation, until_ms } => {
-            let pause =
-                until_ms.map(|until_ms| Duration::from_millis(until_ms.saturating_sub(monotonic_ms())));
-            Step::Wait { incarnation, until: pause.map(|pause| Instant::now() + pause.max(RETRY)) }
-        }
+        Answer::Wait { incarnation, until_ms } => Step::Wait { incarnation, until: until_ms.map(instant_of) },
         Answer::Ended { incarnation, next, gap } => Step::Reply(reply::ended(incarnation, next, gap)),
         Answer::Skipped { resume, gap } => Step::Reply(reply::skipped(resume, gap)),
         Answer::Unknown { oldest } => Step::Reply(reply::unknown(oldest)),
         Answer::Read(incarnation) => Step::Wait { incarnation, until: None },
     }
+}
+
+/// A time by the monotonic clock; a moment from now, if it has passed.
+fn instant_of(at_ms: u64) -> Instant {
+    let pause = Duration::from_millis(at_ms.saturating_sub(monotonic_ms()));
+    Instant::now() + pause.max(RETRY)
 }
 
 fn internal(error: impl std::fmt::Display) -> ErrorBody {

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use super::identity::Trace;
 use crate::clock::Now;
+use crate::collector::checkpoint::Left;
 use crate::wire::{Gap, GapReason};
 
 /// Most incarnations of one source that are remembered. A source that rotates
@@ -245,9 +246,20 @@ impl Source {
     }
 
     /// Everything before `offset` of an incarnation is collected, and all earlier
-    /// incarnations are.
-    pub fn note_reader(&mut self, reader: Reader, now: Now) {
+    /// incarnations are, that before it up to where it was `left`: what it has grown by
+    /// since is late.
+    pub fn note_reader(&mut self, reader: Reader, left: Option<Left>, now: Now) {
         self.reader = Some(reader);
+        let left = left.filter(|left| left.incarnation < reader.incarnation);
+        let late = left.and_then(|left| {
+            let incarnation = self.incarnation(left.incarnation).filter(|i| i.passed_ms.is_none())?;
+            let is_there = !matches!(incarnation.state, State::Lost(_));
+            let size = incarnation.trace.stat.size;
+            (is_there && size > left.offset).then_some((left, size))
+        });
+        if let Some((Left { incarnation, offset }, size)) = late {
+            self.note_gap(incarnation, offset, Some(size), GapReason::Late, now);
+        }
         for earlier in self.incarnations.iter_mut().take_while(|i| i.number < reader.incarnation) {
             earlier.passed_ms.get_or_insert(now.unix_ms);
         }

@@ -268,7 +268,7 @@ impl Table {
         self.lose(key, Loss { reason: GapReason::Gone, is_end_known }, now);
     }
 
-    fn incarnation(&self, key: &Key) -> Option<&Incarnation> {
+    pub(super) fn incarnation(&self, key: &Key) -> Option<&Incarnation> {
         self.get(&key.0)?.incarnation(key.1)
     }
 

@@ -18,8 +18,19 @@ pub struct Checkpoint {
     pub offset: u64,
     /// The length of the output, in bytes.
     pub out_len: u64,
-    /// The number of the last gap in the agent's list that is in the ledger.
+    /// The number of the last gap in the agent's list that is delivered or in the ledger.
     pub gaps: u64,
+    /// Where the incarnation before was left. What it has grown by since, nobody has read.
+    pub left: Option<Left>,
+}
+
+/// Where an incarnation was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// The incarnation.
+    pub incarnation: u64,
+    /// How many of its bytes had been read.
+    pub offset: u64,
 }
 
 /// Where the checkpoint of one bucket is kept, for one grant of it.
@@ -59,6 +70,9 @@ struct Written {
     /// Absent in what was written before gaps were counted, and when there are none.
     #[serde(default, skip_serializing_if = "is_zero")]
     gaps: u64,
+    /// Absent in what older collectors wrote, and in the first incarnation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    left: Option<Left>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
@@ -70,8 +84,8 @@ impl Checkpoint {
     /// The checkpoint as text.
     #[must_use]
     pub fn encode(&self) -> String {
-        let Self { incarnation, offset, out_len, gaps } = *self;
-        serde_json::to_string(&Written { v: VERSION, incarnation, offset, out_len, gaps })
+        let Self { incarnation, offset, out_len, gaps, left } = *self;
+        serde_json::to_string(&Written { v: VERSION, incarnation, offset, out_len, gaps, left })
             .expect("numbers are JSON")
     }
 
@@ -88,8 +102,8 @@ impl Checkpoint {
         if v != VERSION {
             return Err(CheckpointError::Version(v));
         }
-        let Written { incarnation, offset, out_len, gaps, .. } = serde_json::from_str(text)?;
-        Ok(Self { incarnation, offset, out_len, gaps })
+        let Written { incarnation, offset, out_len, gaps, left, .. } = serde_json::from_str(text)?;
+        Ok(Self { incarnation, offset, out_len, gaps, left })
     }
 }
 
@@ -99,12 +113,13 @@ mod tests {
 
     #[test]
     fn the_form_is_fixed() {
-        let checkpoint = Checkpoint { incarnation: 7, offset: 42, out_len: 99, gaps: 0 };
+        let checkpoint = Checkpoint { incarnation: 7, offset: 42, out_len: 99, gaps: 0, left: None };
         let text = r#"{"v":1,"incarnation":7,"offset":42,"out_len":99}"#;
         assert_eq!(checkpoint.encode(), text);
         assert_eq!(Checkpoint::decode(text).unwrap(), checkpoint);
-        let largest =
-            Checkpoint { incarnation: u64::MAX, offset: u64::MAX, out_len: u64::MAX, gaps: u64::MAX };
+        let left = Some(Left { incarnation: 6, offset: u64::MAX });
+        let (offset, out_len, gaps) = (u64::MAX, u64::MAX, u64::MAX);
+        let largest = Checkpoint { incarnation: u64::MAX, offset, out_len, gaps, left };
         assert_eq!(Checkpoint::decode(&largest.encode()).unwrap(), largest);
     }
 

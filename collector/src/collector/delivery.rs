@@ -18,14 +18,13 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::checkpoint::{Checkpoint, Checkpoints};
+use super::checkpoint::{Checkpoint, Checkpoints, Left};
 use super::fetch::Missing;
 use super::gaps::{self, GapRecord, OutputRecord};
 use super::lines::Lines;
 use super::pull::{BACKOFF, Job, PullError};
 use super::sink::{Sink, SinkError};
 use crate::clock::unix_ms;
-use crate::wire::Gap;
 
 /// A checkpoint is written at most this long after bytes were appended, and not
 /// more often,
@@ -116,20 +115,31 @@ impl<'a, C: Checkpoints> Delivery<'a, C> {
         self.at.map(|at| at.gaps)
     }
 
-    /// Records gaps of the agent's list, up to number `last`.
-    pub(super) async fn record_gaps(
-        &mut self,
-        gaps: &[Gap],
-        last: u64,
-        stop: &CancellationToken,
-    ) -> Result<(), PullError> {
-        for gap in gaps {
-            self.record_gap(gap.incarnation, (gap.from, gap.to, gap.reason)).await?;
-        }
+    /// The gaps of the agent's list are recorded or delivered, up to number `last`.
+    pub(super) async fn note_gaps(&mut self, last: u64, stop: &CancellationToken) -> Result<(), PullError> {
+        let out_len = self.sink.as_ref().map_or(0, Sink::len);
         if let Some(at) = &mut self.at {
-            at.gaps = last;
+            (at.gaps, at.out_len) = (last, out_len);
         }
         self.save(stop).await
+    }
+
+    /// Appends bytes of an earlier incarnation. They are in the checkpoint when
+    /// [`Self::note_gaps`] says so: after a crash before that they are cut off and fetched again.
+    pub(super) async fn append_late(
+        &mut self,
+        bytes: Bytes,
+        stop: &CancellationToken,
+    ) -> Result<(), PullError> {
+        self.write(vec![bytes], stop).await
+    }
+
+    /// Ends the line in the output, if it has no end.
+    pub(super) async fn end_line(&mut self) -> Result<(), PullError> {
+        if self.sink.as_ref().is_some_and(|sink| !sink.ends_line()) {
+            self.with_sink(|sink| sink.append(&[Bytes::from_static(b"\n")])).await?;
+        }
+        Ok(())
     }
 
     /// Goes on from `resume` in the same incarnation: what was before is lost.
@@ -149,7 +159,12 @@ impl<'a, C: Checkpoints> Delivery<'a, C> {
         self.save(stop).await
     }
 
-    async fn record_gap(&mut self, incarnation: u64, (from, to, reason): Missing) -> Result<(), PullError> {
+    /// Records what is missing of an incarnation.
+    pub(super) async fn record_gap(
+        &mut self,
+        incarnation: u64,
+        (from, to, reason): Missing,
+    ) -> Result<(), PullError> {
         let source = self.job.place.item.clone();
         warn!(%source, incarnation, from, to, reason = reason.as_str(), "bytes are missing");
         let record = GapRecord { source, incarnation, from, to, reason, time_ms: unix_ms() };
@@ -172,12 +187,11 @@ impl<'a, C: Checkpoints> Delivery<'a, C> {
             self.save(stop).await?;
             self.record_gap(at.incarnation, gap).await?;
         }
-        if self.sink.as_ref().is_some_and(|sink| !sink.ends_line()) {
-            self.with_sink(|sink| sink.append(&[Bytes::from_static(b"\n")])).await?;
-        }
+        self.end_line().await?;
         let out_len = self.sink.as_ref().map_or(0, Sink::len);
         info!(source = %self.job.place.item, from = at.incarnation, to = next, "next incarnation");
-        self.at = Some(Checkpoint { incarnation: next, offset: 0, out_len, ..at });
+        let left = Some(Left { incarnation: at.incarnation, offset: at.offset });
+        self.at = Some(Checkpoint { incarnation: next, offset: 0, out_len, left, ..at });
         self.save(stop).await
     }
 
@@ -218,21 +232,26 @@ impl<'a, C: Checkpoints> Delivery<'a, C> {
             return Ok(());
         }
         let written: u64 = parts.iter().map(|part| part.len() as u64).sum();
+        self.write(parts, stop).await?;
+        let out_len = self.sink.as_ref().map_or(0, Sink::len);
+        if let Some(at) = &mut self.at {
+            (at.offset, at.out_len) = (at.offset + written, out_len);
+        }
+        Ok(())
+    }
+
+    /// Appends to the output, which somebody else may have replaced.
+    async fn write(&mut self, parts: Vec<Bytes>, stop: &CancellationToken) -> Result<(), PullError> {
         let again = parts.clone();
         match self.with_sink(move |sink| sink.append(&parts)).await {
             Err(PullError::Sink(SinkError::Replaced { .. })) => {
                 let expected = self.sink.as_ref().map_or(0, Sink::len);
                 self.with_sink(Sink::reopen).await?;
                 self.note_replaced(expected, stop).await?;
-                self.with_sink(move |sink| sink.append(&again)).await?;
+                self.with_sink(move |sink| sink.append(&again)).await
             }
-            appended => appended?,
+            appended => appended,
         }
-        let out_len = self.sink.as_ref().map_or(0, Sink::len);
-        if let Some(at) = &mut self.at {
-            (at.offset, at.out_len) = (at.offset + written, out_len);
-        }
-        Ok(())
     }
 
     /// Somebody else has rotated, removed or emptied the output, which had

@@ -15,6 +15,7 @@ mod delivery;
 pub mod fetch;
 pub mod gaps;
 mod handler;
+mod late;
 mod lines;
 pub mod pull;
 mod run;

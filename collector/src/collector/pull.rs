@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 use super::checkpoint::{Checkpoint, CheckpointError, Checkpoints};
 use super::delivery::Delivery;
 use super::fetch::{Agents, Ask, FetchError, Fetched};
+use super::late;
 use super::sink::{Place, SinkError};
 use crate::wire::GapReason;
 
@@ -24,7 +25,7 @@ const LAST_CHECKPOINT: Duration = Duration::from_secs(5);
 pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// How long an agent may be away before the job ends with that error. Whoever
 /// starts it again should ask for the agent's address, which may be a new one.
-const AWAY: Duration = Duration::from_secs(10);
+pub(super) const AWAY: Duration = Duration::from_secs(10);
 
 /// What is to be pulled, by what right, from where to where.
 #[derive(Debug)]
@@ -129,8 +130,7 @@ async fn run<C: Checkpoints>(
                     size = *now;
                 }
                 let is_usable = take(delivery, fetched, stop).await?;
-                record_gaps(job, delivery, last_gap, &mut is_listing_failing, stop).await?;
-                is_usable
+                is_usable && take_gaps(job, delivery, last_gap, &mut is_listing_failing, stop).await?
             }
             Err(error) => {
                 debug!(source = %job.place.item, error = &error as &dyn std::error::Error, "no answer");
@@ -159,20 +159,20 @@ async fn run<C: Checkpoints>(
     }
 }
 
-/// Fetches the gaps that the agent lists and the checkpoint does not count, and
-/// records them. If the agent cannot be asked, its next answer says so again.
-async fn record_gaps<C: Checkpoints>(
+/// Fetches the gaps that the agent lists and the checkpoint does not count, and delivers or
+/// records them. If the agent cannot be asked, its next answer says so again. Returns false then.
+async fn take_gaps<C: Checkpoints>(
     job: &Job<C>,
     delivery: &mut Delivery<'_, C>,
     last: u64,
     is_failing: &mut bool,
     stop: &CancellationToken,
-) -> Result<(), PullError> {
-    let Some(recorded) = delivery.gaps().filter(|recorded| *recorded != last) else { return Ok(()) };
+) -> Result<bool, PullError> {
+    let Some(recorded) = delivery.gaps().filter(|recorded| *recorded != last) else { return Ok(true) };
     // An agent that has lost its index numbers its gaps anew.
     let after = if last > recorded { recorded } else { 0 };
     let listed = tokio::select! {
-        () = stop.cancelled() => return Ok(()),
+        () = stop.cancelled() => return Ok(false),
         listed = job.agents.gaps(&job.address, &job.place.item, after) => listed,
     };
     match listed {
@@ -180,7 +180,11 @@ async fn record_gaps<C: Checkpoints>(
             *is_failing = false;
             // There may be more by now.
             let last = gaps.last().map_or(last, |gap| gap.number);
-            delivery.record_gaps(&gaps, last, stop).await
+            for gap in &gaps {
+                late::take_gap(job, delivery, gap, stop).await?;
+            }
+            delivery.note_gaps(last, stop).await?;
+            Ok(true)
         }
         Err(error) => {
             // It is asked with each answer: only the first failure is logged.
@@ -188,7 +192,7 @@ async fn record_gaps<C: Checkpoints>(
                 let error: &dyn std::error::Error = &error;
                 warn!(source = %job.place.item, error, "gaps of the agent not listed: retrying");
             }
-            Ok(())
+            Ok(false)
         }
     }
 }

@@ -263,15 +263,6 @@ pub async fn until_size(address: &str, size: u64) {
     .await;
 }
 
-/// Waits until an agent lists a gap of its only source.
-pub async fn until_gap(address: &str) {
-    until_seen("the agent lists a gap", async || {
-        let listed = sources(address).await.sources[0].gaps.len();
-        if listed > 0 { Ok(()) } else { Err("none".to_owned()) }
-    })
-    .await;
-}
-
 /// Waits until `reached` says so.
 pub async fn until(what: &str, mut reached: impl FnMut() -> bool) {
     until_seen(what, async || if reached() { Ok(()) } else { Err(String::new()) }).await;

@@ -1,0 +1,80 @@
+//! Late bytes: written to a rotated file after its reader had moved on. They are delivered after
+//! all that is in the output by then, on lines of their own.
+
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use super::checkpoint::Checkpoints;
+use super::delivery::Delivery;
+use super::fetch::{Ask, FetchError, Fetched};
+use super::pull::{AWAY, BACKOFF, Job, PullError};
+use crate::wire::{Gap, GapReason};
+
+/// Delivers what can still be had of a gap in the agent's list, and records the rest of it.
+pub(super) async fn take_gap<C: Checkpoints>(
+    job: &Job<C>,
+    delivery: &mut Delivery<'_, C>,
+    gap: &Gap,
+    stop: &CancellationToken,
+) -> Result<(), PullError> {
+    let Gap { incarnation, from, to: Some(to), reason: GapReason::Late, .. } = *gap else {
+        return delivery.record_gap(gap.incarnation, (gap.from, gap.to, gap.reason)).await;
+    };
+    let mut offset = from;
+    while offset < to {
+        let Some(mut bytes) = fetch(job, incarnation, offset, stop).await? else {
+            delivery.end_line().await?;
+            return delivery.record_gap(incarnation, (offset, Some(to), gap.reason)).await;
+        };
+        // What was written since is in the next gap.
+        bytes.truncate(usize::try_from(to - offset).unwrap_or(usize::MAX));
+        if offset == from {
+            delivery.end_line().await?;
+        }
+        offset += bytes.len() as u64;
+        delivery.append_late(bytes, stop).await?;
+    }
+    info!(source = %job.place.item, incarnation, from, to, "late bytes delivered");
+    delivery.end_line().await
+}
+
+/// Bytes of an incarnation from `offset` on; `None` if they cannot be had.
+async fn fetch<C: Checkpoints>(
+    job: &Job<C>,
+    incarnation: u64,
+    offset: u64,
+    stop: &CancellationToken,
+) -> Result<Option<bytes::Bytes>, PullError> {
+    let began = Instant::now();
+    let mut pause = BACKOFF.0;
+    loop {
+        let (address, item) = (&*job.address, &*job.place.item);
+        let wait = std::time::Duration::ZERO;
+        let ask = Ask { address, item, incarnation: Some(incarnation), offset, wait, collected: None };
+        let fetched = tokio::select! {
+            () = stop.cancelled() => return Err(PullError::Stopped),
+            fetched = job.agents.fetch(&ask) => fetched,
+        };
+        match fetched {
+            Ok(Fetched::Data { bytes, .. }) => return Ok(Some(bytes)),
+            // The agent is about to find out what became of the file.
+            Ok(Fetched::Nothing) if began.elapsed() < AWAY => {}
+            Ok(_) => return Ok(None),
+            // One file that cannot be read does not hold up the source.
+            Err(FetchError::Refused { .. }) if began.elapsed() >= AWAY => return Ok(None),
+            Err(error) if began.elapsed() >= AWAY => return Err(error.into()),
+            Err(error) => {
+                debug!(
+                    source = item,
+                    error = &error as &dyn std::error::Error,
+                    "late bytes not read: retrying"
+                );
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Err(PullError::Stopped),
+            () = sleep(pause) => pause = (pause * 2).min(BACKOFF.1),
+        }
+    }
+}

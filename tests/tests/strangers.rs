@@ -53,7 +53,7 @@ async fn as_member(cluster: &Cluster, from: u64, to: u64, kind: StreamKind) -> T
         cluster_id: Some(seen.cluster_id.as_ref().unwrap().parse().unwrap()),
         from,
         from_disk: disk_of(from),
-        from_boot: 1,
+        from_boot: 99,
         to,
         to_disk: Some(disk_of(to)),
         kind,
@@ -138,6 +138,22 @@ async fn a_term_that_cannot_be_changes_nothing() {
     write(&cluster, follower, "/after").await;
     assert_eq!(view(&cluster, leader).await.term, before);
     cluster.agree(&[1, 2, 3]).await;
+}
+
+/// A connection that claims to come from another start of the leader's process is no reason to
+/// elect another: anybody can claim that.
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_of_a_restarted_leader_cost_no_election() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let term = view(&cluster, leader).await.term;
+    for n in 0..40 {
+        for follower in cluster.ids().into_iter().filter(|id| *id != leader) {
+            drop(as_member(&cluster, leader, follower, StreamKind::Call).await);
+        }
+        write(&cluster, leader, &format!("/during{n}")).await;
+    }
+    assert_eq!(view(&cluster, leader).await.term, term);
 }
 
 #[tokio::test(flavor = "multi_thread")]

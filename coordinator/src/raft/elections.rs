@@ -28,18 +28,26 @@ const CHECK_TIMEOUT: Duration = Duration::from_millis(1500);
 const SOLE_RETRY: Duration = Duration::from_secs(2);
 /// For so long after its death what arrives from a leader was sent before it.
 const LATE_MAX: Duration = Duration::from_millis(500);
+/// Pause before a leader is asked for its boot again.
+const BOOT_RETRY: Duration = Duration::from_secs(5);
 /// Connections that ended and are not looked at yet.
 const ENDED_MAX: usize = 64;
 
 /// A connection of another server that ended.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ended {
-    /// The server.
+    /// The server, as the connection named it: anybody can.
     pub(crate) server: u64,
-    /// Its start that the connection belonged to.
-    pub(crate) boot: u64,
     /// The term in which it led when the connection ended.
     pub(crate) term: u64,
+}
+
+/// A leader and the start of its process, as it answered when this server dialled it.
+#[derive(Debug, Clone, Copy)]
+struct LeaderBoot {
+    leader: u64,
+    term: u64,
+    boot: u64,
 }
 
 /// Where ended connections are told. Clones share it.
@@ -93,16 +101,33 @@ impl Elections {
         // Pending check whether the leader whose connection closed is dead. The election timer keeps
         // running.
         let mut death_check: Fuse<BoxFuture<'static, Option<u64>>> = Fuse::terminated();
+        let mut boot: Option<LeaderBoot> = None;
+        let mut boot_query: Fuse<BoxFuture<'static, Option<LeaderBoot>>> = Fuse::terminated();
+        let mut boot_query_at: Option<(u64, Instant)> = None;
         loop {
             let leads = matches!(self.group.leads(), Leadership::Own { .. });
             let pause =
                 if leads { self.heartbeat.min(super::election_timer::TICK) } else { timer.next_look() };
+            let term = self.group.term();
+            let is_due = boot_query_at.is_none_or(|(of, at)| of != term || at.elapsed() >= BOOT_RETRY);
+            if let Leadership::Other { leader } = self.group.leads()
+                && boot.is_none_or(|known| known.term != term)
+                && is_due
+                && boot_query.is_terminated()
+            {
+                boot_query_at = Some((term, Instant::now()));
+                boot_query = query_boot(self.peers.clone(), leader, term).boxed().fuse();
+            }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
+                found = &mut boot_query => {
+                    boot = found.or(boot);
+                    continue;
+                }
                 Some(ended) = self.ended.recv(), if death_check.is_terminated() => {
                     let is_known = died.is_some_and(|(leader, at)| leader == ended.server && at.elapsed() < LATE_MAX);
                     if !is_known {
-                        death_check = find_dead_leader(self.group.clone(), self.peers.clone(), ended).boxed().fuse();
+                        death_check = find_dead_leader(self.group.clone(), self.peers.clone(), ended, boot).boxed().fuse();
                     }
                     continue;
                 }
@@ -153,25 +178,35 @@ impl Elections {
     }
 }
 
+/// Asks a leader for its boot. What incoming connections say of theirs proves nothing.
+async fn query_boot(peers: Peers, leader: u64, term: u64) -> Option<LeaderBoot> {
+    let endpoint = peers.endpoints().remove(&leader)?;
+    let info = timeout(CHECK_TIMEOUT, peers.probe(&endpoint.peer_address)).await.ok()?.ok()?;
+    (info.server == leader).then_some(LeaderBoot { leader, term, boot: info.boot })
+}
+
 /// The leader that this server follows, if its process has ended after one of its connections
 /// did: nobody listens at its address any more, or it was started anew.
-async fn find_dead_leader(group: Group, peers: Peers, ended: Ended) -> Option<u64> {
-    let Ended { server, boot, term } = ended;
-    let leads_still = || group.leads() == (Leadership::Other { leader: server }) && group.term() == term;
+async fn find_dead_leader(group: Group, peers: Peers, ended: Ended, boot: Option<LeaderBoot>) -> Option<u64> {
+    let Ended { server, term } = ended;
+    let boot = boot.filter(|known| (known.leader, known.term) == (server, term)).map(|known| known.boot);
+    let is_still_leader = || group.leads() == (Leadership::Other { leader: server }) && group.term() == term;
     for check in 0..CHECKS {
-        if !leads_still() {
+        if !is_still_leader() {
             return None;
         }
         let endpoint = peers.endpoints().remove(&server)?;
         match timeout(CHECK_TIMEOUT, peers.probe(&endpoint.peer_address)).await {
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 tracing::info!(leader = server, "leader process ended");
-                return leads_still().then_some(server);
+                return is_still_leader().then_some(server);
             }
-            Ok(Ok(info)) if info.server == server && info.boot == boot => return None,
+            Ok(Ok(info)) if info.server == server && boot.is_none_or(|boot| boot == info.boot) => {
+                return None;
+            }
             Ok(Ok(info)) if info.server == server => {
                 tracing::info!(leader = server, "leader process restarted");
-                return leads_still().then_some(server);
+                return is_still_leader().then_some(server);
             }
             // The host may be down or unreachable: leave it to the election timeout.
             Err(_) => return None,

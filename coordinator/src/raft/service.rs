@@ -116,7 +116,7 @@ pub(crate) async fn serve_peer(service: PeerService, wire: BoxWire, from: String
     if is_telling(hello.kind) && service.group.leads() == (Leadership::Other { leader: hello.from }) {
         // When many ended, one look is as good as all.
         let term = service.group.term();
-        let _ = service.ended.try_send(Ended { server: hello.from, boot: hello.from_boot, term });
+        let _ = service.ended.try_send(Ended { server: hello.from, term });
     }
 }
 

@@ -93,7 +93,7 @@ impl GapReason {
 /// Bytes of one incarnation that are gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Gap {
-    /// Its number among the gaps that the source lists, from 1; 0 for one that
+    /// Its number among the gaps that the source lists, ascending; 0 for one that
     /// is not listed, but told to the reader that comes to it.
     #[serde(default)]
     pub number: u64,

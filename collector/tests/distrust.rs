@@ -4,6 +4,7 @@
 mod support;
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -176,7 +177,7 @@ async fn late_writes_are_collected_or_in_the_ledger() {
     until("the next follows", || output(dir.path(), "x.log").ends_with(b"no newline\n3\n")).await;
     let out = dir.path().join("out");
     assert_eq!(gaps::read(&out).unwrap(), []);
-    until("the checkpoint counts all", || store.checkpoint().is_some_and(|c| (c.gaps, c.offset) == (2, 4)))
+    until("the checkpoint counts all", || store.checkpoint().is_some_and(|c| c.gaps > 0 && c.offset == 4))
         .await;
     puller.abort();
 
@@ -194,23 +195,72 @@ async fn late_writes_are_collected_or_in_the_ledger() {
     };
     let agents = Agents::default();
     let answer = timeout(wait / 2, agents.fetch_with_last_gap(&ask)).await.expect("a late gap ends the wait");
-    assert_eq!(answer.unwrap(), (Fetched::Nothing, 3));
+    let (nothing, last_gap) = answer.unwrap();
+    assert!(nothing == Fetched::Nothing && last_gap > collected.gaps, "{nothing:?}, gap {last_gap}");
+    // An agent that runs on has the file open, and would deliver it.
+    agent.stop().await;
     fs::remove_file(&rotated).unwrap();
-    until_seen("the agent forgets the file", async || {
-        let incarnations = sources(&agent.address).await.sources[0].incarnations.clone();
-        if incarnations.iter().all(|i| i.incarnation > first) {
-            Ok(())
-        } else {
-            Err(format!("{incarnations:?}"))
-        }
-    })
-    .await;
+    let agent = Running::start_with(dir.path(), "*.log", SCAN, Arc::clone(&store)).await;
     let puller = start(dir.path(), &agent.address, &store, &Agents::default());
     until("the ledger has it", || !gaps::read(&out).unwrap().is_empty()).await;
     let recorded = gaps::read(&out).unwrap();
     let ranges: Vec<_> = recorded.iter().map(|g| (g.incarnation, g.from, g.to, g.reason)).collect();
     assert_eq!(ranges, [(first, 17, Some(22), GapReason::Late)]);
     assert_eq!(output(dir.path(), "x.log"), b"1\n2\nlate\nno newline\n3\n");
+    puller.abort();
+    agent.stop().await;
+}
+
+/// A source whose checkpoint was deleted is collected anew: late bytes are where they stand in
+/// their file, and not once more at the end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn late_writes_are_collected_once_after_the_checkpoint_was_deleted() {
+    let dir = bench();
+    let (path, rotated) = (log(dir.path(), "x.log"), log(dir.path(), "x.log.1"));
+    append(&path, "1\n");
+    let store = Arc::new(Store::default());
+    let agent = Running::start_with(dir.path(), "*.log", SCAN, Arc::clone(&store)).await;
+    let puller = start(dir.path(), &agent.address, &store, &Agents::default());
+    until("it is collected", || output(dir.path(), "x.log") == b"1\n").await;
+    fs::rename(&path, &rotated).unwrap();
+    append(&path, "2\n");
+    until("its reader goes on", || output(dir.path(), "x.log") == b"1\n2\n").await;
+    append(&rotated, "late\n");
+    until("what is late is collected", || output(dir.path(), "x.log") == b"1\n2\nlate\n").await;
+    until("the checkpoint counts it", || store.checkpoint().is_some_and(|c| c.gaps > 0)).await;
+    puller.abort();
+    until("its task has ended", || puller.is_finished()).await;
+
+    store.set(None);
+    fs::remove_dir_all(dir.path().join("out")).unwrap();
+    let puller = start(dir.path(), &agent.address, &store, &Agents::default());
+    until("all is collected anew", || output(dir.path(), "x.log") == b"1\nlate\n2\n").await;
+    append(&rotated, "later\n");
+    until("what is late now follows", || output(dir.path(), "x.log") == b"1\nlate\n2\nlater\n").await;
+    puller.abort();
+    agent.stop().await;
+}
+
+/// A writer may not notice that its file was rotated and deleted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn late_writes_to_a_deleted_file_are_collected() {
+    let dir = bench();
+    let (path, rotated) = (log(dir.path(), "x.log"), log(dir.path(), "x.log.1"));
+    append(&path, "1\n");
+    let mut writer = fs::OpenOptions::new().append(true).open(&path).unwrap();
+    let store = Arc::new(Store::default());
+    let agent = Running::start_with(dir.path(), "*.log", SCAN, Arc::clone(&store)).await;
+    let puller = start(dir.path(), &agent.address, &store, &Agents::default());
+    until("it is collected", || output(dir.path(), "x.log") == b"1\n").await;
+    fs::rename(&path, &rotated).unwrap();
+    append(&path, "2\n");
+    fs::remove_file(&rotated).unwrap();
+    until("its reader goes on", || output(dir.path(), "x.log") == b"1\n2\n").await;
+    until("the checkpoint says so", || store.checkpoint().is_some_and(|c| c.previous[0].is_some())).await;
+    writer.write_all(b"late\n").unwrap();
+    until("what is late is collected", || output(dir.path(), "x.log") == b"1\n2\nlate\n").await;
+    drop(writer);
+    until("the file is closed in the end", || deleted_files_held(dir.path()) == 0).await;
     puller.abort();
     agent.stop().await;
 }

@@ -224,7 +224,7 @@ async fn what_is_gone_is_recorded_once() {
     assert_eq!(output(dir.path(), "x.log"), b"1\n2\n");
 
     // An agent that knows nothing of the position.
-    let foreign = Checkpoint { incarnation: 5, offset: 77, out_len: 4, gaps: 0, left: None };
+    let foreign = Checkpoint { incarnation: 5, offset: 77, out_len: 4, ..Checkpoint::default() };
     store.set(Some(foreign));
     let puller = start(dir.path(), &agent.address, &store, &agents);
     until("it goes on with what there is", || output(dir.path(), "x.log").ends_with(b"2\n2\n")).await;

@@ -15,6 +15,7 @@ use tracing::info;
 
 use super::beneath::{Opened, is_link_error};
 use super::follow::Follower;
+use super::gap_list::GapState;
 use super::glob::whole_name;
 use super::identity::{FileId, Trace, look};
 use super::judge::{Verdict, is_born_between, is_rotated_name, judge};
@@ -166,7 +167,7 @@ impl Follower {
             incarnations: Vec::new(),
             reader: None,
             gaps: Vec::new(),
-            last_gap_ms: None,
+            gap_state: GapState::default(),
             seen_ms: 0,
             gone: None,
             retired: false,

@@ -17,7 +17,7 @@ fn ended(incarnation: u64, next: u64, gap: Option<Gap>) -> Answer {
 fn whoever_has_nothing_gets_the_oldest_that_can_be_had() {
     let mut s = source(&[(5, away()), (5, away()), (5, State::Live)]);
     assert_eq!(s.ask(None, 0, at(2_000)), Answer::Read(T));
-    s.note_reader(reader(T + 1, 0), None, at(0));
+    s.note_reader(reader(T + 1, 0), &[], at(0));
     assert_eq!(s.ask(None, 0, at(2_000)), Answer::Read(T), "it may go back as long as the file is there");
     assert_eq!(s.ask(Some(T), 0, at(2_000)), Answer::Read(T));
     s.lose(T, Loss { reason: GapReason::Gone, is_end_known: false }, at(0));

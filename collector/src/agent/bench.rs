@@ -106,7 +106,7 @@ impl Bench {
             let (asked, offset) = self.reader.get(file).copied().unwrap_or((None, 0));
             let shared = Arc::clone(&self.agent.as_ref().unwrap().1);
             if let Some(incarnation) = asked {
-                shared.table().collected(&item, Reader { incarnation, offset, gaps: 0 }, None, Now::read());
+                shared.table().collected(&item, Reader { incarnation, offset, gaps: 0 }, &[], Now::read());
             }
             let asking = shared.table().ask(&item, asked, offset, in_a_year());
             let Some((mut answer, job)) = asking else { return text };

@@ -2,7 +2,7 @@
 //! request. Only the owner of a source's row can write its checkpoint, with the
 //! fence of its grant; a request can be sent by anybody, and is a hint when to look.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::error::Error;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -73,8 +73,16 @@ impl CheckpointSource for Coordinator {
 /// is, so there are never more than those.
 #[derive(Debug, Default)]
 pub struct Unconfirmed {
-    items: Mutex<BTreeSet<String>>,
+    items: Mutex<Queue>,
     added: Notify,
+}
+
+/// Items in the order in which they were added, each once: no number of hints for some
+/// sources keeps others waiting.
+#[derive(Debug, Default)]
+struct Queue {
+    order: VecDeque<String>,
+    items: BTreeSet<String>,
 }
 
 impl Unconfirmed {
@@ -82,7 +90,11 @@ impl Unconfirmed {
     pub fn add(&self, item: &str) {
         let is_new = {
             let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
-            !items.contains(item) && items.insert(item.to_owned())
+            let is_new = !items.items.contains(item) && items.items.insert(item.to_owned());
+            if is_new {
+                items.order.push_back(item.to_owned());
+            }
+            is_new
         };
         if is_new {
             self.added.notify_one();
@@ -91,8 +103,12 @@ impl Unconfirmed {
 
     fn take(&self) -> Vec<String> {
         let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
-        let batch: Vec<String> = std::iter::from_fn(|| items.pop_first()).take(BATCH_MAX).collect();
-        if !items.is_empty() {
+        let count = items.order.len().min(BATCH_MAX);
+        let batch: Vec<String> = items.order.drain(..count).collect();
+        for item in &batch {
+            items.items.remove(item);
+        }
+        if !items.order.is_empty() {
             self.added.notify_one();
         }
         batch
@@ -118,7 +134,7 @@ pub async fn confirm(
 }
 
 async fn confirm_all(checkpoints: &dyn CheckpointSource, shared: &Shared) {
-    let mut failing = Failing::default();
+    let mut failing = CheckpointFailures::default();
     loop {
         shared.unconfirmed.added.notified().await;
         sleep(GATHER).await;
@@ -156,12 +172,12 @@ async fn confirm_all(checkpoints: &dyn CheckpointSource, shared: &Shared) {
 /// The items whose checkpoints could not be read or understood. Each is logged once, when that
 /// begins: the first of a batch as a warning, so that an outage is not one line for each source.
 #[derive(Debug, Default)]
-struct Failing {
+struct CheckpointFailures {
     items: BTreeSet<String>,
     has_warned: bool,
 }
 
-impl Failing {
+impl CheckpointFailures {
     fn warn(&mut self, item: &str, what: &str, error: &(dyn Error + 'static)) {
         if !self.items.insert(item.to_owned()) {
             return;
@@ -180,13 +196,31 @@ impl Failing {
 
 /// Notes what a checkpoint says.
 fn note(shared: &Shared, item: &str, checkpoint: Checkpoint) {
-    let Checkpoint { incarnation, offset, gaps, left, .. } = checkpoint;
+    let Checkpoint { incarnation, offset, gaps, previous, .. } = checkpoint;
+    let previous: Vec<_> = previous.into_iter().flatten().collect();
     let mut table = shared.table();
     let reader = Reader { incarnation, offset, gaps };
-    if let Confirmed::BeyondEnd { key } = table.collected(item, reader, left, Now::read()) {
+    if let Confirmed::BeyondEnd { key } = table.collected(item, reader, &previous, Now::read()) {
         warn!(%item, incarnation, offset, "the file has lost bytes that were collected: it is read again");
         table.had(&key, offset);
         drop(table);
         shared.hints.file(key.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_that_are_added_again_and_again_keep_no_others_waiting() {
+        let unconfirmed = Unconfirmed::default();
+        let forged = || (0..BATCH_MAX).for_each(|n| unconfirmed.add(&format!("a{n}")));
+        forged();
+        unconfirmed.add("z");
+        forged();
+        assert_eq!(unconfirmed.take().len(), BATCH_MAX);
+        forged();
+        assert_eq!(unconfirmed.take()[0], "z");
     }
 }

@@ -1,9 +1,12 @@
 //! The gaps of a source that no reader comes to by reading on: bytes that were
 //! written to a rotated file after its reader had moved on, and incarnations
 //! that were dropped. They are numbered; a collector fetches those after the last
-//! that its checkpoint counts, delivers what can still be had of late bytes, and
+//! that its checkpoint counts, delivers the late bytes that can still be read, and
 //! records the rest in its ledger. Nothing falls off the list: when it is full,
 //! the two oldest gaps become one with an open end.
+//!
+//! A gap is extended until it is sealed, and told to readers when the index has it
+//! sealed: what was told does not change, also by a restart.
 
 use super::source::Source;
 use crate::clock::Now;
@@ -11,10 +14,30 @@ use crate::wire::{Gap, GapReason};
 
 /// Most gaps of one source that are listed one by one.
 pub const GAPS_MAX: usize = 256;
-/// For so long a new gap is told to nobody, and one that goes on where it ended
-/// is made part of it: a writer that trickles into a rotated file makes a gap
-/// every two seconds, not one for each line.
+/// How long a new gap is extended by bytes that follow it, in milliseconds: a writer
+/// that trickles into a rotated file makes a gap every two seconds, not one for each
+/// line. Doubled with every [`UNREAD_STEP`] gaps that no reader has recorded.
 pub const EXTEND_MS: u64 = 2_000;
+const UNREAD_STEP: usize = 32;
+
+/// How far the list of gaps is final. Gaps are final in the order of their numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GapState {
+    /// When the last gap was added, by the monotonic clock of this process.
+    added_ms: Option<u64>,
+    /// The number of the last gap that is not extended any more.
+    sealed: u64,
+    /// The number of the last gap that readers are told of.
+    told: u64,
+}
+
+impl GapState {
+    /// All gaps up to number `last` are in the index.
+    #[must_use]
+    pub fn recorded(last: u64) -> Self {
+        Self { added_ms: None, sealed: last, told: last }
+    }
+}
 
 impl Source {
     /// The number of the last gap in the list; 0 if there is none.
@@ -23,37 +46,44 @@ impl Source {
         self.gaps.last().map_or(0, |gap| gap.number)
     }
 
-    /// The number of the last gap that will not change any more.
+    /// The number of the last gap that readers are told of.
     #[must_use]
-    pub fn last_settled_gap(&self, now: Now) -> u64 {
-        self.last_gap() - u64::from(self.is_last_gap_open(now))
+    pub fn last_told_gap(&self) -> u64 {
+        self.gap_state.told
     }
 
-    /// When the last gap will not change any more, by the monotonic clock; `None` if none does.
+    /// The gaps after number `after` that readers are told of.
     #[must_use]
-    pub fn gap_settles_ms(&self, now: Now) -> Option<u64> {
-        self.last_gap_ms.filter(|_| self.is_last_gap_open(now)).map(|at| at + EXTEND_MS)
+    pub fn told_gaps(&self, after: u64) -> Vec<Gap> {
+        let is_told = |gap: &&Gap| gap.number > after && gap.number <= self.gap_state.told;
+        self.gaps.iter().filter(is_told).copied().collect()
     }
 
-    /// The gaps after number `after` that will not change any more.
+    /// Whether a reader has still to record a gap of that incarnation.
     #[must_use]
-    pub fn settled_gaps(&self, after: u64, now: Now) -> Vec<Gap> {
-        let numbers = after + 1..=self.last_settled_gap(now);
-        self.gaps.iter().filter(|gap| numbers.contains(&gap.number)).copied().collect()
+    pub fn has_unread_gap(&self, incarnation: u64) -> bool {
+        let recorded = self.recorded_gap();
+        self.gaps.iter().any(|gap| gap.number > recorded && gap.incarnation == incarnation)
     }
 
-    /// Adds a gap; `to` is `None` when its end is not known.
+    /// Adds a gap; `to` is `None` when its end is not known. Its number is the time in
+    /// milliseconds, or one more than the last if that is larger: like that of an
+    /// incarnation, larger than all that an index that was lost may have given.
     pub fn note_gap(&mut self, incarnation: u64, from: u64, to: Option<u64>, reason: GapReason, now: Now) {
-        if self.is_last_gap_open(now)
-            && let Some(last) = self.gaps.last_mut()
+        let state = self.gap_state;
+        if let Some(last) = self.gaps.last_mut().filter(|last| last.number > state.sealed)
             && (last.incarnation, last.reason, last.to) == (incarnation, reason, Some(from))
         {
             last.to = to;
             return;
         }
-        let number = self.last_gap() + 1;
-        self.gaps.push(Gap { number, incarnation, from, to, reason });
-        self.last_gap_ms = Some(now.monotonic_ms);
+        let before = self.last_gap().max(state.told).max(self.recorded_gap());
+        self.gaps.push(Gap { number: now.unix_ms.max(before + 1), incarnation, from, to, reason });
+        self.gap_state.added_ms = Some(now.monotonic_ms);
+        if self.gaps.len() > GAPS_MAX {
+            let recorded = self.recorded_gap();
+            self.gaps.retain(|gap| gap.number > recorded);
+        }
         if self.gaps.len() > GAPS_MAX {
             let oldest = self.gaps.remove(0);
             // The larger number: a reader that recorded only the first gets both.
@@ -61,37 +91,109 @@ impl Source {
         }
     }
 
-    fn is_last_gap_open(&self, now: Now) -> bool {
-        self.last_gap_ms.is_some_and(|at| now.monotonic_ms.saturating_sub(at) < EXTEND_MS)
+    /// Seals the gaps that have been there for long enough. Returns whether there are some
+    /// that readers are not told of yet.
+    pub fn seal_gaps(&mut self, now: Now) -> bool {
+        let recorded = self.recorded_gap();
+        let unread = self.gaps.iter().filter(|gap| gap.number > recorded).count();
+        let extend_ms = EXTEND_MS << (unread / UNREAD_STEP).min(16);
+        let state = &mut self.gap_state;
+        let is_old = |at: u64| now.monotonic_ms.saturating_sub(at) >= extend_ms;
+        let is_last_sealed = state.added_ms.is_none_or(is_old);
+        let sealed = self.gaps.iter().rev().nth(usize::from(!is_last_sealed)).map_or(0, |gap| gap.number);
+        state.sealed = state.sealed.max(sealed);
+        state.sealed > state.told
+    }
+
+    /// The index has what `recorded` is a copy of: readers are told of its sealed gaps.
+    /// Returns whether that is news.
+    pub fn tell_gaps(&mut self, recorded: &Self) -> bool {
+        let is_news = recorded.gap_state.sealed > self.gap_state.told;
+        self.gap_state.told = self.gap_state.told.max(recorded.gap_state.sealed);
+        is_news
+    }
+
+    /// Whether there are sealed gaps that readers are not told of yet.
+    #[must_use]
+    pub fn has_untold_gaps(&self) -> bool {
+        self.gap_state.sealed > self.gap_state.told
+    }
+
+    fn recorded_gap(&self) -> u64 {
+        self.reader.map_or(0, |reader| reader.gaps)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::source::tests::{at, source};
+    use super::super::source::tests::{T, at, reader, source};
     use super::*;
+
+    /// A look that finds the index in order.
+    fn record(source: &mut Source, now: Now) {
+        source.seal_gaps(now);
+        let copy = source.clone();
+        source.tell_gaps(&copy);
+    }
 
     #[test]
     fn a_trickle_becomes_one_gap_that_is_told_when_it_is_final() {
         let mut s = source(&[]);
         s.note_gap(7, 0, Some(10), GapReason::Late, at(0));
-        s.note_gap(7, 10, Some(12), GapReason::Late, at(EXTEND_MS - 1));
-        assert!(s.settled_gaps(0, at(EXTEND_MS - 1)).is_empty());
-        let whole = Gap { number: 1, incarnation: 7, from: 0, to: Some(12), reason: GapReason::Late };
-        assert_eq!(s.settled_gaps(0, at(EXTEND_MS)), [whole]);
-        s.note_gap(7, 12, Some(13), GapReason::Late, at(EXTEND_MS));
-        assert_eq!(s.settled_gaps(0, at(EXTEND_MS)), [whole], "what was told does not change");
-        assert_eq!(s.settled_gaps(1, at(2 * EXTEND_MS)).len(), 1);
+        record(&mut s, at(EXTEND_MS - 1));
+        assert!(s.told_gaps(0).is_empty());
+        s.note_gap(7, 10, Some(12), GapReason::Late, at(EXTEND_MS));
+        assert!(s.seal_gaps(at(EXTEND_MS)));
+        assert!(s.told_gaps(0).is_empty(), "a restart would forget it");
+        record(&mut s, at(EXTEND_MS));
+        let whole = Gap { number: T, incarnation: 7, from: 0, to: Some(12), reason: GapReason::Late };
+        assert_eq!(s.told_gaps(0), [whole]);
+        // By a clock that was read before it was told.
+        s.note_gap(7, 12, Some(13), GapReason::Late, at(EXTEND_MS - 1));
+        assert_eq!(s.told_gaps(0), [whole], "what was told does not change");
+        record(&mut s, at(2 * EXTEND_MS));
+        assert_eq!(s.told_gaps(T).len(), 1);
+    }
+
+    #[test]
+    fn numbers_go_on_after_the_index_was_lost() {
+        let mut s = source(&[]);
+        s.note_gap(7, 0, Some(1), GapReason::Late, at(0));
+        let mut anew = source(&[]);
+        anew.note_gap(8, 0, Some(1), GapReason::Late, at(5));
+        assert!(anew.gaps[0].number > s.gaps[0].number);
+        // The clock was set back.
+        s.note_gap(7, 5, Some(6), GapReason::Late, Now { unix_ms: 3, ..at(9) });
+        assert_eq!(s.gaps[1].number, T + 1);
     }
 
     #[test]
     fn a_full_list_loses_nothing() {
         let mut s = source(&[]);
         let count = GAPS_MAX as u64 + 2;
-        (0..count).for_each(|n| s.note_gap(n, 5, Some(6), GapReason::Gone, at(n * EXTEND_MS)));
-        assert_eq!((s.gaps.len(), s.last_gap()), (GAPS_MAX, count));
-        let merged = Gap { number: 3, incarnation: 0, from: 5, to: None, reason: GapReason::Gone };
+        (0..count).for_each(|n| s.note_gap(n, 5, Some(6), GapReason::Gone, at(n)));
+        record(&mut s, at(1 << 40));
+        assert_eq!((s.gaps.len(), s.last_gap()), (GAPS_MAX, T + count - 1));
+        let merged = Gap { number: T + 2, incarnation: 0, from: 5, to: None, reason: GapReason::Gone };
         assert_eq!(s.gaps[0], merged);
-        assert_eq!(s.settled_gaps(2, at(1 << 40))[0], merged, "also for a reader that has the first two");
+        assert_eq!(s.told_gaps(T + 1)[0], merged, "also for a reader that has the first two");
+        // What is recorded makes room first.
+        s.reader = Some(Reader { gaps: T + 100, ..reader(1, 0) });
+        s.note_gap(count, 5, Some(6), GapReason::Gone, at(count));
+        assert_eq!((s.gaps.len() as u64, s.gaps[0].number), (count - 100, T + 101));
     }
+
+    #[test]
+    fn gaps_that_nobody_records_grow_longer() {
+        let mut s = source(&[]);
+        let mut now_ms = 0;
+        for byte in 0..100_000 {
+            s.note_gap(7, byte, Some(byte + 1), GapReason::Late, at(now_ms));
+            now_ms += 100;
+            record(&mut s, at(now_ms));
+        }
+        assert!(s.gaps.iter().all(|gap| gap.to.is_some()), "2.7 hours of trickle fit: {}", s.gaps.len());
+    }
+
+    use super::super::source::Reader;
 }

@@ -240,7 +240,7 @@ mod tests {
             incarnations: Vec::new(),
             reader: None,
             gaps: Vec::new(),
-            last_gap_ms: None,
+            gap_state: super::super::gap_list::GapState::default(),
             seen_ms: 0,
             gone: None,
             retired: false,

@@ -189,7 +189,7 @@ fn files_are_opened_again_after_a_restart() {
 
 /// Files that cannot be opened must not take the turn of the others.
 #[test]
-fn closed_files_have_their_turn() {
+fn closed_files_are_selected_round_robin() {
     let mut b = Bench::new("*.log");
     (0..5).for_each(|n| b.append(&format!("{n}.log"), "1\n"));
     b.look();

@@ -4,17 +4,17 @@
 //! What a request says changes nothing here: anybody can send one. A position
 //! counts when [`super::confirm`] has read it from the coordinator.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use tokio::sync::watch;
 
 use super::answer::Answer;
 use super::open_files::Key;
 use super::read::Job;
-use super::source::{Reader, State};
+use super::source::{Reader, Source, State};
 use super::table::Table;
 use crate::clock::Now;
-use crate::collector::checkpoint::Left;
+use crate::collector::checkpoint::PreviousIncarnation;
 use crate::wire::Gap;
 
 /// What became of a checkpoint.
@@ -49,7 +49,8 @@ impl Table {
             return false;
         }
         let mut earlier = source.incarnations.iter().take_while(|i| i.number < claimed.incarnation);
-        let has_new_gaps = claimed.gaps > source.reader.map_or(0, |known| known.gaps);
+        let known_gaps = source.reader.map_or(0, |known| known.gaps);
+        let has_new_gaps = claimed.gaps > known_gaps && claimed.gaps <= source.last_told_gap();
         earlier.any(|earlier| earlier.passed_ms.is_none())
             || source.live().is_none()
             || has_new_gaps
@@ -57,9 +58,15 @@ impl Table {
     }
 
     /// Notes what is collected of an item for good, as its checkpoint says. That
-    /// never goes back, and never beyond the end of what is known. `left` says where
-    /// the incarnation before was left.
-    pub fn collected(&mut self, item: &str, checkpoint: Reader, left: Option<Left>, now: Now) -> Confirmed {
+    /// never goes back, and never beyond the end of what is known. `previous` says how
+    /// far incarnations before were read.
+    pub fn collected(
+        &mut self,
+        item: &str,
+        checkpoint: Reader,
+        previous: &[PreviousIncarnation],
+        now: Now,
+    ) -> Confirmed {
         let Some(path) = self.paths.get(item).cloned() else { return Confirmed::Ignored };
         let Some(entry) = self.sources.get_mut(path.as_os_str()) else { return Confirmed::Ignored };
         let before = entry.source.reader;
@@ -71,22 +78,15 @@ impl Table {
         if before.is_some_and(|before| !is_later(checkpoint, before)) {
             return Confirmed::Ignored;
         }
-        let last_gap = entry.source.last_gap();
-        entry.source.note_reader(checkpoint, left, now);
-        if entry.source.last_gap() > last_gap {
-            entry.changed.send_modify(|count| *count += 1);
-        }
-        self.dirty.insert(path.clone());
-        if before.is_none_or(|before| before.incarnation < checkpoint.incarnation) {
-            self.close_passed(&path);
-        }
+        entry.source.note_reader(checkpoint, previous, now);
+        self.dirty.insert(path);
         Confirmed::Noted
     }
 
     /// The gaps of an item after number `after`; `None` if there is no such item.
     #[must_use]
-    pub fn gaps(&self, item: &str, after: u64, now: Now) -> Option<Vec<Gap>> {
-        Some(self.get(self.paths.get(item)?)?.settled_gaps(after, now))
+    pub fn gaps(&self, item: &str, after: u64) -> Option<Vec<Gap>> {
+        Some(self.get(self.paths.get(item)?)?.told_gaps(after))
     }
 
     /// What to answer to a reader, and what to read for it. `None` if there is no
@@ -138,30 +138,19 @@ impl Table {
         Some((path.clone(), self.sources.get(path.as_os_str())?.changed.subscribe()))
     }
 
-    /// The number of the last gap of an item that is final.
+    /// The number of the last gap of an item that readers are told of.
     #[must_use]
-    pub fn last_gap(&self, item: &str, now: Now) -> u64 {
-        let source = self.paths.get(item).and_then(|path| self.get(path));
-        source.map_or(0, |source| source.last_settled_gap(now))
-    }
-
-    /// When [`Self::last_gap`] of an item grows, if it does: by the monotonic clock.
-    #[must_use]
-    pub fn gap_settles_ms(&self, item: &str, now: Now) -> Option<u64> {
-        self.get(self.paths.get(item)?)?.gap_settles_ms(now)
-    }
-
-    fn close_passed(&mut self, path: &Path) {
-        let Some(entry) = self.sources.get(path.as_os_str()) else { return };
-        for passed in entry.source.incarnations.iter().filter(|i| i.passed_ms.is_some()) {
-            self.open.close(&(path.to_owned(), passed.number));
-        }
+    pub fn last_gap(&self, item: &str) -> u64 {
+        self.paths.get(item).and_then(|path| self.get(path)).map_or(0, Source::last_told_gap)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::source::tests::{T, at, away, reader, source};
+    use std::path::Path;
+
+    use super::super::gap_list::GapState;
     use super::*;
 
     const ITEM: &str = "a@h:f";
@@ -188,7 +177,7 @@ mod tests {
             (Reader { gaps: 1, ..reader(T + 1, 9) }, Confirmed::Ignored),
         ];
         for (checkpoint, wanted) in cases {
-            assert_eq!(t.collected(ITEM, checkpoint, None, at(0)), wanted, "{checkpoint:?}");
+            assert_eq!(t.collected(ITEM, checkpoint, &[], at(0)), wanted, "{checkpoint:?}");
         }
         let known = t.get(Path::new("/f")).unwrap();
         assert_eq!(known.reader, Some(Reader { gaps: 2, ..reader(T + 1, 0) }));
@@ -203,10 +192,13 @@ mod tests {
         assert!(!t.needs_checkpoint(ITEM, reader(T, 40)), "nothing is released by that");
         assert!(!t.needs_checkpoint(ITEM, reader(T + 7, 0)), "not known");
         assert!(t.needs_checkpoint(ITEM, reader(T + 1, 0)), "the first is released");
-        t.collected(ITEM, reader(T + 1, 0), None, at(0));
+        t.collected(ITEM, reader(T + 1, 0), &[], at(0));
         assert!(!t.needs_checkpoint(ITEM, reader(T + 1, 50)), "it just follows");
         assert!(t.needs_checkpoint(ITEM, reader(T + 1, 51)), "the file has lost bytes, or it is a lie");
-        assert!(t.needs_checkpoint(ITEM, Reader { gaps: 1, ..reader(T + 1, 0) }), "a gap is recorded");
+        let claimed = Reader { gaps: 1, ..reader(T + 1, 0) };
+        assert!(!t.needs_checkpoint(ITEM, claimed), "there is no such gap");
+        t.change(Path::new("/f")).unwrap().gap_state = GapState::recorded(1);
+        assert!(t.needs_checkpoint(ITEM, claimed), "a gap is recorded");
         t.change(Path::new("/f")).unwrap().leave(None, at(0));
         assert!(t.needs_checkpoint(ITEM, reader(T + 1, 50)), "the source may be over");
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::gap_list::GapState;
 use super::identity::{FileId, Mark, Stat, Trace};
 use super::source::{Incarnation, Loss, Reader, Source, State};
 use crate::clock::Now;
@@ -89,15 +90,21 @@ impl Record {
 
     /// The source at `path`. Every duration begins anew at `now`.
     pub(super) fn into_source(self, path: PathBuf, now: Now) -> Source {
-        let gaps = self.reader_gaps;
+        let reader_gaps = self.reader_gaps;
+        let gaps = numbered(self.gaps);
+        let gap_state = GapState::recorded(gaps.last().map_or(0, |gap| gap.number));
         Source {
             path,
             file: self.file,
             item: self.item,
             incarnations: self.incarnations.into_iter().map(|i| i.into_incarnation(now)).collect(),
-            reader: self.reader.map(|(incarnation, offset)| Reader { incarnation, offset, gaps }),
-            gaps: numbered(self.gaps),
-            last_gap_ms: None,
+            reader: self.reader.map(|(incarnation, offset)| Reader {
+                incarnation,
+                offset,
+                gaps: reader_gaps,
+            }),
+            gaps,
+            gap_state,
             seen_ms: self.seen_ms,
             gone: self.gone_ms.map(|unix_ms| Now { unix_ms, ..now }),
             retired: self.retired,
@@ -213,7 +220,7 @@ mod tests {
             ],
             reader: Some(Reader { incarnation: 2, offset: 3, gaps: 5 }),
             gaps: vec![Gap { number: 6, incarnation: 1, from: 0, to: None, reason: GapReason::Truncated }],
-            last_gap_ms: None,
+            gap_state: GapState::recorded(6),
             seen_ms: 11,
             gone: Some(Now { unix_ms: 12, monotonic_ms: 8 }),
             retired: true,

@@ -89,7 +89,7 @@ async fn gaps(
         Ok(after) => after,
         Err(rejection) => return reply::error(Code::BadRequest, rejection.body_text()),
     };
-    match server.shared.table().gaps(&item, after, Now::read()) {
+    match server.shared.table().gaps(&item, after) {
         Some(gaps) => Json(Gaps { gaps }).into_response(),
         None => no_source(&item),
     }
@@ -118,7 +118,7 @@ async fn data(
     let deadline = Instant::now() + Duration::from_millis(wait_ms);
     let poll = Poll { server: server.clone(), item: item.clone(), path, changed, asked, deadline };
     let response = poll.run().await.unwrap_or_else(reply::body);
-    reply::with_last_gap(response, server.shared.table().last_gap(&item, Now::read()))
+    reply::with_last_gap(response, server.shared.table().last_gap(&item))
 }
 
 fn no_source(item: &str) -> Response {
@@ -154,8 +154,10 @@ impl Poll {
                 Step::Reply(response) => return Ok(response),
                 Step::Wait { incarnation, until } => (incarnation, until),
             };
-            let Some(gap_settles) = self.gap_settles() else { return Ok(reply::nothing(incarnation)) };
-            let until = until.map_or(self.deadline, |until| until.min(self.deadline)).min(gap_settles);
+            if self.has_unreported_gap() {
+                return Ok(reply::nothing(incarnation));
+            }
+            let until = until.map_or(self.deadline, |until| until.min(self.deadline));
             let is_open = tokio::select! {
                 changed = self.changed.changed() => changed.is_ok(),
                 () = sleep_until(until) => Instant::now() < self.deadline,
@@ -167,15 +169,10 @@ impl Poll {
         }
     }
 
-    /// Until when no gap is to be told that the reader does not know of; `None` if there is one.
-    fn gap_settles(&self) -> Option<Instant> {
-        let Some(claimed) = self.asked.claimed else { return Some(self.deadline) };
-        let (table, now) = (self.server.shared.table(), Now::read());
-        if claimed.gaps < table.last_gap(&self.item, now) {
-            return None;
-        }
-        let settles_ms = table.gap_settles_ms(&self.item, now);
-        Some(settles_ms.map_or(self.deadline, |at_ms| instant_of(at_ms)))
+    /// Whether there is a gap that the reader does not know of.
+    fn has_unreported_gap(&self) -> bool {
+        let last_gap = || self.server.shared.table().last_gap(&self.item);
+        self.asked.claimed.is_some_and(|claimed| claimed.gaps < last_gap())
     }
 
     async fn step(&mut self) -> Result<Step, ErrorBody> {
@@ -200,7 +197,7 @@ impl Poll {
         match outcome {
             Ok(Outcome::Data { bytes, trace, file }) => {
                 table.grew(&key, trace, Now::read());
-                // One that was passed is read once more, for late bytes, and closed again.
+                // The file of a finished incarnation is only read for late bytes, and closed again.
                 if table.incarnation(&key).is_some_and(|incarnation| incarnation.passed_ms.is_none()) {
                     table.open.keep_if_absent(&key, file);
                 }
@@ -235,7 +232,7 @@ fn step(answer: Answer) -> Step {
     }
 }
 
-/// A time by the monotonic clock; a moment from now, if it has passed.
+/// A time by the monotonic clock; if it has passed, now plus [`RETRY`].
 fn instant_of(at_ms: u64) -> Instant {
     let pause = Duration::from_millis(at_ms.saturating_sub(monotonic_ms()));
     Instant::now() + pause.max(RETRY)

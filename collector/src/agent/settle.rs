@@ -87,13 +87,23 @@ impl Follower {
     }
 
     fn record(&self, is_all: bool, now: Now) -> Result<(), IndexError> {
-        let Some(dirty) = self.shared.table().take_dirty(is_all) else { return Ok(()) };
+        let dirty = {
+            let mut table = self.shared.table();
+            if is_all {
+                table.seal_gaps(now);
+            }
+            table.take_dirty(is_all)
+        };
+        let Some(dirty) = dirty else { return Ok(()) };
         let write = || {
             dirty.iter().try_for_each(|source| self.index.put(source))?;
             let fresh: Vec<Key> = dirty.iter().flat_map(unrecorded).collect();
-            if !fresh.is_empty() || self.index_state != IndexState::Written {
+            let has_untold_gaps = dirty.iter().any(Source::has_untold_gaps);
+            if !fresh.is_empty() || has_untold_gaps || self.index_state != IndexState::Written {
                 self.index.flush()?;
-                self.shared.table().recorded(&fresh);
+                let mut table = self.shared.table();
+                table.recorded(&fresh);
+                table.tell_gaps(&dirty);
             }
             if is_all { self.index.put_last_look(now.unix_ms) } else { Ok(()) }
         };

@@ -10,9 +10,10 @@
 
 use std::path::PathBuf;
 
+use super::gap_list::GapState;
 use super::identity::Trace;
 use crate::clock::Now;
-use crate::collector::checkpoint::Left;
+use crate::collector::checkpoint::PreviousIncarnation;
 use crate::wire::{Gap, GapReason};
 
 /// Most incarnations of one source that are remembered. A source that rotates
@@ -41,8 +42,8 @@ pub struct Source {
     /// What no reader comes to by reading on, ascending by number: see
     /// [`super::gap_list`].
     pub gaps: Vec<Gap>,
-    /// When the last of them was added, by the monotonic clock of this process.
-    pub last_gap_ms: Option<u64>,
+    /// How far that list is final.
+    pub gap_state: GapState,
     /// When the path was last seen to lead to the live incarnation, in
     /// milliseconds since 1970: it is compared with the births of files.
     pub seen_ms: u64,
@@ -118,6 +119,12 @@ impl Incarnation {
     pub fn end(&self) -> u64 {
         let is_open = matches!(self.state, State::Lost(Loss { is_end_known: false, .. }));
         self.trace.stat.size + u64::from(is_open)
+    }
+
+    /// Whether its bytes are gone.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        matches!(self.state, State::Lost(_))
     }
 
     /// What a reader at `offset` cannot get any more.
@@ -246,19 +253,23 @@ impl Source {
     }
 
     /// Everything before `offset` of an incarnation is collected, and all earlier
-    /// incarnations are, that before it up to where it was `left`: what it has grown by
-    /// since is late.
-    pub fn note_reader(&mut self, reader: Reader, left: Option<Left>, now: Now) {
+    /// incarnations are, the `previous` ones up to their offsets: bytes after that are
+    /// late, or gone.
+    pub fn note_reader(&mut self, reader: Reader, previous: &[PreviousIncarnation], now: Now) {
         self.reader = Some(reader);
-        let left = left.filter(|left| left.incarnation < reader.incarnation);
-        let late = left.and_then(|left| {
-            let incarnation = self.incarnation(left.incarnation).filter(|i| i.passed_ms.is_none())?;
-            let is_there = !matches!(incarnation.state, State::Lost(_));
-            let size = incarnation.trace.stat.size;
-            (is_there && size > left.offset).then_some((left, size))
-        });
-        if let Some((Left { incarnation, offset }, size)) = late {
-            self.note_gap(incarnation, offset, Some(size), GapReason::Late, now);
+        let unread = |previous: &PreviousIncarnation| {
+            let incarnation = self.incarnation(previous.incarnation)?;
+            let is_news = incarnation.number < reader.incarnation && incarnation.passed_ms.is_none();
+            let (number, from, size) = (incarnation.number, previous.offset, incarnation.trace.stat.size);
+            let late = Gap { number: 0, incarnation: number, from, to: Some(size), reason: GapReason::Late };
+            incarnation
+                .gap_from(from)
+                .or((size > from && !incarnation.is_lost()).then_some(late))
+                .filter(|_| is_news)
+        };
+        let unread: Vec<Gap> = previous.iter().rev().filter_map(unread).collect();
+        for gap in unread {
+            self.note_gap(gap.incarnation, gap.from, gap.to, gap.reason, now);
         }
         for earlier in self.incarnations.iter_mut().take_while(|i| i.number < reader.incarnation) {
             earlier.passed_ms.get_or_insert(now.unix_ms);

@@ -25,7 +25,7 @@ pub(in crate::agent) fn source(incarnations: &[(u64, State)]) -> Source {
         incarnations: Vec::new(),
         reader: None,
         gaps: Vec::new(),
-        last_gap_ms: None,
+        gap_state: GapState::default(),
         seen_ms: 0,
         gone: None,
         retired: false,
@@ -63,7 +63,7 @@ fn a_source_is_over_when_its_path_is_empty_and_all_is_read() {
     assert!(!s.is_over(at(RETIRE_MS)));
     s.leave(None, at(0));
     assert!(!s.is_over(at(RETIRE_MS)), "unread");
-    s.note_reader(reader(T, 100), None, at(0));
+    s.note_reader(reader(T, 100), &[], at(0));
     assert!(!s.is_over(at(RETIRE_MS - 1)), "it may come back");
     assert!(s.is_over(at(RETIRE_MS)));
     let set_back = Now { unix_ms: 0, ..at(RETIRE_MS) };
@@ -76,14 +76,14 @@ fn a_source_is_over_when_its_path_is_empty_and_all_is_read() {
 fn a_source_is_not_over_before_what_is_lost_is_recorded() {
     for (is_end_known, end) in [(true, 100), (false, 101)] {
         let mut s = source(&[(100, State::Live)]);
-        s.note_reader(reader(T, 100 - u64::from(is_end_known)), None, at(0));
+        s.note_reader(reader(T, 100 - u64::from(is_end_known)), &[], at(0));
         s.lose(T, Loss { reason: GapReason::Gone, is_end_known }, at(0));
         assert!(!s.is_over(at(RETIRE_MS)), "its reader was not told");
-        s.note_reader(reader(T, end), None, at(0));
+        s.note_reader(reader(T, end), &[], at(0));
         assert!(s.is_over(at(RETIRE_MS)));
         s.note_gap(T, 200, Some(210), GapReason::Late, at(0));
         assert!(!s.is_over(at(RETIRE_MS)), "a listed gap is not recorded");
-        s.note_reader(Reader { gaps: 1, ..reader(T, end) }, None, at(0));
+        s.note_reader(Reader { gaps: T, ..reader(T, end) }, &[], at(0));
         assert!(s.is_over(at(RETIRE_MS)));
     }
 }
@@ -93,11 +93,11 @@ fn too_many_unread_incarnations_lose_the_oldest() {
     let mut s = source(&vec![(7, away()); INCARNATIONS_MAX + 1]);
     assert_eq!(s.drop_oldest(at(0)).map(|i| i.number), Some(T));
     assert!(s.drop_oldest(at(0)).is_none());
-    let gap = Gap { number: 1, incarnation: T, from: 0, to: None, reason: GapReason::Gone };
+    let gap = Gap { number: T, incarnation: T, from: 0, to: None, reason: GapReason::Gone };
     assert_eq!(s.gaps, [gap]);
 
     let mut s = source(&vec![(7, away()); INCARNATIONS_MAX + 1]);
-    s.note_reader(reader(T + 1, 0), None, at(0));
+    s.note_reader(reader(T + 1, 0), &[], at(0));
     s.drop_oldest(at(0)).unwrap();
     assert!(s.gaps.is_empty(), "it was read");
 }
@@ -115,26 +115,26 @@ fn a_source_out_of_service_comes_back_when_its_file_grows() {
 #[test]
 fn growth_after_the_reader_went_on_is_a_gap() {
     let mut s = source(&[(100, away()), (5, State::Live)]);
-    s.note_reader(reader(T + 1, 0), None, at(0));
+    s.note_reader(reader(T + 1, 0), &[], at(0));
     assert_eq!(s.grow(T, trace(90), at(0)), None);
     assert_eq!(s.grow(T, trace(130), at(0)), Some(30));
-    let late = Gap { number: 1, incarnation: T, from: 100, to: Some(130), reason: GapReason::Late };
+    let late = Gap { number: T, incarnation: T, from: 100, to: Some(130), reason: GapReason::Late };
     assert_eq!(s.gaps, [late]);
 }
 
 #[test]
-fn growth_before_the_agent_knew_that_the_reader_went_on_is_late_too() {
+fn growth_before_the_agent_confirmed_the_next_incarnation_is_late() {
     let mut s = source(&[(100, away()), (5, State::Live)]);
     assert_eq!(s.grow(T, trace(130), at(0)), Some(30));
-    let left = |offset| Some(Left { incarnation: T, offset });
-    s.note_reader(reader(T + 1, 0), left(100), at(0));
-    let late = Gap { number: 1, incarnation: T, from: 100, to: Some(130), reason: GapReason::Late };
+    let previous = |offset| [PreviousIncarnation { incarnation: T, offset }];
+    s.note_reader(reader(T + 1, 0), &previous(100), at(0));
+    let late = Gap { number: T, incarnation: T, from: 100, to: Some(130), reason: GapReason::Late };
     assert_eq!(s.gaps, [late]);
     // The next checkpoint says the same once more.
-    s.note_reader(reader(T + 1, 5), left(100), at(0));
+    s.note_reader(reader(T + 1, 5), &previous(100), at(0));
     assert_eq!(s.gaps, [late]);
 
     let mut s = source(&[(130, away()), (5, State::Live)]);
-    s.note_reader(reader(T + 1, 0), left(130), at(0));
+    s.note_reader(reader(T + 1, 0), &previous(130), at(0));
     assert_eq!(s.gaps, []);
 }

@@ -15,6 +15,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::DirEntryExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use super::beneath::{Beneath, LinkError};
 use super::glob::{DEPTH_MAX, Patterns};
@@ -71,7 +72,7 @@ pub struct Survey {
     pub failed: Vec<(PathBuf, io::Error)>,
     /// Every directory that was seen in them, looked into or not.
     pub subdirs: BTreeSet<PathBuf>,
-    names: BTreeMap<PathBuf, Vec<(OsString, u64)>>,
+    names: BTreeMap<PathBuf, Names>,
     follows_links: bool,
     /// Links to directories that were looked through.
     pub linked_dirs: BTreeSet<PathBuf>,
@@ -90,6 +91,37 @@ struct Walk<'a> {
     visited: BTreeMap<PathBuf, usize>,
     /// Links that it came to, and how deep to look through them.
     links: Vec<(PathBuf, usize)>,
+}
+
+/// The names in a directory.
+#[derive(Debug)]
+struct Names {
+    names: Vec<(OsString, u64)>,
+    /// When the directory had last changed before they were read.
+    changed: Option<SystemTime>,
+    /// It may change once more without a later timestamp.
+    is_fresh: bool,
+}
+
+/// File systems stamp changes with a clock that ticks this often, at most.
+const TICK: Duration = Duration::from_millis(20);
+
+impl Names {
+    fn read(dir: &Path) -> Self {
+        let changed = changed(dir);
+        let is_fresh = changed.and_then(|at| at.elapsed().ok()).is_none_or(|age| age < TICK);
+        let entries = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
+        let names = entries.map(|entry| (entry.file_name(), entry.ino())).collect();
+        Self { names, changed, is_fresh }
+    }
+
+    fn are_stale(&self, dir: &Path) -> bool {
+        self.is_fresh || changed(dir) != self.changed
+    }
+}
+
+fn changed(dir: &Path) -> Option<SystemTime> {
+    fs::metadata(dir).and_then(|meta| meta.modified()).ok()
 }
 
 /// What is in a directory.
@@ -148,13 +180,19 @@ impl Survey {
         !self.failed.iter().any(|(failed, _)| path.starts_with(failed))
     }
 
-    /// All names in `dir` with their inode numbers, as they are now. Few looks
-    /// need them.
+    /// All names in `dir` with their inode numbers. Few looks need them.
     pub fn names_in(&mut self, dir: &Path) -> &[(OsString, u64)] {
-        self.names.entry(dir.to_owned()).or_insert_with(|| {
-            let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
-            entries.filter_map(Result::ok).map(|entry| (entry.file_name(), entry.ino())).collect()
-        })
+        &self.names.entry(dir.to_owned()).or_insert_with(|| Names::read(dir)).names
+    }
+
+    /// Reads the names in `dir` again, if it may have changed since they were read. Returns
+    /// whether they were.
+    pub fn refresh_names_in(&mut self, dir: &Path) -> bool {
+        let is_stale = self.names.get(dir).is_none_or(|names| names.are_stale(dir));
+        if is_stale {
+            self.names.insert(dir.to_owned(), Names::read(dir));
+        }
+        is_stale
     }
 
     fn walk(&mut self, dir: &Path, depth: usize, walk: &mut Walk<'_>) {

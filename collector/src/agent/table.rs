@@ -20,6 +20,10 @@ use super::source::{Incarnation, Loss, Source, State};
 use crate::clock::Now;
 use crate::wire::{GapReason, UnreadableBody};
 
+/// How long the file of an incarnation that its reader is done with stays open after it last
+/// grew, in milliseconds. Its writers may not have noticed the rotation.
+pub const LINGER_MS: u64 = 10_000;
+
 /// The sources of an agent.
 #[derive(Debug, Default)]
 pub struct Table {
@@ -206,11 +210,19 @@ impl Table {
         }
     }
 
-    /// The live incarnation of `path` was truncated, but there is a copy of what
-    /// it contained: it goes on as that file.
+    /// The file of an incarnation was truncated, but there is a copy of what it
+    /// contained: the incarnation goes on as that file.
     pub fn continue_in_copy(&mut self, key: &Key, at: PathBuf, trace: Trace, opened: Opened, now: Now) {
         let Some(source) = self.change(&key.0) else { return };
-        source.leave(Some(at), now);
+        match source.live().is_some_and(|live| live.number == key.1) {
+            true => source.leave(Some(at), now),
+            false => {
+                let Some(incarnation) = source.incarnation_mut(key.1) else { return };
+                incarnation.state = State::Away { at: Some(at) };
+            }
+        }
+        // What was written since the last look is late, if its reader is done with it.
+        source.grow(key.1, trace, now);
         let Some(incarnation) = source.incarnation_mut(key.1) else { return };
         incarnation.trace = trace;
         incarnation.real_path = opened.real_path;
@@ -235,7 +247,7 @@ impl Table {
         let (before, after) = (self.sources.range(..from.clone()), self.sources.range(from.clone()..));
         let entries = after.chain(before).filter(|(_, entry)| !entry.source.retired);
         'all: for (path, Entry { source, .. }) in entries {
-            // Those before the cursor have had their turn.
+            // Those before the cursor were returned before.
             let first = if *path == from { number } else { 0 };
             let open = source.incarnations.iter().filter(|i| i.passed_ms.is_none() && i.number >= first);
             for incarnation in open {
@@ -293,6 +305,24 @@ impl Table {
         self.open.close(key);
     }
 
+    /// Closes the file of an incarnation that its reader is done with, when nothing more is to
+    /// be expected; forgets the incarnation if its file is nowhere.
+    pub fn release(&mut self, key: &Key, now: Now) {
+        if !self.open.contains(key) {
+            return;
+        }
+        let Some(source) = self.get(&key.0) else { return };
+        let Some(incarnation) = source.incarnation(key.1) else { return };
+        let is_quiet = now.monotonic_ms.saturating_sub(incarnation.quiet_since_ms) >= LINGER_MS;
+        if incarnation.passed_ms.is_none() || !is_quiet || source.has_unread_gap(key.1) {
+            return;
+        }
+        match incarnation.state {
+            State::Away { at: None } => self.forget(key),
+            _ => self.open.close(key),
+        }
+    }
+
     /// Forgets an incarnation that its reader is done with.
     pub fn forget(&mut self, key: &Key) {
         let Some(source) = self.change(&key.0) else { return };
@@ -334,6 +364,26 @@ impl Table {
         }
         let dirty = std::mem::take(&mut self.dirty);
         Some(dirty.iter().filter_map(|path| self.get(path)).cloned().collect())
+    }
+
+    /// Seals gaps that have been there for long enough; those that readers are not told
+    /// of are to be recorded.
+    pub fn seal_gaps(&mut self, now: Now) {
+        for entry in self.sources.values_mut() {
+            if !entry.source.gaps.is_empty() && entry.source.seal_gaps(now) {
+                self.dirty.insert(entry.source.path.clone());
+            }
+        }
+    }
+
+    /// These sources are recorded: readers are told of their gaps.
+    pub fn tell_gaps(&mut self, recorded: &[Source]) {
+        for source in recorded {
+            let Some(entry) = self.sources.get_mut(source.path.as_os_str()) else { continue };
+            if entry.source.tell_gaps(source) {
+                entry.changed.send_modify(|count| *count += 1);
+            }
+        }
     }
 
     /// All sources have to be recorded: the index may have lost any of them.

@@ -17,6 +17,9 @@ use super::source::State;
 use super::survey::Survey;
 use crate::clock::Now;
 
+/// How often a file is searched for in one look, while directories change.
+const SEARCHES_MAX: usize = 3;
+
 /// An incarnation that is not live, as it was when the tending began.
 struct Tended {
     key: Key,
@@ -36,8 +39,8 @@ impl Follower {
                 }
                 continue;
             };
-            match self.tend_one(&tended, at.as_deref(), survey, now) {
-                Ok(()) => {}
+            match self.tend_one(&tended, at.as_deref(), survey) {
+                Ok(()) => self.shared.table().release(&tended.key, now),
                 // It became shorter while it was looked at; the next look tells.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
                 Err(error) => survey.failed.push((at.clone().unwrap_or_else(|| tended.key.0.clone()), error)),
@@ -45,8 +48,9 @@ impl Follower {
         }
     }
 
-    fn tend_one(&self, tended: &Tended, at: Option<&Path>, survey: &mut Survey, now: Now) -> io::Result<()> {
+    fn tend_one(&self, tended: &Tended, at: Option<&Path>, survey: &mut Survey) -> io::Result<()> {
         let Tended { key, trace, is_passed, .. } = tended;
+        let now = Now::read();
         let is_there = match at {
             Some(at) => stat_of(at)?.is_some_and(|stat| stat.id == trace.stat.id),
             None => false,
@@ -55,11 +59,11 @@ impl Follower {
         if at_now.is_none() && !survey.is_certain(&key.0) {
             return Ok(());
         }
-        if at_now.is_none() && *is_passed {
+        let open_file = self.shared.table().open.get(key);
+        if at_now.is_none() && open_file.is_none() && *is_passed {
             self.shared.table().forget(key);
             return Ok(());
         }
-        let open_file = self.shared.table().open.get(key);
         if at_now.as_deref() != at || (at_now.is_none() && open_file.is_none()) {
             self.shared.table().moved(key, at_now.clone(), now);
         }
@@ -100,19 +104,27 @@ impl Follower {
         {
             return Some(path);
         }
-        let mut paths = Vec::new();
-        for dir in self.homes(key).iter().filter_map(|home| home.parent()) {
-            let names = survey.names_in(dir).iter().filter(|(_, ino)| *ino == known.stat.id.ino);
-            paths.extend(names.map(|(name, _)| dir.join(name)));
-        }
-        for path in paths {
-            let Ok(file) = open(&path) else { continue };
-            let Ok(seen) = look(&file, known) else { continue };
-            if matches!(judge(known, Some(&seen)), Verdict::Same | Verdict::Grown) {
-                if open_file.is_none() {
-                    self.shared.table().open.keep(key.clone(), Arc::new(file));
+        let homes = self.homes(key);
+        let dirs: Vec<&Path> = homes.iter().filter_map(|home| home.parent()).collect();
+        for _ in 0..SEARCHES_MAX {
+            let mut paths = Vec::new();
+            for dir in &dirs {
+                let names = survey.names_in(dir).iter().filter(|(_, ino)| *ino == known.stat.id.ino);
+                paths.extend(names.map(|(name, _)| dir.join(name)));
+            }
+            for path in paths {
+                let Ok(file) = open(&path) else { continue };
+                let Ok(seen) = look(&file, known) else { continue };
+                if matches!(judge(known, Some(&seen)), Verdict::Same | Verdict::Grown) {
+                    if open_file.is_none() {
+                        self.shared.table().open.keep(key.clone(), Arc::new(file));
+                    }
+                    return Some(path);
                 }
-                return Some(path);
+            }
+            // It may have been renamed since the names were read.
+            if dirs.iter().filter(|dir| survey.refresh_names_in(dir)).count() == 0 {
+                break;
             }
         }
         None

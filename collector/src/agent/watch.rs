@@ -71,7 +71,7 @@ impl DirWatcher {
             match watcher.watch(dir, RecursiveMode::NonRecursive) {
                 Ok(()) => {
                     if self.failed.remove(dir).is_some() {
-                        info!(dir = %display_text(dir), "directory watched again");
+                        info!(dir = %display_text(dir), "directory watch restored");
                     }
                     self.watched.insert(dir.clone(), inode);
                     added.push(dir.clone());

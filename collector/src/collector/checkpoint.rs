@@ -20,16 +20,21 @@ pub struct Checkpoint {
     pub out_len: u64,
     /// The number of the last gap in the agent's list that is delivered or in the ledger.
     pub gaps: u64,
-    /// Where the incarnation before was left. What it has grown by since, nobody has read.
-    pub left: Option<Left>,
+    /// The incarnations before it, the latest first, as far as they were read: later bytes of
+    /// them are unread.
+    pub previous: [Option<PreviousIncarnation>; PREVIOUS_MAX],
 }
 
-/// Where an incarnation was left.
+/// How many incarnations before the one that is read a checkpoint knows: as many may be passed
+/// before the agent has confirmed the first of them.
+pub const PREVIOUS_MAX: usize = 4;
+
+/// The end of what was read of an incarnation before the reader advanced to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Left {
+pub struct PreviousIncarnation {
     /// The incarnation.
     pub incarnation: u64,
-    /// How many of its bytes had been read.
+    /// The byte after the last one that was read.
     pub offset: u64,
 }
 
@@ -71,8 +76,8 @@ struct Written {
     #[serde(default, skip_serializing_if = "is_zero")]
     gaps: u64,
     /// Absent in what older collectors wrote, and in the first incarnation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    left: Option<Left>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    previous: Vec<PreviousIncarnation>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
@@ -84,8 +89,9 @@ impl Checkpoint {
     /// The checkpoint as text.
     #[must_use]
     pub fn encode(&self) -> String {
-        let Self { incarnation, offset, out_len, gaps, left } = *self;
-        serde_json::to_string(&Written { v: VERSION, incarnation, offset, out_len, gaps, left })
+        let Self { incarnation, offset, out_len, gaps, previous } = *self;
+        let previous = previous.into_iter().flatten().collect();
+        serde_json::to_string(&Written { v: VERSION, incarnation, offset, out_len, gaps, previous })
             .expect("numbers are JSON")
     }
 
@@ -102,8 +108,29 @@ impl Checkpoint {
         if v != VERSION {
             return Err(CheckpointError::Version(v));
         }
-        let Written { incarnation, offset, out_len, gaps, left, .. } = serde_json::from_str(text)?;
-        Ok(Self { incarnation, offset, out_len, gaps, left })
+        let Written { incarnation, offset, out_len, gaps, previous, .. } = serde_json::from_str(text)?;
+        let mut before = previous.into_iter();
+        let previous = std::array::from_fn(|_| before.next());
+        Ok(Self { incarnation, offset, out_len, gaps, previous })
+    }
+
+    /// The checkpoint at the beginning of the incarnation `next`. The one before was read up to
+    /// `offset`.
+    #[must_use]
+    pub fn advance(self, next: u64, offset: u64) -> Self {
+        let passed = PreviousIncarnation { incarnation: self.incarnation, offset };
+        let mut previous = self.previous;
+        previous.rotate_right(1);
+        previous[0] = Some(passed);
+        Self { incarnation: next, offset: 0, previous, ..self }
+    }
+
+    /// From which byte on an incarnation is not read, if no reader comes to its bytes any more by
+    /// reading on.
+    #[must_use]
+    pub fn unread_from(&self, incarnation: u64) -> Option<u64> {
+        let previous = || self.previous.iter().flatten().find(|previous| previous.incarnation == incarnation);
+        (incarnation < self.incarnation).then(|| previous().map_or(0, |previous| previous.offset))
     }
 }
 
@@ -113,14 +140,24 @@ mod tests {
 
     #[test]
     fn the_form_is_fixed() {
-        let checkpoint = Checkpoint { incarnation: 7, offset: 42, out_len: 99, gaps: 0, left: None };
+        let checkpoint = Checkpoint { incarnation: 7, offset: 42, out_len: 99, gaps: 0, previous: [None; 4] };
         let text = r#"{"v":1,"incarnation":7,"offset":42,"out_len":99}"#;
         assert_eq!(checkpoint.encode(), text);
         assert_eq!(Checkpoint::decode(text).unwrap(), checkpoint);
-        let left = Some(Left { incarnation: 6, offset: u64::MAX });
+        let previous = [Some(PreviousIncarnation { incarnation: 6, offset: u64::MAX }); 4];
         let (offset, out_len, gaps) = (u64::MAX, u64::MAX, u64::MAX);
-        let largest = Checkpoint { incarnation: u64::MAX, offset, out_len, gaps, left };
+        let largest = Checkpoint { incarnation: u64::MAX, offset, out_len, gaps, previous };
         assert_eq!(Checkpoint::decode(&largest.encode()).unwrap(), largest);
+    }
+
+    #[test]
+    fn the_incarnations_before_are_known_as_far_as_they_were_read() {
+        let first = Checkpoint { incarnation: 1, ..Checkpoint::default() };
+        assert_eq!(first.unread_from(1), None);
+        let sixth = (2..=6).fold(first, |at, next| at.advance(next, 10 * at.incarnation));
+        let unread: Vec<_> = (1..=7).map(|incarnation| sixth.unread_from(incarnation)).collect();
+        assert_eq!(unread, [Some(0), Some(20), Some(30), Some(40), Some(50), None, None]);
+        assert_eq!(Checkpoint::decode(&sixth.encode()).unwrap(), sixth);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::checkpoint::{Checkpoint, Checkpoints, Left};
+use super::checkpoint::{Checkpoint, Checkpoints};
 use super::fetch::Missing;
 use super::gaps::{self, GapRecord, OutputRecord};
 use super::lines::Lines;
@@ -115,6 +115,16 @@ impl<'a, C: Checkpoints> Delivery<'a, C> {
         self.at.map(|at| at.gaps)
     }
 
+    /// From which byte on an incarnation is not read; `None` if reading on comes to it.
+    pub(super) fn unread_from(&self, incarnation: u64) -> Option<u64> {
+        self.at.and_then(|at| at.unread_from(incarnation))
+    }
+
+    /// Writes a checkpoint of all that is in the output.
+    pub(super) async fn save_all(&mut self, stop: &CancellationToken) -> Result<(), PullError> {
+        if self.is_dirty() { self.save(stop).await } else { Ok(()) }
+    }
+
     /// The gaps of the agent's list are recorded or delivered, up to number `last`.
     pub(super) async fn note_gaps(&mut self, last: u64, stop: &CancellationToken) -> Result<(), PullError> {
         let out_len = self.sink.as_ref().map_or(0, Sink::len);
@@ -135,9 +145,9 @@ impl<'a, C: Checkpoints> Delivery<'a, C> {
     }
 
     /// Ends the line in the output, if it has no end.
-    pub(super) async fn end_line(&mut self) -> Result<(), PullError> {
+    pub(super) async fn end_line(&mut self, stop: &CancellationToken) -> Result<(), PullError> {
         if self.sink.as_ref().is_some_and(|sink| !sink.ends_line()) {
-            self.with_sink(|sink| sink.append(&[Bytes::from_static(b"\n")])).await?;
+            self.write(vec![Bytes::from_static(b"\n")], stop).await?;
         }
         Ok(())
     }
@@ -182,16 +192,17 @@ impl<'a, C: Checkpoints> Delivery<'a, C> {
         let held = self.lines.take();
         self.append(held.into_iter().collect(), stop).await?;
         let Some(at) = self.at else { return Ok(()) };
+        // What is missing is recorded, as far as its end is known.
+        let read_to = gap.map_or(at.offset, |(_, to, _)| to.unwrap_or(u64::MAX));
         if let Some(gap) = gap {
             // So that whoever has to repeat this finds the same gap.
             self.save(stop).await?;
             self.record_gap(at.incarnation, gap).await?;
         }
-        self.end_line().await?;
+        self.end_line(stop).await?;
         let out_len = self.sink.as_ref().map_or(0, Sink::len);
         info!(source = %self.job.place.item, from = at.incarnation, to = next, "next incarnation");
-        let left = Some(Left { incarnation: at.incarnation, offset: at.offset });
-        self.at = Some(Checkpoint { incarnation: next, offset: 0, out_len, left, ..at });
+        self.at = Some(Checkpoint { out_len, ..at.advance(next, read_to) });
         self.save(stop).await
     }
 
@@ -240,7 +251,7 @@ impl<'a, C: Checkpoints> Delivery<'a, C> {
         Ok(())
     }
 
-    /// Appends to the output, which somebody else may have replaced.
+    /// Appends to the output, which another process may have replaced.
     async fn write(&mut self, parts: Vec<Bytes>, stop: &CancellationToken) -> Result<(), PullError> {
         let again = parts.clone();
         match self.with_sink(move |sink| sink.append(&parts)).await {
@@ -272,7 +283,7 @@ impl<'a, C: Checkpoints> Delivery<'a, C> {
             source = %record.source, expected, found = record.found,
             "output rotated, removed or emptied by somebody else; continuing"
         );
-        // Before the checkpoint, after which nobody would find the difference again.
+        // Before the checkpoint, which would hide the difference.
         let (dir, modes) = (self.job.place.dir.clone(), self.job.place.modes);
         self.with_sink(move |sink| sink.as_owner(|| gaps::record_output(&dir, &record, modes))).await?;
         self.save(stop).await

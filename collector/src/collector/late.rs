@@ -1,5 +1,5 @@
-//! Late bytes: written to a rotated file after its reader had moved on. They are delivered after
-//! all that is in the output by then, on lines of their own.
+//! Late bytes: written to a rotated file after its reader advanced to the next one. They are
+//! appended to the output on lines of their own.
 
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -11,8 +11,8 @@ use super::fetch::{Ask, FetchError, Fetched};
 use super::pull::{AWAY, BACKOFF, Job, PullError};
 use crate::wire::{Gap, GapReason};
 
-/// Delivers what can still be had of a gap in the agent's list, and records the rest of it.
-pub(super) async fn take_gap<C: Checkpoints>(
+/// Delivers the bytes of a gap that can still be read, and records the rest.
+pub(super) async fn deliver_or_record_gap<C: Checkpoints>(
     job: &Job<C>,
     delivery: &mut Delivery<'_, C>,
     gap: &Gap,
@@ -21,22 +21,28 @@ pub(super) async fn take_gap<C: Checkpoints>(
     let Gap { incarnation, from, to: Some(to), reason: GapReason::Late, .. } = *gap else {
         return delivery.record_gap(gap.incarnation, (gap.from, gap.to, gap.reason)).await;
     };
+    // A reader that was sent back reads again what was late before.
+    let Some(read_to) = delivery.unread_from(incarnation) else { return Ok(()) };
+    let from = from.max(read_to);
     let mut offset = from;
     while offset < to {
         let Some(mut bytes) = fetch(job, incarnation, offset, stop).await? else {
-            delivery.end_line().await?;
+            delivery.end_line(stop).await?;
             return delivery.record_gap(incarnation, (offset, Some(to), gap.reason)).await;
         };
-        // What was written since is in the next gap.
+        // Later bytes are in the next gap.
         bytes.truncate(usize::try_from(to - offset).unwrap_or(usize::MAX));
         if offset == from {
-            delivery.end_line().await?;
+            delivery.end_line(stop).await?;
         }
         offset += bytes.len() as u64;
         delivery.append_late(bytes, stop).await?;
     }
+    if from >= to {
+        return Ok(());
+    }
     info!(source = %job.place.item, incarnation, from, to, "late bytes delivered");
-    delivery.end_line().await
+    delivery.end_line(stop).await
 }
 
 /// Bytes of an incarnation from `offset` on; `None` if they cannot be had.
@@ -68,7 +74,7 @@ async fn fetch<C: Checkpoints>(
                 debug!(
                     source = item,
                     error = &error as &dyn std::error::Error,
-                    "late bytes not read: retrying"
+                    "fetch of late bytes failed; will retry"
                 );
             }
         }

@@ -130,7 +130,8 @@ async fn run<C: Checkpoints>(
                     size = *now;
                 }
                 let is_usable = take(delivery, fetched, stop).await?;
-                is_usable && take_gaps(job, delivery, last_gap, &mut is_listing_failing, stop).await?
+                is_usable
+                    && deliver_or_record_gaps(job, delivery, last_gap, &mut is_listing_failing, stop).await?
             }
             Err(error) => {
                 debug!(source = %job.place.item, error = &error as &dyn std::error::Error, "no answer");
@@ -161,36 +162,37 @@ async fn run<C: Checkpoints>(
 
 /// Fetches the gaps that the agent lists and the checkpoint does not count, and delivers or
 /// records them. If the agent cannot be asked, its next answer says so again. Returns false then.
-async fn take_gaps<C: Checkpoints>(
+async fn deliver_or_record_gaps<C: Checkpoints>(
     job: &Job<C>,
     delivery: &mut Delivery<'_, C>,
     last: u64,
     is_failing: &mut bool,
     stop: &CancellationToken,
 ) -> Result<bool, PullError> {
-    let Some(recorded) = delivery.gaps().filter(|recorded| *recorded != last) else { return Ok(true) };
-    // An agent that has lost its index numbers its gaps anew.
-    let after = if last > recorded { recorded } else { 0 };
+    let Some(recorded) = delivery.gaps().filter(|recorded| *recorded < last) else { return Ok(true) };
     let listed = tokio::select! {
         () = stop.cancelled() => return Ok(false),
-        listed = job.agents.gaps(&job.address, &job.place.item, after) => listed,
+        listed = job.agents.gaps(&job.address, &job.place.item, recorded) => listed,
     };
     match listed {
         Ok(gaps) => {
             *is_failing = false;
-            // There may be more by now.
-            let last = gaps.last().map_or(last, |gap| gap.number);
+            // So that an output that is replaced now costs nothing that is in no checkpoint.
+            delivery.save_all(stop).await?;
             for gap in &gaps {
-                late::take_gap(job, delivery, gap, stop).await?;
+                late::deliver_or_record_gap(job, delivery, gap, stop).await?;
+                delivery.note_gaps(gap.number, stop).await?;
             }
-            delivery.note_gaps(last, stop).await?;
+            if gaps.last().is_none_or(|gap| gap.number < last) {
+                delivery.note_gaps(last, stop).await?;
+            }
             Ok(true)
         }
         Err(error) => {
             // It is asked with each answer: only the first failure is logged.
             if !std::mem::replace(is_failing, true) {
                 let error: &dyn std::error::Error = &error;
-                warn!(source = %job.place.item, error, "gaps of the agent not listed: retrying");
+                warn!(source = %job.place.item, error, "listing gaps failed; will retry");
             }
             Ok(false)
         }

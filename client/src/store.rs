@@ -18,7 +18,7 @@ const FORMAT: u32 = 1;
 /// The folder in the directory that the user names: never anything of theirs.
 const FOLDER: &str = "rota-tables";
 /// The key of a tree's [`Head`]. No bucket can have such a name.
-const HEAD: &[u8] = b"\0head";
+pub(crate) const HEAD: &[u8] = b"\0head";
 /// Memory for sled's own cache. The table is in memory already.
 const CACHE_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -124,15 +124,23 @@ impl DiskCopy {
 
 /// Reads a table back; `None` if there is none.
 fn read(tree: &sled::Tree) -> Result<Option<(Table, Duration)>, Fault> {
+    let mut records = tree.iter();
+    decode(std::iter::from_fn(|| catch(|| records.next().transpose()).transpose()))
+}
+
+/// Decodes a tree's records: a head and the rows.
+pub(crate) fn decode<B: AsRef<[u8]>>(
+    records: impl Iterator<Item = Result<(B, B), Fault>>,
+) -> Result<Option<(Table, Duration)>, Fault> {
     let mut table = Table::default();
     let mut head: Option<Head> = None;
-    let mut records = tree.iter();
-    while let Some((key, value)) = catch(|| records.next().transpose())? {
+    for record in records {
+        let (key, value) = record?;
         let json = |e: serde_json::Error| Fault::damage(&e);
-        if key == HEAD {
-            head = Some(serde_json::from_slice(&value).map_err(json)?);
+        if key.as_ref() == HEAD {
+            head = Some(serde_json::from_slice(value.as_ref()).map_err(json)?);
         } else {
-            let row: RowBody = serde_json::from_slice(&value).map_err(json)?;
+            let row: RowBody = serde_json::from_slice(value.as_ref()).map_err(json)?;
             table.rows.insert(Bucket::new(&row.bucket), row);
         }
     }
@@ -148,7 +156,7 @@ fn read(tree: &sled::Tree) -> Result<Option<(Table, Duration)>, Fault> {
 
 /// What went wrong with the copy.
 #[derive(Debug)]
-struct Fault {
+pub(crate) struct Fault {
     cause: String,
     /// It is the copy's own fault: without it all is well.
     is_damage: bool,

@@ -27,7 +27,7 @@ const WAIT_MS: u64 = 20_000;
 const FIRST_LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a table is looked for of which somebody says that there is one.
 const PULL_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a version that no server had is not looked for again.
+/// How long a version that no server has is ignored.
 const NOT_FOUND_FOR: Duration = Duration::from_secs(10);
 /// Pause after a poll that failed.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
@@ -84,7 +84,7 @@ impl Table {
 
     /// Takes in what a server sent, and says what that changed. What is older
     /// than the table changes nothing.
-    fn take(&mut self, body: TableBody) -> Change {
+    pub(crate) fn take(&mut self, body: TableBody) -> Change {
         if body.version < self.version {
             return Change::Rows { changed: Vec::new(), removed: Vec::new() };
         }
@@ -185,9 +185,11 @@ struct AnnouncedVersion {
 }
 
 impl AnnouncedVersion {
-    /// Whether no server had a version a moment ago.
-    fn was_not_found(&self, version: u64) -> bool {
-        self.not_found.is_some_and(|(missing, at)| version >= missing && at.elapsed() < NOT_FOUND_FOR)
+    /// Whether no server had a version a moment ago. `known` is the table's version: servers may
+    /// have had the missing one since.
+    fn was_not_found(&self, version: u64, known: u64) -> bool {
+        let is_recent = |missing: u64, at: Instant| known < missing && at.elapsed() < NOT_FOUND_FOR;
+        self.not_found.is_some_and(|(missing, at)| version >= missing && is_recent(missing, at))
     }
 }
 
@@ -255,7 +257,8 @@ impl TableCache {
     /// later one, does not count for ten seconds: its announcement was wrong.
     #[must_use]
     pub fn is_behind(&self, version: u64) -> bool {
-        self.version() < version && !self.announced.borrow().was_not_found(version)
+        let known = self.version();
+        known < version && !self.announced.borrow().was_not_found(version, known)
     }
 
     /// Somebody knows this version of the table: if it is newer than the cache's, it is pulled at
@@ -314,7 +317,7 @@ async fn poll(
     client.long_poll(&path, Duration::from_millis(wait_ms)).await
 }
 
-/// Asks for a table that is at least of a version, of whichever server has it first.
+/// Asks one server after the other for a table that is at least of a version.
 async fn pull(
     client: &Client,
     pool: &str,
@@ -325,7 +328,7 @@ async fn pull(
     let path = Client::query(&Client::path(["v1", "pools", pool, "table"]), [("since", since)]);
     let at_least = [(HEADER_MIN_ZXID, newest.to_string())];
     // Whoever said that there is one may be wrong.
-    let client = client.with_deadline(PULL_TIMEOUT);
+    let client = client.with_deadline(PULL_TIMEOUT).with_patience(PULL_TIMEOUT / 4);
     client.request(Method::GET, &path, None::<&()>, &at_least, Repeat::Safe).await
 }
 

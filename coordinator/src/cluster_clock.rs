@@ -25,15 +25,15 @@ struct ClockState {
     /// `None` before the first stamp: time in which a server belongs to no cluster does not count.
     last: Option<Reading>,
     /// Whether this server leads: its own stamps, applied later, do not set it back.
-    leads: bool,
+    is_leader: bool,
 }
 
 /// While it exists, no applied stamp sets the clock back.
-pub(crate) struct Leading<'a>(&'a ClusterClock);
+pub(crate) struct LeaderGuard<'a>(&'a ClusterClock);
 
-impl Drop for Leading<'_> {
+impl Drop for LeaderGuard<'_> {
     fn drop(&mut self) {
-        self.0.lock().leads = false;
+        self.0.lock().is_leader = false;
     }
 }
 
@@ -53,17 +53,22 @@ impl ClusterClock {
     pub(crate) fn observe_applied(&self, cluster_ms: u64) {
         let now = Instant::now();
         let mut state = self.lock();
-        if !state.leads || state.last.is_none_or(|last| cluster_ms > last.value_at(now)) {
+        if !state.is_leader || state.last.is_none_or(|last| cluster_ms > last.value_at(now)) {
             state.last = Some(Reading { cluster_ms, taken_at: now });
         }
     }
 
     /// This server leads from now on, and has applied what earlier leaders stamped.
-    pub(crate) fn lead(&self) -> Leading<'_> {
+    pub(crate) fn start_leading(&self) -> LeaderGuard<'_> {
         let mut state = self.lock();
-        state.leads = true;
+        state.is_leader = true;
         state.last.get_or_insert(Reading { cluster_ms: 0, taken_at: Instant::now() });
-        Leading(self)
+        LeaderGuard(self)
+    }
+
+    /// Whether a [`LeaderGuard`] exists.
+    pub(crate) fn is_leader(&self) -> bool {
+        self.lock().is_leader
     }
 
     /// The value now.
@@ -144,7 +149,7 @@ mod tests {
         // Its own clock is faster than the leader's.
         clock.observe_applied(90_000);
         assert_eq!(clock.now_ms(), 90_000, "a follower follows");
-        let leading = clock.lead();
+        let leading = clock.start_leading();
         pass(500).await;
         clock.observe_applied(90_100);
         assert_eq!(clock.now_ms(), 90_500, "its own stamps, applied later, do not set a leader back");
@@ -159,7 +164,7 @@ mod tests {
     async fn the_first_leader_starts_the_clock() {
         let clock = ClusterClock::new(Arc::new(ManualWallClock::default()));
         tokio::time::advance(Duration::from_secs(100)).await;
-        let _leading = clock.lead();
+        let _leading = clock.start_leading();
         tokio::time::advance(Duration::from_millis(30)).await;
         assert_eq!(clock.now_ms(), 30);
     }

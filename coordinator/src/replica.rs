@@ -312,6 +312,9 @@ impl Replica {
     /// each other's rows.
     pub(crate) fn follow_member(&self, pool: &str, member: &str) -> watch::Receiver<u64> {
         let mut followed = self.lock_followed();
+        if !followed.contains_key(pool) {
+            followed.retain(|_, who| who.is_followed());
+        }
         let members = &mut followed.entry(pool.to_owned()).or_default().members;
         // There may be thousands: only a few at a time are let go of.
         let idle: Vec<String> = members
@@ -345,8 +348,11 @@ impl Replica {
             }
         }
         drop(followed);
-        self.lock_dirty().extend(touched.pools.into_keys());
-        self.dirtied.notify_one();
+        // A server that begins to lead looks at all pools.
+        if self.clock.is_leader() {
+            self.lock_dirty().extend(touched.pools.into_keys());
+            self.dirtied.notify_one();
+        }
     }
 
     fn lock_dirty(&self) -> MutexGuard<'_, BTreeSet<String>> {

@@ -28,6 +28,8 @@ const MULTIS_MAX: usize = 8;
 
 pub(super) async fn run(term: Term) {
     let replica = &term.control.replica;
+    // Of an earlier term, when it is not in the list of all pools, too.
+    drop(replica.take_dirty());
     let mut pools: BTreeMap<String, Occasion> = all_pools(&term);
     // When pools are to be looked at again though nothing changes, by the cluster clock.
     let mut due: BTreeMap<String, u64> = BTreeMap::new();

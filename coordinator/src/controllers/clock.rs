@@ -9,28 +9,28 @@ use super::Term;
 
 /// Age of the last stamp at which another is written, and pause between two checks: together the
 /// most that restarts of all servers can lose.
-const STAMP_AGE: Duration = Duration::from_secs(15);
+const STAMP_AGE_MAX: Duration = Duration::from_secs(15);
 
 pub(super) async fn run(term: Term) {
     let replica = &term.control.replica;
-    let mut period = tokio::time::interval(STAMP_AGE);
+    let mut period = tokio::time::interval(STAMP_AGE_MAX);
     loop {
         period.tick().await;
         let applied_ms = replica.read().state.last_timestamp().cluster_ms;
         let age_ms = replica.cluster_clock().now_ms().saturating_sub(applied_ms);
-        if Duration::from_millis(age_ms) < STAMP_AGE || !timeout_runs(&term).await {
+        if Duration::from_millis(age_ms) < STAMP_AGE_MAX || !has_running_timeout(&term).await {
             continue;
         }
         // A command that changes nothing but the timestamp.
         let stamp = Command::Multi { by: Actor::rota(None), ops: Vec::new() };
         if let Err(error) = term.propose(&[stamp]).await {
-            tracing::debug!(%error, "could not stamp the cluster clock");
+            tracing::debug!(%error, "cluster clock stamp failed; will retry");
         }
     }
 }
 
 /// Whether a grace period or the TTL of a node is under way.
-async fn timeout_runs(term: &Term) -> bool {
+async fn has_running_timeout(term: &Term) -> bool {
     let (state, has_away) = {
         let applied = term.control.replica.read();
         (applied.state.clone(), applied.pools.iter().any(|pool| !pool.away.is_empty()))

@@ -90,7 +90,7 @@ pub(crate) async fn run(control: Control) {
 async fn lead(mut term: Term) {
     caught_up(&term).await;
     let replica = Arc::clone(&term.control.replica);
-    let _leading = replica.cluster_clock().lead();
+    let _leading = replica.cluster_clock().start_leading();
     term.begin_counting(Instant::now() + term.control.lease_grace);
     // What members said before is forgotten: it is waited for from here on.
     term.began = Instant::now();

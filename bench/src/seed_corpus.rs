@@ -1,6 +1,8 @@
 //! Seed corpus of the fuzz targets in `fuzz/`: traffic between the servers and clients of a small
 //! cluster, and the files of its data directories.
 
+mod http;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
@@ -8,9 +10,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use rota_protocol::http::{NodeCreate, PoolChange, PoolKind};
+use rota_client::Client;
+use rota_protocol::http::{NodeCreate, PoolChange, PoolKind, TableBody};
 use rota_protocol::peer::{self, AppendRequest, Hello, Payload, StreamKind};
 use rota_tests::{Call, Cluster, ConnectionTrace, DelayProxies, Pool, Settings, Traces};
+use serde_json::json;
 
 use crate::load::{Operation, Protocol};
 use crate::loaded::{Loaded, Plan};
@@ -43,6 +47,9 @@ pub async fn run(args: &SeedCorpusArgs) -> anyhow::Result<()> {
     cluster.all_follow_one_leader().await;
     let zookeeper: SocketAddr = cluster.zookeeper(2).parse()?;
     let (port, clients) = proxies.recording_proxy(zookeeper.port())?;
+    let server: SocketAddr = cluster.http(2).parse()?;
+    let (http_port, http_clients) = proxies.recording_proxy(server.port())?;
+    http::generate_traffic(&Client::new([format!("127.0.0.1:{http_port}")])?).await?;
     generate_traffic(&mut cluster, &format!("127.0.0.1:{port}")).await?;
 
     let mut seeds = SeedCorpus::default();
@@ -50,6 +57,7 @@ pub async fn run(args: &SeedCorpusArgs) -> anyhow::Result<()> {
         each(recorded, |trace| seeds.add_peer_traffic(trace));
     }
     each(&clients, |trace| seeds.add_client_traffic(trace));
+    each(&http_clients, |trace| seeds.add_http_traffic(trace));
     for id in cluster.ids() {
         cluster.stop_in_order(id).await;
         seeds.add_data_directory(&cluster.data(id))?;
@@ -160,7 +168,7 @@ impl SeedCorpus {
     fn add_client_traffic(&mut self, trace: &ConnectionTrace) {
         let there = trace.to_server.lock().expect("the lock is not poisoned");
         self.add("zk_request", 0, there.iter().copied().take(2048).collect());
-        // Each frame: a length, the number of the request, its operation, and what it says.
+        // Frame: length, xid, opcode, body.
         let mut rest = &there[..];
         while let Some((len, after)) = rest.split_first_chunk::<4>() {
             let Some(frame) = after.get(..u32::from_be_bytes(*len) as usize) else { break };
@@ -169,6 +177,31 @@ impl SeedCorpus {
             }
             rest = &after[frame.len()..];
         }
+    }
+
+    fn add_http_traffic(&mut self, trace: &ConnectionTrace) {
+        let there = trace.to_server.lock().expect("the lock is not poisoned");
+        let back = trace.to_client.lock().expect("the lock is not poisoned");
+        let (requests, responses) = (http::messages(&there), http::messages(&back));
+        for (request, response) in requests.iter().zip(&responses) {
+            if let Some(kind) = http::kind(request.first_line) {
+                self.add("http_body", kind, [&[kind], request.body].concat());
+            }
+            if request.first_line.contains("/table") {
+                self.add("client_table", 0, response.body.to_vec());
+                self.add_cached_table(response.body);
+            }
+        }
+    }
+
+    /// The records that the client's cache keeps of a table, one a line.
+    fn add_cached_table(&mut self, body: &[u8]) {
+        let Ok(table) = serde_json::from_slice::<TableBody>(body) else { return };
+        let head = json!({"format": 1, "confirmed_at_ms": 1, "version": table.version, "hashed": table.hashed,
+            "addresses": table.addresses, "rows": table.rows.len()});
+        let rows = table.rows.iter().map(|row| json!(row).to_string());
+        let lines: Vec<String> = std::iter::once(head.to_string()).chain(rows).collect();
+        self.add("client_table", 1, lines.join("\n").into_bytes());
     }
 
     fn add_data_directory(&mut self, directory: &Path) -> anyhow::Result<()> {

@@ -18,6 +18,8 @@ mod budget;
 mod client;
 mod clock;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod path;
 mod session;
 mod store;

@@ -31,6 +31,11 @@ pub fn decode_frames(bytes: &[u8]) {
     }
 }
 
+/// Decodes an HTTP request body, whose kind is the first byte, and applies what its handler proposes.
+pub fn apply_http_body(bytes: &[u8]) {
+    crate::http::fuzzing::apply_body(bytes);
+}
+
 /// Opens a log whose only file has these bytes, and reads what is in it.
 pub fn open_log(bytes: &[u8]) {
     let data = scratch("log");

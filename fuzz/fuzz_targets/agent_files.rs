@@ -1,4 +1,4 @@
-//! What agents and collectors keep on disk and send each other.
+//! Agent records, checkpoints and gap lists.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

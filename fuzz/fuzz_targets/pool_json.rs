@@ -1,4 +1,4 @@
-//! What nodes of pools hold, as clients may have written it.
+//! JSON of pool nodes, which clients can write.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

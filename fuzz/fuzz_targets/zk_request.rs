@@ -1,5 +1,4 @@
-//! What clients of ZooKeeper's protocol send: frames, the hello, and requests, which are the same
-//! when they are written and read again.
+//! ZooKeeper client frames, connect requests and requests; requests round-trip.
 #![no_main]
 
 use bytes::{Bytes, BytesMut};

@@ -18,7 +18,7 @@ use super::extract::{Body, Names, Shared};
 use super::members::describe_members;
 use super::pools::{self, with_pool, with_pool_now};
 use crate::heard::known;
-use crate::service::{Answers, Service, ServiceError};
+use crate::service::{RequestKind, Service, ServiceError};
 
 /// How often a change is tried again when another came in between.
 const ATTEMPTS: usize = 5;
@@ -91,12 +91,12 @@ async fn change_all(service: &Service, pool: &str, changes: &[MembersChange]) ->
             }
         }
     };
-    describe_members(service, pool, Default::default(), move |name| names.contains(name), Answers::Write)
+    describe_members(service, pool, Default::default(), move |name| names.contains(name), RequestKind::Write)
         .await
 }
 
 /// The members that are meant.
-fn selected(view: &PoolView, change: &MembersChange) -> ApiResult<Vec<(String, MemberEntry)>> {
+pub(super) fn selected(view: &PoolView, change: &MembersChange) -> ApiResult<Vec<(String, MemberEntry)>> {
     if let Some(missing) = change.members.iter().find(|name| !view.members.contains_key(*name)) {
         return Err(ApiError::no_member(&view.name, missing));
     }
@@ -131,7 +131,7 @@ async fn preview_plan(
     let tree = service.replica.read().state.tree().clone();
     let said = service.heard_of(&pool).await?;
     // Large pools take long enough to hold up heartbeats.
-    let planned = service.compute(Answers::Read, move || {
+    let planned = service.compute(RequestKind::Read, move || {
         let known = known(&view, &said, said.now_ms);
         preview(&tree, &view, &known).map(|plan| (view, plan))
     });
@@ -141,7 +141,7 @@ async fn preview_plan(
     Ok(Json(Previewed { plan, shares: preview.shares, primaries: preview.primaries }))
 }
 
-fn change_in_thought(view: &mut PoolView, asked: &PlanPreview) -> ApiResult<()> {
+pub(super) fn change_in_thought(view: &mut PoolView, asked: &PlanPreview) -> ApiResult<()> {
     if let Some(change) = &asked.pool {
         let next = pools::changed(&view.name, &view.spec, view.spec_version, change)?;
         view.spec.check_change(&next)?;

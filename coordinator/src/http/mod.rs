@@ -8,6 +8,8 @@ mod checkpoints;
 mod cluster;
 mod error;
 mod extract;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod history;
 mod import;
 mod items;

@@ -23,7 +23,7 @@ use utoipa_axum::routes;
 
 use super::error::{ApiError, ApiResult};
 use super::extract::{Body, Caller, Names, Params, Shared, poll_deadline};
-use crate::service::{Answers, ServiceError};
+use crate::service::{RequestKind, ServiceError};
 
 /// Most children that are listed under the state lock; longer lists are built on the compute pool.
 const INLINE_CHILDREN_MAX: u32 = 1_000;
@@ -113,7 +113,8 @@ async fn read_at(
         (tree.clone(), stat)
     };
     let path = path.to_owned();
-    let children = service.compute(Answers::Read, move || children_of(&tree, &path, stat, &after)).await?;
+    let children =
+        service.compute(RequestKind::Read, move || children_of(&tree, &path, stat, &after)).await?;
     Ok(Json(NodeRead::Children(children)))
 }
 
@@ -327,7 +328,7 @@ fn op_path(op: &MultiOp) -> String {
     }
 }
 
-fn into_op(op: MultiOp) -> ApiResult<Op> {
+pub(super) fn into_op(op: MultiOp) -> ApiResult<Op> {
     Ok(match op {
         MultiOp::Create { path, data, encoding, mode, ttl_ms, acl } => {
             create_op(path, bytes(data, encoding)?, mode, ttl_ms, acl)?
@@ -339,7 +340,7 @@ fn into_op(op: MultiOp) -> ApiResult<Op> {
     })
 }
 
-fn create_op(
+pub(super) fn create_op(
     path: String,
     data: bytes::Bytes,
     mode: Mode,

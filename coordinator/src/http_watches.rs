@@ -36,7 +36,7 @@ struct Signal {
 impl Signal {
     fn mark_changed(&self, zxid: Zxid) {
         let mut first = self.lock();
-        // It has been notified, and has not looked since.
+        // Already notified; the pending change stays the first one.
         if first.is_none() || zxid == 0 {
             *first = Some(zxid);
             self.changed.notify_one();

@@ -197,7 +197,7 @@ impl Server {
             tables: Arc::default(),
             summary_cache: Arc::default(),
             heavy: Arc::new(tokio::sync::Semaphore::new(2)),
-            table_turn: Arc::new(tokio::sync::Semaphore::new(1)),
+            table_permit: Arc::new(tokio::sync::Semaphore::new(1)),
         });
         let zk = Arc::new(Zk::new(Arc::clone(&service), hub, tasks.clone()));
 

@@ -40,10 +40,10 @@ pub(crate) struct Service {
     pub(crate) hub: Arc<Hub>,
     pub(crate) tables: Arc<TableCache>,
     pub(crate) summary_cache: Arc<SummaryCache>,
-    /// Who computes something that takes long: two at a time, so that others are served.
+    /// Permits of long computations for reads.
     pub(crate) heavy: Arc<Semaphore>,
-    /// Who builds a large table.
-    pub(crate) table_turn: Arc<Semaphore>,
+    /// Serializes the encoding of large tables.
+    pub(crate) table_permit: Arc<Semaphore>,
 }
 
 /// Why something was not done.
@@ -68,12 +68,12 @@ pub(crate) enum ServiceError {
     Entropy(#[source] std::io::Error),
 }
 
-/// The request that a computation answers.
+/// Kind of the request that a computation serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answers {
-    /// A read: two are computed at a time, and the others wait.
+pub(crate) enum RequestKind {
+    /// A read: it waits for one of two permits.
     Read,
-    /// A write that took effect: its answer must not be refused for want of a turn.
+    /// A write that took effect: computed without a permit, so that it is never refused as busy.
     Write,
 }
 
@@ -165,8 +165,14 @@ impl Service {
         reached.map_err(|_| ServiceError::Timeout)
     }
 
-    /// Waits for a turn.
-    pub(crate) async fn in_turn(&self, turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ServiceError> {
+    /// Waits for a permit.
+    ///
+    /// # Errors
+    /// [`ServiceError::Busy`] if none is free within the request timeout.
+    pub(crate) async fn acquire_permit(
+        &self,
+        turns: &Arc<Semaphore>,
+    ) -> Result<OwnedSemaphorePermit, ServiceError> {
         let turn = tokio::time::timeout(self.request_timeout(), Arc::clone(turns).acquire_owned()).await;
         // The semaphore is never closed.
         turn.ok().and_then(Result::ok).ok_or(ServiceError::Busy)
@@ -175,15 +181,15 @@ impl Service {
     /// Computes an answer that takes long, off the runtime that Raft runs on.
     ///
     /// # Errors
-    /// [`ServiceError::Busy`] for a read whose turn did not come in time.
+    /// [`ServiceError::Busy`] for a read, if no permit is free within the request timeout.
     pub(crate) async fn compute<T: Send + 'static>(
         &self,
-        answers: Answers,
+        answers: RequestKind,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ServiceError> {
         let turn = match answers {
-            Answers::Read => Some(self.in_turn(&self.heavy).await?),
-            Answers::Write => None,
+            RequestKind::Read => Some(self.acquire_permit(&self.heavy).await?),
+            RequestKind::Write => None,
         };
         let computed = tokio::task::spawn_blocking(move || {
             let done = work();

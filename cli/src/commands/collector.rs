@@ -27,8 +27,8 @@ pub(crate) struct CollectorArgs {
     /// Where the collected files go.
     #[arg(long, env = "ROTA_OUT", value_name = "DIR")]
     out: PathBuf,
-    /// The mode of collected files, in octal. Every reader of them may enter their
-    /// directories, too. Files that are there keep their mode.
+    /// The mode of collected files, in octal. Users who can read the files can also enter
+    /// their directories. Existing files keep their mode.
     #[arg(long, env = "ROTA_FILE_MODE", default_value = "0600", value_name = "MODE", value_parser = file_mode)]
     file_mode: u32,
     /// This collector's name in the pool. Default: host name and process id.

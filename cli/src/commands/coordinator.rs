@@ -64,8 +64,8 @@ pub(crate) struct CoordinatorArgs {
     /// Let clients in that show no certificate, too.
     #[arg(long, env = "ROTA_ZOOKEEPER_TLS_OPTIONAL", requires = "zookeeper_tls_authorities")]
     zookeeper_tls_optional: bool,
-    /// Where to listen for other servers. They learn this address, unless --peers names
-    /// another; it may change between starts.
+    /// Address to listen on for other servers; advertised to them unless --peers names
+    /// another. It may change between starts.
     #[arg(long, env = "ROTA_PEER", default_value = "127.0.0.1:7720", value_name = "HOST:PORT")]
     peer: String,
     /// Initial members of a new cluster, this server included: ID=HOST:PORT,... The same on

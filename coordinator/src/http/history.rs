@@ -14,7 +14,7 @@ use super::error::{ApiError, ApiResult};
 use super::extract::{Names, Params, ReadParams, Shared};
 use super::pools::with_pool;
 use super::table::row_body;
-use crate::service::Answers;
+use crate::service::RequestKind;
 use rota_protocol::http::Code;
 
 pub(super) fn router() -> OpenApiRouter<Shared> {
@@ -46,7 +46,7 @@ async fn history(
     let row = with_pool(&service, &pool, |view| Ok(view.rows.get(&id).map(|entry| row_body(&id, entry))))?;
     let tree = service.replica.read().state.tree().clone();
     // There may be megabytes of it.
-    let events = service.compute(Answers::Read, move || events_of(&id, chapters(&tree, &pool))).await?;
+    let events = service.compute(RequestKind::Read, move || events_of(&id, chapters(&tree, &pool))).await?;
     if row.is_none() && events.is_empty() {
         return Err(ApiError::new(Code::NoBucket, format!("no bucket {bucket:?} is there or remembered")));
     }

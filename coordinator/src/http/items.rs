@@ -81,7 +81,7 @@ async fn put_item(
 }
 
 /// Replaces an item of the same session; false if it was changed or deleted concurrently.
-/// One that another session keeps is left alone: it would vanish with that session.
+/// An item of another session is not replaced: it is deleted when that session ends.
 async fn replace_item(
     service: &Service,
     path: &str,

@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 use super::error::{ApiError, ApiResult};
 use super::extract::{Body, Names, Params, ReadParams, Session, Shared, poll_deadline};
 use super::pools::{with_pool, with_pool_now};
-use crate::service::{Answers, Service, ServiceError};
+use crate::service::{RequestKind, Service, ServiceError};
 
 /// How often a change is tried again when another came in between.
 const ATTEMPTS: usize = 5;
@@ -44,7 +44,7 @@ async fn list_members(
     with_pool(&service, &pool, |_| Ok(()))?;
     // What members said is a courtesy: the list is there without a leader too.
     let heard = service.heard_of(&pool).await.unwrap_or_default();
-    Ok(Json(describe_members(&service, &pool, heard, |_| true, Answers::Read).await?))
+    Ok(Json(describe_members(&service, &pool, heard, |_| true, RequestKind::Read).await?))
 }
 
 /// Describes the members whose names match `filter`, off the state lock.
@@ -53,7 +53,7 @@ pub(super) async fn describe_members(
     pool: &str,
     said: HeardPool,
     filter: impl Fn(&str) -> bool + Send + 'static,
-    answers: Answers,
+    answers: RequestKind,
 ) -> ApiResult<Vec<MemberBody>> {
     let view = with_pool(service, pool, |view| Ok(view.clone()))?;
     let describe = move || {

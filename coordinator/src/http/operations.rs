@@ -22,7 +22,7 @@ use crate::raft::Leadership;
 /// A gauge that is not set any more is shown for so long.
 const GONE_AFTER: Duration = Duration::from_secs(60);
 /// How long a scrape waits for the summaries of pools before it shows the last ones.
-const SUMMARIES_WITHIN: Duration = Duration::from_secs(2);
+const SUMMARIES_TIMEOUT: Duration = Duration::from_secs(2);
 /// What is observed is kept one by one for so long.
 const SORTED_EVERY: Duration = Duration::from_secs(5);
 /// Bounds of the latency histograms, in seconds.
@@ -80,7 +80,7 @@ async fn metrics(State(service): State<Shared>) -> Response {
         gauge(names::SESSIONS, applied.state.session_count() as u64);
     }
     // If the compute pool is busy, the pool gauges keep their last values.
-    for pool in recent_summaries(&service, SUMMARIES_WITHIN).await {
+    for pool in recent_summaries(&service, SUMMARIES_TIMEOUT).await {
         let stuck = service.liveness.heard.stuck_count(&pool.name);
         for (name, value) in [
             (names::VACANT, f64::from(pool.vacant)),

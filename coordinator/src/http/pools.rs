@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use super::error::{ApiError, ApiResult};
 use super::extract::{Body, Names, Params, ReadParams, Shared};
 use super::summaries::{all_summaries, summary};
-use crate::service::{Answers, Service, ServiceError};
+use crate::service::{RequestKind, Service, ServiceError};
 
 /// How long a delete waits until the members have let go of everything.
 const DELETE_TIMEOUT: Duration = Duration::from_secs(8);
@@ -84,7 +84,7 @@ async fn create(
         }
         other => other?,
     };
-    Ok((StatusCode::CREATED, Json(summary(&service, &body.name, Answers::Write).await?)))
+    Ok((StatusCode::CREATED, Json(summary(&service, &body.name, RequestKind::Write).await?)))
 }
 
 /// Show a pool.
@@ -96,7 +96,7 @@ async fn show(
     Params(read): Params<ReadParams>,
 ) -> ApiResult<Json<PoolBody>> {
     read.ready(&service).await?;
-    Ok(Json(summary(&service, &pool, Answers::Read).await?))
+    Ok(Json(summary(&service, &pool, RequestKind::Read).await?))
 }
 
 /// Change a pool. What is left out stays as it is.
@@ -109,7 +109,7 @@ async fn change(
     Body(body): Body<PoolChange>,
 ) -> ApiResult<Json<PoolBody>> {
     edit_spec(&service, &pool, |spec, version| changed(&pool, spec, version, &body)).await?;
-    Ok(Json(summary(&service, &pool, Answers::Write).await?))
+    Ok(Json(summary(&service, &pool, RequestKind::Write).await?))
 }
 
 /// What a spec of that version becomes.
@@ -167,7 +167,7 @@ async fn delete(
     if tokio::time::timeout(DELETE_TIMEOUT, gone).await.is_ok() {
         return Ok(Ok(StatusCode::NO_CONTENT));
     }
-    Ok(Err((StatusCode::ACCEPTED, Json(summary(&service, &pool, Answers::Write).await?))))
+    Ok(Err((StatusCode::ACCEPTED, Json(summary(&service, &pool, RequestKind::Write).await?))))
 }
 
 /// Show a pool's plan: its pending moves, and what the planner said of it.

@@ -10,13 +10,13 @@ use rota_core::pool::{Kind, PoolView};
 use rota_protocol::http::PoolBody;
 
 use super::error::{ApiError, ApiResult};
-use crate::service::{Answers, Service, ServiceError};
+use crate::service::{RequestKind, Service, ServiceError};
 
 /// Most rows plus members that one request summarizes under the state lock; the other pools are
 /// summarized on the compute pool.
-const INLINE_POOLS_MAX: usize = 1024;
+const INLINE_ENTRIES_MAX: usize = 1024;
 /// Most cached summaries before those of deleted pools are removed.
-const CACHED_MAX: usize = 1024;
+const SUMMARIES_CACHED_MAX: usize = 1024;
 
 /// Cached summaries by pool, each with the pool's last change.
 #[derive(Debug, Default)]
@@ -51,14 +51,14 @@ impl SummaryCache {
 ///
 /// # Errors
 /// `no_pool`; for a read, also when the compute pool is busy.
-pub(super) async fn summary(service: &Service, pool: &str, answers: Answers) -> ApiResult<PoolBody> {
+pub(super) async fn summary(service: &Service, pool: &str, answers: RequestKind) -> ApiResult<PoolBody> {
     let found = summaries(service, Some(pool), answers).await?.pop();
     found.map(|body| PoolBody::clone(&body)).ok_or_else(|| ApiError::no_pool(pool))
 }
 
 /// The summaries of all pools, by name.
 pub(super) async fn all_summaries(service: &Service) -> Result<Vec<Arc<PoolBody>>, ServiceError> {
-    summaries(service, None, Answers::Read).await
+    summaries(service, None, RequestKind::Read).await
 }
 
 /// The summaries of all pools; those that were built last if that takes longer than `within`.
@@ -70,7 +70,7 @@ pub(super) async fn recent_summaries(service: &Service, within: Duration) -> Vec
 async fn summaries(
     service: &Service,
     only: Option<&str>,
-    answers: Answers,
+    answers: RequestKind,
 ) -> Result<Vec<Arc<PoolBody>>, ServiceError> {
     let (mut bodies, large) = summarize_inline(service, only);
     if !large.is_empty() {
@@ -93,10 +93,10 @@ fn summarize_inline(service: &Service, only: Option<&str>) -> (Vec<Arc<PoolBody>
     };
     let cache = &service.summary_cache;
     // Pools come and go, and nobody may ever list them.
-    if only.is_none() || cache.lock().len() > CACHED_MAX {
+    if only.is_none() || cache.lock().len() > SUMMARIES_CACHED_MAX {
         cache.lock().retain(|name, _| applied.pools.get(name).is_some());
     }
-    let mut inline_left = INLINE_POOLS_MAX;
+    let mut inline_left = INLINE_ENTRIES_MAX;
     let (mut bodies, mut large) = (Vec::new(), Vec::new());
     for pool in pools {
         let size = pool.rows.len() + pool.members.len();

@@ -130,14 +130,14 @@ async fn newer_table(
 /// the state lock, one at a time.
 async fn table_json(service: &Service, pool: &str, since: Option<u64>) -> ApiResult<(u64, Bytes)> {
     let key = (pool.to_owned(), since);
-    if let Some(found) = with_pool(service, pool, |view| ready_table(service, &key, view))? {
+    if let Some(found) = with_pool(service, pool, |view| cached_or_inline_table(service, &key, view))? {
         return Ok(found);
     }
-    let turn = service.in_turn(&service.table_turn).await?;
-    // Others have had their turn: one of them has built it, or a newer one is needed.
+    let turn = service.acquire_permit(&service.table_permit).await?;
+    // Another request may have built it while this one waited.
     let found = with_pool(service, pool, |view| {
         // A clone costs O(members).
-        Ok(ready_table(service, &key, view)?.ok_or_else(|| view.clone()))
+        Ok(cached_or_inline_table(service, &key, view)?.ok_or_else(|| view.clone()))
     })?;
     let view = match found {
         Ok(found) => return Ok(found),
@@ -153,12 +153,16 @@ async fn table_json(service: &Service, pool: &str, since: Option<u64>) -> ApiRes
 }
 
 /// A table from the cache, or one that is short enough to be encoded under the state lock.
-fn ready_table(service: &Service, key: &TableKey, view: &PoolView) -> ApiResult<Option<(u64, Bytes)>> {
+fn cached_or_inline_table(
+    service: &Service,
+    key: &TableKey,
+    view: &PoolView,
+) -> ApiResult<Option<(u64, Bytes)>> {
     let (since, version, members_changed) = (key.1, view.table_version(), view.members_changed());
     if let Some(json) = service.tables.get(key, version, members_changed) {
         return Ok(Some((version, json)));
     }
-    let delta_since = since.filter(|since| view.has_changes_since(*since));
+    let delta_since = since.filter(|since| view.is_delta_available(*since));
     let is_few = |since| view.rows_changed_after(since).nth(INLINE_ROWS_MAX).is_none();
     if view.rows.len() > INLINE_ROWS_MAX && !delta_since.is_some_and(is_few) {
         return Ok(None);
@@ -194,7 +198,7 @@ fn table_stream(service: Shared, pool: String, since: Option<u64>) -> Response {
                 let event = event.data(String::from_utf8_lossy(&json));
                 Some((Ok::<_, Infallible>(event), Some(following)))
             }
-            // The others have their turn first.
+            // Overloaded: retry at the next event.
             Err(ApiError(error)) if error.code == Code::Overloaded => {
                 following.next_at = Instant::now() + PACE;
                 Some((Ok(SseEvent::default().comment("busy")), Some(following)))

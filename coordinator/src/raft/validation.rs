@@ -9,7 +9,7 @@ use rota_protocol::peer::{LogId, Vote};
 const TERM_LEAP_MAX: u64 = 1_000_000;
 /// Largest accepted difference between a received value of the cluster clock and this server's: a
 /// server that joins starts at 0. A hundred years, in milliseconds.
-const CLOCK_LEAP_MS_MAX: u64 = 100 * 365 * 24 * 3_600_000;
+const CLOCK_AHEAD_MS_MAX: u64 = 100 * 365 * 24 * 3_600_000;
 /// Exclusive limit of terms and log indexes: a million per second reach it in 146,000 years.
 const COUNTER_MAX: u64 = 1 << 62;
 
@@ -39,9 +39,12 @@ pub(super) fn check_log_id(id: Option<&LogId>) -> io::Result<()> {
 
 /// Checks a value of the cluster clock against `own_ms`, this server's.
 pub(super) fn check_clock(cluster_ms: u64, own_ms: u64) -> io::Result<()> {
-    match cluster_ms <= own_ms.saturating_add(CLOCK_LEAP_MS_MAX) {
+    match cluster_ms <= own_ms.saturating_add(CLOCK_AHEAD_MS_MAX) {
         true => Ok(()),
-        false => Err(invalid_data(format!("cluster clock {cluster_ms} ms is out of range"))),
+        false => Err(invalid_data(format!(
+            "cluster clock {cluster_ms} ms is out of range: this server's is {own_ms} ms, and at most \
+             {CLOCK_AHEAD_MS_MAX} ms more are accepted"
+        ))),
     }
 }
 
@@ -61,7 +64,7 @@ mod tests {
         assert!(check_log_id(Some(&at(3, COUNTER_MAX))).is_err());
         assert!(check_log_id(Some(&at(COUNTER_MAX, 9))).is_err());
         assert!(
-            check_clock(CLOCK_LEAP_MS_MAX + 7, 7).is_ok() && check_clock(CLOCK_LEAP_MS_MAX + 8, 7).is_err()
+            check_clock(CLOCK_AHEAD_MS_MAX + 7, 7).is_ok() && check_clock(CLOCK_AHEAD_MS_MAX + 8, 7).is_err()
         );
     }
 }

@@ -47,7 +47,7 @@ pub(crate) struct Pending {
 #[derive(Debug)]
 pub(crate) struct LogPosition {
     path: PathBuf,
-    /// Atomic, so that whoever writes to the log never waits for this file's disk.
+    /// Atomic, so that log writes never wait for this file's fsync.
     truncations: AtomicU64,
     /// The number that the next point gets.
     next_number: AtomicU64,

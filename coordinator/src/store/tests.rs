@@ -184,7 +184,7 @@ async fn a_vote_that_is_gone_is_noticed() {
     let copy = copy_with(dir.path(), &before);
     let error = open(copy.path()).await.err().expect("it has forgotten its vote");
     assert!(error.to_string().contains("a vote in term 2"), "{error}");
-    // Of a vote that is torn it is known what it was.
+    // A torn vote is restored from the log position file.
     let after = fs::read(last_file(dir.path())).unwrap();
     assert!(after.len() > before.len() + 5);
     let copy = copy_with(dir.path(), &after[..after.len() - 5]);

@@ -95,14 +95,14 @@ impl TableIndex {
 
     /// Whether the changes after version `since` are still available (not compacted).
     #[must_use]
-    pub fn has_changes_since(&self, since: Zxid) -> bool {
+    pub fn is_delta_available(&self, since: Zxid) -> bool {
         since >= self.floor
     }
 
     /// What changed after version `since`.
     #[must_use]
     pub fn since(&self, since: Zxid) -> Delta {
-        if !self.has_changes_since(since) {
+        if !self.is_delta_available(since) {
             return Delta::Whole;
         }
         let changed = self.changed_after(since).map(|(_, b)| b.clone()).collect();

@@ -313,8 +313,8 @@ impl PoolView {
 
     /// Whether the changes of the table after version `since` are still available (not compacted).
     #[must_use]
-    pub fn has_changes_since(&self, since: Zxid) -> bool {
-        self.table.has_changes_since(since)
+    pub fn is_delta_available(&self, since: Zxid) -> bool {
+        self.table.is_delta_available(since)
     }
 
     /// The rows that changed after a version of the table, with when they did last.

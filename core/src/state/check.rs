@@ -65,7 +65,7 @@ pub fn check(state: &State) -> Vec<String> {
     for (id, session) in state.sessions() {
         registered = registered.wrapping_add(session.digest(id));
     }
-    if registered != state.registry_digest {
+    if registered != state.non_tree_digest {
         faults.push("the registry digest is not the sum of its components' digests".to_owned());
     }
     for (id, session) in state.sessions() {

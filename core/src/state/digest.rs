@@ -12,7 +12,7 @@ use super::{Faces, Submitted};
 enum DigestDomain {
     Session = 1,
     Submitted = 2,
-    Faces = 3,
+    Endpoints = 3,
 }
 
 fn component_digest(domain: DigestDomain, numbers: &[u64], texts: &[&[u8]]) -> u64 {
@@ -43,7 +43,7 @@ pub(super) fn endpoints_digest(server: u64, faces: &Faces) -> u64 {
     let zookeeper = faces.zookeeper.as_deref();
     let numbers = [server, u64::from(zookeeper.is_some())];
     component_digest(
-        DigestDomain::Faces,
+        DigestDomain::Endpoints,
         &numbers,
         &[faces.http.as_bytes(), zookeeper.unwrap_or_default().as_bytes()],
     )

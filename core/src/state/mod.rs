@@ -59,7 +59,7 @@ pub struct State {
     faces: OrdMap<u64, Faces>,
     /// Sum of the digests of sessions, last submitted units and server endpoints: all replicated
     /// state outside the tree.
-    registry_digest: u64,
+    non_tree_digest: u64,
     zxid: Zxid,
     timestamp: Timestamp,
     /// Whether it is being filled with what another cluster held.
@@ -105,7 +105,7 @@ impl State {
             mortal: OrdSet::new(),
             submitted: OrdMap::new(),
             faces: OrdMap::new(),
-            registry_digest: 0,
+            non_tree_digest: 0,
             zxid: 0,
             timestamp: Timestamp::default(),
             importing: false,
@@ -226,29 +226,29 @@ impl State {
     }
 
     fn insert_session(&mut self, id: SessionId, session: Session) {
-        self.registry_digest = self.registry_digest.wrapping_add(session.digest(id));
+        self.non_tree_digest = self.non_tree_digest.wrapping_add(session.digest(id));
         self.sessions.insert(id, Arc::new(session));
     }
 
     fn remove_session(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.remove(&id) {
-            self.registry_digest = self.registry_digest.wrapping_sub(session.digest(id));
+            self.non_tree_digest = self.non_tree_digest.wrapping_sub(session.digest(id));
         }
     }
 
     fn set_endpoints(&mut self, server: u64, faces: Faces) {
-        self.registry_digest = self.registry_digest.wrapping_add(digest::endpoints_digest(server, &faces));
+        self.non_tree_digest = self.non_tree_digest.wrapping_add(digest::endpoints_digest(server, &faces));
         if let Some(before) = self.faces.insert(server, faces) {
-            self.registry_digest =
-                self.registry_digest.wrapping_sub(digest::endpoints_digest(server, &before));
+            self.non_tree_digest =
+                self.non_tree_digest.wrapping_sub(digest::endpoints_digest(server, &before));
         }
     }
 
     fn record_submitted(&mut self, server: u64, unit: Submitted) {
-        self.registry_digest = self.registry_digest.wrapping_add(digest::submitted_digest(server, unit));
+        self.non_tree_digest = self.non_tree_digest.wrapping_add(digest::submitted_digest(server, unit));
         if let Some(before) = self.submitted.insert(server, unit) {
-            self.registry_digest =
-                self.registry_digest.wrapping_sub(digest::submitted_digest(server, before));
+            self.non_tree_digest =
+                self.non_tree_digest.wrapping_sub(digest::submitted_digest(server, before));
         }
     }
 
@@ -261,7 +261,7 @@ impl State {
         let before = session.digest(id);
         session.timeout_ms = timeout_ms;
         session.connection = session.connection.wrapping_add(1);
-        self.registry_digest = self.registry_digest.wrapping_sub(before).wrapping_add(session.digest(id));
+        self.non_tree_digest = self.non_tree_digest.wrapping_sub(before).wrapping_add(session.digest(id));
         Ok(session.connection)
     }
 
@@ -388,6 +388,6 @@ impl State {
     pub fn digest(&self) -> u64 {
         let zxid = self.zxid.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let importing = u64::from(self.importing);
-        self.tree.digest().wrapping_add(self.registry_digest).wrapping_add(zxid).wrapping_add(importing)
+        self.tree.digest().wrapping_add(self.non_tree_digest).wrapping_add(zxid).wrapping_add(importing)
     }
 }

@@ -2,10 +2,12 @@
 //! not belong to it (yet), was removed from it, or has lost data serves no reads,
 //! ends its clients' connections and takes no part in replication.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use rota_protocol::peer::{RefusalReason, Refused};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::store::Identity;
 
@@ -25,12 +27,14 @@ pub(crate) enum ServiceState {
 pub(crate) struct ServiceStates {
     sender: Arc<watch::Sender<ServiceState>>,
     identity: Arc<Identity>,
+    /// When another server last said that this one belongs to its cluster, and what to do.
+    claim: Arc<Mutex<Option<(Instant, String)>>>,
 }
 
 impl ServiceStates {
     pub(crate) fn new(identity: Arc<Identity>) -> Self {
         let waits = ServiceState::NotMember("this server has not joined a cluster yet".to_owned());
-        Self { sender: Arc::new(watch::Sender::new(waits)), identity }
+        Self { sender: Arc::new(watch::Sender::new(waits)), identity, claim: Arc::default() }
     }
 
     /// Returns when this server must not take part any more.
@@ -64,6 +68,23 @@ impl ServiceStates {
             }
             joins
         });
+    }
+
+    /// Another server says that this one, which belongs to no cluster, is a member of its cluster
+    /// that was emptied. It is only a hint, since anybody can say so.
+    pub(crate) fn claimed(&self, why: &str) {
+        *self.lock_claim() = Some((Instant::now(), why.to_owned()));
+        self.waits_for(format!("this server is new to its cluster: {why}"));
+    }
+
+    /// What another server said so within `time`.
+    pub(crate) fn claim_within(&self, time: Duration) -> Option<String> {
+        let claim = self.lock_claim();
+        claim.as_ref().filter(|(at, _)| at.elapsed() < time).map(|(_, why)| why.clone())
+    }
+
+    fn lock_claim(&self) -> MutexGuard<'_, Option<(Instant, String)>> {
+        self.claim.lock().expect("no code panics while it holds this")
     }
 
     /// What it waits for before it belongs to a cluster.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use rota_protocol::http::{AddServer, Cluster as View, Code, NodeBody, NodeCreate, TransferLeader};
-use rota_tests::{Call, Cluster, LIVENESS, eventually};
+use rota_tests::{Call, Cluster, LIVENESS, command, eventually};
 
 /// How long a server may take to end by itself.
 const ENDS: Duration = Duration::from_secs(20);
@@ -151,6 +151,13 @@ async fn a_server_of_another_cluster_of_the_same_name_is_not_added() {
         "the healthy cluster kept its leader"
     );
     assert_eq!(view(&cluster, 7).await.leader, Some(7));
+    // Whichever of the two clusters is asked.
+    for servers in [[leader, 7], [7, leader]] {
+        let servers = servers.map(|id| cluster.http(id)).join(",");
+        let status = command(&["--servers", &servers, "status"]).await;
+        assert_eq!(status.code, Some(1), "{}", status.out);
+        assert!(status.err.contains("--servers names two clusters"), "{}", status.err);
+    }
     cluster.kill9(7);
     cluster.restart(7);
     eventually("server 7 has what it had", LIVENESS, async || {
@@ -194,6 +201,13 @@ async fn a_voter_that_comes_back_with_an_empty_disk_is_refused() {
         Ok(())
     })
     .await;
+    // Like the first server of a cluster it waits, too.
+    cluster.kill9(emptied);
+    fs::remove_dir_all(cluster.data(emptied)).unwrap();
+    cluster.set_role(emptied, Vec::new());
+    cluster.restart(emptied);
+    does_not_serve(&cluster, emptied, &["emptied or replaced"]).await;
+    says(&cluster, emptied, from, &["makes no cluster of its own"]).await;
     let status = cluster.operate(&["status"]).await;
     assert_eq!(status.code, Some(1), "{}", status.out);
     assert!(status.err.contains("emptied"), "{}{}", status.out, status.err);

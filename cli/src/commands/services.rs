@@ -68,7 +68,8 @@ pub(crate) fn reachable_at(
             Ok(given)
         }
         None if address.ip().is_unspecified() => {
-            bail!("it listens on every address ({address}): say with {flag} HOST:PORT how others reach it")
+            let form = if flag.contains('=') { "" } else { " HOST:PORT" };
+            bail!("it listens on every address ({address}): say with {flag}{form} how others reach it")
         }
         None => Ok(address.to_string()),
     }

@@ -20,8 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Show the cluster on one screen.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exits with 1 when no leader answers, when a server was emptied, removed or has lost data, when a
-pool has vacant buckets although it has members, or when a member reports that its work on a bucket fails.
+    after_help = "Exits with 1 when no leader answers, when a server was emptied, removed, has lost data or belongs
+to another cluster, when a pool has vacant buckets although it has members, or when a member reports that its work on a bucket fails.
 
 Example:
   rota status"
@@ -53,10 +53,12 @@ pub(crate) async fn run(operator: &Operator, _: StatusArgs) -> anyhow::Result<Ex
     let (pools, leader_answers) = pools(operator).await?;
     let cluster: Cluster = operator.client.get("/v1/cluster").await?;
     let sessions: Vec<SessionBody> = operator.client.get("/v1/sessions").await?;
-    let reached = join_all(cluster.servers.iter().map(reach)).await;
+    let cluster_id = cluster.cluster_id.as_deref();
+    let reached = join_all(cluster.servers.iter().map(|server| reach(server, cluster_id))).await;
     let failing = failing_work(&operator.client, &pools).await?;
     let mut problems = problems(leader_answers, &cluster, &reached, &pools);
     problems.extend(failing.iter().map(FailingWork::problem));
+    problems.extend(servers_of_other_clusters(operator, &cluster).await);
     let status = Status { cluster, reached, sessions: sessions.len(), pools, failing, problems };
     operator.output.document(&status, |status| render(status, leader_answers))?;
     status.problems.iter().for_each(|problem| say(problem));
@@ -87,16 +89,42 @@ async fn pools(operator: &Operator) -> Result<(Vec<PoolBody>, bool), ClientError
     Ok((operator.client.with_deadline(left()).get("/v1/pools").await?, false))
 }
 
-async fn reach(server: &Server) -> Reached {
-    let ask = async {
-        let client = Client::new([server.http_address.clone()?]).ok()?.with_deadline(PATIENCE);
-        let seen: Cluster = client.get("/v1/cluster").await.ok()?;
+async fn reach(server: &Server, cluster_id: Option<&str>) -> Reached {
+    let seen = match &server.http_address {
         // Another process may have taken over the address.
-        (seen.server == server.id).then_some(seen)
+        Some(address) => ask(address).await.filter(|seen| seen.server == server.id),
+        None => None,
     };
-    let seen = ask.await;
+    let other =
+        seen.as_ref().and_then(|seen| seen.cluster_id.as_deref()).filter(|id| Some(*id) != cluster_id);
+    if let Some(other) = other {
+        let not_serving = Some(format!("it belongs to another cluster now ({other})"));
+        return Reached { id: server.id, zxid: None, not_serving };
+    }
     let zxid = seen.as_ref().map(|seen| seen.zxid);
     Reached { id: server.id, zxid, not_serving: seen.and_then(|seen| seen.not_serving) }
+}
+
+/// What the server at an address says of its cluster, if it answers.
+async fn ask(address: &str) -> Option<Cluster> {
+    let client = Client::new([address.to_owned()]).ok()?.with_deadline(PATIENCE);
+    client.get("/v1/cluster").await.ok()
+}
+
+/// The servers of `--servers` that belong to another cluster than the one that is shown.
+async fn servers_of_other_clusters(operator: &Operator, shown: &Cluster) -> Vec<String> {
+    let is_shown = |address: &String| shown.servers.iter().any(|s| s.http_address.as_ref() == Some(address));
+    let others = operator.client.servers().iter().filter(|address| !is_shown(address));
+    let found =
+        join_all(others.map(|address| async move { Some((address, ask(address).await?.cluster_id?)) })).await;
+    let own = shown.cluster_id.as_deref().unwrap_or("none");
+    let is_other = |(_, id): &(&String, String)| id != own;
+    let problem = |(address, id)| {
+        format!(
+            "--servers names two clusters: {address} belongs to {id}, and what is shown is {own}; a server that was emptied may have made a new one"
+        )
+    };
+    found.into_iter().flatten().filter(is_other).map(problem).collect()
 }
 
 fn problems(leader_answers: bool, cluster: &Cluster, reached: &[Reached], pools: &[PoolBody]) -> Vec<String> {

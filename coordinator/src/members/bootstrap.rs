@@ -23,6 +23,11 @@ use crate::store::Identity;
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// What is waited for is logged when it changes, and this often.
 const LOG_PERIOD: Duration = Duration::from_secs(30);
+/// How long a server that is to make a cluster alone waits for others that know it. They dial a
+/// member that does not answer every 150 ms.
+const SOLE_WAIT: Duration = Duration::from_millis(400);
+/// How long it makes none after one of them said so.
+const CLAIM_AGE_MAX: Duration = Duration::from_secs(5);
 /// How often it is looked whether Raft has taken in the first membership.
 const TAKEN_LOOK_PERIOD: Duration = Duration::from_millis(5);
 
@@ -54,11 +59,19 @@ impl Bootstrap {
     /// Why it must not be started so, in words for its operator.
     pub(crate) async fn run(self) -> Result<(), String> {
         let mut logged = (String::new(), Instant::now());
+        let is_sole = self.initial_members.len() == 1;
+        if is_sole && self.group.membership().servers.is_empty() {
+            tokio::time::sleep(SOLE_WAIT).await;
+        }
         loop {
             if !self.group.membership().servers.is_empty() {
                 return Ok(());
             }
-            match self.next_step().await {
+            let step = match self.states.claim_within(CLAIM_AGE_MAX).filter(|_| is_sole) {
+                Some(why) => Step::Wait(format!("this server makes no cluster of its own: {why}")),
+                None => self.next_step().await,
+            };
+            match step {
                 Step::Make(disks) => return self.make(disks).await,
                 Step::Stop(why) => return Err(why),
                 Step::Wait(what) => {

@@ -221,8 +221,7 @@ impl Peers {
             && refused.reason == RefusalReason::DialledDiskReplaced
             && identity.cluster_id().is_none()
         {
-            // It is only a hint, since anybody can say so.
-            self.inner.states.waits_for(format!("this server is new to its cluster: {}", refused.message));
+            self.inner.states.claimed(&refused.message);
         }
         match self.inner.states.is_out_of_service() {
             true if judged.is_ok() && hello.kind != StreamKind::Probe => {

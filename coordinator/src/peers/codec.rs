@@ -41,6 +41,9 @@ impl Decoder for FrameCodec {
             return Ok(None);
         };
         let len = u32::from_be_bytes([a, b, c, d]) as usize;
+        if [a, b, c, d] == *b"HTTP" {
+            return Err(invalid("it answers in HTTP: is this the address of --http?".to_owned()));
+        }
         if len > self.bytes_max {
             return Err(invalid(format!(
                 "a frame of {len} bytes, where at most {} are allowed",

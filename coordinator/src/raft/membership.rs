@@ -63,7 +63,7 @@ impl Group {
             MembershipChange::Remove(server) => {
                 known(server)?;
                 let change = if self.voters().contains(&server) {
-                    self.leaves_a_majority(server)?;
+                    self.leaves_a_majority(server).await?;
                     ChangeMembers::RemoveVoters([server].into())
                 } else {
                     ChangeMembers::RemoveNodes([server].into())
@@ -114,10 +114,14 @@ impl Group {
             }
         };
         let start = format!("start it with `rota coordinator --id {server} --join` and an empty --data");
-        let info = found.or_else(|error| {
-            refused(format!(
+        let info = found.or_else(|error| match error.kind() {
+            ErrorKind::PermissionDenied => refused(format!("server {server} at {address}: {error}; {start}")),
+            ErrorKind::InvalidData => {
+                refused(format!("no server's peer address is {address} ({error}): give that of --peer"))
+            }
+            _ => refused(format!(
                 "no server {server} answers at {address} ({error}): {start}, or add it with --force"
-            ))
+            )),
         })?;
         if info.server != server {
             return refused(format!(
@@ -194,16 +198,26 @@ impl Group {
         self.replicated_to(server).is_some_and(|(has, last)| has + LAG_MAX >= last)
     }
 
-    /// Refuses the removal of a voter when too few of the others answer.
-    fn leaves_a_majority(&self, server: u64) -> Result<(), CallError> {
+    /// Refuses the removal of a voter when too few of the others answer what is sent to them from
+    /// now on: one that has just died answered a moment ago.
+    async fn leaves_a_majority(&self, server: u64) -> Result<(), CallError> {
         let others: BTreeSet<u64> = self.voters().into_iter().filter(|id| *id != server).collect();
-        let silent: Vec<u64> = others.iter().copied().filter(|id| !self.is_reachable(*id)).collect();
-        if (others.len() - silent.len()) * 2 > others.len() {
-            return Ok(());
+        let asked_at = Instant::now();
+        loop {
+            let answered = |id: &u64| {
+                *id == self.server() || self.last_answer(*id).is_some_and(|age| age < asked_at.elapsed())
+            };
+            let silent: Vec<u64> = others.iter().copied().filter(|id| !answered(id)).collect();
+            if (others.len() - silent.len()) * 2 > others.len() {
+                return Ok(());
+            }
+            if asked_at.elapsed() >= self.silence_max() {
+                return refused(format!(
+                    "without server {server} there is no majority: of the other voters, {silent:?} do not answer"
+                ));
+            }
+            tokio::time::sleep(PROMOTE_LOOK_PERIOD).await;
         }
-        refused(format!(
-            "without server {server} there is no majority: of the other voters, {silent:?} do not answer"
-        ))
     }
 
     /// Moves the leadership to `server`, which must be a voter that `answers` and has about
@@ -217,7 +231,12 @@ impl Group {
             return Err(CallError::NotLeader);
         }
         if !self.voters().contains(&server) {
-            return Err(CallError::NoServer(server));
+            return match self.membership().servers.contains_key(&server) {
+                true => refused(format!(
+                    "server {server} is a learner, which cannot lead: run `rota cluster promote {server}` first"
+                )),
+                false => Err(CallError::NoServer(server)),
+            };
         }
         if let Some(why) = self.peers().refusal(server) {
             return refused(format!("server {server} cannot lead: {}", why.message));
@@ -246,9 +265,10 @@ impl Group {
 
     /// Why a server takes no part, if it was emptied or has lost data, as this leader found out.
     pub(crate) fn fault_of(&self, server: u64) -> Option<String> {
-        use RefusalReason::{DialledDiskReplaced, LogLost, OutOfService};
+        use RefusalReason::{DialledDiskReplaced, LogLost, OtherCluster, OutOfService};
         let refused = self.peers().refusal(server)?;
-        matches!(refused.reason, DialledDiskReplaced | LogLost | OutOfService).then_some(refused.message)
+        let is_fault = matches!(refused.reason, DialledDiskReplaced | LogLost | OtherCluster | OutOfService);
+        is_fault.then_some(refused.message)
     }
 
     /// The other servers, and whether each answered this leader's last heartbeats.
@@ -263,10 +283,15 @@ impl Group {
 
     /// Whether a server answered this leader's last heartbeats.
     fn is_reachable(&self, server: u64) -> bool {
+        server == self.server() || self.last_answer(server).is_some_and(|age| age < self.silence_max())
+    }
+
+    /// How long ago this leader sent the last message that a server has answered.
+    fn last_answer(&self, server: u64) -> Option<Duration> {
         let metrics = self.raft().metrics();
         let now = metrics.borrow_watched();
         let at = now.heartbeat.as_ref().and_then(|answered| answered.get(&server).copied().flatten());
-        server == self.server() || at.is_some_and(|at| at.elapsed() < self.silence_max())
+        at.map(|at| at.elapsed())
     }
 }
 

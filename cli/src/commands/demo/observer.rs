@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::cast::{LOGS, MAIL};
 
 /// How long a pool may take to come to rest.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(180);
 /// A pool is at rest when nothing has changed for this long.
 const REST: Duration = Duration::from_millis(400);
 

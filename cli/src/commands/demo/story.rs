@@ -23,9 +23,9 @@ use crate::commands::services::told_to_stop;
 /// How often the audience sees the cluster anew.
 const LOOK_PERIOD: Duration = Duration::from_millis(300);
 /// How long the cluster may take to start.
-const START_TIMEOUT: Duration = Duration::from_secs(20);
+const START_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long the last lines may take to be collected.
-const COLLECT_TIMEOUT: Duration = Duration::from_secs(60);
+const COLLECT_TIMEOUT: Duration = Duration::from_secs(180);
 /// How long after the leader's death the probe is looked at.
 const GAP_WINDOW: Duration = Duration::from_secs(2);
 

@@ -17,6 +17,7 @@
 mod environment;
 mod output;
 pub(crate) mod reaper;
+mod spawner;
 mod stdout;
 
 use std::future::Future;
@@ -125,9 +126,15 @@ impl Exec {
     async fn attend(&self, command: &str, lease: Lease) -> Result<(), HandlerError> {
         let checkpoint = lease.read_checkpoint_bytes().await?;
         let environment = Environment::new(&lease, checkpoint).await.map_err(ExecError::Environment)?;
-        let (mut child, watch) =
-            reaper::spawn(lease.work().key(), || shell(command, &environment)).map_err(ExecError::Spawn)?;
-        let mut group = Group { id: child.id(), watch, was_killed_at_deadline: false };
+        let (session, command) = (lease.work().key(), command.to_owned());
+        let started = spawner::run(move || {
+            let (child, watch) = reaper::spawn(session, || shell(&command, &environment))?;
+            let group = Group { id: child.id(), watch, was_killed_at_deadline: false };
+            // Its files are there for as long as the command runs.
+            Ok((child, group, environment))
+        });
+        let (mut child, mut group, _environment) =
+            started.await.and_then(|started| started).map_err(ExecError::Spawn)?;
         let stdout =
             child.stdout.take().ok_or_else(|| ExecError::Output(std::io::ErrorKind::BrokenPipe.into()))?;
         let status = Attendance {

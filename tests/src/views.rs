@@ -72,12 +72,17 @@ impl Cluster {
     /// When it does not end.
     pub async fn outlasts(&self, timeout: Duration) {
         let timeout_ms = Some(u32::try_from(timeout.as_millis()).expect("tests are short"));
-        let leader = self.leader().await;
-        let opened = self.ask(leader, Call::post("/v1/sessions", &OpenSession { timeout_ms })).await;
-        let session: SessionOpened = opened.ok().expect("a session can be opened");
+        // A server that is being stopped may still have said that it leads.
+        let (asked, session): (u64, SessionOpened) =
+            eventually("a session is opened", LIVENESS, async || {
+                let leader = self.leader_now().await.context("none leads")?;
+                let open = self.send(leader, Call::post("/v1/sessions", &OpenSession { timeout_ms }));
+                Ok((leader, tokio::time::timeout(LOOK, open).await??.ok()?))
+            })
+            .await;
         let path = format!("/v1/sessions/{}", session.session);
         eventually("a session that nobody keeps alive ends", timeout + LIVENESS, async || {
-            let shown = self.send(leader, Call::get(&path)).await?;
+            let shown = self.send(asked, Call::get(&path)).await?;
             ensure!(shown.code() == Some(Code::SessionExpired), "{}", shown.text());
             Ok(())
         })

@@ -4,7 +4,6 @@
 mod support;
 
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +13,8 @@ use rota_collector::collector::checkpoint::Checkpoint;
 use rota_collector::collector::fetch::{Agents, Ask, Fetched};
 use rota_collector::collector::gaps;
 use rota_collector::naming::url_segment;
-use rota_collector::wire::{GapReason, WAIT_MS_MAX};
+use rota_collector::wire::GapReason;
 use support::{Running, Store, append, bench, get, item, log, output, sources, start, until, until_seen};
-use tokio::time::timeout;
 
 const SCAN: Duration = Duration::from_millis(100);
 
@@ -150,118 +148,6 @@ async fn a_checkpoint_beyond_the_end_has_all_begin_anew() {
     .await;
     assert!(seen.0 > before.incarnation);
     assert_eq!(seen.1, Some((500, None, GapReason::Truncated)));
-    agent.stop().await;
-}
-
-/// Bytes that are written to a rotated file after its reader went on are collected after what is
-/// there by then; what is gone before that is in the collector's ledger.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn late_writes_are_collected_or_in_the_ledger() {
-    let dir = bench();
-    let (path, rotated) = (log(dir.path(), "x.log"), log(dir.path(), "x.log.1"));
-    append(&path, "1\n");
-    let store = Arc::new(Store::default());
-    let agent = Running::start_with(dir.path(), "*.log", SCAN, Arc::clone(&store)).await;
-    let puller = start(dir.path(), &agent.address, &store, &Agents::default());
-    until("it is collected", || output(dir.path(), "x.log") == b"1\n").await;
-    let first = sources(&agent.address).await.sources[0].incarnations[0].incarnation;
-    fs::rename(&path, &rotated).unwrap();
-    append(&path, "2\n");
-    until("its reader goes on", || output(dir.path(), "x.log") == b"1\n2\n").await;
-    // The agent may not know yet that the reader went on; the checkpoint says where it left.
-    append(&rotated, "late\n");
-    until("what is late is collected", || output(dir.path(), "x.log") == b"1\n2\nlate\n").await;
-    append(&rotated, "no newline");
-    until("a line is ended", || output(dir.path(), "x.log") == b"1\n2\nlate\nno newline\n").await;
-    append(&path, "3\n");
-    until("the next follows", || output(dir.path(), "x.log").ends_with(b"no newline\n3\n")).await;
-    let out = dir.path().join("out");
-    assert_eq!(gaps::read(&out).unwrap(), []);
-    until("the checkpoint counts all", || store.checkpoint().is_some_and(|c| c.gaps > 0 && c.offset == 4))
-        .await;
-    puller.abort();
-
-    append(&rotated, "gone\n");
-    let collected = store.checkpoint().unwrap();
-    let (incarnation, offset) = (Some(collected.incarnation), collected.offset);
-    let wait = Duration::from_millis(WAIT_MS_MAX);
-    let ask = Ask {
-        address: &agent.address,
-        item: &item("x.log"),
-        incarnation,
-        offset,
-        wait,
-        collected: Some(collected),
-    };
-    let agents = Agents::default();
-    let answer = timeout(wait / 2, agents.fetch_with_last_gap(&ask)).await.expect("a late gap ends the wait");
-    let (nothing, last_gap) = answer.unwrap();
-    assert!(nothing == Fetched::Nothing && last_gap > collected.gaps, "{nothing:?}, gap {last_gap}");
-    // An agent that runs on has the file open, and would deliver it.
-    agent.stop().await;
-    fs::remove_file(&rotated).unwrap();
-    let agent = Running::start_with(dir.path(), "*.log", SCAN, Arc::clone(&store)).await;
-    let puller = start(dir.path(), &agent.address, &store, &Agents::default());
-    until("the ledger has it", || !gaps::read(&out).unwrap().is_empty()).await;
-    let recorded = gaps::read(&out).unwrap();
-    let ranges: Vec<_> = recorded.iter().map(|g| (g.incarnation, g.from, g.to, g.reason)).collect();
-    assert_eq!(ranges, [(first, 17, Some(22), GapReason::Late)]);
-    assert_eq!(output(dir.path(), "x.log"), b"1\n2\nlate\nno newline\n3\n");
-    puller.abort();
-    agent.stop().await;
-}
-
-/// A source whose checkpoint was deleted is collected anew: late bytes are where they stand in
-/// their file, and not once more at the end.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn late_writes_are_collected_once_after_the_checkpoint_was_deleted() {
-    let dir = bench();
-    let (path, rotated) = (log(dir.path(), "x.log"), log(dir.path(), "x.log.1"));
-    append(&path, "1\n");
-    let store = Arc::new(Store::default());
-    let agent = Running::start_with(dir.path(), "*.log", SCAN, Arc::clone(&store)).await;
-    let puller = start(dir.path(), &agent.address, &store, &Agents::default());
-    until("it is collected", || output(dir.path(), "x.log") == b"1\n").await;
-    fs::rename(&path, &rotated).unwrap();
-    append(&path, "2\n");
-    until("its reader goes on", || output(dir.path(), "x.log") == b"1\n2\n").await;
-    append(&rotated, "late\n");
-    until("what is late is collected", || output(dir.path(), "x.log") == b"1\n2\nlate\n").await;
-    until("the checkpoint counts it", || store.checkpoint().is_some_and(|c| c.gaps > 0)).await;
-    puller.abort();
-    until("its task has ended", || puller.is_finished()).await;
-
-    store.set(None);
-    fs::remove_dir_all(dir.path().join("out")).unwrap();
-    let puller = start(dir.path(), &agent.address, &store, &Agents::default());
-    until("all is collected anew", || output(dir.path(), "x.log") == b"1\nlate\n2\n").await;
-    append(&rotated, "later\n");
-    until("what is late now follows", || output(dir.path(), "x.log") == b"1\nlate\n2\nlater\n").await;
-    puller.abort();
-    agent.stop().await;
-}
-
-/// A writer may not notice that its file was rotated and deleted.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn late_writes_to_a_deleted_file_are_collected() {
-    let dir = bench();
-    let (path, rotated) = (log(dir.path(), "x.log"), log(dir.path(), "x.log.1"));
-    append(&path, "1\n");
-    let mut writer = fs::OpenOptions::new().append(true).open(&path).unwrap();
-    let store = Arc::new(Store::default());
-    let agent = Running::start_with(dir.path(), "*.log", SCAN, Arc::clone(&store)).await;
-    let puller = start(dir.path(), &agent.address, &store, &Agents::default());
-    until("it is collected", || output(dir.path(), "x.log") == b"1\n").await;
-    fs::rename(&path, &rotated).unwrap();
-    append(&path, "2\n");
-    fs::remove_file(&rotated).unwrap();
-    until("its reader goes on", || output(dir.path(), "x.log") == b"1\n2\n").await;
-    until("the checkpoint says so", || store.checkpoint().is_some_and(|c| c.previous[0].is_some())).await;
-    writer.write_all(b"late\n").unwrap();
-    until("what is late is collected", || output(dir.path(), "x.log") == b"1\n2\nlate\n").await;
-    drop(writer);
-    until("the file is closed in the end", || deleted_files_held(dir.path()) == 0).await;
-    puller.abort();
     agent.stop().await;
 }
 

@@ -5,8 +5,8 @@
 //! records the rest in its ledger. Nothing falls off the list: when it is full,
 //! the two oldest gaps become one with an open end.
 //!
-//! A gap is extended until it is sealed, and told to readers when the index has it
-//! sealed: what was told does not change, also by a restart.
+//! A gap is extended until it is sealed, and published to readers when the index has it
+//! sealed: a published gap never changes, across restarts too.
 
 use super::source::Source;
 use crate::clock::Now;
@@ -27,15 +27,15 @@ pub struct GapState {
     added_ms: Option<u64>,
     /// The number of the last gap that is not extended any more.
     sealed: u64,
-    /// The number of the last gap that readers are told of.
-    told: u64,
+    /// The number of the last gap that is published to readers.
+    published: u64,
 }
 
 impl GapState {
     /// All gaps up to number `last` are in the index.
     #[must_use]
     pub fn recorded(last: u64) -> Self {
-        Self { added_ms: None, sealed: last, told: last }
+        Self { added_ms: None, sealed: last, published: last }
     }
 }
 
@@ -46,17 +46,17 @@ impl Source {
         self.gaps.last().map_or(0, |gap| gap.number)
     }
 
-    /// The number of the last gap that readers are told of.
+    /// The number of the last gap that is published to readers.
     #[must_use]
-    pub fn last_told_gap(&self) -> u64 {
-        self.gap_state.told
+    pub fn last_published_gap(&self) -> u64 {
+        self.gap_state.published
     }
 
-    /// The gaps after number `after` that readers are told of.
+    /// The published gaps after number `after`.
     #[must_use]
-    pub fn told_gaps(&self, after: u64) -> Vec<Gap> {
-        let is_told = |gap: &&Gap| gap.number > after && gap.number <= self.gap_state.told;
-        self.gaps.iter().filter(is_told).copied().collect()
+    pub fn published_gaps(&self, after: u64) -> Vec<Gap> {
+        let is_published = |gap: &&Gap| gap.number > after && gap.number <= self.gap_state.published;
+        self.gaps.iter().filter(is_published).copied().collect()
     }
 
     /// Whether a reader has still to record a gap of that incarnation.
@@ -77,7 +77,7 @@ impl Source {
             last.to = to;
             return;
         }
-        let before = self.last_gap().max(state.told).max(self.recorded_gap());
+        let before = self.last_gap().max(state.published).max(self.recorded_gap());
         self.gaps.push(Gap { number: now.unix_ms.max(before + 1), incarnation, from, to, reason });
         self.gap_state.added_ms = Some(now.monotonic_ms);
         if self.gaps.len() > GAPS_MAX {
@@ -91,8 +91,8 @@ impl Source {
         }
     }
 
-    /// Seals the gaps that have been there for long enough. Returns whether there are some
-    /// that readers are not told of yet.
+    /// Seals the gaps that have been there for long enough. Returns whether some are
+    /// not published yet.
     pub fn seal_gaps(&mut self, now: Now) -> bool {
         let recorded = self.recorded_gap();
         let unread = self.gaps.iter().filter(|gap| gap.number > recorded).count();
@@ -102,21 +102,21 @@ impl Source {
         let is_last_sealed = state.added_ms.is_none_or(is_old);
         let sealed = self.gaps.iter().rev().nth(usize::from(!is_last_sealed)).map_or(0, |gap| gap.number);
         state.sealed = state.sealed.max(sealed);
-        state.sealed > state.told
+        state.sealed > state.published
     }
 
-    /// The index has what `recorded` is a copy of: readers are told of its sealed gaps.
-    /// Returns whether that is news.
-    pub fn tell_gaps(&mut self, recorded: &Self) -> bool {
-        let is_news = recorded.gap_state.sealed > self.gap_state.told;
-        self.gap_state.told = self.gap_state.told.max(recorded.gap_state.sealed);
+    /// Publishes the sealed gaps of `recorded`, the copy of this source that the index has.
+    /// Returns whether there were any.
+    pub fn publish_gaps(&mut self, recorded: &Self) -> bool {
+        let is_news = recorded.gap_state.sealed > self.gap_state.published;
+        self.gap_state.published = self.gap_state.published.max(recorded.gap_state.sealed);
         is_news
     }
 
-    /// Whether there are sealed gaps that readers are not told of yet.
+    /// Whether sealed gaps are not published yet.
     #[must_use]
-    pub fn has_untold_gaps(&self) -> bool {
-        self.gap_state.sealed > self.gap_state.told
+    pub fn has_unpublished_gaps(&self) -> bool {
+        self.gap_state.sealed > self.gap_state.published
     }
 
     fn recorded_gap(&self) -> u64 {
@@ -133,26 +133,26 @@ mod tests {
     fn record(source: &mut Source, now: Now) {
         source.seal_gaps(now);
         let copy = source.clone();
-        source.tell_gaps(&copy);
+        source.publish_gaps(&copy);
     }
 
     #[test]
-    fn a_trickle_becomes_one_gap_that_is_told_when_it_is_final() {
+    fn consecutive_bytes_become_one_gap_that_is_published_when_sealed() {
         let mut s = source(&[]);
         s.note_gap(7, 0, Some(10), GapReason::Late, at(0));
         record(&mut s, at(EXTEND_MS - 1));
-        assert!(s.told_gaps(0).is_empty());
+        assert!(s.published_gaps(0).is_empty());
         s.note_gap(7, 10, Some(12), GapReason::Late, at(EXTEND_MS));
         assert!(s.seal_gaps(at(EXTEND_MS)));
-        assert!(s.told_gaps(0).is_empty(), "a restart would forget it");
+        assert!(s.published_gaps(0).is_empty(), "a restart would forget it");
         record(&mut s, at(EXTEND_MS));
         let whole = Gap { number: T, incarnation: 7, from: 0, to: Some(12), reason: GapReason::Late };
-        assert_eq!(s.told_gaps(0), [whole]);
-        // By a clock that was read before it was told.
+        assert_eq!(s.published_gaps(0), [whole]);
+        // With a clock that was read before the gap was published.
         s.note_gap(7, 12, Some(13), GapReason::Late, at(EXTEND_MS - 1));
-        assert_eq!(s.told_gaps(0), [whole], "what was told does not change");
+        assert_eq!(s.published_gaps(0), [whole], "a published gap does not change");
         record(&mut s, at(2 * EXTEND_MS));
-        assert_eq!(s.told_gaps(T).len(), 1);
+        assert_eq!(s.published_gaps(T).len(), 1);
     }
 
     #[test]
@@ -176,7 +176,7 @@ mod tests {
         assert_eq!((s.gaps.len(), s.last_gap()), (GAPS_MAX, T + count - 1));
         let merged = Gap { number: T + 2, incarnation: 0, from: 5, to: None, reason: GapReason::Gone };
         assert_eq!(s.gaps[0], merged);
-        assert_eq!(s.told_gaps(T + 1)[0], merged, "also for a reader that has the first two");
+        assert_eq!(s.published_gaps(T + 1)[0], merged, "also for a reader that has the first two");
         // What is recorded makes room first.
         s.reader = Some(Reader { gaps: T + 100, ..reader(1, 0) });
         s.note_gap(count, 5, Some(6), GapReason::Gone, at(count));

@@ -50,7 +50,7 @@ impl Table {
         }
         let mut earlier = source.incarnations.iter().take_while(|i| i.number < claimed.incarnation);
         let known_gaps = source.reader.map_or(0, |known| known.gaps);
-        let has_new_gaps = claimed.gaps > known_gaps && claimed.gaps <= source.last_told_gap();
+        let has_new_gaps = claimed.gaps > known_gaps && claimed.gaps <= source.last_published_gap();
         earlier.any(|earlier| earlier.passed_ms.is_none())
             || source.live().is_none()
             || has_new_gaps
@@ -86,7 +86,7 @@ impl Table {
     /// The gaps of an item after number `after`; `None` if there is no such item.
     #[must_use]
     pub fn gaps(&self, item: &str, after: u64) -> Option<Vec<Gap>> {
-        Some(self.get(self.paths.get(item)?)?.told_gaps(after))
+        Some(self.get(self.paths.get(item)?)?.published_gaps(after))
     }
 
     /// What to answer to a reader, and what to read for it. `None` if there is no
@@ -138,10 +138,10 @@ impl Table {
         Some((path.clone(), self.sources.get(path.as_os_str())?.changed.subscribe()))
     }
 
-    /// The number of the last gap of an item that readers are told of.
+    /// The number of the last published gap of an item; 0 if there is none.
     #[must_use]
     pub fn last_gap(&self, item: &str) -> u64 {
-        self.paths.get(item).and_then(|path| self.get(path)).map_or(0, Source::last_told_gap)
+        self.paths.get(item).and_then(|path| self.get(path)).map_or(0, Source::last_published_gap)
     }
 }
 

@@ -98,12 +98,12 @@ impl Follower {
         let write = || {
             dirty.iter().try_for_each(|source| self.index.put(source))?;
             let fresh: Vec<Key> = dirty.iter().flat_map(unrecorded).collect();
-            let has_untold_gaps = dirty.iter().any(Source::has_untold_gaps);
-            if !fresh.is_empty() || has_untold_gaps || self.index_state != IndexState::Written {
+            let has_unpublished_gaps = dirty.iter().any(Source::has_unpublished_gaps);
+            if !fresh.is_empty() || has_unpublished_gaps || self.index_state != IndexState::Written {
                 self.index.flush()?;
                 let mut table = self.shared.table();
                 table.recorded(&fresh);
-                table.tell_gaps(&dirty);
+                table.publish_gaps(&dirty);
             }
             if is_all { self.index.put_last_look(now.unix_ms) } else { Ok(()) }
         };

@@ -366,8 +366,7 @@ impl Table {
         Some(dirty.iter().filter_map(|path| self.get(path)).cloned().collect())
     }
 
-    /// Seals gaps that have been there for long enough; those that readers are not told
-    /// of are to be recorded.
+    /// Seals gaps that are old enough, and has sources with unpublished gaps recorded.
     pub fn seal_gaps(&mut self, now: Now) {
         for entry in self.sources.values_mut() {
             if !entry.source.gaps.is_empty() && entry.source.seal_gaps(now) {
@@ -376,11 +375,11 @@ impl Table {
         }
     }
 
-    /// These sources are recorded: readers are told of their gaps.
-    pub fn tell_gaps(&mut self, recorded: &[Source]) {
+    /// Publishes the gaps of sources that the index has.
+    pub fn publish_gaps(&mut self, recorded: &[Source]) {
         for source in recorded {
             let Some(entry) = self.sources.get_mut(source.path.as_os_str()) else { continue };
-            if entry.source.tell_gaps(source) {
+            if entry.source.publish_gaps(source) {
                 entry.changed.send_modify(|count| *count += 1);
             }
         }

@@ -2,7 +2,7 @@
 
 use rota_core::assign::{Known, plan_step};
 use rota_core::batch::{Batch, Fate, Header, Origin, apply, encode_batch, encode_unit};
-use rota_core::pool::{Kind, Pools, Spec, check_name, layout, to_json};
+use rota_core::pool::{Kind, Pools, Spec, layout, to_json};
 use rota_core::state::check::check;
 use rota_core::state::{
     Actor, Command, CreateMode, Import, Op, Password, SessionId, State, Submitted, Timestamp,
@@ -15,6 +15,8 @@ use rota_protocol::peer;
 use serde::de::DeserializeOwned;
 
 use super::changes::{change_in_thought, selected};
+use super::items::checked_item;
+use super::members::join_op;
 use super::nodes::{bytes, create_op, into_op};
 use super::pools;
 
@@ -60,7 +62,7 @@ fn state_with_pool() -> State {
     let pool: PoolCreate = json(br#"{"name":"p","buckets":4}"#).expect("these are its fields");
     let spec = pool.spec().expect("it is a hashed pool");
     let join: JoinPool = json(br#"{"name":"m"}"#).expect("a name is enough");
-    let member = Op::create(layout::member(POOL, "m"), to_json(&join.member()), CreateMode::Ephemeral);
+    let member = join_op(POOL, &join).expect("it is a member");
     apply_all(
         &mut state,
         &[
@@ -95,32 +97,17 @@ fn command(kind: u8, body: &[u8], state: &State) -> Option<Command> {
             let op = Op::set("/rota".to_owned(), bytes(body.data, body.encoding).ok()?, body.version);
             Command::Write { by: client, op }
         }
-        3 => {
-            let body: PoolCreate = json(body)?;
-            check_name(&body.name).ok()?;
-            let spec = body.spec().ok()?;
-            spec.check().ok()?;
-            Command::Multi { by: rota, ops: layout::create_pool(&body.name, to_json(&spec)) }
-        }
+        3 => Command::Multi { by: rota, ops: pools::create_ops(&json(body)?).ok()? },
         4 => {
             let next =
                 pools::changed(POOL, &view.spec, view.spec_version, &json::<PoolChange>(body)?).ok()?;
             view.spec.check_change(&next).ok()?;
             Command::Write { by: rota, op: Op::set(layout::pool(POOL), to_json(&next), None) }
         }
-        5 => {
-            let body: JoinPool = json(body)?;
-            check_name(&body.name).ok()?;
-            let member = body.member();
-            member.check().ok()?;
-            let path = layout::member(POOL, &body.name);
-            Command::Write { by: rota, op: Op::create(path, to_json(&member), CreateMode::Ephemeral) }
-        }
+        5 => Command::Write { by: rota, op: join_op(POOL, &json(body)?).ok()? },
         6 => {
             let body: ItemCreate = json(body)?;
-            check_name(&body.name).ok()?;
-            let item = body.item();
-            item.check().ok()?;
+            let item = checked_item(&body).ok()?;
             let path = layout::item(POOL, &body.name);
             Command::Write { by: rota, op: Op::create(path, to_json(&item), CreateMode::Persistent) }
         }

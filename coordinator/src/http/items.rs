@@ -37,6 +37,14 @@ async fn list_items(
     })
 }
 
+/// The item of a body.
+pub(super) fn checked_item(body: &ItemCreate) -> ApiResult<Item> {
+    check_name(&body.name)?;
+    let item = body.item();
+    item.check()?;
+    Ok(item)
+}
+
 /// Add an item, or replace it. There is one bucket for each.
 #[utoipa::path(post, path = "/v1/pools/{pool}/items", tag = "items", params(("pool" = String, Path)),
     request_body = ItemCreate,
@@ -47,9 +55,7 @@ async fn put_item(
     session: Session,
     Body(body): Body<ItemCreate>,
 ) -> ApiResult<(StatusCode, Json<ItemBody>)> {
-    check_name(&body.name)?;
-    let item = body.item();
-    item.check()?;
+    let item = checked_item(&body)?;
     check_living(&service, &pool).await?;
     with_pool(&service, &pool, |view| match view.spec.kind {
         Kind::Named => Ok(()),

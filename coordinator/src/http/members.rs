@@ -97,6 +97,14 @@ fn is_owned(view: &PoolView, bucket: &str, member: &str) -> bool {
     view.rows.get(&Bucket::new(bucket)).is_some_and(|entry| entry.row.names(member))
 }
 
+/// The operation by which a member joins a pool.
+pub(super) fn join_op(pool: &str, body: &JoinPool) -> ApiResult<Op> {
+    check_name(&body.name)?;
+    let member = body.member();
+    member.check()?;
+    Ok(Op::create(layout::member(pool, &body.name), to_json(&member), CreateMode::Ephemeral))
+}
+
 /// Join a pool, in the name of a session. The member goes with its session.
 #[utoipa::path(post, path = "/v1/pools/{pool}/members", tag = "members", params(("pool" = String, Path)),
     request_body = JoinPool,
@@ -108,12 +116,8 @@ async fn join(
     Body(body): Body<JoinPool>,
 ) -> ApiResult<(StatusCode, Json<MemberBody>)> {
     let who = session.needed()?;
-    check_name(&body.name)?;
-    let member = body.member();
-    member.check()?;
+    let op = join_op(&pool, &body)?;
     check_living(&service, &pool).await?;
-    let path = layout::member(&pool, &body.name);
-    let op = Op::create(path, to_json(&member), CreateMode::Ephemeral);
     match service.op(Actor::rota(Some(who.session)), op).await {
         Err(ServiceError::Refused(Refusal::NodeExists { .. })) => {
             let message = format!(

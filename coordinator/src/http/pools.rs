@@ -71,20 +71,24 @@ async fn create(
     State(service): State<Shared>,
     Body(body): Body<PoolCreate>,
 ) -> ApiResult<(StatusCode, Json<PoolBody>)> {
-    check_name(&body.name)?;
-    let spec = body.spec()?;
-    spec.check()?;
-    if body.settings.version.is_some() {
-        return Err(ApiError::new(Code::BadSpec, "version is for changes: a new pool has none yet"));
-    }
-    let ops = layout::create_pool(&body.name, to_json(&spec));
-    match service.multi(Actor::rota(None), ops).await {
+    match service.multi(Actor::rota(None), create_ops(&body)?).await {
         Err(ServiceError::Refused(refusal)) if matches!(refusal.cause(), Refusal::NodeExists { .. }) => {
             return Err(ApiError::new(Code::Exists, format!("there is a pool {:?} already", body.name)));
         }
         other => other?,
     };
     Ok((StatusCode::CREATED, Json(summary(&service, &body.name, RequestKind::Write).await?)))
+}
+
+/// The operations that create a pool.
+pub(super) fn create_ops(body: &PoolCreate) -> ApiResult<Vec<Op>> {
+    check_name(&body.name)?;
+    let spec = body.spec()?;
+    spec.check()?;
+    if body.settings.version.is_some() {
+        return Err(ApiError::new(Code::BadSpec, "version is for changes: a new pool has none yet"));
+    }
+    Ok(layout::create_pool(&body.name, to_json(&spec)))
 }
 
 /// Show a pool.

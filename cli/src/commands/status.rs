@@ -54,11 +54,14 @@ pub(crate) async fn run(operator: &Operator, _: StatusArgs) -> anyhow::Result<Ex
     let cluster: Cluster = operator.client.get("/v1/cluster").await?;
     let sessions: Vec<SessionBody> = operator.client.get("/v1/sessions").await?;
     let cluster_id = cluster.cluster_id.as_deref();
-    let reached = join_all(cluster.servers.iter().map(|server| reach(server, cluster_id))).await;
+    let (reached, of_other_clusters) = tokio::join!(
+        join_all(cluster.servers.iter().map(|server| reach(server, cluster_id))),
+        servers_of_other_clusters(operator, &cluster),
+    );
     let failing = failing_work(&operator.client, &pools).await?;
     let mut problems = problems(leader_answers, &cluster, &reached, &pools);
     problems.extend(failing.iter().map(FailingWork::problem));
-    problems.extend(servers_of_other_clusters(operator, &cluster).await);
+    problems.extend(of_other_clusters);
     let status = Status { cluster, reached, sessions: sessions.len(), pools, failing, problems };
     operator.output.document(&status, |status| render(status, leader_answers))?;
     status.problems.iter().for_each(|problem| say(problem));

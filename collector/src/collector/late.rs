@@ -1,6 +1,9 @@
 //! Late bytes: written to a rotated file after its reader advanced to the next one. They are
 //! appended to the output on lines of their own.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -10,6 +13,10 @@ use super::delivery::Delivery;
 use super::fetch::{Ask, FetchError, Fetched};
 use super::pull::{AWAY, BACKOFF, Job, PullError};
 use crate::wire::{Gap, GapReason};
+
+/// How long the agent has to find out what became of a file, or to read one that it cannot. The
+/// source waits meanwhile.
+const UNREADABLE: Duration = Duration::from_secs(2);
 
 /// Delivers the bytes of a gap that can still be read, and records the rest.
 pub(super) async fn deliver_or_record_gap<C: Checkpoints>(
@@ -51,12 +58,12 @@ async fn fetch<C: Checkpoints>(
     incarnation: u64,
     offset: u64,
     stop: &CancellationToken,
-) -> Result<Option<bytes::Bytes>, PullError> {
+) -> Result<Option<Bytes>, PullError> {
     let began = Instant::now();
     let mut pause = BACKOFF.0;
     loop {
         let (address, item) = (&*job.address, &*job.place.item);
-        let wait = std::time::Duration::ZERO;
+        let wait = Duration::ZERO;
         let ask = Ask { address, item, incarnation: Some(incarnation), offset, wait, collected: None };
         let fetched = tokio::select! {
             () = stop.cancelled() => return Err(PullError::Stopped),
@@ -64,11 +71,9 @@ async fn fetch<C: Checkpoints>(
         };
         match fetched {
             Ok(Fetched::Data { bytes, .. }) => return Ok(Some(bytes)),
-            // The agent is about to find out what became of the file.
-            Ok(Fetched::Nothing) if began.elapsed() < AWAY => {}
+            Ok(Fetched::Nothing) if began.elapsed() < UNREADABLE => {}
             Ok(_) => return Ok(None),
-            // One file that cannot be read does not hold up the source.
-            Err(FetchError::Refused { .. }) if began.elapsed() >= AWAY => return Ok(None),
+            Err(FetchError::Refused { .. }) if began.elapsed() >= UNREADABLE => return Ok(None),
             Err(error) if began.elapsed() >= AWAY => return Err(error.into()),
             Err(error) => {
                 debug!(

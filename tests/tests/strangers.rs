@@ -53,7 +53,6 @@ async fn as_member(cluster: &Cluster, from: u64, to: u64, kind: StreamKind) -> T
         cluster_id: Some(seen.cluster_id.as_ref().unwrap().parse().unwrap()),
         from,
         from_disk: disk_of(from),
-        from_boot: 99,
         to,
         to_disk: Some(disk_of(to)),
         kind,

@@ -197,7 +197,6 @@ impl Peers {
                 cluster_id: identity.cluster_id(),
                 from: identity.server,
                 from_disk: identity.disk,
-                from_boot: identity.boot,
                 to: server,
                 to_disk: disk,
                 kind,

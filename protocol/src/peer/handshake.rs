@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::raft::LogId;
 
 /// Version of the peer protocol. Servers of different versions do not talk.
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;
 /// Largest frame of a handshake, in bytes. Nothing larger is read from a
 /// connection whose hello is not accepted yet.
 pub const HANDSHAKE_BYTES_MAX: usize = 4 * 1024;
@@ -93,8 +93,6 @@ pub struct Hello {
     pub from: u64,
     /// Its data directory.
     pub from_disk: DiskId,
-    /// Counts its starts, from 1: a server that was restarted has another.
-    pub from_boot: u64,
     /// The server that it means to reach.
     pub to: u64,
     /// That server's data directory, if the dialling server knows it.
@@ -344,7 +342,6 @@ mod tests {
             cluster_id: Some(CLUSTER),
             from: 2,
             from_disk: DiskId(22),
-            from_boot: 1,
             to: 1,
             to_disk: Some(DiskId(11)),
             kind: StreamKind::Call,

@@ -139,10 +139,10 @@ async fn a_term_that_cannot_be_changes_nothing() {
     cluster.agree(&[1, 2, 3]).await;
 }
 
-/// A connection that claims to come from another start of the leader's process is no reason to
-/// elect another: anybody can claim that.
+/// A connection in the leader's name that ends is no reason to elect another leader: anybody can
+/// make one.
 #[tokio::test(flavor = "multi_thread")]
-async fn claims_of_a_restarted_leader_cost_no_election() {
+async fn connections_in_the_leaders_name_cost_no_election() {
     let cluster = Cluster::start(3).await;
     let leader = cluster.leader().await;
     let term = view(&cluster, leader).await.term;

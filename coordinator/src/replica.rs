@@ -10,7 +10,7 @@ use bytes::Bytes;
 use rota_core::Zxid;
 use rota_core::batch::{self, Batch, Fate};
 use rota_core::events::EventLog;
-use rota_core::pool::{Concerned, DecodedWrites, Pools, Touched};
+use rota_core::pool::{Concerned, DecodedWrites, Pools, Touched, layout};
 use rota_core::state::{Event, Reply, SessionId, State};
 use rota_protocol::peer::{LogId, Membership, SnapshotHead, Vote};
 use tokio::sync::{Notify, watch};
@@ -184,8 +184,7 @@ impl Replica {
         let batch = Batch::decode(bytes).map_err(io::Error::other)?;
         let checkpoint = batch.header.checkpoint;
         // Decoded before the write lock is taken, so that readers are not blocked.
-        let batch = batch.decode_units();
-        let decoded_writes = DecodedWrites::from_commands(batch.commands());
+        let decoded_writes = DecodedWrites::from_commands(batch.commands_of_units_with(layout::POOLS));
         let mut inner = self.write();
         inner.compare_digests(checkpoint)?;
         let zxid_before = inner.state.zxid();

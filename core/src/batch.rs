@@ -2,9 +2,10 @@
 //! stamped, then units; a unit is what one server submitted in one go. A unit is
 //! encoded once, by the server that its client is connected to, and its bytes
 //! are forwarded, logged and replicated as they are. The leader checks that what
-//! it proposes decodes ([`check_unit`]); [`apply`] decodes it. A part that does not
-//! decode there all the same is refused, by every replica alike: no bytes in the
-//! log can stop a cluster.
+//! it proposes decodes ([`check_unit`]); [`apply`] decodes it, one command at a time: an allocator
+//! that gets back the last command's memory before it hands out the next one's is much faster. A
+//! part that does not decode there all the same is refused, by every replica alike: no bytes in
+//! the log can stop a cluster.
 //!
 //! ```text
 //! batch = [format: u8 = 7] [crc32 of what follows: u32 le]
@@ -12,7 +13,10 @@
 //! unit  = [server: u64 le] [boot: u64 le] [seq: u64 le] [length: u32 le] [postcard Command]*
 //! ```
 
+use std::iter;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use memchr::memmem;
 
 use crate::Zxid;
 use crate::state::{Applied, Command, State, Submitted, Timestamp};
@@ -54,8 +58,8 @@ pub enum Fate {
     /// The unit was skipped: a repeat, or one whose predecessor was lost on the way
     /// and that will be sent again.
     Skipped,
-    /// The unit does not decode: none of it was applied. It counts as submitted, so that the
-    /// units after it are not skipped for ever.
+    /// A command of the unit does not decode: neither it nor the commands after it were applied.
+    /// The unit counts as submitted, so that the units after it are not skipped for ever.
     Undecodable,
 }
 
@@ -172,10 +176,8 @@ pub fn check_unit(unit: &Bytes) -> Result<Origin, UnitError> {
     if rest.is_empty() {
         return Err(UnitError::Empty);
     }
-    let mut index = 0;
-    while !rest.is_empty() {
-        next_command(&mut rest).map_err(|cause| UnitError::Decode { index, cause })?;
-        index += 1;
+    for (index, command) in Commands(rest).enumerate() {
+        command.map_err(|cause| UnitError::Decode { index, cause })?;
     }
     Ok(origin)
 }
@@ -196,20 +198,6 @@ pub struct Batch {
     /// What the leader said.
     pub header: Header,
     units: Bytes,
-}
-
-/// A batch with decoded units, ready to be applied.
-#[derive(Debug)]
-pub struct DecodedBatch {
-    now: Timestamp,
-    units: Vec<(Origin, Result<Vec<Command>, MalformedUnit>)>,
-}
-
-impl DecodedBatch {
-    /// The commands of all units that decode.
-    pub fn commands(&self) -> impl Iterator<Item = &Command> {
-        self.units.iter().flat_map(|(_, commands)| commands).flatten()
-    }
 }
 
 impl Batch {
@@ -235,17 +223,13 @@ impl Batch {
         Ok(Self { header: Header { timestamp: now, checkpoint }, units: bytes })
     }
 
-    /// Decodes the units.
-    #[must_use]
-    pub fn decode_units(mut self) -> DecodedBatch {
-        let mut units = Vec::new();
-        while let Some(next) = self.next_unit() {
-            units.push(match next {
-                Ok((origin, payload)) => (origin, decode_commands(payload)),
-                Err(malformed) => (NOBODY, Err(malformed)),
-            });
-        }
-        DecodedBatch { now: self.header.timestamp, units }
+    /// The commands of units whose bytes contain `path`, in order. They are not taken out of the
+    /// batch. Only those of one unit at a time are in memory.
+    pub fn commands_of_units_with(&self, path: &'static str) -> impl Iterator<Item = Command> {
+        let mut batch = Self { header: self.header, units: self.units.clone() };
+        let units = iter::from_fn(move || batch.next_unit()).flatten();
+        let with_path = units.filter(move |(_, payload)| memmem::find(payload, path.as_bytes()).is_some());
+        with_path.flat_map(|(_, payload)| Commands(payload).map_while(Result::ok))
     }
 
     /// The next unit, its commands still encoded. What is no unit ends the batch:
@@ -272,38 +256,47 @@ struct MalformedUnit;
 const NOBODY: Origin = Origin { server: 0, unit: Submitted { boot: 0, seq: UNSEQUENCED } };
 
 /// Applies a batch to the state: the units in order, each once. `after` hears of
-/// each command as soon as it is applied, with the state as it is then. A unit that
-/// does not decode is [`Fate::Undecodable`], and nothing of it is applied.
-pub fn apply(state: &mut State, batch: DecodedBatch, mut after: impl FnMut(&State, Origin, Fate)) {
-    for (origin, commands) in batch.units {
+/// each command as soon as it is applied, with the state as it is then. A unit ends with
+/// [`Fate::Undecodable`] at a command that does not decode.
+pub fn apply(state: &mut State, mut batch: Batch, mut after: impl FnMut(&State, Origin, Fate)) {
+    let now = batch.header.timestamp;
+    while let Some(unit) = batch.next_unit() {
+        let Ok((origin, payload)) = unit else {
+            after(state, NOBODY, Fate::Undecodable);
+            continue;
+        };
         if origin.unit.seq != UNSEQUENCED && !state.note_submitted(origin.server, origin.unit) {
             after(state, origin, Fate::Skipped);
             continue;
         }
-        let Ok(commands) = commands else {
-            after(state, origin, Fate::Undecodable);
-            continue;
-        };
-        for (index, command) in commands.into_iter().enumerate() {
-            let applied = state.apply(state.zxid() + 1, batch.now, command);
+        for (index, command) in Commands(payload).enumerate() {
+            let Ok(command) = command else {
+                after(state, origin, Fate::Undecodable);
+                break;
+            };
+            let applied = state.apply(state.zxid() + 1, now, command);
             after(state, origin, Fate::Applied(index, applied));
         }
     }
 }
 
-fn decode_commands(mut payload: Bytes) -> Result<Vec<Command>, MalformedUnit> {
-    let mut commands = Vec::new();
-    while !payload.is_empty() {
-        commands.push(next_command(&mut payload).map_err(|_| MalformedUnit)?);
-    }
-    Ok(commands)
-}
+/// Decodes the commands of a unit. After an error it has nothing more to decode.
+struct Commands(Bytes);
 
-fn next_command(payload: &mut Bytes) -> Result<Command, postcard::Error> {
-    let (command, rest) = postcard::take_from_bytes(payload)?;
-    let taken = payload.len() - rest.len();
-    payload.advance(taken);
-    Ok(command)
+impl Iterator for Commands {
+    type Item = Result<Command, postcard::Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let (command, rest) = match postcard::take_from_bytes(&self.0) {
+            Ok((command, rest)) => (Ok(command), rest.len()),
+            Err(error) => (Err(error), 0),
+        };
+        self.0.advance(self.0.len() - rest);
+        Some(command)
+    }
 }
 
 #[cfg(test)]
@@ -320,15 +313,15 @@ mod tests {
         encode_unit(Origin { server: 3, unit: Submitted { boot, seq } }, &[create(path)])
     }
 
-    fn batch(units: &[Bytes]) -> DecodedBatch {
+    fn batch(units: &[Bytes]) -> Batch {
         let header = Header { timestamp: Timestamp::at(5), checkpoint: (0, 0) };
-        Batch::decode(encode_batch(header, units.iter())).unwrap().decode_units()
+        Batch::decode(encode_batch(header, units.iter())).unwrap()
     }
 
     #[test]
     fn a_unit_sent_again_is_done_once_and_none_overtakes_a_lost_one() {
         let mut state = State::new();
-        let mut done = |batch: DecodedBatch| {
+        let mut done = |batch: Batch| {
             let mut done = Vec::new();
             apply(&mut state, batch, |_, _, fate| done.push(matches!(fate, Fate::Applied(0, _))));
             done
@@ -407,7 +400,7 @@ mod tests {
     #[test]
     fn what_does_not_decode_is_refused_and_the_rest_is_done() {
         let garbage = seal_unit(Origin { server: 4, unit: Submitted { boot: 1, seq: 1 } }, &[0xff; 100]);
-        // Its first command is sound, and not done either.
+        // Its first command is sound, and done.
         let sound = encode_command(&create("/half"), Vec::new());
         let half = [&sound[..], &[0xff; 9]].concat();
         let half = seal_unit(Origin { server: 5, unit: Submitted { boot: 1, seq: 1 } }, &half);
@@ -421,10 +414,26 @@ mod tests {
         apply(&mut state, batch(&units), |_, origin, fate| {
             fates.push((origin.server, matches!(fate, Fate::Applied(0, _))));
         });
-        assert_eq!(fates, [(3, true), (4, false), (5, false), (3, true), (5, true), (0, false)]);
-        assert_eq!(state.zxid(), 3);
+        assert_eq!(fates, [(3, true), (4, false), (5, true), (5, false), (3, true), (5, true), (0, false)]);
+        assert_eq!(state.zxid(), 4);
         let counted = Some(Submitted { boot: 1, seq: 1 });
         assert_eq!(state.submitted(4), counted, "what follows a refused unit is not skipped");
+    }
+
+    #[test]
+    fn commands_are_found_by_the_path_in_their_unit() {
+        let origin = |seq| Origin { server: 3, unit: Submitted { boot: 1, seq } };
+        let [inside, outside] = ["/rota/pools/p", "/rota-pools"].map(create);
+        let mixed = encode_unit(origin(1), &[outside.clone(), inside.clone()]);
+        let others = encode_unit(origin(2), std::slice::from_ref(&outside));
+        let sound = encode_command(&inside, Vec::new());
+        let cut_off = seal_unit(origin(3), &[&sound[..], &[0xff; 9]].concat());
+        let found = |units: &[Bytes]| batch(units).commands_of_units_with("/rota/pools").collect::<Vec<_>>();
+        assert_eq!(found(&[others.clone(), mixed.clone()]), [outside, inside.clone()]);
+        assert_eq!(found(&[cut_off, others]), [inside]);
+        let mut left = batch(&[mixed]);
+        drop(left.commands_of_units_with("/rota/pools").count());
+        assert!(left.next_unit().is_some(), "the units stay in the batch");
     }
 
     #[test]

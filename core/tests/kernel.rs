@@ -163,14 +163,12 @@ impl Kernel {
         let bytes = batch::encode_batch(header, [batch::encode_unit(origin, &commands)].iter());
         let before = self.state.zxid();
         let mut output = String::new();
-        batch::apply(&mut self.state, Batch::decode(bytes).unwrap().decode_units(), |state, _, fate| {
-            match fate {
-                Fate::Skipped => output += "skipped\n",
-                Fate::Undecodable => panic!("it was encoded here"),
-                Fate::Applied(index, applied) => {
-                    assert_eq!(state.zxid(), before + 1 + index as u64);
-                    output += &text::applied(state.zxid(), &applied);
-                }
+        batch::apply(&mut self.state, Batch::decode(bytes).unwrap(), |state, _, fate| match fate {
+            Fate::Skipped => output += "skipped\n",
+            Fate::Undecodable => panic!("it was encoded here"),
+            Fate::Applied(index, applied) => {
+                assert_eq!(state.zxid(), before + 1 + index as u64);
+                output += &text::applied(state.zxid(), &applied);
             }
         });
         output

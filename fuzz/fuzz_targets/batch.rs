@@ -12,7 +12,7 @@ fuzz_target!(|bytes: &[u8]| {
     let bytes = fix_checksum(Bytes::copy_from_slice(bytes));
     let run = || {
         let mut state = State::new();
-        apply(&mut state, Batch::decode(bytes.clone()).ok()?.decode_units(), |_, _, _| {});
+        apply(&mut state, Batch::decode(bytes.clone()).ok()?, |_, _, _| {});
         Some(state)
     };
     let Some(state) = run() else { return };

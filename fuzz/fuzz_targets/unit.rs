@@ -15,7 +15,7 @@ fuzz_target!(|bytes: &[u8]| {
     let header = Header { timestamp: Timestamp::at(5), checkpoint: (0, 0) };
     let batch = Batch::decode(encode_batch(header, std::iter::once(&unit))).expect("it was encoded here");
     let mut state = State::new();
-    apply(&mut state, batch.decode_units(), |_, _, fate| {
+    apply(&mut state, batch, |_, _, fate| {
         assert!(!matches!(fate, Fate::Undecodable), "it was checked");
     });
     assert_eq!(check(&state), [""; 0]);

@@ -168,7 +168,7 @@ fn apply_all(state: &mut State, commands: &[Command]) {
     let unit = encode_unit(Origin { server: 1, unit: next_unit(state) }, commands);
     let header = Header { timestamp: Timestamp::at(5), checkpoint: (0, 0) };
     let batch = Batch::decode(encode_batch(header, std::iter::once(&unit))).expect("it was encoded here");
-    apply(state, batch.decode_units(), |_, _, fate| {
+    apply(state, batch, |_, _, fate| {
         assert!(matches!(fate, Fate::Applied(..)), "it was encoded here: {fate:?}");
     });
     assert_eq!(check(state), [""; 0]);

@@ -38,7 +38,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures::{Stream, StreamExt};
 use rota_protocol::http::{Code, HEADER_MIN_ZXID, HEADER_SESSION, HEADER_ZXID, WAIT_MS_MAX};
-use tower_http::timeout::RequestBodyTimeoutLayer;
 use utoipa::OpenApi;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::path::{ParameterBuilder, ParameterIn};
@@ -141,7 +140,6 @@ pub(crate) fn router(service: Shared) -> Router {
         .method_not_allowed_fallback(bad_method)
         .layer(from_fn_with_state(Arc::clone(&service), around))
         .layer(DefaultBodyLimit::max(limit))
-        .layer(RequestBodyTimeoutLayer::new(BODY_FRAME_TIMEOUT))
         .with_state(service)
 }
 
@@ -169,6 +167,7 @@ async fn around(State(service): State<Shared>, request: Request, next: Next) -> 
             // What waits for changes does not wait for those of a cluster that has gone on without
             // this server.
             Ok(()) => tokio::select! {
+                biased;
                 response = next.run(request) => response,
                 () = service.states.out_of_service(), if !ALWAYS_SERVED.contains(&route.as_str()) => {
                     let why = service.states.unavailable().unwrap_or_default();
@@ -194,9 +193,6 @@ async fn around(State(service): State<Shared>, request: Request, next: Next) -> 
     response
 }
 
-/// How long the next part of a request's body may take.
-const BODY_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// A stream of events, for as long as this server belongs to its cluster.
 fn while_in_service<S: Stream>(service: &Shared, events: S) -> impl Stream<Item = S::Item> + use<S> {
     let states = service.states.clone();
@@ -217,10 +213,14 @@ async fn prepare(
     {
         return Err(ApiError::new(Code::NotServing, why));
     }
-    service.reach(seen?).await?;
+    // Few requests need these futures. Boxed, they take no room in the others'.
+    match seen? {
+        0 => {}
+        zxid => Box::pin(service.reach(zxid)).await?,
+    }
     match who? {
         Some(who) if route != sessions::KEEP_ALIVE => {
-            service.keep_alive(who, Vec::new()).await?;
+            Box::pin(service.keep_alive(who, Vec::new())).await?;
             Ok(())
         }
         _ => Ok(()),

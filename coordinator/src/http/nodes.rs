@@ -94,7 +94,8 @@ async fn read_at(
     caller: &Caller,
 ) -> ApiResult<Json<NodeRead>> {
     if params.consistent {
-        service.catch_up().await?;
+        // Boxed, as below, so that other reads need no room for it.
+        Box::pin(service.catch_up()).await?;
     }
     let after = params.after.unwrap_or_default();
     let (tree, stat) = {
@@ -113,9 +114,8 @@ async fn read_at(
         (tree.clone(), stat)
     };
     let path = path.to_owned();
-    let children =
-        service.compute(RequestKind::Read, move || children_of(&tree, &path, stat, &after)).await?;
-    Ok(Json(NodeRead::Children(children)))
+    let children = move || children_of(&tree, &path, stat, &after);
+    Ok(Json(NodeRead::Children(Box::pin(service.compute(RequestKind::Read, children)).await?)))
 }
 
 /// One page of a node's child names, those after `after`.

@@ -1,5 +1,5 @@
 //! Accepts HTTP connections and serves them, with a deadline for each thing that a client may be
-//! slow with: a request's head, its body (a layer of the router), and the time between requests.
+//! slow with: a request's head, its body, and the time between requests.
 
 use std::io;
 use std::pin::Pin;
@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
+use tower_http::timeout::TimeoutBody;
 
 use crate::connections::{ConnectionBudget, Protocol, ip_of};
 use crate::parts::{Accept, BoxWire};
@@ -22,6 +23,8 @@ use crate::tasks::Tasks;
 
 /// How long a request's head may take, from the beginning of the connection or its first byte.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the next part of a request's body may take.
+const BODY_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may be without a request.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// How long an answer may take to be taken by a client that reads nothing.
@@ -194,11 +197,9 @@ async fn serve_connection(wire: BoxWire, router: Router, stop: CancellationToken
         let (router, watch) = (router.clone(), Arc::clone(&of_requests));
         async move {
             let answered = Answered(watch);
-            let response = router.oneshot(request.map(Body::new)).await?;
+            let response = router.oneshot(request.map(with_deadline)).await?;
             // It is being answered until the last byte of its body was asked for.
-            Ok::<_, std::convert::Infallible>(
-                response.map(|body| Body::new(Answering { body, _answered: answered })),
-            )
+            Ok::<_, std::convert::Infallible>(response.map(|body| Answering { body, _answered: answered }))
         }
     });
     let mut http = hyper::server::conn::http1::Builder::new();
@@ -225,6 +226,15 @@ async fn serve_connection(wire: BoxWire, router: Router, stop: CancellationToken
                 }
             }
         }
+    }
+}
+
+/// A request's body, each part of which has [`BODY_FRAME_TIMEOUT`]. As a layer of the router this
+/// would cost every request a copy of the whole router, with or without a body.
+fn with_deadline(body: Incoming) -> Body {
+    match body.is_end_stream() {
+        true => Body::empty(),
+        false => Body::new(TimeoutBody::new(BODY_FRAME_TIMEOUT, body)),
     }
 }
 

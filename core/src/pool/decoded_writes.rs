@@ -1,6 +1,7 @@
 //! Rows, plans and histories that commands write, decoded before the batch is applied, because
 //! readers are blocked while it is applied.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -23,10 +24,10 @@ pub struct DecodedWrites {
 
 impl DecodedWrites {
     /// Decodes the values that commands write.
-    pub fn from_commands<'a>(commands: impl IntoIterator<Item = &'a Command>) -> Self {
+    pub fn from_commands(commands: impl IntoIterator<Item = impl Borrow<Command>>) -> Self {
         let mut decoded = Self::default();
         for command in commands {
-            match command {
+            match command.borrow() {
                 Command::Write { op, .. } => decoded.add(op),
                 Command::Multi { ops, .. } => ops.iter().for_each(|op| decoded.add(op)),
                 _ => {}

@@ -15,7 +15,8 @@ use crate::state::{Acl, AclEntry, Actor, CreateMode, Op, Refusal, Standing, Stat
 
 /// Refuses the first of `ops` that a client may not do, and says which one it is.
 pub(crate) fn check(state: &State, by: &Actor, ops: &[Op]) -> Result<(), (usize, Refusal)> {
-    if by.standing == Standing::Rota {
+    let concerns_rota = |op: &Op| written_path(op).is_some_and(|path| is_at_or_below(path, ROTA));
+    if by.standing == Standing::Rota || !ops.iter().any(concerns_rota) {
         return Ok(());
     }
     let (mut versioned, mut fenced) = (BTreeMap::new(), BTreeSet::new());
@@ -52,6 +53,19 @@ pub(crate) fn is_row(path: &str) -> bool {
     matches!(layout::place(path), Some((_, Place::Row(_))))
 }
 
+/// The path that an operation writes; `None` for a check.
+fn written_path(op: &Op) -> Option<&String> {
+    match op {
+        Op::Create { path, .. }
+        | Op::Delete { path, .. }
+        | Op::SetData { path, .. }
+        | Op::SetAcl { path, .. }
+        | Op::Ensure { path, .. }
+        | Op::Reap { path } => Some(path),
+        Op::Check { .. } | Op::CheckFence { .. } => None,
+    }
+}
+
 struct Write<'a> {
     state: &'a State,
     by: &'a Actor,
@@ -81,18 +95,7 @@ fn content(fault: &impl ToString) -> No {
 
 impl Write<'_> {
     fn check(&self, op: &Op) -> Result<(), Refusal> {
-        let path = match op {
-            Op::Create { path, .. }
-            | Op::Delete { path, .. }
-            | Op::SetData { path, .. }
-            | Op::SetAcl { path, .. }
-            | Op::Ensure { path, .. }
-            | Op::Reap { path } => path,
-            Op::Check { .. } | Op::CheckFence { .. } => return Ok(()),
-        };
-        if !is_at_or_below(path, ROTA) {
-            return Ok(());
-        }
+        let Some(path) = written_path(op).filter(|path| is_at_or_below(path, ROTA)) else { return Ok(()) };
         self.allowed(op, path).map_err(|no| match no {
             No::Reserved(hint) => Refusal::Reserved { path: path.clone(), hint },
             No::Content(fault) => Refusal::BadContent { path: path.clone(), fault },

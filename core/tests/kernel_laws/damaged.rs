@@ -35,7 +35,7 @@ proptest! {
         let bytes = batch::encode_batch(Header { timestamp: Timestamp::at(5), checkpoint: (0, 0) }, units.iter());
         let run = || {
             let (mut state, mut undecodable) = (State::new(), 0);
-            batch::apply(&mut state, Batch::decode(bytes.clone()).unwrap().decode_units(), |_, _, fate| {
+            batch::apply(&mut state, Batch::decode(bytes.clone()).unwrap(), |_, _, fate| {
                 undecodable += usize::from(matches!(fate, Fate::Undecodable));
             });
             (state, undecodable)

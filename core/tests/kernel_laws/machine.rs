@@ -47,7 +47,7 @@ proptest! {
             let header = Header { timestamp: unit[0].now, checkpoint: (0, 0) };
             let batch = batch::encode_batch(header, [&bytes, &bytes].into_iter());
             let (mut done, mut skipped) = (Vec::new(), 0);
-            batch::apply(&mut replica, Batch::decode(batch).unwrap().decode_units(), |_, _, fate| match fate {
+            batch::apply(&mut replica, Batch::decode(batch).unwrap(), |_, _, fate| match fate {
                 Fate::Applied(_, applied) => done.push(applied),
                 Fate::Skipped => skipped += 1,
                 Fate::Undecodable => panic!("it was encoded here"),

@@ -132,14 +132,12 @@ pub(crate) fn router(service: Shared) -> Router {
     // As it is sent: each connection has its own copy of the routes and of what is in them.
     let document = Bytes::from(complete(document).to_json().expect("the document has no fallible part"));
     let document = ([(CONTENT_TYPE, "application/json")], document);
-    let limit = service.config.limits.body_bytes_max;
     router
         .route("/v1/openapi.json", get(move || std::future::ready(document.clone())))
         .merge(operations::router())
         .fallback(no_endpoint)
         .method_not_allowed_fallback(bad_method)
         .layer(from_fn_with_state(Arc::clone(&service), around))
-        .layer(DefaultBodyLimit::max(limit))
         .with_state(service)
 }
 
@@ -153,11 +151,14 @@ async fn bad_method(request: Request) -> ApiError {
     ApiError::new(Code::BadMethod, format!("{path} does not know {method}: see /v1/openapi.json"))
 }
 
-/// What happens around every request: it waits for what the client has seen,
+/// What happens around every request, in one layer because each costs every request a copy of the
+/// routes below it: the size of its body is limited, it waits for what the client has seen,
 /// counts as its session's sign of life, is ended when it takes too long, is
 /// counted, and says what this server has applied.
-async fn around(State(service): State<Shared>, request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map_or("none", |p| p.as_str()).to_owned();
+async fn around(State(service): State<Shared>, mut request: Request, next: Next) -> Response {
+    DefaultBodyLimit::max(service.config.limits.body_bytes_max).apply(&mut request);
+    let route: Arc<str> = request.extensions().get::<MatchedPath>().map_or("none", |p| p.as_str()).into();
+    let route = metrics::SharedString::from_shared(route);
     let began = tokio::time::Instant::now();
     let is_read = request.method() == Method::GET;
     let answer = async {
@@ -169,7 +170,7 @@ async fn around(State(service): State<Shared>, request: Request, next: Next) -> 
             Ok(()) => tokio::select! {
                 biased;
                 response = next.run(request) => response,
-                () = service.states.out_of_service(), if !ALWAYS_SERVED.contains(&route.as_str()) => {
+                () = service.states.out_of_service(), if !ALWAYS_SERVED.contains(&&*route) => {
                     let why = service.states.unavailable().unwrap_or_default();
                     ApiError::new(Code::NotServing, why).into_response()
                 }

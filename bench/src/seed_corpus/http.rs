@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
 use http::Method;
 use rota_client::{Client, ClientError, Repeat};
 use rota_protocol::http::MemberReport;
@@ -18,10 +19,10 @@ pub(super) async fn generate_traffic(client: &Client) -> anyhow::Result<()> {
     let session = client.open_session(Duration::from_secs(4)).await?;
     let send = async |method: Method, path: &str, body: Value| {
         let sent: Result<Value, ClientError> = session.request(method, path, Some(&body), Repeat::Safe).await;
-        sent.map(drop)
+        sent.map(drop).with_context(|| path.to_owned())
     };
-    let hashed = json!({"name": "hashed", "buckets": 8, "replicas": 2, "handoff": "warm", "grace_ms": 1000,
-        "spread": true, "require": {"disk": "ssd"}, "max_churn_per_minute": 4, "balance": "load"});
+    let hashed = json!({"name": "hashed", "kind": "hashed", "buckets": 8, "replicas": 2, "handoff": "warm", "grace_ms": 1000,
+        "spread": "zone", "require": {"disk": "ssd"}, "max_churn_per_minute": 4, "balance": "load"});
     send(Method::POST, "/v1/pools", hashed).await?;
     send(Method::POST, "/v1/pools", json!({"name": "named", "kind": "named", "strategy": "ring"})).await?;
     send(Method::PUT, "/v1/pools/hashed", json!({"max_moving": 7, "paused": false, "replicas": 1})).await?;
@@ -61,7 +62,8 @@ pub(super) async fn generate_traffic(client: &Client) -> anyhow::Result<()> {
         (Method::POST, "/v1/pools/hashed/buckets/0/release", json!({"fence": 1})),
     ] {
         let refused = send(method, path, body).await.expect_err("it cannot be done");
-        anyhow::ensure!(refused.code().is_some_and(|code| code.status() < 500), "{path}: {refused}");
+        let code = refused.downcast_ref::<ClientError>().and_then(ClientError::code);
+        anyhow::ensure!(code.is_some_and(|code| code.status() < 500), "{refused:#}");
     }
     for _ in 0..2 {
         let _: Value = client.get("/v1/pools/hashed/table").await?;

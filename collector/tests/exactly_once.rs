@@ -36,7 +36,13 @@ async fn kill_until_done(
     let mut kills = 0;
     let deadline = Instant::now() + support::DEADLINE;
     while !writer.is_done_with(&output(dir, "x.log")) {
-        assert!(Instant::now() < deadline, "the output is not complete after {kills} kills");
+        assert!(
+            Instant::now() < deadline,
+            "after {kills} kills {}; done: {}; gaps: {:?}",
+            first_difference(&writer.written.lock().unwrap(), &output(dir, "x.log")),
+            writer.done.load(Ordering::SeqCst),
+            gaps::read(&dir.join("out")),
+        );
         // Mostly very soon; now and then it gets far.
         let life_us = if chance.below(5) == 0 { 700_000 } else { 60_000 };
         let puller = start(dir, &agent.address, store, &agents);
@@ -45,6 +51,18 @@ async fn kill_until_done(
         kills += 1;
     }
     eprintln!("{kills} kills");
+}
+
+/// Where the output differs from what was written, for a failure's message.
+fn first_difference(written: &[u8], output: &[u8]) -> String {
+    let same = written.iter().zip(output).take_while(|(a, b)| a == b).count();
+    let [wanted, found] =
+        [written, output].map(|bytes| String::from_utf8_lossy(&bytes[same..bytes.len().min(same + 60)]));
+    format!(
+        "{} of {} bytes, different from {same}: {found:?} instead of {wanted:?}",
+        output.len(),
+        written.len()
+    )
 }
 
 /// An application that writes lines of all lengths, in halves, and whose log is

@@ -4,7 +4,6 @@
 //! only an unknown one begins an incarnation of the source at its path. So
 //! `app.log.1` is not a source of its own when a glob matches that name too.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,7 +17,7 @@ use super::follow::Follower;
 use super::gap_list::GapState;
 use super::glob::whole_name;
 use super::identity::{FileId, Trace, look};
-use super::judge::{Verdict, is_born_between, is_rotated_name, judge};
+use super::judge::{Verdict, is_born_between, judge};
 use super::open_files::Key;
 use super::source::{Source, State};
 use super::survey::Survey;
@@ -121,21 +120,14 @@ impl Follower {
     ) {
         // Where a link leads to, files have names of their own.
         let real = next_opened.real_path.as_deref().unwrap_or(path);
-        let name = real.file_name().and_then(|name| name.to_str());
-        let (Some(dir), Some(name)) = (real.parent(), name) else { return };
-        let rotated =
-            |(other, _): &&(OsString, u64)| other.to_str().is_some_and(|o| is_rotated_name(o, name));
-        let names: Vec<PathBuf> =
-            survey.names_in(dir).iter().filter(rotated).map(|(name, _)| dir.join(name)).collect();
         let mut between = Vec::new();
-        for other in names {
-            let Ok(opened) = self.shared.beneath.open(&other) else { continue };
-            let Ok(trace) = Trace::of(&opened.file) else { continue };
+        self.each_rotated(real, survey, |other, opened| {
+            let Ok(trace) = Trace::of(&opened.file) else { return };
             let born = is_born_between(seen_ms * 1_000_000, trace.stat.id.born_ns, next.stat.id.born_ns);
             if born && self.shared.table().owner_of(trace.stat.id).is_none() {
                 between.push((trace.stat.id.born_ns, other, trace, opened));
             }
-        }
+        });
         between.sort_by_key(|(born_ns, ..)| *born_ns);
         for (_, at, trace, opened) in between {
             info!(path = %display_text(path), at = %display_text(&at), "file found that was rotated away unseen");

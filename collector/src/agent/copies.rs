@@ -2,8 +2,11 @@
 //! name that begins with all that is known of the truncated one. What was written
 //! between the last look and the truncation is only there.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::File;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use tracing::{info, warn};
@@ -15,6 +18,7 @@ use super::judge::{BIRTH_SLACK_NS, is_rotated_name};
 use super::open_files::Key;
 use super::source::{Loss, State};
 use super::survey::Survey;
+use super::tend::SEARCHES_MAX;
 use crate::clock::Now;
 use crate::naming::display_text;
 use crate::wire::GapReason;
@@ -87,16 +91,8 @@ impl Follower {
         }
         let mut found: Option<FoundCopy> = None;
         for home in self.homes(key) {
-            let (Some(dir), Some(name)) = (home.parent(), home.file_name().and_then(|name| name.to_str()))
-            else {
-                continue;
-            };
-            let names = survey.names_in(dir).iter();
-            let rotated = names.filter(|(other, _)| other.to_str().is_some_and(|o| is_rotated_name(o, name)));
-            let paths: Vec<PathBuf> = rotated.map(|(other, _)| dir.join(other)).collect();
-            for at in paths {
-                let Ok(opened) = self.shared.beneath.open(&at) else { continue };
-                let Ok(seen) = look(&opened.file, known) else { continue };
+            self.each_rotated(&home, survey, |at, opened| {
+                let Ok(seen) = look(&opened.file, known) else { return };
                 let begins_alike = seen.head_same && seen.tail_same;
                 let is_longer = seen.trace.stat.size >= known.stat.size;
                 let is_later =
@@ -106,8 +102,39 @@ impl Follower {
                 if is_recent && begins_alike && is_longer && is_later && is_free {
                     found = Some(FoundCopy { at, trace: seen.trace, opened });
                 }
-            }
+            });
         }
         found
+    }
+
+    /// Calls `visit` with each file beside `path` that has a rotated name of it, once. The directory
+    /// is read again if it has changed since its names were read, and as long as it changes: a file
+    /// may have been rotated meanwhile, and is missed for good if it is missed now.
+    pub(super) fn each_rotated(
+        &self,
+        path: &Path,
+        survey: &mut Survey,
+        mut visit: impl FnMut(PathBuf, Opened),
+    ) {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let (Some(dir), Some(name)) = (path.parent(), name) else { return };
+        let is_rotated = |other: &OsStr| other.to_str().is_some_and(|other| is_rotated_name(other, name));
+        let mut visited = BTreeSet::new();
+        survey.refresh_names_in(dir);
+        for _ in 0..SEARCHES_MAX {
+            let names = survey.names_in(dir).iter();
+            let unvisited = names.filter(|(other, ino)| is_rotated(other) && !visited.contains(ino));
+            let paths: Vec<PathBuf> = unvisited.map(|(other, _)| dir.join(other)).collect();
+            for at in paths {
+                let Ok(opened) = self.shared.beneath.open(&at) else { continue };
+                let Ok(meta) = opened.file.metadata() else { continue };
+                if visited.insert(meta.ino()) {
+                    visit(at, opened);
+                }
+            }
+            if !survey.refresh_names_in(dir) {
+                return;
+            }
+        }
     }
 }

@@ -1,13 +1,17 @@
 //! What may be lost, and what must not be without a word. Real files, without
 //! network and timers.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use super::bench::Bench;
+use super::bench::{Bench, tick};
 use super::beneath::Links;
 use super::open_files::OpenFiles;
+use super::survey::{Scope, Survey};
+use crate::clock::Now;
 use crate::wire::GapReason::{Gone, Truncated};
 
 fn listed(b: &Bench) -> Vec<(String, String)> {
@@ -54,7 +58,7 @@ fn files_that_were_rotated_unseen_are_searched_for_where_a_link_led() {
     fs::rename(&path, pods.path().join("0.log.1")).unwrap();
     fs::write(&path, "2\n").unwrap();
     fs::rename(&path, pods.path().join("0.log.2")).unwrap();
-    super::bench::tick(pods.path(), std::time::Duration::ZERO);
+    tick(pods.path(), Duration::ZERO);
     fs::write(&path, "3\n").unwrap();
     b.look();
     assert_eq!((b.read("x.log"), b.gap_ranges()), ("1\n2\n3\n".into(), vec![]));
@@ -156,7 +160,7 @@ fn copytruncate_is_read_on_in_the_copy() {
 fn an_earlier_copy_is_not_read_again() {
     let mut b = Bench::new("x.log");
     fs::write(b.path("x.log.1"), "started\nof yesterday\n").unwrap();
-    super::bench::tick(b.dir.path(), std::time::Duration::from_nanos(2 * super::judge::BIRTH_SLACK_NS));
+    tick(b.dir.path(), Duration::from_nanos(2 * super::judge::BIRTH_SLACK_NS));
     b.append("x.log", "started\n");
     b.look();
     assert_eq!(b.read("x.log"), "started\n");
@@ -297,4 +301,46 @@ fn names_that_are_escaped_alike_are_not_mixed_up() {
     b.look();
     let files = b.files();
     assert!(files.len() == 2 && files[0] != files[1], "{files:?}");
+}
+
+/// A look that has read the names in the directory, some time after its last change.
+fn begun_look(b: &Bench) -> Survey {
+    let (follower, shared) = b.agent.as_ref().unwrap();
+    tick(b.dir.path(), Duration::from_millis(50));
+    let mut survey = Survey::of(&Scope::All, &follower.patterns, &shared.beneath, &BTreeSet::new());
+    survey.names_in(&b.logs());
+    survey
+}
+
+#[test]
+fn a_file_that_is_rotated_during_a_look_is_not_missed() {
+    let mut b = Bench::new("x.log");
+    b.append("x.log", "1\n");
+    b.look();
+    b.rename("x.log", "x.log.2");
+    b.look();
+    b.append("x.log", "2\n");
+    let mut survey = begun_look(&b);
+    b.rename("x.log", "x.log.1");
+    b.append("x.log", "3\n");
+    let (follower, _) = b.agent.as_ref().unwrap();
+    follower.adopt(&b.path("x.log"), &mut survey, Now::read()).unwrap();
+    b.look();
+    assert_eq!(b.read("x.log"), "1\n2\n3\n");
+}
+
+#[test]
+fn a_copy_that_is_made_during_a_look_is_found() {
+    let mut b = Bench::new("x.log");
+    b.append("x.log", "1\n");
+    b.look();
+    let mut survey = begun_look(&b);
+    fs::copy(b.path("x.log"), b.path("x.log.1")).unwrap();
+    fs::write(b.path("x.log"), "").unwrap();
+    let (follower, shared) = b.agent.as_ref().unwrap();
+    let path = b.path("x.log");
+    let (number, known) =
+        shared.table().get(&path).and_then(|s| s.live().map(|i| (i.number, i.trace))).unwrap();
+    let found = follower.find_copy(&(path, number), &known, &mut survey).map(|found| found.at);
+    assert_eq!(found, Some(b.path("x.log.1")));
 }

@@ -18,7 +18,7 @@ use super::survey::Survey;
 use crate::clock::Now;
 
 /// How often a file is searched for in one look, while directories change.
-const SEARCHES_MAX: usize = 3;
+pub(super) const SEARCHES_MAX: usize = 3;
 
 /// An incarnation that is not live, as it was when the tending began.
 struct Tended {

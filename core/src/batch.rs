@@ -432,7 +432,7 @@ mod tests {
         assert_eq!(found(&[others.clone(), mixed.clone()]), [outside, inside.clone()]);
         assert_eq!(found(&[cut_off, others]), [inside]);
         let mut left = batch(&[mixed]);
-        drop(left.commands_of_units_with("/rota/pools").count());
+        assert_eq!(left.commands_of_units_with("/rota/pools").count(), 2);
         assert!(left.next_unit().is_some(), "the units stay in the batch");
     }
 

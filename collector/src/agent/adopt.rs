@@ -4,7 +4,8 @@
 //! only an unknown one begins an incarnation of the source at its path. So
 //! `app.log.1` is not a source of its own when a glob matches that name too.
 
-use std::fs::File;
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use super::follow::Follower;
 use super::gap_list::GapState;
 use super::glob::whole_name;
 use super::identity::{FileId, Trace, look};
-use super::judge::{Verdict, is_born_between, judge};
+use super::judge::{Verdict, judge, names_before_rotation};
 use super::open_files::Key;
 use super::source::{Source, State};
 use super::survey::Survey;
@@ -72,10 +73,13 @@ impl Follower {
             self.find_again(&key, path, trace, Arc::clone(&opened.file), now);
             return Ok(());
         }
-        let known = self.shared.table().get(path).map(|source| source.seen_ms);
-        match known {
-            Some(seen_ms) => self.adopt_between(path, seen_ms, &trace, &opened, survey, now),
-            None => self.insert_source(path)?,
+        let is_known = self.shared.table().get(path).is_some();
+        if is_known {
+            self.adopt_missed(path, opened.real_path.as_deref(), trace.stat.id.born_ns, survey, now);
+        } else if self.is_rotated_unseen(path, trace.stat.id, survey, now) {
+            return Ok(());
+        } else {
+            self.insert_source(path)?;
         }
         info!(path = %display_text(path), size = trace.stat.size, "file found");
         self.shared.table().begin(path, trace, State::Live, opened, now);
@@ -107,31 +111,66 @@ impl Follower {
         table.grew(key, trace, now);
     }
 
-    /// Rotated more than once since the last look: a file that stood at `path`
-    /// in between has a rotated name now, and was born in between.
-    fn adopt_between(
+    /// Whether an unknown file stood at the path of a source that has been seen before, and was
+    /// rotated away from there unseen. Then it is that source's now, or will be after the next look.
+    fn is_rotated_unseen(&self, path: &Path, id: FileId, survey: &mut Survey, now: Now) -> bool {
+        let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(OsStr::to_str)) else {
+            return false;
+        };
+        for source_path in names_before_rotation(name).into_iter().map(|name| dir.join(name)) {
+            let (live, real) = {
+                let table = self.shared.table();
+                let is_candidate =
+                    |source: &&Source| !source.retired && source.can_have_missed(id.born_ns, u64::MAX);
+                let Some(source) = table.get(&source_path).filter(is_candidate) else { continue };
+                let last = source.incarnations.last();
+                (source.live().map(|live| live.trace.stat.id), last.and_then(|last| last.real_path.clone()))
+            };
+            match live {
+                // The path still leads to the file that was there all the time.
+                Some(live) if fs::metadata(&source_path).is_ok_and(|meta| FileId::of(&meta) == live) => {}
+                // It was rotated while this look was under way.
+                Some(_) => {
+                    self.shared.hints.file(source_path);
+                    self.shared.hints.file(path.to_owned());
+                    return true;
+                }
+                None => {
+                    self.adopt_missed(&source_path, real.as_deref(), u64::MAX, survey, now);
+                    if self.shared.table().owner_of(id).is_some() {
+                        return true;
+                    }
+                }
+            }
+        }
+        false
+    }
+
+    /// Files that stood at a source's path since it was last seen there, and were rotated away
+    /// unseen: they have rotated names now, and were born in between. `real`: where a link at the
+    /// path led, if one did; files have names of their own there.
+    fn adopt_missed(
         &self,
         path: &Path,
-        seen_ms: u64,
-        next: &Trace,
-        next_opened: &Opened,
+        real: Option<&Path>,
+        next_born_ns: u64,
         survey: &mut Survey,
         now: Now,
     ) {
-        // Where a link leads to, files have names of their own.
-        let real = next_opened.real_path.as_deref().unwrap_or(path);
         let mut between = Vec::new();
-        self.each_rotated(real, survey, |other, opened| {
+        self.each_rotated(real.unwrap_or(path), survey, |other, opened| {
             let Ok(trace) = Trace::of(&opened.file) else { return };
-            let born = is_born_between(seen_ms * 1_000_000, trace.stat.id.born_ns, next.stat.id.born_ns);
-            if born && self.shared.table().owner_of(trace.stat.id).is_none() {
-                between.push((trace.stat.id.born_ns, other, trace, opened));
+            let FileId { born_ns, .. } = trace.stat.id;
+            let table = self.shared.table();
+            let is_missed = table.get(path).is_some_and(|s| s.can_have_missed(born_ns, next_born_ns));
+            if is_missed && table.owner_of(trace.stat.id).is_none() {
+                between.push((born_ns, other, trace, opened));
             }
         });
         between.sort_by_key(|(born_ns, ..)| *born_ns);
         for (_, at, trace, opened) in between {
             info!(path = %display_text(path), at = %display_text(&at), "file found that was rotated away unseen");
-            let opened = Opened { real_path: next_opened.real_path.clone(), ..opened };
+            let opened = Opened { real_path: real.map(Path::to_owned), ..opened };
             self.shared.table().begin(path, trace, State::Away { at: Some(at) }, opened, now);
         }
     }

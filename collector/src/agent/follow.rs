@@ -161,6 +161,9 @@ impl Follower {
         match (verdict, seen) {
             (Verdict::Same | Verdict::Grown, Some((seen, opened))) => {
                 let mut table = self.shared.table();
+                if let Some(source) = table.change(path) {
+                    source.seen_ms = now.unix_ms;
+                }
                 table.grew(&key, seen.trace, now);
                 table.open.keep_if_absent(&key, opened.file);
             }

@@ -1,6 +1,8 @@
 //! What became of a source's file: the one decision that everything else in
 //! the agent follows from. Pure.
 
+use std::iter;
+
 use super::identity::{FileId, Seen, Trace};
 
 /// What became of the file that a source's path led to.
@@ -52,13 +54,15 @@ fn sameness(known: FileId, now: FileId) -> Sameness {
     }
 }
 
+/// What separates a file's name from what rotation adds to it.
+const SEPARATORS: [char; 4] = ['.', '-', '_', '~'];
+
 /// Whether `name` looks like the name that rotation gives to a file called
 /// `of`: a suffix or an infix that starts with a separator and has a digit
 /// (`app.log.1`, `app.log-20261231`, `app-2026-12-31.log`). A compressed file
 /// does not count: its bytes are other ones.
 #[must_use]
 pub fn is_rotated_name(name: &str, of: &str) -> bool {
-    const SEPARATORS: [char; 4] = ['.', '-', '_', '~'];
     const COMPRESSED: [&str; 6] = [".gz", ".xz", ".zst", ".bz2", ".lz4", ".zip"];
     if name == of || COMPRESSED.iter().any(|suffix| name.ends_with(suffix)) {
         return false;
@@ -69,6 +73,21 @@ pub fn is_rotated_name(name: &str, of: &str) -> bool {
         name.strip_prefix(stem)?.strip_suffix(extension)
     };
     name.strip_prefix(of).is_some_and(stamp) || infix().is_some_and(stamp)
+}
+
+/// The names that a file may have had for which rotation gives `name`: those of which `name` is a
+/// rotated name ([`is_rotated_name`]). The longest come first.
+pub fn names_before_rotation(name: &str) -> Vec<String> {
+    let extensions = || iter::once("").chain(name.rmatch_indices('.').map(|(at, _)| &name[at..]));
+    let stems: Vec<&str> = name.match_indices(SEPARATORS).map(|(at, _)| &name[..at]).collect();
+    let mut names: Vec<String> = stems
+        .iter()
+        .flat_map(|stem| extensions().map(move |extension| format!("{stem}{extension}")))
+        .collect();
+    names.retain(|of| is_rotated_name(name, of));
+    names.sort_by_key(|of| std::cmp::Reverse(of.len()));
+    names.dedup();
+    names
 }
 
 /// Birth times come from the kernel's coarse clock, which may be this far
@@ -150,6 +169,7 @@ mod tests {
         ];
         for (name, of, rotated) in cases {
             assert_eq!(is_rotated_name(name, of), rotated, "{name} of {of}");
+            assert_eq!(names_before_rotation(name).contains(&of.to_owned()), rotated, "{of} before {name}");
         }
     }
 

@@ -329,6 +329,72 @@ fn a_file_that_is_rotated_during_a_look_is_not_missed() {
     assert_eq!(b.read("x.log"), "1\n2\n3\n");
 }
 
+/// The look comes between two rotations: the path leads nowhere.
+#[test]
+fn a_file_that_was_rotated_unseen_is_no_source_of_its_own() {
+    for glob in ["x.log*", "x*log"] {
+        let mut b = Bench::new(glob);
+        let old = |n: u32| if glob == "x.log*" { format!("x.log.{n}") } else { format!("x-{n}.log") };
+        b.append("x.log", "1\n");
+        b.look();
+        b.rename("x.log", &old(2));
+        b.append("x.log", "2\n");
+        b.rename("x.log", &old(1));
+        b.look();
+        assert_eq!(b.files(), ["x.log"]);
+        b.append("x.log", "3\n");
+        b.look();
+        assert_eq!((b.read("x.log"), b.files()), ("1\n2\n3\n".into(), vec!["x.log".into()]), "{glob}");
+    }
+}
+
+/// The directory was read while files were rotated: the path had not been rotated yet, and there
+/// was a rotated file already.
+#[test]
+fn a_file_that_was_rotated_while_the_directory_was_read_is_no_source_of_its_own() {
+    let mut b = Bench::new("x.log*");
+    b.append("x.log", "1\n");
+    b.look();
+    b.rename("x.log", "x.log.2");
+    b.append("x.log", "2\n");
+    b.rename("x.log", "x.log.1");
+    b.append("x.log", "3\n");
+    let mut survey = begun_look(&b);
+    let (follower, _) = b.agent.as_ref().unwrap();
+    follower.adopt(&b.path("x.log.1"), &mut survey, Now::read()).unwrap();
+    b.look();
+    assert_eq!((b.read("x.log"), b.files()), ("1\n2\n3\n".into(), vec!["x.log".into()]));
+}
+
+/// What is read last of a file is read when another one has been at its path, and gone.
+#[test]
+fn reading_a_rotated_file_does_not_hide_the_next_one() {
+    let mut b = Bench::new("x.log");
+    b.append("x.log", "1\n");
+    b.look();
+    assert_eq!(b.read("x.log"), "1\n");
+    b.rename("x.log", "x.log.2");
+    b.append("x.log", "2\n");
+    b.rename("x.log", "x.log.1");
+    tick(b.dir.path(), Duration::from_millis(50));
+    b.append("x.log.2", "late\n");
+    assert_eq!(b.read("x.log"), "late\n");
+    b.append("x.log", "3\n");
+    b.look();
+    assert_eq!(b.read("x.log"), "2\n3\n");
+}
+
+#[test]
+fn a_new_file_beside_one_that_stays_is_a_source_of_its_own() {
+    let mut b = Bench::new("x*log*");
+    b.append("x.log", "1\n");
+    b.look();
+    b.append("x-2.log", "2\n");
+    b.append("x.log.1", "3\n");
+    b.look();
+    assert_eq!(b.files(), ["x-2.log", "x.log", "x.log.1"]);
+}
+
 #[test]
 fn a_copy_that_is_made_during_a_look_is_found() {
     let mut b = Bench::new("x.log");

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use super::gap_list::GapState;
 use super::identity::Trace;
+use super::judge::is_born_between;
 use crate::clock::Now;
 use crate::collector::checkpoint::PreviousIncarnation;
 use crate::wire::{Gap, GapReason};
@@ -45,7 +46,8 @@ pub struct Source {
     /// How far that list is final.
     pub gap_state: GapState,
     /// When the path was last seen to lead to the live incarnation, in
-    /// milliseconds since 1970: it is compared with the births of files.
+    /// milliseconds since 1970: it is compared with the births of files. That its file
+    /// has grown says nothing of the path: it may have been rotated away, and be open.
     pub seen_ms: u64,
     /// Since when the path leads nowhere.
     pub gone: Option<Now>,
@@ -211,6 +213,15 @@ impl Source {
         }
     }
 
+    /// Whether a file with a rotated name, born at `born_ns`, can have stood at the path unseen since
+    /// the last incarnation did, and before a file born at `next_born_ns`. Those born before the last
+    /// incarnation were incarnations, too, and are forgotten.
+    #[must_use]
+    pub fn can_have_missed(&self, born_ns: u64, next_born_ns: u64) -> bool {
+        let last_born_ns = self.incarnations.last().map_or(0, |last| last.trace.stat.id.born_ns);
+        born_ns >= last_born_ns && is_born_between(self.seen_ms * 1_000_000, born_ns, next_born_ns)
+    }
+
     /// The path leads to the last incarnation again. Returns its number.
     pub fn come_back(&mut self, now: Now) -> Option<u64> {
         let last = self.incarnations.last_mut()?;
@@ -226,10 +237,7 @@ impl Source {
         let known = incarnation.trace;
         let grown = trace.stat.size.checked_sub(known.stat.size).filter(|_| trace != known)?;
         incarnation.trace = trace;
-        let (is_live, is_passed) = (incarnation.state == State::Live, incarnation.passed_ms.is_some());
-        if is_live {
-            self.seen_ms = now.unix_ms;
-        }
+        let is_passed = incarnation.passed_ms.is_some();
         if grown > 0 {
             self.retired = false;
             self.incarnation_mut(number)?.quiet_since_ms = now.monotonic_ms;

@@ -40,3 +40,17 @@ fn the_benchmark_of_assignment_runs() {
         assert!(text.contains(what), "{text}");
     }
 }
+
+#[test]
+fn the_seed_corpus_is_recorded() {
+    let out = tempfile::TempDir::new().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rota-bench"));
+    let ran = command.arg("seed-corpus").arg("--out").arg(out.path()).output().unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let text = String::from_utf8(ran.stdout).unwrap();
+    let kinds = |target: &str| text.lines().filter(|line| line.starts_with(&format!("{target} "))).count();
+    let kinds = ["http_body", "client_table", "data_files"].map(kinds);
+    assert_eq!(kinds, [13, 2, 2], "every kind of body, table and file: {text}");
+    let seeds = std::fs::read_dir(out.path().join("http_body")).unwrap().count();
+    assert!(seeds >= 13, "{seeds} seeds");
+}

@@ -151,10 +151,10 @@ async fn bad_method(request: Request) -> ApiError {
     ApiError::new(Code::BadMethod, format!("{path} does not know {method}: see /v1/openapi.json"))
 }
 
-/// What happens around every request, in one layer because each costs every request a copy of the
-/// routes below it: the size of its body is limited, it waits for what the client has seen,
-/// counts as its session's sign of life, is ended when it takes too long, is
-/// counted, and says what this server has applied.
+/// What happens around every request: the size of its body is limited, it waits for what the client
+/// has seen, counts as its session's sign of life, is ended when it takes too long, is counted, and
+/// says what this server has applied. One layer does it all, because with each layer every request
+/// copies the routes below it.
 async fn around(State(service): State<Shared>, mut request: Request, next: Next) -> Response {
     DefaultBodyLimit::max(service.config.limits.body_bytes_max).apply(&mut request);
     let route: Arc<str> = request.extensions().get::<MatchedPath>().map_or("none", |p| p.as_str()).into();

@@ -308,4 +308,18 @@ mod tests {
         assert!(asked_at.elapsed() < HEAD_TIMEOUT + 2 * LOOK_PERIOD, "{:?}", asked_at.elapsed());
         serving.await.unwrap();
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stops_coming_is_given_up() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let router = Router::new().route("/", axum::routing::post(async |_: axum::body::Bytes| "whole"));
+        let (mut client, server) = tokio::io::duplex(4096);
+        tokio::spawn(serve_connection(Box::new(server), router, CancellationToken::new()));
+        client.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nhalf").await.unwrap();
+        let (asked_at, mut answer) = (Instant::now(), vec![0; 4096]);
+        let read = tokio::time::timeout(2 * BODY_FRAME_TIMEOUT, client.read(&mut answer)).await;
+        let len = read.expect("there is an answer").unwrap();
+        assert!(String::from_utf8_lossy(&answer[..len]).starts_with("HTTP/1.1 400"));
+        assert!(asked_at.elapsed() >= BODY_FRAME_TIMEOUT, "{:?}", asked_at.elapsed());
+    }
 }

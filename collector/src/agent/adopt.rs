@@ -112,7 +112,8 @@ impl Follower {
     }
 
     /// Whether an unknown file stood at the path of a source that has been seen before, and was
-    /// rotated away from there unseen. Then it is that source's now, or will be after the next look.
+    /// rotated away from there unseen. Then it is that source's now, or will be after the look that
+    /// is asked for.
     fn is_rotated_unseen(&self, path: &Path, id: FileId, survey: &mut Survey, now: Now) -> bool {
         let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(OsStr::to_str)) else {
             return false;
@@ -127,13 +128,17 @@ impl Follower {
                 (source.live().map(|live| live.trace.stat.id), last.and_then(|last| last.real_path.clone()))
             };
             match live {
-                // The path still leads to the file that was there all the time.
-                Some(live) if fs::metadata(&source_path).is_ok_and(|meta| FileId::of(&meta) == live) => {}
-                // It was rotated while this look was under way.
-                Some(_) => {
-                    self.shared.hints.file(source_path);
-                    self.shared.hints.file(path.to_owned());
-                    return true;
+                Some(live) => {
+                    let has_left = match fs::metadata(&source_path) {
+                        Ok(meta) => FileId::of(&meta) != live,
+                        Err(error) => error.kind() == io::ErrorKind::NotFound,
+                    };
+                    // It was rotated while this look was under way.
+                    if has_left {
+                        self.shared.hints.file(source_path);
+                        self.shared.hints.file(path.to_owned());
+                        return true;
+                    }
                 }
                 None => {
                     self.adopt_missed(&source_path, real.as_deref(), u64::MAX, survey, now);

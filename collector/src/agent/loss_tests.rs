@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::bench::{Bench, tick};
 use super::beneath::Links;
+use super::judge::BIRTH_SLACK_NS;
 use super::open_files::OpenFiles;
 use super::survey::{Scope, Survey};
 use crate::clock::Now;
@@ -160,7 +161,7 @@ fn copytruncate_is_read_on_in_the_copy() {
 fn an_earlier_copy_is_not_read_again() {
     let mut b = Bench::new("x.log");
     fs::write(b.path("x.log.1"), "started\nof yesterday\n").unwrap();
-    tick(b.dir.path(), Duration::from_nanos(2 * super::judge::BIRTH_SLACK_NS));
+    tick(b.dir.path(), Duration::from_nanos(2 * BIRTH_SLACK_NS));
     b.append("x.log", "started\n");
     b.look();
     assert_eq!(b.read("x.log"), "started\n");
@@ -303,6 +304,13 @@ fn names_that_are_escaped_alike_are_not_mixed_up() {
     assert!(files.len() == 2 && files[0] != files[1], "{files:?}");
 }
 
+/// `x.log` is rotated, and so is the file after it, which has the line 2.
+fn rotate_twice(b: &Bench) {
+    b.rename("x.log", "x.log.2");
+    b.append("x.log", "2\n");
+    b.rename("x.log", "x.log.1");
+}
+
 /// A look that has read the names in the directory, some time after its last change.
 fn begun_look(b: &Bench) -> Survey {
     let (follower, shared) = b.agent.as_ref().unwrap();
@@ -348,16 +356,14 @@ fn a_file_that_was_rotated_unseen_is_no_source_of_its_own() {
     }
 }
 
-/// The directory was read while files were rotated: the path had not been rotated yet, and there
-/// was a rotated file already.
+/// The directory was read while files were rotated: the path led to the first file when it was read,
+/// and the second one had its rotated name by then.
 #[test]
 fn a_file_that_was_rotated_while_the_directory_was_read_is_no_source_of_its_own() {
     let mut b = Bench::new("x.log*");
     b.append("x.log", "1\n");
     b.look();
-    b.rename("x.log", "x.log.2");
-    b.append("x.log", "2\n");
-    b.rename("x.log", "x.log.1");
+    rotate_twice(&b);
     b.append("x.log", "3\n");
     let mut survey = begun_look(&b);
     let (follower, _) = b.agent.as_ref().unwrap();
@@ -373,15 +379,36 @@ fn reading_a_rotated_file_does_not_hide_the_next_one() {
     b.append("x.log", "1\n");
     b.look();
     assert_eq!(b.read("x.log"), "1\n");
-    b.rename("x.log", "x.log.2");
-    b.append("x.log", "2\n");
-    b.rename("x.log", "x.log.1");
+    rotate_twice(&b);
     tick(b.dir.path(), Duration::from_millis(50));
     b.append("x.log.2", "late\n");
     assert_eq!(b.read("x.log"), "late\n");
     b.append("x.log", "3\n");
     b.look();
     assert_eq!(b.read("x.log"), "2\n3\n");
+}
+
+/// Births within [`BIRTH_SLACK_NS`] do not tell whether a file was seen; those of other incarnations do.
+#[test]
+fn a_rotated_file_that_was_read_and_forgotten_is_not_read_again() {
+    let mut b = Bench::new("x.log");
+    b.append("x.log", "1\n");
+    b.look();
+    rotate_twice(&b);
+    tick(b.dir.path(), Duration::ZERO);
+    b.append("x.log", "3\n");
+    b.look();
+    assert_eq!(b.read("x.log"), "1\n2\n3\n");
+    {
+        let mut table = b.agent.as_ref().unwrap().1.table();
+        let path = b.path("x.log");
+        let second = table.get(&path).unwrap().incarnations[1].number;
+        table.forget(&(path, second));
+    }
+    b.rename("x.log", "x.log.0");
+    b.append("x.log", "4\n");
+    b.look();
+    assert_eq!(b.read("x.log"), "4\n");
 }
 
 #[test]

@@ -103,6 +103,9 @@ struct Names {
     is_fresh: bool,
 }
 
+/// How often the names in a directory are searched in one look, while it changes.
+pub(super) const SEARCHES_MAX: usize = 3;
+
 /// File systems stamp changes with a clock that ticks this often, at most.
 const TICK: Duration = Duration::from_millis(20);
 

@@ -14,11 +14,8 @@ use super::identity::{FileId, Stat, Trace, look};
 use super::judge::{Verdict, judge};
 use super::open_files::Key;
 use super::source::State;
-use super::survey::Survey;
+use super::survey::{SEARCHES_MAX, Survey};
 use crate::clock::Now;
-
-/// How often a file is searched for in one look, while directories change.
-pub(super) const SEARCHES_MAX: usize = 3;
 
 /// An incarnation that is not live, as it was when the tending began.
 struct Tended {

@@ -224,7 +224,7 @@ impl Batch {
     }
 
     /// The commands of units whose bytes contain `path`, in order. They are not taken out of the
-    /// batch. Only those of one unit at a time are in memory.
+    /// batch, and decoded one at a time.
     pub fn commands_of_units_with(&self, path: &'static str) -> impl Iterator<Item = Command> {
         let mut batch = Self { header: self.header, units: self.units.clone() };
         let units = iter::from_fn(move || batch.next_unit()).flatten();

@@ -290,6 +290,10 @@ async fn watchers(args: &AssignmentArgs) -> anyhow::Result<()> {
         settings: PoolChange { buckets: None, ..settings },
     };
     let _: PoolBody = cluster.ask(1, Call::post("/v1/pools", &create)).await.ok()?;
+    for id in cluster.ids() {
+        // A server that is behind would refuse its watchers: no such pool.
+        let _: PoolBody = cluster.ask(id, Call::get("/v1/pools/watched?consistent=true")).await.ok()?;
+    }
     let (heard, mut all) = mpsc::unbounded_channel::<(u64, Instant)>();
     let mut tasks = JoinSet::new();
     for number in 0..args.watchers {
@@ -302,7 +306,12 @@ async fn watchers(args: &AssignmentArgs) -> anyhow::Result<()> {
     }
     // Each is told once what there is.
     for _ in 0..args.watchers {
-        let _ = tokio::time::timeout(LIVENESS * 3, all.recv()).await.context("every watcher is told")?;
+        tokio::select! {
+            told = tokio::time::timeout(LIVENESS * 3, all.recv()) => {
+                let _ = told.context("every watcher is told")?;
+            }
+            Some(ended) = tasks.join_next() => ended?.context("a watcher's stream ended")?,
+        }
     }
     let mut seen = Histogram::<u64>::new(3)?;
     for round in 0..10 {
@@ -341,9 +350,9 @@ async fn listen(server: &str, heard: &mpsc::UnboundedSender<(u64, Instant)>) -> 
     let mut line = String::new();
     loop {
         line.clear();
-        if stream.read_line(&mut line).await? == 0 {
-            return Ok(());
-        }
+        anyhow::ensure!(stream.read_line(&mut line).await? > 0, "the server closed the connection");
+        let refused = line.starts_with("HTTP/1.1") && !line.starts_with("HTTP/1.1 200");
+        anyhow::ensure!(!refused, "{line}");
         if let Some(version) = line.trim_end().strip_prefix("id: ").and_then(|id| id.parse().ok()) {
             let _ = heard.send((version, Instant::now()));
         }

@@ -98,4 +98,5 @@ while due <= 2 + ANSWERS:
     assert (xid, error) == (due, 0), (xid, error, due)
     assert due == 2 + ANSWERS or length > len(DATA), length
     due += 1
+    slow.send(XID_PING, PING)
 print("ok every answer came, in order")

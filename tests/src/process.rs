@@ -5,12 +5,13 @@ use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rota_worker::monotonic_ns;
 
+use crate::cluster::LIVENESS;
 use crate::patience::eventually;
 
 /// A running program, mostly `rota`. What it says is appended to its log file.
@@ -76,9 +77,18 @@ impl Process {
         self.signal(Signal::SIGTERM);
     }
 
-    /// Stops it where it stands, with SIGSTOP.
+    /// Stops it where it stands, with SIGSTOP. Returns when all its threads are stopped: on a busy
+    /// machine they run on for some time after the signal was sent.
+    ///
+    /// # Panics
+    /// When they are not stopped after [`LIVENESS`].
     pub fn pause(&self) {
         self.signal(Signal::SIGSTOP);
+        let deadline = Instant::now() + LIVENESS;
+        while !are_threads_stopped(self.child.id()) {
+            assert!(Instant::now() < deadline, "process {} does not stop", self.child.id());
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Lets it go on, with SIGCONT.
@@ -126,4 +136,15 @@ impl Drop for Process {
             let _ = self.child.wait();
         }
     }
+}
+
+/// Whether each thread of a process is stopped, or gone.
+fn are_threads_stopped(pid: u32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process was not waited for");
+    tasks.flatten().all(|task| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        // The name before the state may contain anything.
+        let state = stat.rsplit_once(") ").map(|(_, rest)| rest.as_bytes()[0]);
+        state.is_none_or(|state| matches!(state, b'T' | b't' | b'Z' | b'X'))
+    })
 }

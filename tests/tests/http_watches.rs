@@ -57,5 +57,7 @@ async fn watch_survives_event_log_compaction() {
     assert!(!waiting[0].is_finished());
     waiting[0].abort();
     let quick: Missed = cluster.ask(1, watch("/other", quiet.stat.czxid, 50)).await.ok().unwrap();
-    assert_eq!((quick.events.len(), quick.missed, quick.upto), (0, false, quiet.stat.czxid));
+    assert_eq!((quick.events.len(), quick.missed), (0, false));
+    // The leader's own writes (the time, its pools) may have come after the node.
+    assert!(quick.upto >= quiet.stat.czxid, "{quick:?} ends before {}", quiet.stat.czxid);
 }

@@ -139,8 +139,8 @@ async fn a_term_that_cannot_be_changes_nothing() {
     cluster.agree(&[1, 2, 3]).await;
 }
 
-/// A connection in the leader's name that ends is no reason to elect another leader: anybody can
-/// make one.
+/// The end of a connection that was opened under the leader's id starts no election: any host can
+/// open one.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_in_the_leaders_name_cost_no_election() {
     let cluster = Cluster::start(3).await;

@@ -226,7 +226,7 @@ async fn a_storm_of_reconnections_loses_no_session() {
 async fn a_session_is_one_on_both_faces() {
     let cluster = Cluster::start(3).await;
     let opened: SessionOpened = cluster
-        .ask(1, Call::post("/v1/sessions", &OpenSession { timeout_ms: Some(5_000) }))
+        .ask(1, Call::post("/v1/sessions", &OpenSession { timeout_ms: Some(30_000) }))
         .await
         .ok()
         .unwrap();
@@ -234,7 +234,7 @@ async fn a_session_is_one_on_both_faces() {
     let session =
         Session { id: u64::from_str_radix(&opened.session, 16).unwrap(), password: password.to_vec().into() };
     // Opened by HTTP at one server, it goes on by ZooKeeper's protocol at another.
-    let mut raw = Raw::connect(&cluster.zookeeper(2), Some(&session), 5_000, 0).await.unwrap();
+    let mut raw = Raw::connect(&cluster.zookeeper(2), Some(&session), 30_000, 0).await.unwrap();
     assert_eq!(raw.greeting.session, session.id);
     let xid = raw.send(&create("/from-zookeeper", "z", 1)).await.unwrap();
     assert_eq!(raw.answer(xid).await.unwrap().unwrap().0.error, 0);
@@ -267,9 +267,9 @@ async fn a_session_is_one_on_both_faces() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_connection_ends_when_its_session_goes_on_elsewhere() {
     let cluster = Cluster::start(3).await;
-    let mut old = Raw::connect(&cluster.zookeeper(1), None, 5_000, 0).await.unwrap();
+    let mut old = Raw::connect(&cluster.zookeeper(1), None, 30_000, 0).await.unwrap();
     let session = old.session();
-    let new = Raw::connect(&cluster.zookeeper(2), Some(&session), 5_000, 0).await.unwrap();
+    let new = Raw::connect(&cluster.zookeeper(2), Some(&session), 30_000, 0).await.unwrap();
     assert_eq!(new.greeting.session, session.id);
     // What it still says is refused, and it is cut off.
     let xid = old.send(&create("/late", "", 0)).await.unwrap();
@@ -325,7 +325,7 @@ async fn a_session_that_is_over_is_told_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operation_check_is_answered_alone_too() {
     let cluster = Cluster::start(1).await;
-    let mut raw = Raw::connect(&cluster.zookeeper(1), None, 5_000, 0).await.unwrap();
+    let mut raw = Raw::connect(&cluster.zookeeper(1), None, 30_000, 0).await.unwrap();
     for (version, error) in [(-1, ErrorCode::Ok), (0, ErrorCode::Ok), (7, ErrorCode::BadVersion)] {
         let check = rota_protocol::zk::PathVersion { path: "/".into(), version };
         let xid = raw.send(&Request::Check(check)).await.unwrap();

@@ -1,6 +1,6 @@
 //! Plays a script to two clusters and compares what they answer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
 use rota_protocol::zk::{Body, EventType, OpCode, Request};
@@ -95,16 +95,12 @@ fn difference(
     })
 }
 
-/// Plays a scenario to one cluster only, and closes its sessions.
+/// Plays a scenario to one cluster only.
 ///
 /// # Errors
 /// When the script is wrong or a server does not answer at all.
 pub async fn play_alone(target: &Target, number: usize, scenario: &Scenario) -> anyhow::Result<()> {
-    let mut closing = scenario.clone();
-    let names: BTreeSet<&str> = scenario.steps.iter().filter_map(|step| step.split(' ').next()).collect();
-    // So that none of them expires when somebody looks at what they left.
-    closing.steps.extend(names.iter().map(|name| format!("{name} close")));
-    play(target, number, &closing).await.map(drop)
+    play(target, number, scenario).await.map(drop)
 }
 
 async fn play(target: &Target, number: usize, scenario: &Scenario) -> anyhow::Result<Vec<String>> {
@@ -113,6 +109,7 @@ async fn play(target: &Target, number: usize, scenario: &Scenario) -> anyhow::Re
         target,
         root: root.clone(),
         sessions: BTreeMap::new(),
+        opened: Vec::new(),
         marks: BTreeMap::new(),
         last_write: 0,
         transcript: Transcript::new(&root),
@@ -125,10 +122,11 @@ async fn play(target: &Target, number: usize, scenario: &Scenario) -> anyhow::Re
         bail!("the part of the tree could not be made: {}", header.error);
     }
     play.last_write = header.zxid;
-    for step in &scenario.steps {
-        play.step(step).await.with_context(|| step.clone())?;
-        play.listen().await.with_context(|| format!("after {step}"))?;
-    }
+    play.opened.push(founder.session());
+    drop(founder);
+    let played = play.steps(&scenario.steps).await;
+    play.close_all().await?;
+    played?;
     Ok(play.transcript.render())
 }
 
@@ -142,12 +140,22 @@ struct Play<'a> {
     target: &'a Target,
     root: String,
     sessions: BTreeMap<String, Client>,
+    /// All sessions that were opened, also those that have no connection any more.
+    opened: Vec<Session>,
     marks: BTreeMap<String, u64>,
     last_write: u64,
     transcript: Transcript,
 }
 
 impl Play<'_> {
+    async fn steps(&mut self, steps: &[String]) -> anyhow::Result<()> {
+        for step in steps {
+            self.step(step).await.with_context(|| step.clone())?;
+            self.listen().await.with_context(|| format!("after {step}"))?;
+        }
+        Ok(())
+    }
+
     async fn step(&mut self, step: &str) -> anyhow::Result<()> {
         let (who, rest) = step.split_once(' ').context("a step is a session and an operation")?;
         let zxid = |name: &str| match name {
@@ -244,6 +252,7 @@ impl Play<'_> {
         let is_open = greeting.session != 0;
         self.transcript.line(&format!("{who} connected: {is_open}, {} ms", greeting.timeout_ms));
         let session = raw.session();
+        self.opened.push(session.clone());
         self.sessions.insert(who.to_owned(), Client { raw, session, alive: true });
         self.catch_up(who).await
     }
@@ -269,6 +278,19 @@ impl Play<'_> {
         self.transcript.line(&format!("{who} resumed: {is_same}, {} ms", raw.greeting.timeout_ms));
         self.sessions.insert(who.to_owned(), Client { raw, session, alive: is_same });
         self.catch_up(who).await
+    }
+
+    /// Closes all sessions: one that expired in the middle of the next scenario would take a zxid.
+    async fn close_all(&mut self) -> anyhow::Result<()> {
+        self.sessions.clear();
+        for session in self.opened.drain(..).filter(|session| session.id != 0) {
+            let mut raw = Raw::connect_patiently(&self.target.addresses[0], Some(&session), 10_000).await;
+            if raw.greeting.session == session.id {
+                let xid = raw.send(&Request::CloseSession).await?;
+                raw.answer(xid).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Lets a session's server see what the others have been told.

@@ -1,11 +1,11 @@
 //! Finds a source for every file: step 2 of a look.
 //!
 //! A file whose identity is known stays what it was, wherever it was moved to;
-//! only an unknown one begins an incarnation of the source at its path. So
-//! `app.log.1` is not a source of its own when a glob matches that name too.
+//! only an unknown one begins an incarnation of the source at its path, or of the
+//! source that it was rotated away from (`missed.rs`). So `app.log.1` is not a source
+//! of its own when a glob matches that name too.
 
-use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +18,8 @@ use super::follow::Follower;
 use super::gap_list::GapState;
 use super::glob::whole_name;
 use super::identity::{FileId, Trace, look};
-use super::judge::{Verdict, judge, names_before_rotation};
+use super::judge::{Verdict, judge};
+use super::missed::Bounds;
 use super::open_files::Key;
 use super::source::{Source, State};
 use super::survey::Survey;
@@ -73,10 +74,16 @@ impl Follower {
             self.find_again(&key, path, trace, Arc::clone(&opened.file), now);
             return Ok(());
         }
-        let is_known = self.shared.table().get(path).is_some();
-        if is_known {
-            self.adopt_missed(path, opened.real_path.as_deref(), trace.stat.id.born_ns, survey, now);
-        } else if self.is_rotated_unseen(path, trace.stat.id, survey, now) {
+        let id = trace.stat.id;
+        if let Some(homes) = self.homes_at(path, &opened) {
+            let (current, born_max_ns) = (Some(id), id.born_ns);
+            let bounds = Bounds { homes, current, born_after_ns: 0, born_max_ns, includes_matched: true };
+            if bounds.are_read_too_often(survey) {
+                self.shared.hints.file(path.to_owned());
+                return Ok(());
+            }
+            self.adopt_missed(path, &bounds, survey, now)?;
+        } else if self.adopt_if_rotated(path, id, survey, now)? {
             return Ok(());
         } else {
             self.insert_source(path)?;
@@ -84,6 +91,17 @@ impl Follower {
         info!(path = %display_text(path), size = trace.stat.size, "file found");
         self.shared.table().begin(path, trace, State::Live, opened, now);
         Ok(())
+    }
+
+    /// Where the files of the source at `path` are or were before, if there is such a source: at the
+    /// path, or where links led from there to its last file and lead to this one.
+    fn homes_at(&self, path: &Path, opened: &Opened) -> Option<Vec<PathBuf>> {
+        let last = self.shared.table().get(path)?.incarnations.last().map(|last| last.real_path.clone());
+        let homes = [Some(opened.real_path.clone()), last].into_iter().flatten();
+        let mut homes: Vec<PathBuf> =
+            homes.map(|real_path| real_path.unwrap_or_else(|| path.to_owned())).collect();
+        homes.dedup();
+        Some(homes)
     }
 
     /// The incarnation that a file is, if its content says so too.
@@ -109,75 +127,6 @@ impl Follower {
             table.moved(key, Some(path.to_owned()), now);
         }
         table.grew(key, trace, now);
-    }
-
-    /// Whether an unknown file stood at the path of a source that has been seen before, and was
-    /// rotated away from there unseen. Then it is that source's now, or will be after the look that
-    /// is asked for.
-    fn is_rotated_unseen(&self, path: &Path, id: FileId, survey: &mut Survey, now: Now) -> bool {
-        let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(OsStr::to_str)) else {
-            return false;
-        };
-        for source_path in names_before_rotation(name).into_iter().map(|name| dir.join(name)) {
-            let (live, real) = {
-                let table = self.shared.table();
-                let is_candidate =
-                    |source: &&Source| !source.retired && source.can_have_missed(id.born_ns, u64::MAX);
-                let Some(source) = table.get(&source_path).filter(is_candidate) else { continue };
-                let last = source.incarnations.last();
-                (source.live().map(|live| live.trace.stat.id), last.and_then(|last| last.real_path.clone()))
-            };
-            match live {
-                Some(live) => {
-                    let has_left = match fs::metadata(&source_path) {
-                        Ok(meta) => FileId::of(&meta) != live,
-                        Err(error) => error.kind() == io::ErrorKind::NotFound,
-                    };
-                    // It was rotated while this look was under way.
-                    if has_left {
-                        self.shared.hints.file(source_path);
-                        self.shared.hints.file(path.to_owned());
-                        return true;
-                    }
-                }
-                None => {
-                    self.adopt_missed(&source_path, real.as_deref(), u64::MAX, survey, now);
-                    if self.shared.table().owner_of(id).is_some() {
-                        return true;
-                    }
-                }
-            }
-        }
-        false
-    }
-
-    /// Files that stood at a source's path since it was last seen there, and were rotated away
-    /// unseen: they have rotated names now, and were born in between. `real`: where a link at the
-    /// path led, if one did; files have names of their own there.
-    fn adopt_missed(
-        &self,
-        path: &Path,
-        real: Option<&Path>,
-        next_born_ns: u64,
-        survey: &mut Survey,
-        now: Now,
-    ) {
-        let mut between = Vec::new();
-        self.each_rotated(real.unwrap_or(path), survey, |other, opened| {
-            let Ok(trace) = Trace::of(&opened.file) else { return };
-            let FileId { born_ns, .. } = trace.stat.id;
-            let table = self.shared.table();
-            let is_missed = table.get(path).is_some_and(|s| s.can_have_missed(born_ns, next_born_ns));
-            if is_missed && table.owner_of(trace.stat.id).is_none() {
-                between.push((born_ns, other, trace, opened));
-            }
-        });
-        between.sort_by_key(|(born_ns, ..)| *born_ns);
-        for (_, at, trace, opened) in between {
-            info!(path = %display_text(path), at = %display_text(&at), "file found that was rotated away unseen");
-            let opened = Opened { real_path: real.map(Path::to_owned), ..opened };
-            self.shared.table().begin(path, trace, State::Away { at: Some(at) }, opened, now);
-        }
     }
 
     fn insert_source(&self, path: &Path) -> io::Result<()> {

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -90,7 +91,8 @@ impl Follower {
         }
         let mut found: Option<FoundCopy> = None;
         for home in self.homes(key) {
-            self.each_rotated(&home, survey, |at, opened| {
+            self.for_each_rotated_file(&home, survey, |at, opened| {
+                let Ok(opened) = opened else { return };
                 let Ok(seen) = look(&opened.file, known) else { return };
                 let begins_alike = seen.head_same && seen.tail_same;
                 let is_longer = seen.trace.stat.size >= known.stat.size;
@@ -106,33 +108,39 @@ impl Follower {
         found
     }
 
-    /// Calls `visit` with each file beside `path` that has a rotated name of it, once. The directory
-    /// is read again if it has changed since its names were read, and as long as it changes: a file
-    /// may have been rotated meanwhile, and is missed for good if it is missed now.
-    pub(super) fn each_rotated(
+    /// Calls `visit` once for each file in `path`'s directory whose name is a rotated form of
+    /// `path`'s, or that cannot be opened. The directory is read again while it changes, at most
+    /// [`SEARCHES_MAX`] times: a file may be renamed while its names are read, and is missed for
+    /// good if it is missed then.
+    pub(super) fn for_each_rotated_file(
         &self,
         path: &Path,
         survey: &mut Survey,
-        mut visit: impl FnMut(PathBuf, Opened),
+        mut visit: impl FnMut(PathBuf, io::Result<Opened>),
     ) {
         let name = path.file_name().and_then(|name| name.to_str());
         let (Some(dir), Some(name)) = (path.parent(), name) else { return };
+        // Rotated names begin so.
+        let stem = &name[..name.rfind('.').unwrap_or(name.len())];
         let is_rotated = |other: &OsStr| other.to_str().is_some_and(|other| is_rotated_name(other, name));
         let mut visited = BTreeSet::new();
-        survey.refresh_names_in(dir);
-        for _ in 0..SEARCHES_MAX {
-            let names = survey.names_in(dir).iter();
+        for search in 0..SEARCHES_MAX {
+            if !survey.refresh_names_in(dir) && search > 0 {
+                return;
+            }
+            let names = survey.names_from(dir, stem);
             let unvisited = names.filter(|(other, ino)| is_rotated(other) && !visited.contains(ino));
-            let paths: Vec<PathBuf> = unvisited.map(|(other, _)| dir.join(other)).collect();
-            for at in paths {
-                let Ok(opened) = self.shared.beneath.open(&at) else { continue };
-                let Ok(meta) = opened.file.metadata() else { continue };
-                if visited.insert(meta.ino()) {
+            let found: Vec<(PathBuf, u64)> = unvisited.map(|(other, ino)| (dir.join(other), *ino)).collect();
+            for (at, ino) in found {
+                let opened = self.shared.beneath.open(&at);
+                let ino = match &opened {
+                    Ok(opened) => opened.file.metadata().map_or(ino, |meta| meta.ino()),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(_) => ino,
+                };
+                if visited.insert(ino) {
                     visit(at, opened);
                 }
-            }
-            if !survey.refresh_names_in(dir) {
-                return;
             }
         }
     }

@@ -25,6 +25,7 @@ use super::glob::Patterns;
 use super::identity::{FileId, Trace, look};
 use super::index::Index;
 use super::judge::{Verdict, judge};
+use super::missed::Bounds;
 use super::open_files::Key;
 use super::settle::IndexState;
 use super::shared::Shared;
@@ -139,7 +140,7 @@ impl Follower {
     }
 
     /// Finds out what became of a source's live file.
-    fn revisit(&self, path: &Path, survey: &mut Survey, now: Now) {
+    pub(super) fn revisit(&self, path: &Path, survey: &mut Survey, now: Now) {
         let Some((key, known)) = self.live(path) else { return };
         let seen = match survey.file(path) {
             Some(entry) if entry.stat.id.ino == known.stat.id.ino => {
@@ -161,14 +162,14 @@ impl Follower {
         match (verdict, seen) {
             (Verdict::Same | Verdict::Grown, Some((seen, opened))) => {
                 let mut table = self.shared.table();
-                if let Some(source) = table.change(path) {
-                    source.seen_ms = now.unix_ms;
-                }
+                table.each_at(path, |source| source.seen_ms = now.unix_ms);
                 table.grew(&key, seen.trace, now);
                 table.open.keep_if_absent(&key, opened.file);
             }
             (Verdict::Truncated, Some((seen, opened))) => {
+                let homes = self.homes(&key);
                 self.lose_truncated(&key, &known, survey, now);
+                self.adopt_copies(path, homes, seen.trace.stat.id, survey, now);
                 self.shared.table().begin(path, seen.trace, State::Live, opened, now);
             }
             _ => {
@@ -181,6 +182,26 @@ impl Follower {
                 }
                 table.moved(&key, at, now);
             }
+        }
+    }
+
+    /// Adopts the copies of a file that was truncated more than once since the last look: they are
+    /// younger than the copy of what was known, or than the file if there is none.
+    fn adopt_copies(&self, path: &Path, homes: Vec<PathBuf>, id: FileId, survey: &mut Survey, now: Now) {
+        let last_born_ns = {
+            let table = self.shared.table();
+            let last = table.get(path).and_then(|source| source.incarnations.last());
+            last.map_or(0, |last| last.trace.stat.id.born_ns)
+        };
+        let bounds = Bounds {
+            homes,
+            current: Some(id),
+            born_after_ns: last_born_ns,
+            born_max_ns: u64::MAX,
+            includes_matched: false,
+        };
+        if let Err(error) = self.adopt_missed(path, &bounds, survey, now) {
+            survey.failed.push((path.to_owned(), error));
         }
     }
 

@@ -93,6 +93,13 @@ impl Stat {
 }
 
 impl Trace {
+    /// The trace of a file that cannot be read: of no bytes.
+    #[must_use]
+    pub fn unread(stat: Stat) -> Self {
+        let nothing = Mark { len: 0, hash: xxh3_64(&[]) };
+        Self { stat, head: nothing, tail: nothing }
+    }
+
     /// The trace of an open file.
     ///
     /// # Errors

@@ -75,19 +75,18 @@ pub fn is_rotated_name(name: &str, of: &str) -> bool {
     name.strip_prefix(of).is_some_and(stamp) || infix().is_some_and(stamp)
 }
 
-/// The names that a file may have had for which rotation gives `name`: those of which `name` is a
-/// rotated name ([`is_rotated_name`]). The longest come first.
-pub fn names_before_rotation(name: &str) -> Vec<String> {
-    let extensions = || iter::once("").chain(name.rmatch_indices('.').map(|(at, _)| &name[at..]));
-    let stems: Vec<&str> = name.match_indices(SEPARATORS).map(|(at, _)| &name[..at]).collect();
-    let mut names: Vec<String> = stems
+/// All names of which `name` is a rotated name ([`is_rotated_name`]), the longest first.
+pub fn original_names(name: &str) -> Vec<String> {
+    let extensions = || iter::once("").chain(name.rmatch_indices('.').map(|(position, _)| &name[position..]));
+    let stems: Vec<&str> = name.match_indices(SEPARATORS).map(|(position, _)| &name[..position]).collect();
+    let mut originals: Vec<String> = stems
         .iter()
         .flat_map(|stem| extensions().map(move |extension| format!("{stem}{extension}")))
         .collect();
-    names.retain(|of| is_rotated_name(name, of));
-    names.sort_by_key(|of| std::cmp::Reverse(of.len()));
-    names.dedup();
-    names
+    originals.retain(|original| is_rotated_name(name, original));
+    originals.sort_by_key(|original| std::cmp::Reverse(original.len()));
+    originals.dedup();
+    originals
 }
 
 /// Birth times come from the kernel's coarse clock, which may be this far
@@ -169,7 +168,7 @@ mod tests {
         ];
         for (name, of, rotated) in cases {
             assert_eq!(is_rotated_name(name, of), rotated, "{name} of {of}");
-            assert_eq!(names_before_rotation(name).contains(&of.to_owned()), rotated, "{of} before {name}");
+            assert_eq!(original_names(name).contains(&of.to_owned()), rotated, "{of} before {name}");
         }
     }
 

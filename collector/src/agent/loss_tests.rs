@@ -1,7 +1,6 @@
 //! What may be lost, and what must not be without a word. Real files, without
 //! network and timers.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
@@ -11,8 +10,6 @@ use super::bench::{Bench, tick};
 use super::beneath::Links;
 use super::judge::BIRTH_SLACK_NS;
 use super::open_files::OpenFiles;
-use super::survey::{Scope, Survey};
-use crate::clock::Now;
 use crate::wire::GapReason::{Gone, Truncated};
 
 fn listed(b: &Bench) -> Vec<(String, String)> {
@@ -302,138 +299,4 @@ fn names_that_are_escaped_alike_are_not_mixed_up() {
     b.look();
     let files = b.files();
     assert!(files.len() == 2 && files[0] != files[1], "{files:?}");
-}
-
-/// `x.log` is rotated, and so is the file after it, which has the line 2.
-fn rotate_twice(b: &Bench) {
-    b.rename("x.log", "x.log.2");
-    b.append("x.log", "2\n");
-    b.rename("x.log", "x.log.1");
-}
-
-/// A look that has read the names in the directory, some time after its last change.
-fn begun_look(b: &Bench) -> Survey {
-    let (follower, shared) = b.agent.as_ref().unwrap();
-    tick(b.dir.path(), Duration::from_millis(50));
-    let mut survey = Survey::of(&Scope::All, &follower.patterns, &shared.beneath, &BTreeSet::new());
-    survey.names_in(&b.logs());
-    survey
-}
-
-#[test]
-fn a_file_that_is_rotated_during_a_look_is_not_missed() {
-    let mut b = Bench::new("x.log");
-    b.append("x.log", "1\n");
-    b.look();
-    b.rename("x.log", "x.log.2");
-    b.look();
-    b.append("x.log", "2\n");
-    let mut survey = begun_look(&b);
-    b.rename("x.log", "x.log.1");
-    b.append("x.log", "3\n");
-    let (follower, _) = b.agent.as_ref().unwrap();
-    follower.adopt(&b.path("x.log"), &mut survey, Now::read()).unwrap();
-    b.look();
-    assert_eq!(b.read("x.log"), "1\n2\n3\n");
-}
-
-/// The look comes between two rotations: the path leads nowhere.
-#[test]
-fn a_file_that_was_rotated_unseen_is_no_source_of_its_own() {
-    for glob in ["x.log*", "x*log"] {
-        let mut b = Bench::new(glob);
-        let old = |n: u32| if glob == "x.log*" { format!("x.log.{n}") } else { format!("x-{n}.log") };
-        b.append("x.log", "1\n");
-        b.look();
-        b.rename("x.log", &old(2));
-        b.append("x.log", "2\n");
-        b.rename("x.log", &old(1));
-        b.look();
-        assert_eq!(b.files(), ["x.log"]);
-        b.append("x.log", "3\n");
-        b.look();
-        assert_eq!((b.read("x.log"), b.files()), ("1\n2\n3\n".into(), vec!["x.log".into()]), "{glob}");
-    }
-}
-
-/// The directory was read while files were rotated: the path led to the first file when it was read,
-/// and the second one had its rotated name by then.
-#[test]
-fn a_file_that_was_rotated_while_the_directory_was_read_is_no_source_of_its_own() {
-    let mut b = Bench::new("x.log*");
-    b.append("x.log", "1\n");
-    b.look();
-    rotate_twice(&b);
-    b.append("x.log", "3\n");
-    let mut survey = begun_look(&b);
-    let (follower, _) = b.agent.as_ref().unwrap();
-    follower.adopt(&b.path("x.log.1"), &mut survey, Now::read()).unwrap();
-    b.look();
-    assert_eq!((b.read("x.log"), b.files()), ("1\n2\n3\n".into(), vec!["x.log".into()]));
-}
-
-/// What is read last of a file is read when another one has been at its path, and gone.
-#[test]
-fn reading_a_rotated_file_does_not_hide_the_next_one() {
-    let mut b = Bench::new("x.log");
-    b.append("x.log", "1\n");
-    b.look();
-    assert_eq!(b.read("x.log"), "1\n");
-    rotate_twice(&b);
-    tick(b.dir.path(), Duration::from_millis(50));
-    b.append("x.log.2", "late\n");
-    assert_eq!(b.read("x.log"), "late\n");
-    b.append("x.log", "3\n");
-    b.look();
-    assert_eq!(b.read("x.log"), "2\n3\n");
-}
-
-/// Births within [`BIRTH_SLACK_NS`] do not tell whether a file was seen; those of other incarnations do.
-#[test]
-fn a_rotated_file_that_was_read_and_forgotten_is_not_read_again() {
-    let mut b = Bench::new("x.log");
-    b.append("x.log", "1\n");
-    b.look();
-    rotate_twice(&b);
-    tick(b.dir.path(), Duration::ZERO);
-    b.append("x.log", "3\n");
-    b.look();
-    assert_eq!(b.read("x.log"), "1\n2\n3\n");
-    {
-        let mut table = b.agent.as_ref().unwrap().1.table();
-        let path = b.path("x.log");
-        let second = table.get(&path).unwrap().incarnations[1].number;
-        table.forget(&(path, second));
-    }
-    b.rename("x.log", "x.log.0");
-    b.append("x.log", "4\n");
-    b.look();
-    assert_eq!(b.read("x.log"), "4\n");
-}
-
-#[test]
-fn a_new_file_beside_one_that_stays_is_a_source_of_its_own() {
-    let mut b = Bench::new("x*log*");
-    b.append("x.log", "1\n");
-    b.look();
-    b.append("x-2.log", "2\n");
-    b.append("x.log.1", "3\n");
-    b.look();
-    assert_eq!(b.files(), ["x-2.log", "x.log", "x.log.1"]);
-}
-
-#[test]
-fn a_copy_that_is_made_during_a_look_is_found() {
-    let mut b = Bench::new("x.log");
-    b.append("x.log", "1\n");
-    b.look();
-    let mut survey = begun_look(&b);
-    fs::copy(b.path("x.log"), b.path("x.log.1")).unwrap();
-    fs::write(b.path("x.log"), "").unwrap();
-    let (follower, shared) = b.agent.as_ref().unwrap();
-    let path = b.path("x.log");
-    let (number, known) =
-        shared.table().get(&path).and_then(|s| s.live().map(|i| (i.number, i.trace))).unwrap();
-    let found = follower.find_copy(&(path, number), &known, &mut survey).map(|found| found.at);
-    assert_eq!(found, Some(b.path("x.log.1")));
 }

@@ -22,7 +22,7 @@ pub mod beneath;
 pub mod confirm;
 mod copies;
 pub mod follow;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod gap_list;
 pub mod glob;
@@ -34,6 +34,7 @@ mod listen;
 mod listing;
 #[cfg(test)]
 mod loss_tests;
+mod missed;
 mod open_files;
 mod read;
 mod readers;

@@ -46,8 +46,8 @@ pub struct Source {
     /// How far that list is final.
     pub gap_state: GapState,
     /// When the path was last seen to lead to the live incarnation, in
-    /// milliseconds since 1970: it is compared with the births of files. That its file
-    /// has grown says nothing of the path: it may have been rotated away, and be open.
+    /// milliseconds since 1970: it is compared with the births of files. Growth
+    /// does not update it: a rotated file can still grow.
     pub seen_ms: u64,
     /// Since when the path leads nowhere.
     pub gone: Option<Now>,
@@ -214,8 +214,8 @@ impl Source {
     }
 
     /// Whether a file with a rotated name, born at `born_ns`, can have stood at the path unseen since
-    /// the last incarnation did, and before a file born at `next_born_ns`. Those born before the last
-    /// incarnation were incarnations, too, and are forgotten.
+    /// the last incarnation did, and before a file born at `next_born_ns`, both in nanoseconds since 1970.
+    /// A file born before the last incarnation was an incarnation already, which is forgotten now.
     #[must_use]
     pub fn can_have_missed(&self, born_ns: u64, next_born_ns: u64) -> bool {
         let last_born_ns = self.incarnations.last().map_or(0, |last| last.trace.stat.id.born_ns);

@@ -10,7 +10,7 @@
 //! must never be concluded from an error.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::DirEntryExt as _;
@@ -101,10 +101,16 @@ struct Names {
     changed: Option<SystemTime>,
     /// It may change once more without a later timestamp.
     is_fresh: bool,
+    /// How often they were read in this look.
+    reads: usize,
 }
 
-/// How often the names in a directory are searched in one look, while it changes.
+/// Most searches for a file, or for files with rotated names, in one look while their directory
+/// changes.
 pub(super) const SEARCHES_MAX: usize = 3;
+
+/// Most reads of the names in a directory in one look. Each takes 10 ms for 20,000 names.
+const READS_MAX: usize = 64;
 
 /// File systems stamp changes with a clock that ticks this often, at most.
 const TICK: Duration = Duration::from_millis(20);
@@ -114,8 +120,9 @@ impl Names {
         let changed = changed(dir);
         let is_fresh = changed.and_then(|at| at.elapsed().ok()).is_none_or(|age| age < TICK);
         let entries = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
-        let names = entries.map(|entry| (entry.file_name(), entry.ino())).collect();
-        Self { names, changed, is_fresh }
+        let mut names: Vec<_> = entries.map(|entry| (entry.file_name(), entry.ino())).collect();
+        names.sort_unstable();
+        Self { names, changed, is_fresh, reads: 1 }
     }
 
     fn are_stale(&self, dir: &Path) -> bool {
@@ -193,9 +200,28 @@ impl Survey {
     pub fn refresh_names_in(&mut self, dir: &Path) -> bool {
         let is_stale = self.names.get(dir).is_none_or(|names| names.are_stale(dir));
         if is_stale {
-            self.names.insert(dir.to_owned(), Names::read(dir));
+            let reads = self.names.get(dir).map_or(0, |names| names.reads);
+            let names = Names::read(dir);
+            self.names.insert(dir.to_owned(), Names { reads: reads + names.reads, ..names });
         }
         is_stale
+    }
+
+    /// The names in `dir` that begin with `stem`, with their inode numbers.
+    pub fn names_from<'a>(
+        &'a mut self,
+        dir: &Path,
+        stem: &'a str,
+    ) -> impl Iterator<Item = &'a (OsString, u64)> {
+        let names = self.names_in(dir);
+        let from = names.partition_point(|(name, _)| name.as_os_str() < OsStr::new(stem));
+        let begins = |name: &OsStr| name.as_encoded_bytes().starts_with(stem.as_bytes());
+        names[from..].iter().take_while(move |(name, _)| begins(name))
+    }
+
+    /// Whether the names in `dir` have changed again, and were read [`READS_MAX`] times.
+    pub fn is_read_too_often(&self, dir: &Path) -> bool {
+        self.names.get(dir).is_some_and(|names| names.reads >= READS_MAX && names.are_stale(dir))
     }
 
     fn walk(&mut self, dir: &Path, depth: usize, walk: &mut Walk<'_>) {

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::answer::SETTLE_MS;
 use super::beneath::Opened;
-use super::identity::{FileId, Trace};
+use super::identity::{FileId, Stat, Trace};
 use super::open_files::{Key, OpenFiles};
 use super::source::{Incarnation, Loss, Source, State};
 use crate::clock::Now;
@@ -148,20 +148,39 @@ impl Table {
 
     /// Begins an incarnation of the source at a path.
     pub fn begin(&mut self, path: &Path, trace: Trace, state: State, opened: Opened, now: Now) {
-        let Some(source) = self.change(path) else { return };
+        if let Some(key) = self.push(path, trace, state, opened.real_path, now) {
+            self.open.keep(key, opened.file);
+        }
+    }
+
+    /// Begins an incarnation whose file this process may not read: it is lost, and its end is open.
+    pub fn begin_unreadable(&mut self, path: &Path, stat: Stat, now: Now) {
+        let lost = State::Lost(Loss { reason: GapReason::Gone, is_end_known: false });
+        self.push(path, Trace::unread(stat), lost, None, now);
+    }
+
+    fn push(
+        &mut self,
+        path: &Path,
+        trace: Trace,
+        state: State,
+        real_path: Option<PathBuf>,
+        now: Now,
+    ) -> Option<Key> {
+        let source = self.change(path)?;
         let was_retired = source.retired;
         let key = (path.to_owned(), source.begin(trace, state, now));
         if let Some(last) = source.incarnations.last_mut() {
-            last.real_path = opened.real_path;
+            last.real_path = real_path;
         }
         if let Some(oldest) = source.drop_oldest(now) {
             self.let_go(&(path.to_owned(), oldest.number), &oldest.trace);
         }
         self.files.insert(file_key(trace.stat.id), key.clone());
-        self.open.keep(key, opened.file);
         if was_retired {
             self.bump_items();
         }
+        Some(key)
     }
 
     /// The file of an incarnation has been seen with this trace. The known size

@@ -1,6 +1,7 @@
 //! Seed corpus of the fuzz targets in `fuzz/`: traffic between the servers and clients of a small
 //! cluster, and the files of its data directories.
 
+mod files;
 mod http;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use clap::Args;
 use rota_client::Client;
+use rota_core::pool::layout::FOLDERS;
 use rota_protocol::http::{NodeCreate, PoolChange, PoolKind, TableBody};
 use rota_protocol::peer::{self, AppendRequest, Hello, Payload, StreamKind};
 use rota_tests::{Call, Cluster, ConnectionTrace, DelayProxies, Pool, Settings, Traces};
@@ -50,14 +52,34 @@ pub async fn run(args: &SeedCorpusArgs) -> anyhow::Result<()> {
     let server: SocketAddr = cluster.http(2).parse()?;
     let (http_port, http_clients) = proxies.recording_proxy(server.port())?;
     http::generate_traffic(&Client::new([format!("127.0.0.1:{http_port}")])?).await?;
+    let mut seeds = SeedCorpus::default();
+    // Later ones are too large.
+    let leader = cluster.leader().await;
+    take_snapshot(&cluster, leader).await?;
+    seeds.add_snapshots(&cluster.data(leader))?;
     generate_traffic(&mut cluster, &format!("127.0.0.1:{port}")).await?;
 
-    let mut seeds = SeedCorpus::default();
     for recorded in &traffic {
         each(recorded, |trace| seeds.add_peer_traffic(trace));
     }
     each(&clients, |trace| seeds.add_client_traffic(trace));
     each(&http_clients, |trace| seeds.add_http_traffic(trace));
+    for bytes in files::agent_files(&cluster).await? {
+        seeds.add("agent_files", 0, bytes);
+    }
+    for (path, data) in files::pool_nodes(&cluster).await? {
+        let folder = path.split('/').nth(4);
+        match folder.and_then(|folder| FOLDERS.iter().position(|known| *known == folder)) {
+            Some(number) if FOLDERS[number] == "checkpoints" => seeds.add("agent_files", 1, data),
+            Some(number) => seeds.add("pool_json", u8::try_from(number)? + 1, data),
+            // The pool itself, and its plan.
+            None => seeds.add("pool_json", 0, data),
+        }
+    }
+    for bytes in files::zookeeper_files().await? {
+        // A log is filled with zeros.
+        seeds.add("zk_disk", 0, bytes.into_iter().take(SEED_BYTES_MAX).collect());
+    }
     for id in cluster.ids() {
         cluster.stop_in_order(id).await;
         seeds.add_data_directory(&cluster.data(id))?;
@@ -91,12 +113,17 @@ async fn generate_traffic(cluster: &mut Cluster, zookeeper: &str) -> anyhow::Res
     pool.is_shared_by(&["one", "two"], 4).await;
     drop(two);
     let leader = cluster.leader().await;
-    let taken = cluster.ask(leader, Call::post("/v1/cluster/snapshot", &())).await;
-    anyhow::ensure!(taken.status == 200, "no snapshot: {}", taken.text());
+    take_snapshot(cluster, leader).await?;
     // The next leader asks for votes.
     cluster.stop_in_order(leader).await;
     cluster.restart(leader);
     cluster.all_follow_one_leader().await;
+    Ok(())
+}
+
+async fn take_snapshot(cluster: &Cluster, server: u64) -> anyhow::Result<()> {
+    let taken = cluster.ask(server, Call::post("/v1/cluster/snapshot", &())).await;
+    anyhow::ensure!(taken.status == 200, "no snapshot: {}", taken.text());
     Ok(())
 }
 
@@ -208,19 +235,19 @@ impl SeedCorpus {
         for (name, kind) in [("identity.json", 0), ("log-position", 1)] {
             self.add("data_files", kind, fs::read(directory.join(name))?);
         }
-        for (folder, target) in [("log", "log_file"), ("snapshots", "snapshot")] {
-            for file in fs::read_dir(directory.join(folder))? {
-                let bytes = fs::read(file?.path())?;
-                // A log may be cut anywhere; a snapshot has a head of its own before the state.
-                match target {
-                    "snapshot" => {
-                        let state = bytes.windows(8).position(|bytes| bytes == b"ROTASNAP");
-                        if let Some(state) = state {
-                            self.add(target, 0, bytes[state..].to_vec());
-                        }
-                    }
-                    _ => self.add(target, 0, bytes.into_iter().take(SEED_BYTES_MAX).collect()),
-                }
+        for file in fs::read_dir(directory.join("log"))? {
+            // A log may be cut anywhere.
+            self.add("log_file", 0, fs::read(file?.path())?.into_iter().take(SEED_BYTES_MAX).collect());
+        }
+        Ok(())
+    }
+
+    fn add_snapshots(&mut self, directory: &Path) -> anyhow::Result<()> {
+        for file in fs::read_dir(directory.join("snapshots"))? {
+            let bytes = fs::read(file?.path())?;
+            // A file has a head of its own before the state.
+            if let Some(state) = bytes.windows(8).position(|bytes| bytes == b"ROTASNAP") {
+                self.add("snapshot", 0, bytes[state..].to_vec());
             }
         }
         Ok(())

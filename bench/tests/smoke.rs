@@ -49,8 +49,8 @@ fn the_seed_corpus_is_recorded() {
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     let text = String::from_utf8(ran.stdout).unwrap();
     let kinds = |target: &str| text.lines().filter(|line| line.starts_with(&format!("{target} "))).count();
-    let kinds = ["http_body", "client_table", "data_files"].map(kinds);
-    assert_eq!(kinds, [13, 2, 2], "every kind of body, table and file: {text}");
+    let kinds = ["http_body", "client_table", "data_files", "agent_files", "zk_disk", "snapshot"].map(kinds);
+    assert_eq!(kinds, [13, 2, 2, 2, 1, 1], "every kind of body, table and file: {text}");
     let seeds = std::fs::read_dir(out.path().join("http_body")).unwrap().count();
     assert!(seeds >= 13, "{seeds} seeds");
 }

@@ -27,7 +27,7 @@
 pub mod agent;
 pub mod clock;
 pub mod collector;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 pub mod naming;
 mod pool;

@@ -38,7 +38,7 @@ async fn kill_until_done(
     while !writer.is_done_with(&output(dir, "x.log")) {
         assert!(
             Instant::now() < deadline,
-            "after {kills} kills {}; done: {}; gaps: {:?}",
+            "output incomplete after {kills} kills: {}; done: {}; gaps: {:?}",
             first_difference(&writer.written.lock().unwrap(), &output(dir, "x.log")),
             writer.done.load(Ordering::SeqCst),
             gaps::read(&dir.join("out")),
@@ -59,7 +59,7 @@ fn first_difference(written: &[u8], output: &[u8]) -> String {
     let [wanted, found] =
         [written, output].map(|bytes| String::from_utf8_lossy(&bytes[same..bytes.len().min(same + 60)]));
     format!(
-        "{} of {} bytes, different from {same}: {found:?} instead of {wanted:?}",
+        "{} of {} bytes, first difference at byte {same}: {found:?}, expected {wanted:?}",
         output.len(),
         written.len()
     )

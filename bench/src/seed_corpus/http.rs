@@ -29,7 +29,7 @@ pub(super) async fn generate_traffic(client: &Client) -> anyhow::Result<()> {
     let member = json!({"name": "m", "address": "127.0.0.1:1", "weight": 2, "zone": "z", "labels": {"disk": "ssd"},
         "capacity": 9});
     send(Method::POST, "/v1/pools/hashed/members", member).await?;
-    let item = json!({"name": "i", "address": "127.0.0.1:1", "labels": {"app": "a"}, "weight": 3, "prefer": {"disk": "ssd"}});
+    let item = json!({"name": "i", "persistent": true, "address": "127.0.0.1:1", "labels": {"app": "a"}, "weight": 3, "prefer": {"disk": "ssd"}});
     send(Method::POST, "/v1/pools/named/items", item).await?;
     send(Method::PUT, "/v1/pools/hashed/members", json!({"members": ["m"], "weight": 3, "cordoned": false}))
         .await?;

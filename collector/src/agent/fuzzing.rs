@@ -12,3 +12,9 @@ pub fn check_record(bytes: &[u8]) {
     let again = again.into_source("/v/f".into(), Now { unix_ms: 20, monotonic_ms: 8 });
     assert_eq!(format!("{again:?}"), format!("{source:?}"));
 }
+
+/// Whether a text is the record of a source.
+#[cfg(test)]
+pub fn is_record(text: &str) -> bool {
+    serde_json::from_str::<Record>(text).is_ok()
+}

@@ -59,7 +59,8 @@ fn json<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
 fn state_with_pool() -> State {
     let mut state = State::new();
     let by = Actor::rota(None);
-    let pool: PoolCreate = json(br#"{"name":"p","buckets":4}"#).expect("these are its fields");
+    let pool: PoolCreate =
+        json(br#"{"name":"p","kind":"hashed","buckets":4}"#).expect("these are its fields");
     let spec = pool.spec().expect("it is a hashed pool");
     let join: JoinPool = json(br#"{"name":"m"}"#).expect("a name is enough");
     let member = join_op(POOL, &join).expect("it is a member");
@@ -176,4 +177,19 @@ fn apply_all(state: &mut State, commands: &[Command]) {
 
 fn next_unit(state: &State) -> Submitted {
     Submitted { boot: 1, seq: state.submitted(1).map_or(0, |last| last.seq) + 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The fuzz target runs only by `make fuzz`: its seeds are tried here, and found cases.
+    #[test]
+    fn recorded_bodies_are_applied() {
+        let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/http_body");
+        let seeds: Vec<_> = std::fs::read_dir(seeds).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(seeds.len() >= 13, "{seeds:?}");
+        seeds.iter().for_each(|seed| apply_body(&std::fs::read(seed).unwrap()));
+        apply_body(b"\x0c{\"fence\":1}");
+    }
 }

@@ -8,7 +8,7 @@ mod checkpoints;
 mod cluster;
 mod error;
 mod extract;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod history;
 mod import;
@@ -151,10 +151,10 @@ async fn bad_method(request: Request) -> ApiError {
     ApiError::new(Code::BadMethod, format!("{path} does not know {method}: see /v1/openapi.json"))
 }
 
-/// What happens around every request: the size of its body is limited, it waits for what the client
-/// has seen, counts as its session's sign of life, is ended when it takes too long, is counted, and
-/// says what this server has applied. One layer does it all, because with each layer every request
-/// copies the routes below it.
+/// The middleware of every request: limits the body's size, waits for the zxid that the client has
+/// seen, renews its session, enforces the timeout, records metrics, and adds the zxid that this
+/// server has applied. One layer does it all, because each layer copies the routes below it for
+/// every request.
 async fn around(State(service): State<Shared>, mut request: Request, next: Next) -> Response {
     DefaultBodyLimit::max(service.config.limits.body_bytes_max).apply(&mut request);
     let route: Arc<str> = request.extensions().get::<MatchedPath>().map_or("none", |p| p.as_str()).into();
@@ -214,7 +214,7 @@ async fn prepare(
     {
         return Err(ApiError::new(Code::NotServing, why));
     }
-    // Few requests need these futures. Boxed, they take no room in the others'.
+    // Boxed to keep rarely used futures out of every request's future.
     match seen? {
         0 => {}
         zxid => Box::pin(service.reach(zxid)).await?,

@@ -68,7 +68,12 @@ pub const ALL: &[(&str, Kind, &str, &str)] = &[
     ),
     (LEADER_CHANGES, Kind::Counter, "", "changes of the leader that this server follows or is"),
     (CAMPAIGNS, Kind::Counter, "", "times that this server asked the others to elect it"),
-    (UNDECODABLE, Kind::Counter, "", "units in the log that do not decode: refused by every server alike"),
+    (
+        UNDECODABLE,
+        Kind::Counter,
+        "",
+        "units in the log with a command that does not decode: every server refuses it and the rest of the unit",
+    ),
     (PEER_INVALID, Kind::Counter, "", "frames and values from other servers that were refused as invalid"),
     (
         PEER_OUT,

@@ -184,7 +184,7 @@ impl Replica {
         let batch = Batch::decode(bytes).map_err(io::Error::other)?;
         let checkpoint = batch.header.checkpoint;
         // Decoded before the write lock is taken, so that readers are not blocked.
-        let decoded_writes = DecodedWrites::from_commands(batch.commands_of_units_with(layout::POOLS));
+        let decoded_writes = DecodedWrites::from_commands(batch.decode_units_containing(layout::POOLS));
         let mut inner = self.write();
         inner.compare_digests(checkpoint)?;
         let zxid_before = inner.state.zxid();
@@ -204,7 +204,7 @@ impl Replica {
                     tracing::error!(
                         index = at.index,
                         server = origin.server,
-                        "a unit does not decode: refused"
+                        "a command does not decode: it and the rest of its unit are refused"
                     );
                 }
                 Fate::Skipped => {}

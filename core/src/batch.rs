@@ -2,10 +2,9 @@
 //! stamped, then units; a unit is what one server submitted in one go. A unit is
 //! encoded once, by the server that its client is connected to, and its bytes
 //! are forwarded, logged and replicated as they are. The leader checks that what
-//! it proposes decodes ([`check_unit`]); [`apply`] decodes it, one command at a time: an allocator
-//! that gets back the last command's memory before it hands out the next one's is much faster. A
-//! part that does not decode there all the same is refused, by every replica alike: no bytes in
-//! the log can stop a cluster.
+//! it proposes decodes ([`check_unit`]); [`apply`] decodes one command at a time, so that the
+//! allocator can reuse each command's memory for the next. Every replica refuses a command that
+//! does not decode there, and the rest of its unit: no bytes in the log can stop a cluster.
 //!
 //! ```text
 //! batch = [format: u8 = 7] [crc32 of what follows: u32 le]
@@ -176,7 +175,7 @@ pub fn check_unit(unit: &Bytes) -> Result<Origin, UnitError> {
     if rest.is_empty() {
         return Err(UnitError::Empty);
     }
-    for (index, command) in Commands(rest).enumerate() {
+    for (index, command) in CommandDecoder(rest).enumerate() {
         command.map_err(|cause| UnitError::Decode { index, cause })?;
     }
     Ok(origin)
@@ -223,13 +222,13 @@ impl Batch {
         Ok(Self { header: Header { timestamp: now, checkpoint }, units: bytes })
     }
 
-    /// The commands of units whose bytes contain `path`, in order. They are not taken out of the
-    /// batch, and decoded one at a time.
-    pub fn commands_of_units_with(&self, path: &'static str) -> impl Iterator<Item = Command> {
+    /// All commands of each unit whose bytes contain `path`, in order and decoded lazily; those of
+    /// a unit end at the first that does not decode. The batch is unchanged.
+    pub fn decode_units_containing(&self, path: &'static str) -> impl Iterator<Item = Command> {
         let mut batch = Self { header: self.header, units: self.units.clone() };
         let units = iter::from_fn(move || batch.next_unit()).flatten();
         let with_path = units.filter(move |(_, payload)| memmem::find(payload, path.as_bytes()).is_some());
-        with_path.flat_map(|(_, payload)| Commands(payload).map_while(Result::ok))
+        with_path.flat_map(|(_, payload)| CommandDecoder(payload).map_while(Result::ok))
     }
 
     /// The next unit, its commands still encoded. What is no unit ends the batch:
@@ -248,7 +247,7 @@ impl Batch {
     }
 }
 
-/// A unit that does not decode, or trailing bytes that are not a unit.
+/// Bytes that have no unit's header, or are fewer than the header says.
 #[derive(Debug)]
 struct MalformedUnit;
 
@@ -256,8 +255,9 @@ struct MalformedUnit;
 const NOBODY: Origin = Origin { server: 0, unit: Submitted { boot: 0, seq: UNSEQUENCED } };
 
 /// Applies a batch to the state: the units in order, each once. `after` hears of
-/// each command as soon as it is applied, with the state as it is then. A unit ends with
-/// [`Fate::Undecodable`] at a command that does not decode.
+/// each command as soon as it is applied, with the state as it is then. At a command that does
+/// not decode it hears of [`Fate::Undecodable`], and the rest of the unit is skipped; at bytes
+/// that have no unit's header, the rest of the batch is.
 pub fn apply(state: &mut State, mut batch: Batch, mut after: impl FnMut(&State, Origin, Fate)) {
     let now = batch.header.timestamp;
     while let Some(unit) = batch.next_unit() {
@@ -269,7 +269,7 @@ pub fn apply(state: &mut State, mut batch: Batch, mut after: impl FnMut(&State, 
             after(state, origin, Fate::Skipped);
             continue;
         }
-        for (index, command) in Commands(payload).enumerate() {
+        for (index, command) in CommandDecoder(payload).enumerate() {
             let Ok(command) = command else {
                 after(state, origin, Fate::Undecodable);
                 break;
@@ -280,10 +280,10 @@ pub fn apply(state: &mut State, mut batch: Batch, mut after: impl FnMut(&State, 
     }
 }
 
-/// Decodes the commands of a unit. After an error it has nothing more to decode.
-struct Commands(Bytes);
+/// Decodes the commands of a unit. It ends after the first error.
+struct CommandDecoder(Bytes);
 
-impl Iterator for Commands {
+impl Iterator for CommandDecoder {
     type Item = Result<Command, postcard::Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -400,7 +400,7 @@ mod tests {
     #[test]
     fn what_does_not_decode_is_refused_and_the_rest_is_done() {
         let garbage = seal_unit(Origin { server: 4, unit: Submitted { boot: 1, seq: 1 } }, &[0xff; 100]);
-        // Its first command is sound, and done.
+        // Its first command is valid, and is applied.
         let sound = encode_command(&create("/half"), Vec::new());
         let half = [&sound[..], &[0xff; 9]].concat();
         let half = seal_unit(Origin { server: 5, unit: Submitted { boot: 1, seq: 1 } }, &half);
@@ -428,11 +428,11 @@ mod tests {
         let others = encode_unit(origin(2), std::slice::from_ref(&outside));
         let sound = encode_command(&inside, Vec::new());
         let cut_off = seal_unit(origin(3), &[&sound[..], &[0xff; 9]].concat());
-        let found = |units: &[Bytes]| batch(units).commands_of_units_with("/rota/pools").collect::<Vec<_>>();
+        let found = |units: &[Bytes]| batch(units).decode_units_containing("/rota/pools").collect::<Vec<_>>();
         assert_eq!(found(&[others.clone(), mixed.clone()]), [outside, inside.clone()]);
         assert_eq!(found(&[cut_off, others]), [inside]);
         let mut left = batch(&[mixed]);
-        assert_eq!(left.commands_of_units_with("/rota/pools").count(), 2);
+        assert_eq!(left.decode_units_containing("/rota/pools").count(), 2);
         assert!(left.next_unit().is_some(), "the units stay in the batch");
     }
 

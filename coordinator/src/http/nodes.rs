@@ -94,7 +94,7 @@ async fn read_at(
     caller: &Caller,
 ) -> ApiResult<Json<NodeRead>> {
     if params.consistent {
-        // Boxed, as below, so that other reads need no room for it.
+        // Boxed, as below, to keep a rarely used future out of every read's future.
         Box::pin(service.catch_up()).await?;
     }
     let after = params.after.unwrap_or_default();

@@ -197,7 +197,7 @@ async fn serve_connection(wire: BoxWire, router: Router, stop: CancellationToken
         let (router, watch) = (router.clone(), Arc::clone(&of_requests));
         async move {
             let answered = Answered(watch);
-            let response = router.oneshot(request.map(with_deadline)).await?;
+            let response = router.oneshot(request.map(with_frame_timeout)).await?;
             // It is being answered until the last byte of its body was asked for.
             Ok::<_, std::convert::Infallible>(response.map(|body| Answering { body, _answered: answered }))
         }
@@ -231,7 +231,7 @@ async fn serve_connection(wire: BoxWire, router: Router, stop: CancellationToken
 
 /// A request's body, each part of which has [`BODY_FRAME_TIMEOUT`]. As a layer of the router this
 /// would cost every request a copy of the whole router, with or without a body.
-fn with_deadline(body: Incoming) -> Body {
+fn with_frame_timeout(body: Incoming) -> Body {
     match body.is_end_stream() {
         true => Body::empty(),
         false => Body::new(TimeoutBody::new(BODY_FRAME_TIMEOUT, body)),
@@ -302,24 +302,24 @@ mod tests {
         let mut answer = vec![0; 4096];
         let len = client.read(&mut answer).await.unwrap();
         assert!(String::from_utf8_lossy(&answer[..len]).contains("200 OK"));
-        let asked_at = Instant::now();
+        let sent_at = Instant::now();
         client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nx-a: ").await.unwrap();
         assert_eq!(client.read(&mut answer).await.unwrap(), 0, "closed");
-        assert!(asked_at.elapsed() < HEAD_TIMEOUT + 2 * LOOK_PERIOD, "{:?}", asked_at.elapsed());
+        assert!(sent_at.elapsed() < HEAD_TIMEOUT + 2 * LOOK_PERIOD, "{:?}", sent_at.elapsed());
         serving.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_stops_coming_is_given_up() {
+    async fn stalled_body_times_out() {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let router = Router::new().route("/", axum::routing::post(async |_: axum::body::Bytes| "whole"));
         let (mut client, server) = tokio::io::duplex(4096);
         tokio::spawn(serve_connection(Box::new(server), router, CancellationToken::new()));
         client.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nhalf").await.unwrap();
-        let (asked_at, mut answer) = (Instant::now(), vec![0; 4096]);
+        let (sent_at, mut answer) = (Instant::now(), vec![0; 4096]);
         let read = tokio::time::timeout(2 * BODY_FRAME_TIMEOUT, client.read(&mut answer)).await;
         let len = read.expect("there is an answer").unwrap();
         assert!(String::from_utf8_lossy(&answer[..len]).starts_with("HTTP/1.1 400"));
-        assert!(asked_at.elapsed() >= BODY_FRAME_TIMEOUT, "{:?}", asked_at.elapsed());
+        assert!(sent_at.elapsed() >= BODY_FRAME_TIMEOUT, "{:?}", sent_at.elapsed());
     }
 }

@@ -15,8 +15,8 @@ use crate::state::{Acl, AclEntry, Actor, CreateMode, Op, Refusal, Standing, Stat
 
 /// Refuses the first of `ops` that a client may not do, and says which one it is.
 pub(crate) fn check(state: &State, by: &Actor, ops: &[Op]) -> Result<(), (usize, Refusal)> {
-    let concerns_rota = |op: &Op| written_path(op).is_some_and(|path| is_at_or_below(path, ROTA));
-    if by.standing == Standing::Rota || !ops.iter().any(concerns_rota) {
+    let is_under_rota = |op: &Op| written_path(op).is_some_and(|path| is_at_or_below(path, ROTA));
+    if by.standing == Standing::Rota || !ops.iter().any(is_under_rota) {
         return Ok(());
     }
     let (mut versioned, mut fenced) = (BTreeMap::new(), BTreeSet::new());

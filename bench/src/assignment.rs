@@ -307,8 +307,8 @@ async fn watchers(args: &AssignmentArgs) -> anyhow::Result<()> {
     // Each is told once what there is.
     for _ in 0..args.watchers {
         tokio::select! {
-            told = tokio::time::timeout(LIVENESS * 3, all.recv()) => {
-                let _ = told.context("every watcher is told")?;
+            received = tokio::time::timeout(LIVENESS * 3, all.recv()) => {
+                let _ = received.context("every watcher is told")?;
             }
             Some(ended) = tasks.join_next() => ended?.context("a watcher's stream ended")?,
         }

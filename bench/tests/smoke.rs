@@ -1,4 +1,4 @@
-//! The benchmark runs: on Rota alone, for moments, and without looking at its numbers.
+//! The subcommands of the benchmark run, for moments, and without looking at its numbers.
 
 use std::process::Command;
 

@@ -19,10 +19,10 @@ use super::gap_list::GapState;
 use super::glob::whole_name;
 use super::identity::{FileId, Trace, look};
 use super::judge::{Verdict, judge};
-use super::missed::Bounds;
 use super::open_files::Key;
 use super::source::{Source, State};
 use super::survey::Survey;
+use super::unseen::UnseenFilter;
 use crate::clock::Now;
 use crate::naming::{display_text, item_name, labels};
 
@@ -77,12 +77,13 @@ impl Follower {
         let id = trace.stat.id;
         if let Some(homes) = self.homes_at(path, &opened) {
             let (current, born_max_ns) = (Some(id), id.born_ns);
-            let bounds = Bounds { homes, current, born_after_ns: 0, born_max_ns, includes_matched: true };
-            if bounds.are_read_too_often(survey) {
+            let filter =
+                UnseenFilter { homes, current, born_after_ns: 0, born_max_ns, includes_matched: true };
+            if filter.is_deferred(survey) {
                 self.shared.hints.file(path.to_owned());
                 return Ok(());
             }
-            self.adopt_missed(path, &bounds, survey, now)?;
+            self.adopt_unseen(path, &filter, survey, now)?;
         } else if self.adopt_if_rotated(path, id, survey, now)? {
             return Ok(());
         } else {

@@ -15,9 +15,9 @@ use tracing::{info, warn};
 use super::beneath::Opened;
 use super::follow::Follower;
 use super::identity::{Trace, look};
-use super::judge::{BIRTH_SLACK_NS, is_rotated_name};
+use super::judge::{BIRTH_SLACK_NS, is_born_between, is_rotated_name};
 use super::open_files::Key;
-use super::source::{Loss, State};
+use super::source::{Loss, State, nanoseconds};
 use super::survey::{SEARCHES_MAX, Survey};
 use crate::clock::Now;
 use crate::naming::display_text;
@@ -79,8 +79,9 @@ impl Follower {
         homes
     }
 
-    /// The copy of an incarnation that was `known`, if there is one. Of several
-    /// the one that was changed last: an older one is an earlier rotation's.
+    /// The copy of an incarnation that was `known`, if there is one. Of several the first one that
+    /// was made since the source was seen last, as later ones are of later truncations; else the
+    /// one that was changed last, as an older one is an earlier rotation's.
     ///
     /// A compressed copy cannot be read on from an offset, so it does not count;
     /// nor does a copy of a file that was empty when it was seen last, since any
@@ -89,18 +90,23 @@ impl Follower {
         if known.stat.size == 0 {
             return None;
         }
+        let seen_ns = self.shared.table().get(&key.0).map_or(0, |source| nanoseconds(source.seen_ms));
+        let rank = |trace: &Trace| match is_born_between(seen_ns, trace.stat.id.born_ns, u64::MAX) {
+            true => (true, u64::MAX - trace.stat.id.born_ns),
+            false => (false, trace.stat.changed_ns),
+        };
         let mut found: Option<FoundCopy> = None;
         for home in self.homes(key) {
-            self.for_each_rotated_file(&home, survey, |at, opened| {
+            // A directory that cannot be read has no copy: what is lost then is a gap.
+            let _ = self.for_each_rotated_file(&home, survey, |at, opened| {
                 let Ok(opened) = opened else { return };
                 let Ok(seen) = look(&opened.file, known) else { return };
                 let begins_alike = seen.head_same && seen.tail_same;
                 let is_longer = seen.trace.stat.size >= known.stat.size;
-                let is_later =
-                    found.as_ref().is_none_or(|f| f.trace.stat.changed_ns < seen.trace.stat.changed_ns);
+                let is_better = found.as_ref().is_none_or(|found| rank(&found.trace) < rank(&seen.trace));
                 let is_free = self.shared.table().owner_of(seen.trace.stat.id).is_none();
                 let is_recent = is_of_this_rotation(&opened.file, key.1);
-                if is_recent && begins_alike && is_longer && is_later && is_free {
+                if is_recent && begins_alike && is_longer && is_better && is_free {
                     found = Some(FoundCopy { at, trace: seen.trace, opened });
                 }
             });
@@ -109,26 +115,28 @@ impl Follower {
     }
 
     /// Calls `visit` once for each file in `path`'s directory whose name is a rotated form of
-    /// `path`'s, or that cannot be opened. The directory is read again while it changes, at most
-    /// [`SEARCHES_MAX`] times: a file may be renamed while its names are read, and is missed for
-    /// good if it is missed then.
+    /// `path`'s, also if it cannot be opened. The directory is read again while it changes, at most
+    /// [`SEARCHES_MAX`] times: a file may be renamed while the names are read.
+    ///
+    /// # Errors
+    /// When the directory cannot be read for now.
     pub(super) fn for_each_rotated_file(
         &self,
         path: &Path,
         survey: &mut Survey,
         mut visit: impl FnMut(PathBuf, io::Result<Opened>),
-    ) {
+    ) -> io::Result<()> {
         let name = path.file_name().and_then(|name| name.to_str());
-        let (Some(dir), Some(name)) = (path.parent(), name) else { return };
-        // Rotated names begin so.
+        let (Some(dir), Some(name)) = (path.parent(), name) else { return Ok(()) };
+        // The prefix of all rotated names.
         let stem = &name[..name.rfind('.').unwrap_or(name.len())];
         let is_rotated = |other: &OsStr| other.to_str().is_some_and(|other| is_rotated_name(other, name));
         let mut visited = BTreeSet::new();
         for search in 0..SEARCHES_MAX {
-            if !survey.refresh_names_in(dir) && search > 0 {
-                return;
+            if !survey.refresh_names_in(dir)? && search > 0 {
+                return Ok(());
             }
-            let names = survey.names_from(dir, stem);
+            let names = survey.names_with_prefix(dir, stem);
             let unvisited = names.filter(|(other, ino)| is_rotated(other) && !visited.contains(ino));
             let found: Vec<(PathBuf, u64)> = unvisited.map(|(other, ino)| (dir.join(other), *ino)).collect();
             for (at, ino) in found {
@@ -143,5 +151,6 @@ impl Follower {
                 }
             }
         }
+        Ok(())
     }
 }

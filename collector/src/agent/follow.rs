@@ -25,13 +25,13 @@ use super::glob::Patterns;
 use super::identity::{FileId, Trace, look};
 use super::index::Index;
 use super::judge::{Verdict, judge};
-use super::missed::Bounds;
 use super::open_files::Key;
 use super::settle::IndexState;
 use super::shared::Shared;
 use super::source::{Source, State};
 use super::survey::{Scope, Survey};
 use super::table::Unreadable;
+use super::unseen::UnseenFilter;
 use crate::clock::Now;
 use crate::naming::{display_text, path_text};
 use crate::wire::UnreadableBody;
@@ -193,14 +193,14 @@ impl Follower {
             let last = table.get(path).and_then(|source| source.incarnations.last());
             last.map_or(0, |last| last.trace.stat.id.born_ns)
         };
-        let bounds = Bounds {
+        let filter = UnseenFilter {
             homes,
             current: Some(id),
             born_after_ns: last_born_ns,
             born_max_ns: u64::MAX,
             includes_matched: false,
         };
-        if let Err(error) = self.adopt_missed(path, &bounds, survey, now) {
+        if let Err(error) = self.adopt_unseen(path, &filter, survey, now) {
             survey.failed.push((path.to_owned(), error));
         }
     }

@@ -93,9 +93,9 @@ impl Stat {
 }
 
 impl Trace {
-    /// The trace of a file that cannot be read: of no bytes.
+    /// The trace of a file that cannot be read: its content is not known.
     #[must_use]
-    pub fn unread(stat: Stat) -> Self {
+    pub fn without_marks(stat: Stat) -> Self {
         let nothing = Mark { len: 0, hash: xxh3_64(&[]) };
         Self { stat, head: nothing, tail: nothing }
     }

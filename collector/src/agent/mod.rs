@@ -34,7 +34,6 @@ mod listen;
 mod listing;
 #[cfg(test)]
 mod loss_tests;
-mod missed;
 mod open_files;
 mod read;
 mod readers;
@@ -49,6 +48,7 @@ pub mod source;
 mod survey;
 mod table;
 mod tend;
+mod unseen;
 mod watch;
 
 pub use run::{Agent, AgentConfig, AgentError, AgentOptions, SCAN_INTERVAL_DEFAULT, run};

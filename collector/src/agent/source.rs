@@ -27,6 +27,11 @@ pub const RETIRE_MS: u64 = 60_000;
 /// to life again within this time, its reader goes on without a gap.
 pub const REMEMBER_MS: u64 = 7 * 24 * 3_600 * 1_000;
 
+/// A time in milliseconds as one in nanoseconds. What an index says may be any number.
+pub(super) fn nanoseconds(milliseconds: u64) -> u64 {
+    milliseconds.saturating_mul(1_000_000)
+}
+
 /// One path as an application sees it.
 #[derive(Debug, Clone)]
 pub struct Source {
@@ -219,7 +224,7 @@ impl Source {
     #[must_use]
     pub fn can_have_missed(&self, born_ns: u64, next_born_ns: u64) -> bool {
         let last_born_ns = self.incarnations.last().map_or(0, |last| last.trace.stat.id.born_ns);
-        born_ns >= last_born_ns && is_born_between(self.seen_ms * 1_000_000, born_ns, next_born_ns)
+        born_ns >= last_born_ns && is_born_between(nanoseconds(self.seen_ms), born_ns, next_born_ns)
     }
 
     /// The path leads to the last incarnation again. Returns its number.

@@ -17,6 +17,8 @@ use std::os::unix::fs::DirEntryExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use nix::errno::Errno;
+
 use super::beneath::{Beneath, LinkError};
 use super::glob::{DEPTH_MAX, Patterns};
 use super::identity::Stat;
@@ -103,6 +105,8 @@ struct Names {
     is_fresh: bool,
     /// How often they were read in this look.
     reads: usize,
+    /// The error for which they could not be read, if another attempt may succeed.
+    failed: Option<i32>,
 }
 
 /// Most searches for a file, or for files with rotated names, in one look while their directory
@@ -115,14 +119,24 @@ const READS_MAX: usize = 64;
 /// File systems stamp changes with a clock that ticks this often, at most.
 const TICK: Duration = Duration::from_millis(20);
 
+/// Whether an error of the system passes by itself: another attempt may succeed.
+pub(super) fn is_transient(error: &io::Error) -> bool {
+    let of_system = error.raw_os_error().map(Errno::from_raw);
+    let is_shortage = matches!(of_system, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::EINTR));
+    is_shortage || error.kind() == io::ErrorKind::UnexpectedEof
+}
+
 impl Names {
     fn read(dir: &Path) -> Self {
         let changed = changed(dir);
         let is_fresh = changed.and_then(|at| at.elapsed().ok()).is_none_or(|age| age < TICK);
-        let entries = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
+        let entries = fs::read_dir(dir);
+        let failed =
+            entries.as_ref().err().filter(|error| is_transient(error)).and_then(io::Error::raw_os_error);
+        let entries = entries.into_iter().flatten().filter_map(Result::ok);
         let mut names: Vec<_> = entries.map(|entry| (entry.file_name(), entry.ino())).collect();
         names.sort_unstable();
-        Self { names, changed, is_fresh, reads: 1 }
+        Self { names, changed, is_fresh, reads: 1, failed }
     }
 
     fn are_stale(&self, dir: &Path) -> bool {
@@ -196,19 +210,26 @@ impl Survey {
     }
 
     /// Reads the names in `dir` again, if it may have changed since they were read. Returns
-    /// whether they were.
-    pub fn refresh_names_in(&mut self, dir: &Path) -> bool {
+    /// whether they were read.
+    ///
+    /// # Errors
+    /// When they cannot be read for now.
+    pub fn refresh_names_in(&mut self, dir: &Path) -> io::Result<bool> {
         let is_stale = self.names.get(dir).is_none_or(|names| names.are_stale(dir));
         if is_stale {
             let reads = self.names.get(dir).map_or(0, |names| names.reads);
             let names = Names::read(dir);
+            let failed = names.failed;
             self.names.insert(dir.to_owned(), Names { reads: reads + names.reads, ..names });
+            if let Some(error) = failed {
+                return Err(io::Error::from_raw_os_error(error));
+            }
         }
-        is_stale
+        Ok(is_stale)
     }
 
     /// The names in `dir` that begin with `stem`, with their inode numbers.
-    pub fn names_from<'a>(
+    pub fn names_with_prefix<'a>(
         &'a mut self,
         dir: &Path,
         stem: &'a str,

@@ -154,9 +154,9 @@ impl Table {
     }
 
     /// Begins an incarnation whose file this process may not read: it is lost, and its end is open.
-    pub fn begin_unreadable(&mut self, path: &Path, stat: Stat, now: Now) {
+    pub fn begin_unreadable(&mut self, path: &Path, stat: Stat, real_path: Option<PathBuf>, now: Now) {
         let lost = State::Lost(Loss { reason: GapReason::Gone, is_end_known: false });
-        self.push(path, Trace::unread(stat), lost, None, now);
+        self.push(path, Trace::without_marks(stat), lost, real_path, now);
     }
 
     fn push(

@@ -120,7 +120,7 @@ impl Follower {
                 }
             }
             // It may have been renamed since the names were read.
-            if dirs.iter().filter(|dir| survey.refresh_names_in(dir)).count() == 0 {
+            if !dirs.iter().any(|dir| survey.refresh_names_in(dir).is_ok_and(|was_read| was_read)) {
                 break;
             }
         }

@@ -15,35 +15,35 @@ use super::beneath::{Opened, is_link_error};
 use super::follow::Follower;
 use super::identity::{FileId, Stat, Trace};
 use super::judge::original_names;
-use super::source::{RETIRE_MS, Source, State};
-use super::survey::{SEARCHES_MAX, Survey};
+use super::source::{RETIRE_MS, Source, State, nanoseconds};
+use super::survey::{SEARCHES_MAX, Survey, is_transient};
 use crate::clock::Now;
 use crate::naming::display_text;
 
-/// Where files were rotated away, and which of those that are found there count.
-pub(super) struct Bounds {
+/// Where unseen files stood before their rotation, and which of the files beside count.
+pub(super) struct UnseenFilter {
     /// The paths at which they stood: that of the source, or where links led from there, once and now.
     pub(super) homes: Vec<PathBuf>,
     /// The file that is at the path now: a second name of it is not another file.
     pub(super) current: Option<FileId>,
-    /// They were born after this, in nanoseconds since 1970.
+    /// The files were born after this, in nanoseconds since 1970.
     pub(super) born_after_ns: u64,
-    /// They were born no later than this, in nanoseconds since 1970.
+    /// The files were born no later than this, in nanoseconds since 1970.
     pub(super) born_max_ns: u64,
     /// Whether files that a glob matches count, too: else they become sources of their own.
     pub(super) includes_matched: bool,
 }
 
-impl Bounds {
+impl UnseenFilter {
     /// Whether so many files are renamed or made beside these that the rest of the look is better
     /// left to the next one.
-    pub(super) fn are_read_too_often(&self, survey: &Survey) -> bool {
+    pub(super) fn is_deferred(&self, survey: &Survey) -> bool {
         self.homes.iter().filter_map(|home| home.parent()).any(|dir| survey.is_read_too_often(dir))
     }
 }
 
-/// A file that was missed.
-struct MissedFile {
+/// A file that no look saw at its source's path.
+struct UnseenFile {
     at: PathBuf,
     stat: Stat,
     /// Where it stood, if links led there from the source's path.
@@ -75,6 +75,10 @@ impl Follower {
                 let real_path = source.incarnations.last().and_then(|last| last.real_path.clone());
                 (source.live().map(|live| live.trace.stat.id), real_path, source.gone)
             };
+            // A file that cannot be examined is not known to have left.
+            if !survey.is_certain(&source_path) {
+                continue;
+            }
             if let Some(live) = live {
                 let has_moved = match fs::metadata(&source_path) {
                     Ok(meta) => FileId::of(&meta) != live,
@@ -88,20 +92,19 @@ impl Follower {
                 }
                 continue;
             }
-            let current = match self.shared.beneath.open(&source_path) {
-                Ok(opened) => Some(FileId::of(&opened.file.metadata()?)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound || is_link_error(&error) => None,
-                Err(error) => return Err(error),
-            };
-            let gone_max_ns = gone.map_or(u64::MAX, |gone| (gone.unix_ms + RETIRE_MS) * 1_000_000);
+            let current = fs::metadata(&source_path).ok().filter(Metadata::is_file);
+            let current = current.map(|meta| FileId::of(&meta));
+            let gone_max_ns =
+                gone.map_or(u64::MAX, |gone| nanoseconds(gone.unix_ms.saturating_add(RETIRE_MS)));
             let born_max_ns = current.map_or(gone_max_ns, |current| current.born_ns);
             let homes = vec![real_path.unwrap_or_else(|| source_path.clone())];
-            let bounds = Bounds { homes, current, born_after_ns: 0, born_max_ns, includes_matched: true };
-            if bounds.are_read_too_often(survey) {
+            let filter =
+                UnseenFilter { homes, current, born_after_ns: 0, born_max_ns, includes_matched: true };
+            if filter.is_deferred(survey) {
                 self.shared.hints.file(path.to_owned());
                 return Ok(true);
             }
-            self.adopt_missed(&source_path, &bounds, survey, now)?;
+            self.adopt_unseen(&source_path, &filter, survey, now)?;
             if self.shared.table().owner_of(id).is_some() {
                 return Ok(true);
             }
@@ -109,22 +112,22 @@ impl Follower {
         Ok(false)
     }
 
-    /// Adopts the files that were missed at a source's path, in the order of their births. One that
-    /// this process may not read is a lost incarnation.
+    /// Adopts the files that no look saw at a source's path, in the order of their births. One that
+    /// cannot be read is a lost incarnation.
     ///
     /// # Errors
     /// When a file cannot be examined for now. Those adopted already stay so.
-    pub(super) fn adopt_missed(
+    pub(super) fn adopt_unseen(
         &self,
         path: &Path,
-        bounds: &Bounds,
+        filter: &UnseenFilter,
         survey: &mut Survey,
         now: Now,
     ) -> io::Result<()> {
         for _ in 0..SEARCHES_MAX {
-            let mut missed = Vec::new();
+            let mut unseen = Vec::new();
             let mut failed = Ok(());
-            for home in &bounds.homes {
+            for home in &filter.homes {
                 let real_path = (home != path).then(|| home.clone());
                 self.for_each_rotated_file(home, survey, |at, opened| {
                     let meta = match &opened {
@@ -136,52 +139,61 @@ impl Follower {
                         return;
                     };
                     match opened {
-                        _ if !self.is_missed(path, &at, stat.id, bounds) => {}
-                        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => failed = Err(error),
-                        Ok(_) | Err(_) => missed.push(MissedFile { at, stat, real_path: real_path.clone() }),
+                        _ if !self.is_unseen((path, home), &at, stat.id, filter) => {}
+                        Err(error) if is_transient(&error) => failed = Err(error),
+                        Ok(_) | Err(_) => unseen.push(UnseenFile { at, stat, real_path: real_path.clone() }),
                     }
-                });
+                })?;
             }
             failed?;
-            missed.sort_by_key(|file| file.stat.id.born_ns);
-            if self.begin_missed(path, missed, now)? {
+            unseen.sort_by_key(|file| file.stat.id.born_ns);
+            if self.begin_unseen(path, unseen, now)? {
                 return Ok(());
             }
         }
         Err(io::Error::other("its rotated files were renamed again and again"))
     }
 
-    fn is_missed(&self, path: &Path, at: &Path, id: FileId, bounds: &Bounds) -> bool {
+    /// Whether the file `at` is one that no look saw at `path`. `home` is where it stood.
+    fn is_unseen(&self, (path, home): (&Path, &Path), at: &Path, id: FileId, filter: &UnseenFilter) -> bool {
         let table = self.shared.table();
-        bounds.current != Some(id)
-            && id.born_ns > bounds.born_after_ns
-            && table.get(path).is_some_and(|source| source.can_have_missed(id.born_ns, bounds.born_max_ns))
+        let name = at.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        let originals = original_names(name).into_iter().map(|name| at.with_file_name(name));
+        // `app-error-1.log` belongs to `app-error.log` rather than to `app.log`.
+        let original =
+            originals.into_iter().find(|original| original == home || table.get(original).is_some());
+        filter.current != Some(id)
+            && id.born_ns > filter.born_after_ns
+            && table.get(path).is_some_and(|source| source.can_have_missed(id.born_ns, filter.born_max_ns))
             && table.owner_of(id).is_none()
-            // It is the next file of the source at that path.
-            && table.get(at).is_none()
-            && (bounds.includes_matched || !self.patterns.is_match(at))
+            && original.is_some_and(|original| original == home)
+            // Else it is the next file of the source at that path.
+            && (table.get(at).is_none() || !self.patterns.is_match(at))
+            && (filter.includes_matched || !self.patterns.is_match(at))
     }
 
     /// Begins an incarnation for each of the files. They are opened one by one: there may be more
     /// than the process can have open. Returns false at one that was renamed.
-    fn begin_missed(&self, path: &Path, missed: Vec<MissedFile>, now: Now) -> io::Result<bool> {
-        for MissedFile { at, stat, real_path } in missed {
-            match self.shared.beneath.open(&at) {
-                Ok(Opened { file, .. }) => {
-                    let trace = Trace::of(&file)?;
-                    if trace.stat.id != stat.id {
-                        return Ok(false);
-                    }
+    fn begin_unseen(&self, path: &Path, unseen: Vec<UnseenFile>, now: Now) -> io::Result<bool> {
+        for UnseenFile { at, stat, real_path } in unseen {
+            // Two homes may be one directory.
+            if self.shared.table().owner_of(stat.id).is_some() {
+                continue;
+            }
+            let opened = self.shared.beneath.open(&at);
+            match opened.and_then(|Opened { file, .. }| Ok((Trace::of(&file)?, file))) {
+                Ok((trace, _)) if trace.stat.id != stat.id => return Ok(false),
+                Ok((trace, file)) => {
                     info!(path = %display_text(path), at = %display_text(&at), "file found that was rotated away unseen");
                     let opened = Opened { file, real_path };
                     self.shared.table().begin(path, trace, State::Away { at: Some(at) }, opened, now);
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Err(error) if is_transient(&error) => return Err(error),
+                Err(error) => {
                     warn!(path = %display_text(path), at = %display_text(&at), %error, "file lost that was rotated away unseen");
-                    self.shared.table().begin_unreadable(path, stat, now);
+                    self.shared.table().begin_unreadable(path, stat, real_path, now);
                 }
-                Err(error) => return Err(error),
             }
         }
         Ok(true)
@@ -189,5 +201,5 @@ impl Follower {
 }
 
 #[cfg(test)]
-#[path = "missed_tests.rs"]
+#[path = "unseen_tests.rs"]
 mod tests;

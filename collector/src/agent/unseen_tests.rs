@@ -277,7 +277,9 @@ fn without_privileges(run: impl FnOnce()) {
 #[test]
 fn a_rotated_file_that_may_not_be_read_is_a_gap() {
     let mut b = Bench::new("x.log");
-    fs::set_permissions(b.dir.path(), Permissions::from_mode(0o755)).unwrap();
+    for dir in [b.dir.path(), &b.logs()] {
+        fs::set_permissions(dir, Permissions::from_mode(0o755)).unwrap();
+    }
     b.append("x.log", "1\n");
     b.look();
     rotate_twice(&b);
@@ -317,8 +319,91 @@ fn a_directory_that_changes_is_read_a_limited_number_of_times() {
     });
     let adopted = adopted.count();
     assert!((8..100).contains(&adopted), "{adopted}");
+    tick(b.dir.path(), Duration::from_millis(50));
     b.look();
     for name in &names {
         assert_eq!(b.read(name), "1\n2\n", "{name}");
     }
+}
+
+/// Both names are rotated forms of `app.log`, one of them of `app-error.log` as well.
+#[test]
+fn an_unseen_file_belongs_to_the_source_with_the_longest_name() {
+    let mut b = Bench::new("*.log");
+    let rotate = |b: &Bench, day: &str| {
+        for name in ["app", "app-error"] {
+            b.append(&format!("{name}.log"), &format!("{name} {day}\n"));
+            b.rename(&format!("{name}.log"), &format!("{name}-{day}.log"));
+        }
+        tick(b.dir.path(), Duration::ZERO);
+    };
+    b.append("app.log", "");
+    b.append("app-error.log", "");
+    b.look();
+    b.stop();
+    rotate(&b, "2026-01-01");
+    rotate(&b, "2026-01-02");
+    rotate(&b, "2026-01-03");
+    b.start();
+    let [app, error] = ["app.log", "app-error.log"].map(|name| b.read(name));
+    assert_eq!(app, "app 2026-01-01\napp 2026-01-02\napp 2026-01-03\n");
+    assert_eq!(error, "app-error 2026-01-01\napp-error 2026-01-02\napp-error 2026-01-03\n");
+}
+
+/// The glob was `x.log*` before: the source `x.log.1` is remembered, and gets no more files.
+#[test]
+fn a_source_that_no_glob_matches_any_more_takes_no_unseen_files() {
+    let mut b = Bench::new("x.log*");
+    b.append("x.log.1", "0\n");
+    b.look();
+    b.append("x.log", "1\n");
+    b.look();
+    b.stop();
+    b.glob = "x.log";
+    b.rename("x.log.1", "x.log.3");
+    rotate_twice(&b);
+    tick(b.dir.path(), Duration::ZERO);
+    b.append("x.log", "3\n");
+    b.start();
+    assert_eq!(b.read("x.log"), "1\n2\n3\n");
+}
+
+/// A file that cannot be examined stays where it is as far as anybody knows: others beside it do
+/// not wait for it.
+#[test]
+fn a_file_beside_one_that_cannot_be_examined_is_adopted() {
+    let mut b = Bench::new("x*.log");
+    b.append("x.log", "1\n");
+    b.look();
+    b.rename("x.log", "y");
+    b.append("x.log", "2\n");
+    b.append("x-2.log", "other\n");
+    let mut survey = start_scan(&b);
+    survey.failed.push((b.path("x.log"), std::io::ErrorKind::PermissionDenied.into()));
+    let (follower, _) = b.agent.as_ref().unwrap();
+    follower.adopt(&b.path("x-2.log"), &mut survey, Now::read()).unwrap();
+    let shared = &b.agent.as_ref().unwrap().1;
+    assert!(shared.table().get(&b.path("x-2.log")).is_some(), "it is a source");
+}
+
+/// Both copies begin with all that was known.
+#[test]
+fn of_two_copies_that_begin_alike_the_first_is_read_on_in() {
+    let mut b = Bench::new("x.log");
+    b.append("x.log", "banner\n");
+    b.look();
+    b.stop();
+    let truncate = |b: &Bench, to: &str, banner: &str| {
+        fs::copy(b.path("x.log"), b.path(to)).unwrap();
+        tick(b.dir.path(), Duration::from_millis(30));
+        fs::write(b.path("x.log"), banner).unwrap();
+    };
+    tick(b.dir.path(), Duration::from_millis(30));
+    b.append("x.log", "1\n");
+    truncate(&b, "x.log.2", "banner\n");
+    b.append("x.log", "2\n");
+    truncate(&b, "x.log.1", "");
+    b.append("x.log", "3\n");
+    b.start();
+    assert_eq!((b.read("x.log"), b.gap_ranges()), ("banner\n1\nbanner\n2\n3\n".into(), vec![]));
 }

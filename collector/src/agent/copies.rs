@@ -83,15 +83,13 @@ impl Follower {
     /// was made since the source was seen last, as later ones are of later truncations; else the
     /// one that was changed last, as an older one is an earlier rotation's.
     ///
-    /// A compressed copy cannot be read on from an offset, so it does not count;
-    /// nor does a copy of a file that was empty when it was seen last, since any
-    /// file begins with nothing.
+    /// A compressed copy cannot be read on from an offset, so it does not count. Any file begins
+    /// with nothing: a copy of a file that was empty when it was seen last was made since, and no
+    /// glob matches it.
     pub(super) fn find_copy(&self, key: &Key, known: &Trace, survey: &mut Survey) -> Option<FoundCopy> {
-        if known.stat.size == 0 {
-            return None;
-        }
         let seen_ns = self.shared.table().get(&key.0).map_or(0, |source| nanoseconds(source.seen_ms));
-        let rank = |trace: &Trace| match is_born_between(seen_ns, trace.stat.id.born_ns, u64::MAX) {
+        let is_made_since_seen = |trace: &Trace| is_born_between(seen_ns, trace.stat.id.born_ns, u64::MAX);
+        let rank = |trace: &Trace| match is_made_since_seen(trace) {
             true => (true, u64::MAX - trace.stat.id.born_ns),
             false => (false, trace.stat.changed_ns),
         };
@@ -106,12 +104,32 @@ impl Follower {
                 let is_better = found.as_ref().is_none_or(|found| rank(&found.trace) < rank(&seen.trace));
                 let is_free = self.shared.table().owner_of(seen.trace.stat.id).is_none();
                 let is_recent = is_of_this_rotation(&opened.file, key.1);
-                if is_recent && begins_alike && is_longer && is_better && is_free {
+                let is_copy =
+                    known.stat.size > 0 || is_made_since_seen(&seen.trace) && !self.patterns.is_match(&at);
+                if is_copy && is_recent && begins_alike && is_longer && is_better && is_free {
                     found = Some(FoundCopy { at, trace: seen.trace, opened });
                 }
             });
         }
         found
+    }
+
+    /// Whether a file that was empty when it was seen last, as `known`, has been truncated since
+    /// after a copy was made of it. Its size does not tell. A copy with which the file still begins
+    /// shows no truncation.
+    pub(super) fn is_truncated_after_copy(
+        &self,
+        key: &Key,
+        known: &Trace,
+        file: &File,
+        survey: &mut Survey,
+    ) -> bool {
+        let Some(copy) = self.find_copy(key, known, survey) else { return false };
+        let seen = look(file, &copy.trace);
+        let still_begins_so = seen.is_ok_and(|seen| {
+            seen.head_same && seen.tail_same && seen.trace.stat.size >= copy.trace.stat.size
+        });
+        copy.trace.stat.size > 0 && !still_begins_so
     }
 
     /// Calls `visit` once for each file in `path`'s directory whose name is a rotated form of

@@ -158,7 +158,15 @@ impl Follower {
             Err(error) if error.kind() == io::ErrorKind::NotFound || is_link_error(&error) => None,
             Err(error) => return survey.failed.push((path.to_owned(), error)),
         };
-        let verdict = judge(&known, seen.as_ref().map(|(seen, _)| seen));
+        let mut verdict = judge(&known, seen.as_ref().map(|(seen, _)| seen));
+        if let (Verdict::Same | Verdict::Grown, Some((_, opened)), 0) = (verdict, &seen, known.stat.size) {
+            if path.parent().is_some_and(|dir| survey.is_read_too_often(dir)) {
+                return self.shared.hints.file(path.into());
+            }
+            if self.is_truncated_after_copy(&key, &known, &opened.file, survey) {
+                verdict = Verdict::Truncated;
+            }
+        }
         match (verdict, seen) {
             (Verdict::Same | Verdict::Grown, Some((seen, opened))) => {
                 let mut table = self.shared.table();

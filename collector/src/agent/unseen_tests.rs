@@ -407,3 +407,24 @@ fn of_two_copies_that_begin_alike_the_first_is_read_on_in() {
     b.start();
     assert_eq!((b.read("x.log"), b.gap_ranges()), ("banner\n1\nbanner\n2\n3\n".into(), vec![]));
 }
+
+/// Any file begins with what an empty one contained: only its copy shows that it was truncated.
+#[test]
+fn the_copy_of_a_file_that_was_seen_empty_is_read() {
+    for lines_after in ["", "3\n", "1\n", "1\n2\n3\n4\n"] {
+        let mut b = Bench::new("x.log");
+        b.append("x.log", "");
+        b.look();
+        b.stop();
+        b.append("x.log", "1\n2\n");
+        tick(b.dir.path(), Duration::from_millis(30));
+        fs::copy(b.path("x.log"), b.path("x.log.1")).unwrap();
+        let is_backup = lines_after.starts_with("1\n2\n");
+        fs::write(b.path("x.log"), lines_after).unwrap();
+        b.start();
+        b.append("x.log", "5\n");
+        b.look();
+        let before = if is_backup { "" } else { "1\n2\n" };
+        assert_eq!((b.read("x.log"), b.gap_ranges()), (format!("{before}{lines_after}5\n"), vec![]));
+    }
+}

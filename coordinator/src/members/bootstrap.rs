@@ -150,7 +150,8 @@ fn step(own: u64, disk: DiskId, digest: u64, answers: &BTreeMap<u64, Result<Serv
             PeerStatus::Member { disk: known } if known.is_none_or(|known| known == disk) => {
                 Step::Wait(format!("waiting for the leader of cluster {cluster_id}"))
             }
-            PeerStatus::Member { .. } => Step::Stop(disk_replaced(own).message),
+            // It does not end: the leader finds it, and `rota status` shows why it takes no part.
+            PeerStatus::Member { .. } => Step::Wait(disk_replaced(own).message),
             PeerStatus::Removed => Step::Stop(removed(own).message),
             PeerStatus::Unknown => Step::Stop(format!(
                 "server {id} belongs to cluster {cluster_id} already, and --peers only makes new clusters: to add this \
@@ -235,7 +236,7 @@ mod tests {
         stops(&step_of(1, vec![Ok(belongs(PeerStatus::Unknown)), Err("refused")]), "--join");
         stops(&step_of(1, vec![Ok(belongs(PeerStatus::Removed))]), "was removed");
         let other_disk = PeerStatus::Member { disk: Some(DiskId(1)) };
-        stops(&step_of(1, vec![Ok(belongs(other_disk))]), "emptied or replaced");
+        waits(&step_of(1, vec![Ok(belongs(other_disk))]), "emptied or replaced");
         let mine = PeerStatus::Member { disk: Some(DiskId(11)) };
         waits(&step_of(1, vec![Ok(belongs(mine))]), "leader of cluster");
     }

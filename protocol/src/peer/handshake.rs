@@ -263,7 +263,8 @@ pub fn check_hello(hello: &Hello, own: &HandshakeContext<'_>) -> Result<(), Refu
     {
         let message = format!(
             "cluster id mismatch: server {from} belongs to cluster {theirs}, server {server} to cluster {ours}, \
-             both named {:?}. To move a server into a cluster, start it with --join and an empty --data",
+             both named {:?}. To move a server into a cluster, start it with --join, an \
+             empty --data and an --id that the cluster never had",
             own.cluster
         );
         return refuse(RefusalReason::OtherCluster, message);

@@ -308,7 +308,7 @@ async fn watchers(args: &AssignmentArgs) -> anyhow::Result<()> {
     for _ in 0..args.watchers {
         tokio::select! {
             received = tokio::time::timeout(LIVENESS * 3, all.recv()) => {
-                let _ = received.context("every watcher is told")?;
+                let _ = received.context("no first event for a watcher")?;
             }
             Some(ended) = tasks.join_next() => ended?.context("a watcher's stream ended")?,
         }

@@ -2,7 +2,7 @@
 //!
 //! A file whose identity is known stays what it was, wherever it was moved to;
 //! only an unknown one begins an incarnation of the source at its path, or of the
-//! source that it was rotated away from (`missed.rs`). So `app.log.1` is not a source
+//! source that it was rotated away from (`unseen.rs`). So `app.log.1` is not a source
 //! of its own when a glob matches that name too.
 
 use std::fs::File;

@@ -18,7 +18,7 @@ use super::identity::{Trace, look};
 use super::judge::{BIRTH_SLACK_NS, is_born_between, is_rotated_name};
 use super::open_files::Key;
 use super::source::{Loss, State, nanoseconds};
-use super::survey::{SEARCHES_MAX, Survey};
+use super::survey::{SEARCHES_MAX, Survey, is_transient};
 use crate::clock::Now;
 use crate::naming::display_text;
 use crate::wire::GapReason;
@@ -47,7 +47,8 @@ impl Follower {
     /// A file was truncated or overwritten. What it contained is in a copy, or
     /// lost: to which end, nobody saw.
     pub(super) fn lose_truncated(&self, key: &Key, known: &Trace, survey: &mut Survey, now: Now) {
-        match self.find_copy(key, known, survey) {
+        // A copy that cannot be read now is a gap.
+        match self.find_copy(key, known, survey).unwrap_or_default() {
             Some(FoundCopy { at, trace, opened }) => {
                 info!(path = %display_text(&key.0), at = %display_text(&at), size = trace.stat.size, "file truncated; reading on in its copy");
                 self.shared.table().continue_in_copy(key, at, trace, opened, now);
@@ -86,18 +87,30 @@ impl Follower {
     /// A compressed copy cannot be read on from an offset, so it does not count. Any file begins
     /// with nothing: a copy of a file that was empty when it was seen last was made since, and no
     /// glob matches it.
-    pub(super) fn find_copy(&self, key: &Key, known: &Trace, survey: &mut Survey) -> Option<FoundCopy> {
+    ///
+    /// # Errors
+    /// When a directory or a file in it cannot be read for now.
+    pub(super) fn find_copy(
+        &self,
+        key: &Key,
+        known: &Trace,
+        survey: &mut Survey,
+    ) -> io::Result<Option<FoundCopy>> {
         let seen_ns = self.shared.table().get(&key.0).map_or(0, |source| nanoseconds(source.seen_ms));
         let is_made_since_seen = |trace: &Trace| is_born_between(seen_ns, trace.stat.id.born_ns, u64::MAX);
         let rank = |trace: &Trace| match is_made_since_seen(trace) {
             true => (true, u64::MAX - trace.stat.id.born_ns),
             false => (false, trace.stat.changed_ns),
         };
+        let mut failed = Ok(());
         let mut found: Option<FoundCopy> = None;
         for home in self.homes(key) {
-            // A directory that cannot be read has no copy: what is lost then is a gap.
-            let _ = self.for_each_rotated_file(&home, survey, |at, opened| {
-                let Ok(opened) = opened else { return };
+            self.for_each_rotated_file(&home, survey, |at, opened| {
+                let opened = match opened {
+                    Ok(opened) => opened,
+                    Err(error) if is_transient(&error) => return failed = Err(error),
+                    Err(_) => return,
+                };
                 let Ok(seen) = look(&opened.file, known) else { return };
                 let begins_alike = seen.head_same && seen.tail_same;
                 let is_longer = seen.trace.stat.size >= known.stat.size;
@@ -109,27 +122,30 @@ impl Follower {
                 if is_copy && is_recent && begins_alike && is_longer && is_better && is_free {
                     found = Some(FoundCopy { at, trace: seen.trace, opened });
                 }
-            });
+            })?;
         }
-        found
+        failed.map(|()| found)
     }
 
     /// Whether a file that was empty when it was seen last, as `known`, has been truncated since
     /// after a copy was made of it. Its size does not tell. A copy with which the file still begins
     /// shows no truncation.
+    ///
+    /// # Errors
+    /// When that cannot be found out for now.
     pub(super) fn is_truncated_after_copy(
         &self,
         key: &Key,
         known: &Trace,
         file: &File,
         survey: &mut Survey,
-    ) -> bool {
-        let Some(copy) = self.find_copy(key, known, survey) else { return false };
+    ) -> io::Result<bool> {
+        let Some(copy) = self.find_copy(key, known, survey)? else { return Ok(false) };
         let seen = look(file, &copy.trace);
         let still_begins_so = seen.is_ok_and(|seen| {
             seen.head_same && seen.tail_same && seen.trace.stat.size >= copy.trace.stat.size
         });
-        copy.trace.stat.size > 0 && !still_begins_so
+        Ok(copy.trace.stat.size > 0 && !still_begins_so)
     }
 
     /// Calls `visit` once for each file in `path`'s directory whose name is a rotated form of

@@ -163,8 +163,10 @@ impl Follower {
             if path.parent().is_some_and(|dir| survey.is_read_too_often(dir)) {
                 return self.shared.hints.file(path.into());
             }
-            if self.is_truncated_after_copy(&key, &known, &opened.file, survey) {
-                verdict = Verdict::Truncated;
+            match self.is_truncated_after_copy(&key, &known, &opened.file, survey) {
+                Ok(true) => verdict = Verdict::Truncated,
+                Ok(false) => {}
+                Err(error) => return survey.failed.push((path.to_owned(), error)),
             }
         }
         match (verdict, seen) {

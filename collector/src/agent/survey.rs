@@ -113,7 +113,7 @@ struct Names {
 /// changes.
 pub(super) const SEARCHES_MAX: usize = 3;
 
-/// Most reads of the names in a directory in one look. Each takes 10 ms for 20,000 names.
+/// Most reads of the names in a directory in one look: each takes time in proportion to their number.
 const READS_MAX: usize = 64;
 
 /// File systems stamp changes with a clock that ticks this often, at most.

@@ -120,7 +120,8 @@ impl Follower {
                 }
             }
             // It may have been renamed since the names were read.
-            if !dirs.iter().any(|dir| survey.refresh_names_in(dir).is_ok_and(|was_read| was_read)) {
+            let mut refresh = |dir: &&&Path| survey.refresh_names_in(dir).is_ok_and(|was_read| was_read);
+            if dirs.iter().filter(|dir| refresh(dir)).count() == 0 {
                 break;
             }
         }

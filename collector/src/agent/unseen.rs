@@ -1,8 +1,8 @@
 //! Finds files that stood at a source's path and were rotated away before a look saw them there.
 //!
 //! Such a file has a rotated name of the source's, and was born after the path was last seen to lead
-//! to the incarnation before it. Where the file system records no births, it cannot be told from a
-//! file that was there all the time, and is not found.
+//! to the incarnation before it. Where the file system records no births, it cannot be distinguished
+//! from a file that was there all the time, and is not found.
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
@@ -158,15 +158,17 @@ impl Follower {
     fn is_unseen(&self, (path, home): (&Path, &Path), at: &Path, id: FileId, filter: &UnseenFilter) -> bool {
         let table = self.shared.table();
         let name = at.file_name().and_then(OsStr::to_str).unwrap_or_default();
-        let originals = original_names(name).into_iter().map(|name| at.with_file_name(name));
-        // `app-error-1.log` belongs to `app-error.log` rather than to `app.log`.
-        let original =
-            originals.into_iter().find(|original| original == home || table.get(original).is_some());
+        let belongs_here = || {
+            let mut originals = original_names(name).into_iter().map(|name| at.with_file_name(name));
+            // `app-error-1.log` belongs to `app-error.log` rather than to `app.log`.
+            let original = originals.find(|original| original == home || table.get(original).is_some());
+            original.is_some_and(|original| original == home)
+        };
         filter.current != Some(id)
             && id.born_ns > filter.born_after_ns
             && table.get(path).is_some_and(|source| source.can_have_missed(id.born_ns, filter.born_max_ns))
             && table.owner_of(id).is_none()
-            && original.is_some_and(|original| original == home)
+            && belongs_here()
             // Else it is the next file of the source at that path.
             && (table.get(at).is_none() || !self.patterns.is_match(at))
             && (filter.includes_matched || !self.patterns.is_match(at))

@@ -144,7 +144,7 @@ fn a_copy_that_is_made_during_a_look_is_found() {
     let path = b.path("x.log");
     let (number, known) =
         shared.table().get(&path).and_then(|s| s.live().map(|i| (i.number, i.trace))).unwrap();
-    let found = follower.find_copy(&(path, number), &known, &mut survey).map(|found| found.at);
+    let found = follower.find_copy(&(path, number), &known, &mut survey).unwrap().map(|found| found.at);
     assert_eq!(found, Some(b.path("x.log.1")));
 }
 

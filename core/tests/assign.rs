@@ -91,6 +91,7 @@ scenarios! { "assign", run:
     replaced_by_a_newcomer
     replicas_backup_dies
     replicas_drain
+    replicas_drain_with_too_few_others
     replicas_on_distinct_zones
     replicas_primary_dies
     replicas_raised_and_lowered

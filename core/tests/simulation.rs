@@ -50,6 +50,20 @@ fn a_backup_leads_at_once_and_what_is_missing_is_copied() {
 }
 
 #[test]
+fn an_owner_that_has_stopped_does_what_is_asked_by_then() {
+    // It is asked to let go for w4, which leaves while it stops: nobody can take its place.
+    let spec = Spec { strategy: Strategy::Range, ..spec(1, 3, Handoff::Exclusive) };
+    let leave = vec![Act::Leave("w4".into())];
+    let account = play(spec, vec![join(4), (60_000, vec![drain("w1")]), (60_050, leave)]);
+    let moved: (u64, u64) = account
+        .phases
+        .iter()
+        .fold((0, 0), |(moves, promotions), phase| (moves + phase.moves, promotions + phase.promotions));
+    assert_eq!(moved, (0, 1));
+    assert_eq!(account.samples.last().map(|last| last.moving), Some(0));
+}
+
+#[test]
 fn what_cannot_be_is_said() {
     let fault = |events| {
         let scenario = Scenario { spec: spec(4, 1, Handoff::Exclusive), timing: TIMING, events };

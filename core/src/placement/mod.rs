@@ -173,19 +173,22 @@ impl Problem {
     }
 }
 
-/// Whoever should not have a bucket, but cannot be replaced, keeps it, and so does the
-/// last of those for whom there is no room. Nobody loses one for want of time.
+/// An owner that should not have a bucket keeps it while a place is left that no other member
+/// can take, and so does the last of those that have no room. A rough answer takes no place away.
 fn keep_irreplaceable(problem: &Problem, answer: &mut Answer) {
     let is_rough = answer.is_rough;
     for (demand, row) in problem.buckets.iter().zip(&mut answer.owners) {
         let holders = demand.holders().count();
         for owner in demand.holders() {
             let is_barred = !problem.may_own(demand.class, owner);
-            let is_less = row.len() < holders.min(problem.replicas);
+            // With fewer owners than are wanted, this counts places and not holders: another that
+            // is granted one becomes a holder, and the answer must then be the same.
+            let has_place = row.len() < problem.replicas;
             if row.contains(owner) {
                 continue;
             }
-            if row.is_empty() || (is_barred || is_rough) && is_less {
+            let is_less = row.len() < holders.min(problem.replicas);
+            if row.is_empty() || is_barred && has_place || is_rough && is_less {
                 row.push(owner);
             }
         }

@@ -6,7 +6,7 @@ use super::account::{Account, Phase, Sample};
 use super::{Act, Change, Scenario};
 use crate::assign::{Known, PlanFault, Step, plan_step};
 use crate::pool::{
-    Bucket, DecodedWrites, Deed, Delta, Member, MemberEntry, Owner, PoolView, Pools, SpecError, layout,
+    Bucket, DecodedWrites, Deed, Delta, Member, MemberEntry, Move, Owner, PoolView, Pools, SpecError, layout,
     to_json,
 };
 use crate::state::{Actor, Command, CreateMode, Op, Password, SessionId, State, Timestamp};
@@ -315,7 +315,7 @@ impl<'a> World<'a> {
         for the in view.pending_moves().filter(|the| view.is_due(the)) {
             let owners = &view.rows[&the.bucket].row.owners;
             let from = owners.iter().find(|owner| Some(&owner.member) == the.from.as_ref());
-            let deed = if the.promote { Deed::StepDown } else { Deed::Release };
+            let deed = stop_of(the);
             asked.extend(from.map(|from| (the.bucket.clone(), from.clone(), deed, timing.stop_ms)));
         }
         let destined = view.pending_moves().filter_map(|the| Some((the, the.to.as_ref()?)));
@@ -340,16 +340,9 @@ impl<'a> World<'a> {
         if !self.is_working(who) || role.is_none_or(|(_, grant)| grant.fence != who.fence) {
             return Ok(());
         }
-        // Plans are in order of their buckets.
-        let first = view.plan.moves.partition_point(|the| the.bucket < *bucket);
-        let mut moves = view.plan.moves[first..].iter().take_while(|the| the.bucket == *bucket);
-        let is_asked_for = moves.any(|the| {
-            let is_its = the.from.as_ref() == Some(&who.member) && the.promote == (deed == Deed::StepDown);
-            is_its && view.is_pending(the) && view.is_due(the)
-        });
-        if deed != Deed::Ready && !is_asked_for {
-            return Ok(());
-        }
+        // A worker that has stopped does what it is asked for by then; if nothing, it works on.
+        let asked = if deed == Deed::Ready { Some(deed) } else { asked_of(view, bucket, &who.member) };
+        let Some(deed) = asked else { return Ok(()) };
         let Some(row) = entry.row.done(who, deed, view.spec.replicas as usize) else { return Ok(()) };
         let path = layout::row(POOL, bucket.as_str());
         let ops = vec![
@@ -386,4 +379,19 @@ impl<'a> World<'a> {
             _ => self.account.samples.push(sample),
         }
     }
+}
+
+/// How an owner ends its part in a move.
+fn stop_of(the: &Move) -> Deed {
+    if the.promote { Deed::StepDown } else { Deed::Release }
+}
+
+/// How an owner is asked now to end its part, if it is.
+fn asked_of(view: &PoolView, bucket: &Bucket, member: &str) -> Option<Deed> {
+    // Plans are in order of their buckets.
+    let first = view.plan.moves.partition_point(|the| the.bucket < *bucket);
+    let mut moves = view.plan.moves[first..].iter().take_while(|the| the.bucket == *bucket);
+    let asked =
+        moves.find(|the| the.from.as_deref() == Some(member) && view.is_pending(the) && view.is_due(the));
+    asked.map(stop_of)
 }

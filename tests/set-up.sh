@@ -51,3 +51,4 @@ if [ -n "$missing" ]; then
     install_missing
 fi
 sh "$(dirname "$0")/clients/kazoo/set-up.sh"
+sh "$(dirname "$0")/clients/zookeeper/set-up.sh"

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
-use rota_tests::zk::{Tuning, ZooKeeper};
+use rota_tests::zk::{Release, Tuning, ZooKeeper};
 use rota_tests::{Call, Cluster, DelayProxies, Process, Settings, eventually, free_port};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
@@ -89,7 +89,7 @@ impl System {
             Kind::Zookeeper => {
                 let proxied_port = |port| proxied_port(port).expect("loopback has ports");
                 Servers::Zookeeper(Box::new(
-                    ZooKeeper::start_with_peer_ports(Tuning::ForSpeed, proxied_port).await,
+                    ZooKeeper::start_with_peer_ports(Release::V3_8, Tuning::ForSpeed, proxied_port).await,
                 ))
             }
             Kind::Etcd => Servers::Etcd(Etcd::start(&mut proxied_port).await?),

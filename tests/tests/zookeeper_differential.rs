@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use rota_tests::zk::{Scenario, Target, ZooKeeper, compare, random_script, scenarios};
+use rota_tests::zk::{Release, Scenario, Target, ZooKeeper, compare, random_script, scenarios};
 use rota_tests::{Chance, Cluster, Settings};
 
 /// How many steps by chance.
@@ -24,19 +24,31 @@ fn written() -> Vec<Scenario> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rota_answers_as_zookeeper_does() {
+async fn rota_answers_as_zookeeper_3_9_does() {
+    lockstep(Release::V3_9).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rota_answers_as_zookeeper_3_8_does() {
+    lockstep(Release::V3_8).await;
+}
+
+async fn lockstep(release: Release) {
     let mut all = written();
     assert!(all.len() >= 150, "{} scenarios", all.len());
-    let mut chance = Chance::seeded("zookeeper_differential");
+    all.retain(|scenario| scenario.only.is_none_or(|only| only == release));
+    let mut chance = Chance::seeded(&format!("zookeeper_differential {release:?}"));
     for _ in 0..RANDOM_STEPS / RANDOM_STEPS_TOGETHER {
-        all.push(random_script(&mut chance, RANDOM_STEPS_TOGETHER));
+        all.push(random_script(release, &mut chance, RANDOM_STEPS_TOGETHER));
     }
     if let Ok(only) = std::env::var("ROTA_SCENARIO") {
         all.retain(|scenario| scenario.name.contains(&only));
     }
     let flags = ["--super-digest", "super:D/InIHSb7yEEbrWz8b9l71RjZJU="].map(str::to_owned).to_vec();
-    let (cluster, zookeeper) =
-        tokio::join!(Cluster::start_with(3, Settings { flags, ..Settings::default() }), ZooKeeper::start());
+    let (cluster, zookeeper) = tokio::join!(
+        Cluster::start_with(3, Settings { flags, ..Settings::default() }),
+        ZooKeeper::start(release)
+    );
     let rota = Target {
         name: "rota".into(),
         addresses: cluster.ids().iter().map(|id| cluster.zookeeper(*id)).collect(),

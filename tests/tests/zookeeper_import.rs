@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use rota_core::state::{AclEntry, Identity, Stat, perms};
 use rota_protocol::zk::{Auth, Body, Create, PathWatch, Request};
-use rota_tests::zk::{Raw, Session, Target, ZooKeeper, create, play_alone, random_script};
+use rota_tests::zk::{Raw, Release, Session, Target, ZooKeeper, create, play_alone, random_script};
 use rota_tests::{Call, Chance, Cluster, LIVENESS, Ran, Settings, eventually};
 
 type Tree = BTreeMap<String, (Option<Bytes>, Vec<AclEntry>, Stat)>;
@@ -69,11 +69,11 @@ fn succeeded(ran: &Ran) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_zookeeper_held_is_found_again() {
-    let mut zookeeper = ZooKeeper::start().await;
+    let mut zookeeper = ZooKeeper::start(Release::V3_8).await;
     let target = Target { name: "zookeeper".into(), addresses: zookeeper.addresses().to_vec() };
     let mut chance = Chance::seeded("zookeeper_import");
     for number in 0..4 {
-        play_alone(&target, number, &random_script(&mut chance, 300)).await.unwrap();
+        play_alone(&target, number, &random_script(Release::V3_8, &mut chance, 300)).await.unwrap();
     }
     // Sessions of long timeouts, which survive what follows.
     let mut owner = Raw::connect_patiently(&target.addresses[1], None, 60_000).await;
@@ -198,7 +198,7 @@ async fn an_import_is_a_new_beginning_for_everybody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_is_not_whole_is_not_taken() {
-    let mut zookeeper = ZooKeeper::start().await;
+    let mut zookeeper = ZooKeeper::start(Release::V3_8).await;
     let mut raw = Raw::connect_patiently(&zookeeper.addresses()[0], None, 20_000).await;
     for node in 0..20 {
         assert!(ask(&mut raw, create(&format!("/n{node}"), "x", 0)).await.is_some());

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use rota_tests::zk::{Raw, ZooKeeper, create};
+use rota_tests::zk::{Raw, Release, ZooKeeper, create};
 use rota_tests::{Call, Cluster, Http, LIVENESS, Process, eventually, free_port};
 use serde_json::Value;
 
@@ -86,7 +86,7 @@ pub(super) async fn agent_files(cluster: &Cluster) -> anyhow::Result<Vec<Vec<u8>
 /// The snapshots and logs that a ZooKeeper server has written.
 pub(super) async fn zookeeper_files() -> anyhow::Result<Vec<Vec<u8>>> {
     const EPHEMERAL: i32 = 1;
-    let zookeeper = ZooKeeper::start().await;
+    let zookeeper = ZooKeeper::start(Release::V3_8).await;
     let mut client = Raw::connect_patiently(&zookeeper.addresses()[0], None, 20_000).await;
     for (path, flags) in [("/a", 0), ("/a/b", 0), ("/a/e", EPHEMERAL)] {
         let xid = client.send(&create(path, "data", flags)).await?;

@@ -131,9 +131,12 @@ impl Reader<'_> {
         if asked.path.contains('\0') {
             return Err(ErrorCode::BadArguments);
         }
-        // It is watched whether it exists or not.
-        self.watch(asked, Side::Data)?;
-        Ok(Body::Stat(self.node(&asked.path)?.stat()))
+        let found = self.readable(&asked.path).map(Node::stat);
+        // A node that is not there yet can be watched, too.
+        if matches!(found, Ok(_) | Err(ErrorCode::NoNode)) {
+            self.watch(asked, Side::Data)?;
+        }
+        found.map(Body::Stat)
     }
 
     fn children(&self, asked: &PathWatch) -> Result<(Vec<String>, &Node), ErrorCode> {

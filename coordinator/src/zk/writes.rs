@@ -72,10 +72,12 @@ pub(super) fn work(by: impl FnOnce() -> Actor, request: Request) -> Work {
 
 fn part(op: MultiOp) -> (Op, Shape) {
     match op {
-        MultiOp::Create(create) | MultiOp::Create2(create) | MultiOp::CreateContainer(create) => {
-            make_by_flags(create)
-        }
-        MultiOp::CreateTtl(create) => (make_with_ttl(create), Shape::PathStat),
+        MultiOp::Create(create) => make_by_flags(create, Shape::Path),
+        MultiOp::Create2(create) | MultiOp::CreateContainer(create) => make_by_flags(create, Shape::PathStat),
+        MultiOp::CreateTtl(request) => match CreateFlag::from_number(request.create.flags) {
+            Some(flag) if !flag.has_ttl() => make_by_flags(request.create, Shape::Path),
+            _ => (make_with_ttl(request), Shape::PathStat),
+        },
         MultiOp::Delete(PathVersion { path, version }) => {
             (Op::Delete { path, version: wanted(version) }, Shape::Nothing)
         }
@@ -95,10 +97,10 @@ fn make(create: Create, mode: impl FnOnce(i32) -> CreateMode) -> Op {
 
 /// In a multi the flags alone say what is made, whatever the operation's name
 /// (`MultiOperationRecord.java`).
-fn make_by_flags(create: Create) -> (Op, Shape) {
+fn make_by_flags(create: Create, shape: Shape) -> (Op, Shape) {
     match CreateFlag::from_number(create.flags) {
         Some(CreateFlag::Container) => (make(create, container_mode), Shape::PathStat),
-        _ => (make(create, plain_mode), Shape::Path),
+        _ => (make(create, plain_mode), shape),
     }
 }
 

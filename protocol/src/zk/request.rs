@@ -45,6 +45,12 @@ impl CreateFlag {
         .into_iter()
         .find(|flag| *flag as i32 == number)
     }
+
+    /// Whether a node of this kind has a time to live.
+    #[must_use]
+    pub fn has_ttl(self) -> bool {
+        matches!(self, Self::PersistentWithTtl | Self::PersistentSequentialWithTtl)
+    }
 }
 
 /// One change inside a multi.
@@ -241,12 +247,22 @@ fn write_part<R: Record>(op: OpCode, record: &R, to: &mut BytesMut) {
     record.write(to);
 }
 
+/// ZooKeeper takes a multi for damaged if a create in it has flags that need a time to live, or
+/// that are unknown (`Op.Create`, since 3.9).
+fn read_create_without_ttl(from: &mut Bytes) -> Result<Create, DecodeError> {
+    let create = Create::read(from)?;
+    match CreateFlag::from_number(create.flags) {
+        Some(flag) if !flag.has_ttl() => Ok(create),
+        _ => Err(DecodeError::Unknown(create.flags)),
+    }
+}
+
 impl MultiOp {
     fn read(op: i32, from: &mut Bytes) -> Result<Self, DecodeError> {
         Ok(match OpCode::from_number(op) {
-            Some(OpCode::Create) => Self::Create(Create::read(from)?),
-            Some(OpCode::Create2) => Self::Create2(Create::read(from)?),
-            Some(OpCode::CreateContainer) => Self::CreateContainer(Create::read(from)?),
+            Some(OpCode::Create) => Self::Create(read_create_without_ttl(from)?),
+            Some(OpCode::Create2) => Self::Create2(read_create_without_ttl(from)?),
+            Some(OpCode::CreateContainer) => Self::CreateContainer(read_create_without_ttl(from)?),
             Some(OpCode::CreateTtl) => Self::CreateTtl(CreateTtl::read(from)?),
             Some(OpCode::Delete) => Self::Delete(PathVersion::read(from)?),
             Some(OpCode::SetData) => Self::SetData(SetData::read(from)?),

@@ -13,6 +13,6 @@ mod transcript;
 pub use client::{Raw, Received, Session};
 pub use lasting::{Lasting, create, get, path, set, text};
 pub use lockstep::{Target, compare, play_alone};
-pub use peer::{Tuning, ZooKeeper};
+pub use peer::{Release, Tuning, ZooKeeper};
 pub use random::random_script;
 pub use script::{Scenario, scenarios};

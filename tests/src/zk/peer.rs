@@ -1,4 +1,4 @@
-//! Servers of the real ZooKeeper, as Debian packages it.
+//! Servers of the real ZooKeeper.
 
 use std::fs;
 use std::path::PathBuf;
@@ -15,6 +15,31 @@ use crate::process::Process;
 
 /// A JVM starts in seconds, on a busy machine.
 const START: Duration = Duration::from_secs(60);
+
+/// Which ZooKeeper: what clients see of it has changed between the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Release {
+    /// 3.8.0, as Debian packages it.
+    V3_8,
+    /// 3.9.5: see `tests/clients/zookeeper/set-up.sh`.
+    V3_9,
+}
+
+impl Release {
+    /// Where its classes are.
+    #[must_use]
+    pub fn class_path(self) -> String {
+        match self {
+            Self::V3_8 => "/usr/share/java/zookeeper.jar".to_owned(),
+            Self::V3_9 => format!("{}/*", current_jars().display()),
+        }
+    }
+}
+
+/// The folder that holds the jars of ZooKeeper 3.9 and of Curator 5.
+fn current_jars() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/zookeeper-3.9"))
+}
 
 /// What servers are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +80,7 @@ pub struct ZooKeeper {
     servers: Vec<Process>,
     addresses: Vec<String>,
     dir: TempDir,
+    release: Release,
     tuning: Tuning,
 }
 
@@ -63,23 +89,27 @@ impl ZooKeeper {
     ///
     /// # Panics
     /// When they cannot be started: `make test-setup` installs them.
-    pub async fn start() -> Self {
-        Self::start_with(Tuning::ForAnswers).await
+    pub async fn start(release: Release) -> Self {
+        Self::start_with(release, Tuning::ForAnswers).await
     }
 
     /// The same, tuned for something else.
     ///
     /// # Panics
     /// As [`Self::start`].
-    pub async fn start_with(tuning: Tuning) -> Self {
-        Self::start_with_peer_ports(tuning, |port| port).await
+    pub async fn start_with(release: Release, tuning: Tuning) -> Self {
+        Self::start_with_peer_ports(release, tuning, |port| port).await
     }
 
     /// The same; each server reaches a peer port of another at the port that `proxied_port` returns.
     ///
     /// # Panics
     /// As [`Self::start`].
-    pub async fn start_with_peer_ports(tuning: Tuning, mut proxied_port: impl FnMut(u16) -> u16) -> Self {
+    pub async fn start_with_peer_ports(
+        release: Release,
+        tuning: Tuning,
+        mut proxied_port: impl FnMut(u16) -> u16,
+    ) -> Self {
         let dir = TempDir::with_prefix("rota-zookeeper-").expect("there is room for temporary files");
         let ports: Vec<[u16; 3]> = (0..3).map(|_| [free_port(), free_port(), free_port()]).collect();
         let reached: Vec<[u16; 3]> = ports
@@ -107,7 +137,7 @@ impl ZooKeeper {
                 members(at)
             );
             fs::write(&config, text).expect("the file can be written");
-            servers.push(Process::spawn(java(&config, tuning), &data.join("log")));
+            servers.push(Process::spawn(java(release, &config, tuning), &data.join("log")));
         }
         let addresses: Vec<String> = ports.iter().map(|[client, ..]| format!("127.0.0.1:{client}")).collect();
         for address in &addresses {
@@ -117,7 +147,7 @@ impl ZooKeeper {
             })
             .await;
         }
-        Self { servers, addresses, dir, tuning }
+        Self { servers, addresses, dir, release, tuning }
     }
 
     /// Where they serve clients.
@@ -135,7 +165,8 @@ impl ZooKeeper {
     /// Starts one, from 0, that has ended.
     pub fn restart(&mut self, at: usize) {
         let data = self.data(at);
-        self.servers[at] = Process::spawn(java(&data.join("zoo.cfg"), self.tuning), &data.join("log"));
+        let command = java(self.release, &data.join("zoo.cfg"), self.tuning);
+        self.servers[at] = Process::spawn(command, &data.join("log"));
     }
 
     /// One of them, from 0.
@@ -144,11 +175,11 @@ impl ZooKeeper {
     }
 }
 
-fn java(config: &PathBuf, tuning: Tuning) -> Command {
+fn java(release: Release, config: &PathBuf, tuning: Tuning) -> Command {
     let mut command = Command::new("java");
     command
         .args(tuning.flags())
-        .args(["-cp", "/usr/share/java/zookeeper.jar", "-Dzookeeper.extendedTypesEnabled=true"])
+        .args(["-cp", &release.class_path(), "-Dzookeeper.extendedTypesEnabled=true"])
         .arg("-Dzookeeper.DigestAuthenticationProvider.superDigest=super:D/InIHSb7yEEbrWz8b9l71RjZJU=")
         .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
         .arg(config);

@@ -19,6 +19,8 @@ use rota_protocol::zk::{
     SetData, SetWatches, SetWatches2,
 };
 
+use super::peer::Release;
+
 /// Steps, and what they are about.
 #[derive(Debug, Clone)]
 pub struct Scenario {
@@ -26,15 +28,25 @@ pub struct Scenario {
     pub name: String,
     /// Its lines.
     pub steps: Vec<String>,
+    /// The only release that it is played to, where the two do not answer alike.
+    pub only: Option<Release>,
 }
 
-/// The scenarios of a text: each begins with `== name`.
+/// The scenarios of a text: each begins with `== name`, with `(3.8)` or `(3.9)` after it if it is
+/// for that release only.
 #[must_use]
 pub fn scenarios(text: &str) -> Vec<Scenario> {
     let mut all: Vec<Scenario> = Vec::new();
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
         match (line.strip_prefix("== "), all.last_mut()) {
-            (Some(name), _) => all.push(Scenario { name: name.to_owned(), steps: Vec::new() }),
+            (Some(name), _) => {
+                let only = match name {
+                    name if name.ends_with("(3.8)") => Some(Release::V3_8),
+                    name if name.ends_with("(3.9)") => Some(Release::V3_9),
+                    _ => None,
+                };
+                all.push(Scenario { name: name.to_owned(), steps: Vec::new(), only });
+            }
             (None, Some(scenario)) => scenario.steps.push(line.to_owned()),
             (None, None) => panic!("a step before the first scenario: {line}"),
         }

@@ -49,14 +49,19 @@ pub struct Zookeeper {
     /// 1,048,575.
     pub packet_bytes_max: usize,
     /// Longest answer, in bytes: instead of a longer one, the client is told that it
-    /// cannot be encoded. Default 16 MiB.
+    /// cannot be encoded. Default 1 GiB: ZooKeeper has no bound for lists of children.
     pub answer_bytes_max: usize,
+    /// Connections from all addresses together; 0 for as many as there are descriptors for.
+    /// Default 0.
+    pub connections_total_max: usize,
     /// Connections from one address; 0 for any number. Default 4,096.
     pub connections_per_address_max: usize,
     /// The four-letter words that are answered. Default `isro mntr ruok srvr`.
     pub words: BTreeSet<String>,
     /// Whether a server without a leader goes on for clients that only read.
     pub read_only: bool,
+    /// Whether nodes with a time to live can be made. Default true (ZooKeeper: false).
+    pub ttl_nodes: bool,
     /// How often containers and nodes with a time to live are looked at, in
     /// milliseconds. Default 60,000.
     pub reap_period_ms: u64,
@@ -116,10 +121,12 @@ impl Default for Zookeeper {
     fn default() -> Self {
         Self {
             packet_bytes_max: 1024 * 1024 - 1,
-            answer_bytes_max: 16 * 1024 * 1024,
+            answer_bytes_max: 1024 * 1024 * 1024,
+            connections_total_max: 0,
             connections_per_address_max: 4096,
             words: ["isro", "mntr", "ruok", "srvr"].map(str::to_owned).into(),
             read_only: false,
+            ttl_nodes: true,
             reap_period_ms: 60_000,
             reaped_per_minute_max: 10_000,
         }
@@ -163,6 +170,7 @@ impl Config {
             self.initial_members.is_empty() || self.initial_members.contains_key(&self.server),
             format!("--peers must contain this server ({}) too", self.server),
         );
+        check(!self.initial_members.contains_key(&0), "--peers: servers are numbered from 1".to_owned());
         let t = &self.timing;
         check(
             t.heartbeat_ms > 0 && t.heartbeat_ms * 2 <= t.election_min_ms,

@@ -76,8 +76,7 @@ impl ConnectionBudget {
 
     /// As many descriptors as this process may open.
     pub(crate) fn of_this_process() -> Self {
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        Self::new(limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX))
+        Self::new(descriptors_max())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Taken> {
@@ -123,6 +122,12 @@ impl Drop for ConnectionPlace {
             }
         }
     }
+}
+
+/// The most descriptors that this process may have open.
+pub(crate) fn descriptors_max() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
 /// The address in what a listener says of a connection. Addresses of version 4 as such, also

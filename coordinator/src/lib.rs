@@ -35,6 +35,7 @@ mod sessions;
 mod store;
 mod suspension;
 mod tasks;
+mod timings;
 mod zk;
 
 pub use auth::{digest, is_digest};

@@ -21,6 +21,7 @@ use crate::http_watches::HttpWatches;
 use crate::outbox::Outbox;
 use crate::parts::Clock;
 use crate::sessions::{LiveSession, Liveness};
+use crate::timings::Timings;
 use crate::zk::Hub;
 
 /// Events that are remembered for watchers: some seconds at full load, hours
@@ -48,6 +49,7 @@ pub(crate) struct Replica {
     inner: RwLock<Applied>,
     clock: ClusterClock,
     http_watches: Arc<HttpWatches>,
+    timings: Arc<Timings>,
     outbox: Arc<Outbox>,
     liveness: Arc<Liveness>,
     hub: Arc<Hub>,
@@ -92,6 +94,7 @@ impl Replica {
         liveness: Arc<Liveness>,
         hub: Arc<Hub>,
         clock: Arc<dyn Clock>,
+        timings: Arc<Timings>,
     ) -> Self {
         let state = State::new();
         let inner = Applied {
@@ -107,6 +110,7 @@ impl Replica {
             inner: RwLock::new(inner),
             clock: ClusterClock::new(clock),
             http_watches: Arc::default(),
+            timings,
             outbox,
             liveness,
             hub,
@@ -121,6 +125,11 @@ impl Replica {
     /// The cluster clock.
     pub(crate) fn cluster_clock(&self) -> &ClusterClock {
         &self.clock
+    }
+
+    /// How long things take on this server.
+    pub(crate) fn timings(&self) -> &Timings {
+        &self.timings
     }
 
     /// HTTP watches of nodes.
@@ -477,11 +486,6 @@ impl Applied {
         if self.digests.len() > DIGESTS_MAX {
             self.digests.pop_front();
         }
-    }
-
-    /// Where in the log that was decided.
-    pub(crate) fn membership_index(&self) -> u64 {
-        self.membership_at.map_or(0, |at| at.index)
     }
 
     /// Who belongs to the cluster.

@@ -2,7 +2,7 @@
 //! in order: no more clients, leadership handed over, tasks, then Raft.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -28,6 +28,7 @@ use crate::service_state::ServiceStates;
 use crate::sessions::Liveness;
 use crate::store::{Identity, LogPosition, LogStore, SnapshotStore, StoreError};
 use crate::tasks::Tasks;
+use crate::timings::Timings;
 use crate::zk::{self, Hub, Tls, TlsError, Zk};
 
 /// How many times as long as the least the log becomes between two snapshots of much data.
@@ -97,12 +98,19 @@ impl Server {
         let identity = Identity::claim(&parts.directory, &config.cluster, config.server, new_disk)?;
         let identity = Arc::new(identity);
         let positions = LogPosition::open(&parts.directory)?;
-        let log = LogStore::open(&parts.directory.join("log"), positions).await?;
+        let timings = Arc::new(Timings::default());
+        let log = LogStore::open(&parts.directory.join("log"), positions, Arc::clone(&timings)).await?;
         let snapshots = SnapshotStore::open(&parts.directory.join("snapshots"))?;
         let outbox = Arc::new(Outbox::new(config.server, identity.boot));
-        let (liveness, hub) = (Arc::new(Liveness::default()), Arc::new(Hub::default()));
+        let (liveness, hub) = (Arc::new(Liveness::default()), Arc::new(Hub::new(Arc::clone(&timings))));
         let clock = Arc::clone(&parts.clock);
-        let replica = Replica::new(Arc::clone(&outbox), Arc::clone(&liveness), Arc::clone(&hub), clock);
+        let replica = Replica::new(
+            Arc::clone(&outbox),
+            Arc::clone(&liveness),
+            Arc::clone(&hub),
+            clock,
+            Arc::clone(&timings),
+        );
         let replica = Arc::new(replica);
         let machine = Machine::open(Arc::clone(&replica), snapshots.clone())?;
 
@@ -121,7 +129,7 @@ impl Server {
         let (group, leadership) =
             Group::build(server, cluster, &config.timing, log.clone(), machine, network, peers.clone())
                 .await?;
-        tasks.spawn_vital("raft", group.clone().run(leadership));
+        tasks.spawn_vital("raft", group.clone().run(leadership, timings));
         let checked = match group.recovered_membership().await {
             Ok(membership) => check_members(&config, &parts.directory, &identity, &membership, &replica)
                 .map(|own_address| (membership, own_address)),
@@ -193,6 +201,8 @@ impl Server {
             liveness,
             states: states.clone(),
             connections: ConnectionBudget::of_this_process(),
+            directory: parts.directory.clone(),
+            started_at: Instant::now(),
             hub: Arc::clone(&hub),
             tables: Arc::default(),
             summary_cache: Arc::default(),

@@ -1,8 +1,9 @@
 //! What a server does for its clients, whatever face they come through: write,
 //! read up to date, keep a session, watch.
 
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rota_core::Zxid;
 use rota_core::state::{Actor, Command, Op, Password, Refusal, Reply, SessionId};
@@ -37,6 +38,9 @@ pub(crate) struct Service {
     pub(crate) states: ServiceStates,
     /// Places for clients' connections.
     pub(crate) connections: ConnectionBudget,
+    /// The data directory.
+    pub(crate) directory: PathBuf,
+    pub(crate) started_at: Instant,
     pub(crate) hub: Arc<Hub>,
     pub(crate) tables: Arc<TableCache>,
     pub(crate) summary_cache: Arc<SummaryCache>,

@@ -131,7 +131,6 @@ fn requests() -> Vec<Request> {
         Request::DeleteContainer(path()),
         Request::SetData(set()),
         Request::SetAcl(SetAcl { path: path(), acl: acl(), version: 1 }),
-        Request::Check(version(3)),
         Request::Multi(vec![
             MultiOp::Create(create(0)),
             MultiOp::Create2(create(1)),

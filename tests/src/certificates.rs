@@ -13,6 +13,8 @@ pub struct Certificates {
     pub server: PathBuf,
     /// Its key.
     pub server_key: PathBuf,
+    /// A certificate of X.509 version 1 with the same key, as `openssl x509 -req` makes it.
+    pub server_v1: PathBuf,
     /// A client's certificate.
     pub client: PathBuf,
     /// Its key.
@@ -47,9 +49,13 @@ impl Certificates {
             (dir.join(pem), dir.join(key))
         };
         let (server, server_key) = signed("server", "/CN=server", "subjectAltName=IP:127.0.0.1\n");
+        let sign =
+            ["x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"];
+        openssl(dir, &sign, &["-days", "2", "-out", "server-v1.pem"]);
         let (client, client_key) =
             signed("client", "/O=Rota tests/CN=client", "extendedKeyUsage=clientAuth\n");
-        Self { authority: dir.join("ca.pem"), server, server_key, client, client_key }
+        let server_v1 = dir.join("server-v1.pem");
+        Self { authority: dir.join("ca.pem"), server, server_key, server_v1, client, client_key }
     }
 }
 

@@ -102,9 +102,13 @@ async fn a_configuration_that_cannot_be_is_refused() {
     Command { cluster: "a/b", ..with(&[]) }.fails(&["a/b"]).await;
 
     // What is no command line at all is exit code 2.
-    for more in
-        [vec!["--nonsense"], vec!["--peers", "1"], vec!["--peers", "x=y"], vec!["--heartbeat-ms", "soon"]]
-    {
+    for more in [
+        vec!["--nonsense"],
+        vec!["--peers", "1"],
+        vec!["--peers", "x=y"],
+        vec!["--peers", "0=127.0.0.1:1,1=127.0.0.1:2"],
+        vec!["--heartbeat-ms", "soon"],
+    ] {
         let args = Command { more: more.clone(), ..Command::in_directory(dir.path()) }.args();
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let ran = command(&args).await;

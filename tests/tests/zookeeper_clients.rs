@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use rota_tests::zk::Release;
 use rota_tests::{Cluster, LIVENESS, Ran, Settings, run};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
@@ -72,6 +73,18 @@ async fn curator_and_the_java_client_run() {
     println!("{}\n{}", ran.out, ran.err);
     assert_eq!(ran.code, Some(0), "see the parts that FAILED above");
     assert!(ran.out.ends_with("all parts are well\n"), "{}", ran.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn zookeepers_and_curators_classes_read_the_configuration() {
+    let cluster = cluster().await;
+    let class_path = Release::V3_9.class_path();
+    let classes = cluster.dir().join("classes").display().to_string();
+    compile("javac", &["-cp", &class_path, "-d", &classes], &files(&clients("java-3.9"), "java")).await;
+    let with_classes = format!("{class_path}:{classes}");
+    let args = [JVM_FLAGS, "-cp", &with_classes, "Ensemble", &cluster.zookeeper_all()];
+    let ran: Ran = run(Path::new("java"), &args, JAVA_TIMEOUT).await;
+    assert_eq!((ran.code, ran.out.matches("ok ").count()), (Some(0), 2), "{}\n{}", ran.out, ran.err);
 }
 
 /// A child and all that it starts, which end when this is dropped.

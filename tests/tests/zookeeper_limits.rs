@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::ensure;
-use rota_protocol::zk::{Auth, ErrorCode, PathWatch, ReadOp, Reconfig, Request};
+use rota_protocol::zk::{Auth, ErrorCode, MultiOp, PathWatch, ReadOp, Reconfig, Request};
 use rota_tests::zk::{Raw, create, get, set};
 use rota_tests::{Cluster, Process, Settings, eventually, free_port, python};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -117,11 +117,60 @@ async fn an_answer_that_is_too_long_is_told_as_such() {
     assert_eq!(error(&mut client, create("/n", &"x".repeat(1_000_000), 0)).await, ErrorCode::Ok);
     let read = || ReadOp::GetData(PathWatch { path: "/n".to_owned(), watch: false });
     let many = |count: usize| Request::MultiRead((0..count).map(|_| read()).collect());
-    assert_eq!(error(&mut client, many(16)).await, ErrorCode::Ok);
-    assert_eq!(error(&mut client, many(17)).await, ErrorCode::MarshallingError);
+    assert_eq!(error(&mut client, many(67)).await, ErrorCode::Ok);
+    assert_eq!(error(&mut client, many(68)).await, ErrorCode::MarshallingError, "more than 64 MiB");
     // A million parts of a node that is there once.
     assert_eq!(error(&mut client, many(50_000)).await, ErrorCode::MarshallingError);
     assert_eq!(error(&mut client, get("/n", false)).await, ErrorCode::Ok);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_of_children_are_as_long_as_they_are() {
+    const NODES: usize = 17_000;
+    let cluster = Cluster::start(1).await;
+    let mut client = connect(&cluster, 1).await;
+    let node = |n: usize| {
+        let Request::Create(create) = create(&format!("/n{n:0>1000}"), "", 0) else { unreachable!() };
+        MultiOp::Create(create)
+    };
+    for first in (0..NODES).step_by(500) {
+        let ops = (first..first + 500).map(node).collect();
+        assert_eq!(error(&mut client, Request::Multi(ops)).await, ErrorCode::Ok);
+    }
+    let list = Request::GetChildren(PathWatch { path: "/".to_owned(), watch: false });
+    let xid = client.send(&list).await.unwrap();
+    // What follows a long answer is answered, too, and events are told beside it.
+    let (watched, changed) = (watch("/n".to_owned()), create("/n", "", 0));
+    let after = [client.send(&watched).await.unwrap(), client.send(&changed).await.unwrap()];
+    let (header, body) = client.answer(xid).await.unwrap().expect("the connection lives");
+    assert_eq!(header.error, 0);
+    assert!(body.len() > 16 * 1024 * 1024, "{} bytes", body.len());
+    for xid in after {
+        client.answer(xid).await.unwrap().expect("the connection lives");
+    }
+    assert_eq!(client.events.len(), 1);
+    // A bound can be set.
+    let flags = ["--zookeeper-answer-bytes-max", "1048576"];
+    let mut cluster = cluster;
+    cluster.kill9(1);
+    cluster.restart_with(1, &flags);
+    assert_eq!(error(&mut connect(&cluster, 1).await, list).await, ErrorCode::MarshallingError);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_packet_that_is_too_long_ends_the_connection_in_order() {
+    let cluster = Cluster::start(1).await;
+    let mut client = connect(&cluster, 1).await;
+    let before = client.send(&get("/", false)).await.unwrap();
+    let mut wire = client.into_stream();
+    let packet = vec![0; 4 * 1024 * 1024];
+    wire.write_all(&u32::try_from(packet.len()).unwrap().to_be_bytes()).await.unwrap();
+    // All of it is taken, and the answer to what was asked before is there to be read.
+    wire.write_all(&packet).await.unwrap();
+    let mut rest = Vec::new();
+    wire.read_to_end(&mut rest).await.expect("closed, not reset");
+    assert_eq!(rest[4..8], before.to_be_bytes());
+    assert_eq!(told(&cluster.zookeeper(1), "zk_large_requests_rejected").await.unwrap(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -238,6 +287,16 @@ async fn connections_of_one_address_have_a_bound() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn connections_of_all_addresses_together_have_a_bound() {
+    let flags = ["--zookeeper-connections-total-max", "2"].map(str::to_owned).to_vec();
+    let cluster = Cluster::start_with(1, Settings { flags, ..Settings::default() }).await;
+    let (first, _second) = (connect(&cluster, 1).await, connect(&cluster, 1).await);
+    Raw::connect(&cluster.zookeeper(1), None, TIMEOUT_MS, 0).await.unwrap_err();
+    drop(first);
+    connect(&cluster, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn quotas_of_clients_do_not_bind_the_coordinator() {
     let cluster = Cluster::start(3).await;
     let mut client = connect(&cluster, 1).await;
@@ -291,7 +350,7 @@ async fn who_reads_at_a_server_that_is_cut_off_and_falls_silent_is_let_go() {
     cluster.pause(2);
     cluster.pause(3);
     let mut client = eventually("reads are served", PATIENCE, async || {
-        Raw::connect_to_read(&cluster.zookeeper(1), 6_000).await
+        Raw::connect_to_read(&cluster.zookeeper(1), None, 6_000).await
     })
     .await;
     assert_eq!(error(&mut client, get("/", false)).await, ErrorCode::Ok);
@@ -309,10 +368,14 @@ async fn servers_that_do_not_run_are_not_left_in_the_cluster() {
     let mut client = connect(&cluster, 1).await;
     let auth = Auth { auth_type: 0, scheme: "digest".into(), auth: Some("super:test".into()) };
     assert_eq!(error(&mut client, Request::Auth(auth)).await, ErrorCode::Ok);
-    let joining = Some(format!("server.9=127.0.0.1:{0}:{0}:participant;127.0.0.1:{0}", free_port()));
-    let reconfig = Reconfig { joining, leaving: None, new_members: None, current: -1 };
-    let refused = error(&mut client, Request::Reconfig(reconfig)).await;
-    assert_eq!(refused, ErrorCode::NewConfigNoQuorum);
+    let port = free_port();
+    let reconfig = |election: u16| {
+        let joining = Some(format!("server.9=127.0.0.1:{port}:{election}:participant;127.0.0.1:{port}"));
+        Request::Reconfig(Reconfig { joining, leaving: None, new_members: None, current: -1 })
+    };
+    // ZooKeeper's two ports of a server must differ.
+    assert_eq!(error(&mut client, reconfig(port)).await, ErrorCode::BadArguments);
+    assert_eq!(error(&mut client, reconfig(port - 1)).await, ErrorCode::NewConfigNoQuorum);
     eventually("there are three servers", PATIENCE, async || {
         let view = cluster.view(1).await?;
         ensure!(view.servers.len() == 3, "{view:?}");

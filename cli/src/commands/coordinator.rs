@@ -117,6 +117,14 @@ pub(crate) struct CoordinatorArgs {
     #[arg(long, env = "ROTA_ZOOKEEPER_CONNECTIONS_MAX",
         default_value_t = Zookeeper::default().connections_per_address_max)]
     zookeeper_connections_max: usize,
+    /// Connections of clients of ZooKeeper from all addresses together; 0 for as many as there
+    /// are file descriptors for.
+    #[arg(long, env = "ROTA_ZOOKEEPER_CONNECTIONS_TOTAL_MAX",
+        default_value_t = Zookeeper::default().connections_total_max)]
+    zookeeper_connections_total_max: usize,
+    /// Refuse to make nodes with a time to live, as ZooKeeper does by default.
+    #[arg(long, env = "ROTA_ZOOKEEPER_NO_TTL_NODES")]
+    zookeeper_no_ttl_nodes: bool,
     /// Milliseconds between two looks at containers and nodes with a time to live.
     #[arg(long, env = "ROTA_REAP_PERIOD_MS", default_value_t = Zookeeper::default().reap_period_ms)]
     reap_period_ms: u64,
@@ -164,14 +172,18 @@ fn super_x509(text: &str) -> Result<String, String> {
 
 fn initial_member(text: &str) -> Result<(u64, String), String> {
     let (id, address) = text.split_once('=').ok_or("expected ID=HOST:PORT")?;
-    let id = id.parse().map_err(|_| format!("{id:?} is not a server's number"))?;
-    Ok((id, address.to_owned()))
+    let is_number = |id: &u64| *id > 0;
+    let id = id.trim().parse().ok().filter(is_number);
+    let id = id.ok_or_else(|| format!("{text:?} does not begin with a server's number, from 1"))?;
+    Ok((id, address.trim().to_owned()))
 }
 
 fn words(given: &[String]) -> BTreeSet<String> {
-    match given.iter().any(|word| word == "*") {
+    // With spaces after the commas, as in ZooKeeper's `4lw.commands.whitelist`.
+    let given = || given.iter().map(|word| word.trim()).filter(|word| !word.is_empty());
+    match given().any(|word| word == "*") {
         true => Zookeeper::all_words(),
-        false => given.iter().filter(|word| !word.is_empty()).cloned().collect(),
+        false => given().map(str::to_owned).collect(),
     }
 }
 
@@ -257,6 +269,8 @@ pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
             connections_per_address_max: args.zookeeper_connections_max,
             words: words(&args.zookeeper_words),
             read_only: args.zookeeper_read_only,
+            connections_total_max: args.zookeeper_connections_total_max,
+            ttl_nodes: !args.zookeeper_no_ttl_nodes,
             reap_period_ms: args.reap_period_ms,
             reaped_per_minute_max: args.reaped_per_minute_max,
         },

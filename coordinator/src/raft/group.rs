@@ -28,6 +28,7 @@ use crate::config::Timing;
 use crate::peers::Peers;
 use crate::store::LogStore;
 use crate::suspension::Suspension;
+use crate::timings::Timings;
 
 /// Entries in one request to a follower; the bytes are bounded by the log store.
 const PAYLOAD_ENTRIES_MAX: u64 = 4096;
@@ -144,8 +145,13 @@ impl Group {
     }
 
     /// Lets Raft run, and follows who leads until the server stops.
-    pub(crate) async fn run(self, sender: watch::Sender<Leadership>) -> Result<(), GroupError> {
+    pub(crate) async fn run(
+        self,
+        sender: watch::Sender<Leadership>,
+        timings: Arc<Timings>,
+    ) -> Result<(), GroupError> {
         self.raft.run();
+        let mut lost_at = Some(Instant::now());
         let mut metrics = self.raft.server_metrics();
         loop {
             let (leadership, servers) = {
@@ -170,6 +176,12 @@ impl Group {
                     self.heartbeats_suspended.store(false, Ordering::Release);
                     tracing::info!(?leadership, "leadership");
                     metrics::counter!(crate::metrics::LEADER_CHANGES).increment(1);
+                    timings.note_leads(matches!(leadership, Leadership::Own { .. }));
+                    let is_lost = leadership == Leadership::Unknown;
+                    let since = if is_lost { lost_at.replace(Instant::now()) } else { lost_at.take() };
+                    if let Some(since) = since.filter(|_| !is_lost) {
+                        timings.election.record(since.elapsed());
+                    }
                     *before = leadership;
                 }
                 changed

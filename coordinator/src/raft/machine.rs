@@ -156,6 +156,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         })
         .await??;
         self.replica.snapshot_taken(self.covered);
+        self.replica.timings().snapshot.record(began.elapsed());
         tracing::info!(path = %file.path.display(), took_ms = began.elapsed().as_millis(), "snapshot taken");
         as_snapshot(file)
     }

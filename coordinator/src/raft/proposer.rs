@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rota_core::batch::{Header, encode_batch};
@@ -118,10 +118,12 @@ impl Proposer {
     /// more can be known of it.
     fn settle<T: 'static, E: 'static>(&self, entry: Entry) -> CallOnce<Result<T, E>> {
         let losses = Arc::clone(&self.losses);
+        let (replica, began) = (Arc::clone(&self.replica), Instant::now());
         CallOnce::new(move |outcome| {
             drop(entry);
-            if !matches!(outcome, Some(Ok(_))) {
-                losses.send_modify(|count| *count += 1);
+            match outcome {
+                Some(Ok(_)) => replica.timings().proposal.record(began.elapsed()),
+                _ => losses.send_modify(|count| *count += 1),
             }
         })
     }

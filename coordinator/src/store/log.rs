@@ -11,7 +11,7 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use openraft::alias::{EntryOf, LogIdOf, VoteOf};
 use openraft::storage::{IOFlushed, RaftLogStorage};
@@ -26,6 +26,7 @@ use super::torn_tail::{self, Tail};
 use super::{StoreError, create_directory};
 use crate::behind;
 use crate::raft::types::{TypeConfig, log_id_in, log_id_out, payload_in, payload_out, vote_in, vote_out};
+use crate::timings::Timings;
 
 /// A log file is closed, and may be removed when all in it is purged, at this
 /// size. All entries of the file that is open are in memory.
@@ -61,15 +62,22 @@ impl raft_log::Types for Types {
 
 /// What is to be done when what was written is on the disk.
 pub(super) enum Flushed {
-    Entries { callback: IOFlushed<TypeConfig>, reached: Pending, positions: Arc<LogPosition> },
+    Entries {
+        callback: IOFlushed<TypeConfig>,
+        reached: Pending,
+        positions: Arc<LogPosition>,
+        timings: Arc<Timings>,
+        began: Instant,
+    },
     Waiter(oneshot::Sender<io::Result<()>>),
 }
 
 impl raft_log::Callback for Flushed {
     fn send(self, result: io::Result<()>) {
         match self {
-            Self::Entries { callback, reached, positions } => {
+            Self::Entries { callback, reached, positions, timings, began } => {
                 let is_synced = result.is_ok();
+                timings.fsync.record(began.elapsed());
                 callback.io_completed(result);
                 if is_synced {
                     positions.reached(reached);
@@ -85,6 +93,7 @@ impl raft_log::Callback for Flushed {
 pub(crate) struct LogStore {
     log: Arc<Mutex<raft_log::RaftLog<Types>>>,
     positions: Arc<LogPosition>,
+    timings: Arc<Timings>,
 }
 
 impl LogStore {
@@ -96,7 +105,11 @@ impl LogStore {
     /// When a record before the end of the log is damaged, when the log ends before the
     /// position that it is known to have reached, or for I/O. A last record that was not
     /// written whole is dropped.
-    pub(crate) async fn open(directory: &Path, positions: LogPosition) -> Result<Self, StoreError> {
+    pub(crate) async fn open(
+        directory: &Path,
+        positions: LogPosition,
+        timings: Arc<Timings>,
+    ) -> Result<Self, StoreError> {
         create_directory(directory)?;
         let tail = torn_tail::repair(directory).map_err(|e| StoreError::io(directory, e))?;
         let mut config = raft_log::Config::new(directory.display());
@@ -111,7 +124,7 @@ impl LogStore {
             return Err(StoreError::LogLost { path: directory.to_owned(), cause });
         }
         let known = positions.get();
-        let store = Self { log: Arc::new(Mutex::new(log)), positions: Arc::new(positions) };
+        let store = Self { log: Arc::new(Mutex::new(log)), positions: Arc::new(positions), timings };
         if let Some(vote) = known.vote.filter(|_| found.vote < known.vote) {
             tracing::warn!(
                 term = vote.term,
@@ -287,6 +300,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = EntryOf<TypeConfig>> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        let began = Instant::now();
         let mut log = self.lock();
         let records = entries
             .into_iter()
@@ -294,7 +308,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         log.append(records)?;
         let reached = self.positions.pending(position_of(&log));
         let positions = Arc::clone(&self.positions);
-        log.flush(true, Some(Flushed::Entries { callback, reached, positions }))
+        let timings = Arc::clone(&self.timings);
+        log.flush(true, Some(Flushed::Entries { callback, reached, positions, timings, began }))
     }
 
     async fn truncate_after(&mut self, last: Option<LogIdOf<TypeConfig>>) -> io::Result<()> {

@@ -32,6 +32,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Builder {
             Arc::default(),
             Arc::default(),
             Arc::new(SystemClock),
+            Arc::default(),
         ));
         let snapshots = SnapshotStore::open(&dir.path().join("snapshots")).unwrap();
         Ok((dir, log, Machine::open(replica, snapshots).unwrap()))
@@ -40,7 +41,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Builder {
 
 /// Opens the log of a data directory.
 async fn open(data: &Path) -> Result<LogStore, StoreError> {
-    LogStore::open(&data.join("log"), LogPosition::open(data)?).await
+    LogStore::open(&data.join("log"), LogPosition::open(data)?, Arc::default()).await
 }
 
 /// Opens the log of a new data directory.

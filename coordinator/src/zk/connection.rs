@@ -13,7 +13,7 @@ use rota_core::state::{Actor, Event, EventKind, Identity, SessionId, Standing, S
 use rota_core::watches::Watcher;
 use rota_protocol::zk::jute::Record;
 use rota_protocol::zk::{
-    Body, ErrorCode, EventType, ReplyHeader, Request, STATE_SYNC_CONNECTED, WatcherEvent, XID_EVENT,
+    Body, ErrorCode, EventType, OpCode, ReplyHeader, Request, STATE_SYNC_CONNECTED, WatcherEvent, XID_EVENT,
     XID_PING, frame,
 };
 use tokio::sync::Notify;
@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::hub::Hub;
 use super::pending::{Asked, Handshake, Pending};
 use super::reads::{self, Reader};
-use super::stats::Counts;
+use super::stats::{self, Counts};
 
 mod outcome;
 
@@ -78,6 +78,8 @@ struct Inner {
     /// How many of them are reads.
     reads_behind: usize,
     out: BytesMut,
+    /// Bytes of the longest answer in it.
+    out_longest: usize,
     counts: Counts,
     /// When its last packet came.
     heard_at: Instant,
@@ -98,6 +100,7 @@ impl Connection {
             unready: 0,
             reads_behind: 0,
             out: BytesMut::new(),
+            out_longest: 0,
             counts: Counts::default(),
             heard_at: Instant::now(),
         };
@@ -181,7 +184,9 @@ impl Connection {
 
     /// Takes what waits to leave.
     pub(super) fn take_out(&self) -> BytesMut {
-        std::mem::take(&mut self.lock().out)
+        let mut inner = self.lock();
+        inner.out_longest = 0;
+        std::mem::take(&mut inner.out)
     }
 
     /// Gives back a buffer that was written, for the next output.
@@ -214,9 +219,11 @@ impl Connection {
     }
 
     /// Counts a packet that came.
-    pub(super) fn count_received(&self) {
+    pub(super) fn count_received(&self, op: Option<OpCode>, bytes: usize) {
+        stats::count(&self.hub.incidents().bytes_received, bytes);
         let mut inner = self.lock();
         inner.counts.received += 1;
+        inner.counts.last_op = op.map_or("NA", OpCode::abbreviation);
         inner.heard_at = Instant::now();
         drop(inner);
         self.hub.totals().change(|totals| totals.received += 1);
@@ -371,7 +378,7 @@ impl Connection {
             EventKind::ChildrenChanged => EventType::NodeChildrenChanged,
         };
         inner.put_event(event_type, event.path.as_str(), event.zxid);
-        let is_stuck = inner.out.len() > OUT_BYTES_MAX;
+        let is_stuck = inner.is_out_full();
         drop(inner);
         if is_stuck {
             self.disconnect(SLOW_CONSUMER);
@@ -399,6 +406,8 @@ impl Connection {
             inner.out.truncate(start);
             inner.put_answer(xid, zxid, &Err(ErrorCode::MarshallingError));
         }
+        inner.out_longest = inner.out_longest.max(inner.out.len() - start);
+        stats::count(&self.hub.incidents().bytes_sent, inner.out.len() - start);
         let took = asked_at.map(|asked_at| asked_at.elapsed());
         inner.counts.answered(xid, zxid, took);
         self.hub.totals().change(|totals| totals.answered(xid, zxid, took));
@@ -411,7 +420,7 @@ impl Connection {
             && let Some(Asked { at: asked_at, bytes, pending }) = inner.pending.pop_front()
         {
             inner.pending_bytes -= bytes;
-            if inner.out.len() > OUT_BYTES_MAX {
+            if inner.is_out_full() {
                 // Reads behind a write, each of them large.
                 return self.disconnect(SLOW_CONSUMER);
             }
@@ -432,6 +441,7 @@ impl Connection {
                     };
                     let is_set_watches = matches!(request, Request::SetWatches(_) | Request::SetWatches2(_));
                     let answer = reads::answer(&reader, request, &mut told);
+                    self.hub.timings().read.record(asked_at.elapsed());
                     if is_set_watches && answer.is_err() {
                         // The client would rely on watches that do not exist.
                         return self.disconnect("watch limit exceeded in setWatches");
@@ -449,6 +459,7 @@ impl Connection {
                     self.put(inner, xid, state.zxid(), &answer, Some(asked_at));
                 }
                 Pending::Write { xid, done: Some(done), .. } => {
+                    self.hub.timings().write.record(asked_at.elapsed());
                     self.put(inner, xid, done.zxid, &done.answer, Some(asked_at));
                     if done.is_last {
                         return self.close();
@@ -468,6 +479,12 @@ impl Connection {
 }
 
 impl Inner {
+    /// Whether too much waits to leave. The longest answer does not count: it may be longer than
+    /// that alone.
+    fn is_out_full(&self) -> bool {
+        self.out.len() - self.out_longest > OUT_BYTES_MAX
+    }
+
     fn put_pending(&mut self, bytes: usize, pending: Pending) {
         self.pending_bytes += bytes;
         self.pending.push_back(Asked { at: Instant::now(), bytes, pending });

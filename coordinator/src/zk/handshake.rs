@@ -1,14 +1,15 @@
 //! How a connection gets its session: a new one, or its own again.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rota_core::state::{Command, Password, SessionId};
 use rota_protocol::zk::ConnectRequest;
 
-use super::Zk;
 use super::connection::Connection;
 use super::pending::{Handshake, Pending};
+use super::{Zk, configuration};
 use crate::outbox::Waiter;
 use crate::raft::Leadership;
 use crate::service::{Credentials, ServiceError};
@@ -62,6 +63,27 @@ fn own_credentials(request: &ConnectRequest) -> Option<Credentials> {
     (request.session != 0).then_some(Credentials { session: SessionId(request.session), password })
 }
 
+/// The first clients of a new cluster wait until `/zookeeper/config` names all of its servers: they
+/// may read it at once, and use what it says.
+async fn await_configuration(zk: &Zk) {
+    if zk.is_configured.load(Ordering::Acquire) {
+        return;
+    }
+    let mut progress = zk.service.replica.progress();
+    let complete = async {
+        while !configuration::is_complete(&zk.service.replica.read()) {
+            if progress.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    // One that does not come is not waited for by each client.
+    if tokio::time::timeout(PATIENCE, complete).await.is_err() {
+        tracing::warn!("some servers have not said how clients reach them: /zookeeper/config lacks them");
+    }
+    zk.is_configured.store(true, Ordering::Release);
+}
+
 /// Asks for the session; the answer comes when that is applied here.
 pub(super) async fn begin(
     zk: &Zk,
@@ -86,6 +108,8 @@ pub(super) async fn begin(
     if !matches!(led, Ok(Ok(_))) {
         return Err(SentAway::NoLeader);
     }
+    drop(led);
+    await_configuration(zk).await;
     let timeout_ms = service.session_timeout(u32::try_from(request.timeout_ms).unwrap_or(0));
     let (command, session, password) = match own_credentials(&request) {
         None => {

@@ -13,13 +13,16 @@ use rota_core::state::{Event, SessionId};
 use rota_core::watches::{Side, Summary, Watcher, Watches};
 
 use super::connection::Connection;
-use super::stats::Totals;
+use super::stats::{Incidents, Totals};
+use crate::timings::Timings;
 
 /// All connections.
 #[derive(Default)]
 pub(crate) struct Hub {
     inner: Mutex<Inner>,
     totals: Totals,
+    incidents: Incidents,
+    timings: Arc<Timings>,
 }
 
 #[derive(Default)]
@@ -31,6 +34,10 @@ struct Inner {
 }
 
 impl Hub {
+    pub(crate) fn new(timings: Arc<Timings>) -> Self {
+        Self { timings, ..Self::default() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("no code panics while it holds this")
     }
@@ -38,6 +45,16 @@ impl Hub {
     /// What all connections have done.
     pub(crate) fn totals(&self) -> &Totals {
         &self.totals
+    }
+
+    /// What happened to connections.
+    pub(super) fn incidents(&self) -> &Incidents {
+        &self.incidents
+    }
+
+    /// How long things take.
+    pub(super) fn timings(&self) -> &Timings {
+        &self.timings
     }
 
     /// Takes in a connection, unless its address has `per_address_max` already (0:

@@ -12,13 +12,14 @@
 //! put into a connection's output while the write that causes them is applied:
 //! before that write's answer, and before any answer that shows its effect.
 
+mod configuration;
 mod connection;
 mod handshake;
 mod hub;
-mod members;
 mod pending;
 mod pulse;
 mod reads;
+mod reconfig;
 mod serve;
 mod standing;
 mod stats;
@@ -28,10 +29,10 @@ mod words;
 mod writes;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+pub(crate) use configuration::{all_have_faces, configuration_version, correction};
 pub(crate) use hub::Hub;
-pub(crate) use members::correction;
 use pulse::Pulse;
 pub(crate) use pulse::run as run_pulse;
 pub(crate) use serve::accept;
@@ -52,6 +53,10 @@ pub(crate) struct Zk {
     pulse: Pulse,
     syncs: Syncs,
     standing: Standing,
+    /// Changes of the cluster that clients of this server wait for.
+    reconfigs: Arc<AtomicUsize>,
+    /// Whether the configuration has once been complete, or was waited for long enough.
+    is_configured: AtomicBool,
     tasks: Tasks,
     tickets: AtomicU64,
 }
@@ -74,6 +79,8 @@ impl Zk {
             pulse: Pulse::default(),
             syncs: Syncs::default(),
             standing: Standing::default(),
+            reconfigs: Arc::default(),
+            is_configured: AtomicBool::new(false),
             tasks,
             tickets: AtomicU64::new(0),
         }

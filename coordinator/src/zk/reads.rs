@@ -1,6 +1,8 @@
 //! Answers that need nothing but what is applied here, and the watches that they
 //! leave. Source: ZooKeeper's `FinalRequestProcessor.java` and `DataTree.java`.
 
+use std::net::Ipv6Addr;
+
 use rota_core::state::{Acl, Identity, Node, SessionId, State, Tree, perms};
 use rota_core::watches::{Reach, Side, TooManyWatches, Watcher, Watches};
 use rota_protocol::zk::{
@@ -9,6 +11,10 @@ use rota_protocol::zk::{
 };
 
 use super::hub::Hub;
+
+/// Bytes of what a `multiRead` answers: a request of a megabyte could ask for a thousand times as
+/// much.
+const MULTI_READ_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Who reads, and what.
 pub(super) struct Reader<'a> {
@@ -119,7 +125,7 @@ impl Reader<'_> {
                 }),
             };
             // The same node can be asked for many times: it is not copied as often.
-            if bytes > self.answer_bytes_max {
+            if bytes > self.answer_bytes_max.min(MULTI_READ_BYTES_MAX) {
                 return Err(ErrorCode::MarshallingError);
             }
             parts.push(part.unwrap_or_else(|code| Part::Error(code.number())));
@@ -230,11 +236,15 @@ fn throttle_error(watcher: Watcher, added: Option<Result<(), TooManyWatches>>) -
     })
 }
 
-/// Without what is secret.
+/// Without what is secret; addresses as Java writes them.
 fn info(identity: &Identity) -> ClientInfo {
     let user = match identity.scheme.as_str() {
-        "digest" => identity.id.split(':').next().unwrap_or_default(),
-        _ => identity.id.as_str(),
+        "digest" => identity.id.split(':').next().unwrap_or_default().to_owned(),
+        "ip" => match identity.id.parse::<Ipv6Addr>() {
+            Ok(address) => address.segments().map(|segment| format!("{segment:x}")).join(":"),
+            Err(_) => identity.id.clone(),
+        },
+        _ => identity.id.clone(),
     };
-    ClientInfo { scheme: identity.scheme.clone(), user: user.to_owned() }
+    ClientInfo { scheme: identity.scheme.clone(), user }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -16,8 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::Connection;
 use super::pending::Pending;
+use super::stats;
 use super::writes::{self, Shape, Work};
-use super::{Zk, handshake, members, tls, words};
+use super::{Zk, handshake, reconfig, tls, words};
 use crate::connections::{Protocol, ip_of};
 use crate::outbox::Waiter;
 use crate::parts::{Accept, BoxWire};
@@ -51,9 +53,14 @@ pub(crate) async fn accept(
         };
         match accepted {
             Ok((wire, address)) => {
+                let incidents = zk.hub.incidents();
+                stats::count(&incidents.opened, 1);
                 // The bound for each address is the hub's.
                 let place = zk.service.connections.take(Protocol::ZooKeeper, ip_of(&address), 0);
-                let Ok(place) = place else {
+                let total_max = zk.service.config.zookeeper.connections_total_max;
+                let is_full = total_max > 0 && zk.hub.len() >= total_max;
+                let Some(place) = place.ok().filter(|_| !is_full) else {
+                    stats::count(&incidents.rejected, 1);
                     metrics::counter!(crate::metrics::CONNECTIONS_REFUSED, "protocol" => Protocol::ZooKeeper.name())
                         .increment(1);
                     tracing::debug!(address, "too many connections: refused one");
@@ -82,6 +89,7 @@ async fn welcome(zk: Arc<Zk>, wire: BoxWire, address: SocketAddr, tls: Option<Tl
     let (watcher, hub) = (Watcher(zk.next_ticket()), Arc::clone(&zk.hub));
     let connection = Arc::new(Connection::new(watcher, address, hub, identities, settings.answer_bytes_max));
     if !zk.hub.enter(&connection, settings.connections_per_address_max) {
+        stats::count(&zk.hub.incidents().rejected, 1);
         tracing::warn!(%address, max = settings.connections_per_address_max, "too many connections from one address");
         return;
     }
@@ -115,6 +123,9 @@ async fn serve(zk: &Arc<Zk>, connection: &Arc<Connection>, wire: BoxWire) {
     };
     if let Err(error) = talk.run().await {
         tracing::debug!(address = %connection.address(), %error, "a client's connection ended");
+        if error.kind() == io::ErrorKind::InvalidData {
+            talk.close_in_order().await;
+        }
     }
 }
 
@@ -211,7 +222,11 @@ impl Talk<'_> {
 
     fn packet(&mut self) -> io::Result<Option<Bytes>> {
         let len_max = self.zk.service.config.zookeeper.packet_bytes_max;
-        frame::take(&mut self.buffer, len_max).map_err(bad)
+        frame::take(&mut self.buffer, len_max).map_err(|error| {
+            stats::count(&self.zk.hub.incidents().too_large, 1);
+            tracing::warn!(address = %self.connection.address(), %error, "closing a client's connection");
+            bad(error)
+        })
     }
 
     /// Hands over what has come, as far as there is room.
@@ -273,6 +288,22 @@ impl Talk<'_> {
         Ok(true)
     }
 
+    /// Ends a connection whose client may still be sending. Closed at once, it would be reset, and
+    /// the client would lose the answers that it has not read.
+    async fn close_in_order(&mut self) {
+        let rest = async {
+            self.writer.shutdown().await?;
+            loop {
+                self.buffer.clear();
+                if self.reader.read_buf(&mut self.buffer).await? == 0 {
+                    return io::Result::Ok(());
+                }
+            }
+        };
+        // Whether it came to its end or not, nothing else can be done.
+        let _ = tokio::time::timeout(LAST_WORDS_TIMEOUT, rest).await;
+    }
+
     /// A client that pings is idle, and costs little then.
     fn shrink(&mut self) {
         if self.buffer.capacity() > READ_BYTES_MIN {
@@ -311,7 +342,6 @@ fn is_write(packet: &Bytes) -> bool {
                 | OpCode::DeleteContainer
                 | OpCode::SetData
                 | OpCode::SetAcl
-                | OpCode::Check
                 | OpCode::Multi
                 | OpCode::Reconfig
                 | OpCode::CloseSession
@@ -323,7 +353,7 @@ fn is_write(packet: &Bytes) -> bool {
 fn take(zk: &Arc<Zk>, connection: &Arc<Connection>, mut packet: Bytes) -> io::Result<i32> {
     let bytes = packet.len();
     let RequestHeader { xid, op } = RequestHeader::read(&mut packet).map_err(bad)?;
-    connection.count_received();
+    connection.count_received(OpCode::from_number(op), bytes);
     let is_ping = op == OpCode::Ping.number();
     match connection.session() {
         Some(_) if connection.is_read_only() && is_ping => {
@@ -334,7 +364,8 @@ fn take(zk: &Arc<Zk>, connection: &Arc<Connection>, mut packet: Bytes) -> io::Re
     }
     let request = match OpCode::from_number(op) {
         Some(OpCode::Ping) => return Ok(op),
-        Some(OpCode::Sasl) | None => Err(ErrorCode::Unimplemented),
+        // A check is for a multi only, since 3.9.3.
+        Some(OpCode::Sasl | OpCode::Check) | None => Err(ErrorCode::Unimplemented),
         Some(op) => Request::read(op, &mut packet).map_err(|_| ErrorCode::MarshallingError),
     };
     match request {
@@ -349,9 +380,11 @@ fn take(zk: &Arc<Zk>, connection: &Arc<Connection>, mut packet: Bytes) -> io::Re
             let waiting = Pending::Later { xid, ticket, answer: None };
             let asked = (Arc::clone(zk), Arc::clone(connection));
             connection.expect(bytes, waiting, || {
+                let under_way = UnderWay::begin(&zk.reconfigs);
                 zk.tasks.spawn("reconfig", async move {
+                    let _under_way = under_way;
                     let (zk, connection) = asked;
-                    let answer = members::reconfig(&zk.service, request, &connection.identities()).await;
+                    let answer = reconfig::reconfig(&zk.service, request, &connection.identities()).await;
                     connection.complete(&zk.service.replica.read().state, ticket, answer);
                 });
             });
@@ -360,23 +393,44 @@ fn take(zk: &Arc<Zk>, connection: &Arc<Connection>, mut packet: Bytes) -> io::Re
             let waiting = Pending::Sync { xid, path, ready: false };
             connection.expect(bytes, waiting, || zk.syncs.add(connection));
         }
-        Ok(request) => match writes::work(|| connection.actor(), request) {
-            Work::Write(_, Shape::CloseSession) if connection.is_read_only() => {
-                answer(zk, connection, xid, Ok(Body::Nothing));
-                connection.close();
+        Ok(request) => {
+            match writes::work(|| connection.actor(), request, zk.service.config.zookeeper.ttl_nodes) {
+                Work::Refused(refused) => answer(zk, connection, xid, refused),
+                Work::Write(_, Shape::CloseSession) if connection.is_read_only() => {
+                    answer(zk, connection, xid, Ok(Body::Nothing));
+                    connection.close();
+                }
+                Work::Write(..) if connection.is_read_only() => {
+                    answer(zk, connection, xid, Err(ErrorCode::NotReadOnly));
+                }
+                Work::Write(command, shape) => {
+                    connection.expect(bytes, Pending::Write { xid, shape, done: None }, || {
+                        zk.service.submit(&command, Waiter::Each(Arc::clone(connection) as _));
+                    });
+                }
+                Work::Other(request) => {
+                    connection.read(&zk.service.replica.read().state, bytes, xid, request)
+                }
             }
-            Work::Write(..) if connection.is_read_only() => {
-                answer(zk, connection, xid, Err(ErrorCode::NotReadOnly));
-            }
-            Work::Write(command, shape) => {
-                connection.expect(bytes, Pending::Write { xid, shape, done: None }, || {
-                    zk.service.submit(&command, Waiter::Each(Arc::clone(connection) as _));
-                });
-            }
-            Work::Other(request) => connection.read(&zk.service.replica.read().state, bytes, xid, request),
-        },
+        }
     }
     Ok(op)
+}
+
+/// Something that is counted as long as it goes on.
+struct UnderWay(Arc<AtomicUsize>);
+
+impl UnderWay {
+    fn begin(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 fn answer(zk: &Zk, connection: &Connection, xid: i32, answer: Result<Body, ErrorCode>) {
@@ -396,6 +450,7 @@ fn authenticate(zk: &Zk, connection: &Arc<Connection>, xid: i32, auth: &Auth) {
     match proved.map(|identities| connection.add_identities(identities)) {
         Some(true) => answer(zk, connection, xid, Ok(Body::Nothing)),
         Some(false) | None => {
+            stats::count(&zk.hub.incidents().auth_failed, 1);
             let zxid = zk.service.replica.read().state.zxid();
             connection.answer_now(xid, zxid, &Err(ErrorCode::AuthFailed));
             connection.close();

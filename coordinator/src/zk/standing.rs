@@ -13,6 +13,9 @@ use super::Zk;
 /// How often it is asked whether a leader is there.
 const PERIOD: Duration = Duration::from_millis(200);
 
+/// How long a server that is removed goes on for the client that had it removed.
+const LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// What this server can do for clients now.
 #[derive(Debug, Default)]
 pub(crate) struct Standing {
@@ -29,6 +32,7 @@ impl Standing {
 /// Watches for the leader until the server stops.
 pub(crate) async fn run(zk: Arc<Zk>) {
     let mut heard_at = Instant::now();
+    let mut out_since = None;
     // Longer than an election.
     let patience = Duration::from_millis(zk.service.config.timing.election_max_ms);
     loop {
@@ -38,7 +42,14 @@ pub(crate) async fn run(zk: Arc<Zk>) {
         if is_led {
             heard_at = now;
         }
-        let cut_off = now - heard_at > patience || zk.service.states.is_out_of_service();
+        let is_out = zk.service.states.is_out_of_service();
+        let out_at = *out_since.get_or_insert(now);
+        if !is_out {
+            out_since = None;
+        }
+        // The client that had this server removed hears of it first.
+        let is_answering = zk.reconfigs.load(Ordering::Acquire) > 0 && now - out_at < LAST_ANSWER_TIMEOUT;
+        let cut_off = !is_answering && (now - heard_at > patience || is_out);
         if zk.standing.cut_off.swap(cut_off, Ordering::AcqRel) == cut_off {
             if cut_off {
                 // Nobody else keeps the time of sessions now.

@@ -1,48 +1,13 @@
 //! What connections have done so far, one by one and all together.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rota_core::Zxid;
+use tokio::time::Instant;
 
-/// How long answers took, in ZooKeeper's sense: from the request's arrival until its
-/// answer is ready to leave.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Latency {
-    count: u64,
-    sum: Duration,
-    min: Duration,
-    max: Duration,
-    last: Duration,
-}
-
-impl Latency {
-    fn record(&mut self, took: Duration) {
-        self.min = if self.count == 0 { took } else { self.min.min(took) };
-        self.max = self.max.max(took);
-        self.last = took;
-        self.sum += took;
-        self.count += 1;
-    }
-
-    pub(super) fn min_ms(&self) -> u128 {
-        self.min.as_millis()
-    }
-
-    pub(super) fn max_ms(&self) -> u128 {
-        self.max.as_millis()
-    }
-
-    pub(super) fn last_ms(&self) -> u128 {
-        self.last.as_millis()
-    }
-
-    /// 0 before the first answer.
-    pub(super) fn mean_ms(&self) -> f64 {
-        let count = u32::try_from(self.count.max(1)).unwrap_or(u32::MAX);
-        self.sum.as_secs_f64() * 1000.0 / f64::from(count)
-    }
-}
+use crate::timings::Latency;
 
 /// Counts.
 #[derive(Debug, Clone, Copy, Default)]
@@ -53,10 +18,14 @@ pub(crate) struct Counts {
     pub(crate) sent: u64,
     /// The number of the last request that was answered.
     pub(super) last_xid: i32,
+    /// Its operation, as ZooKeeper abbreviates it.
+    pub(super) last_op: &'static str,
     /// The last write that the client was shown.
     pub(super) last_zxid: Zxid,
-    /// How long answers took.
+    /// How long answers took: from the request's arrival until its answer is ready to leave.
     pub(super) latency: Latency,
+    /// When the last one was.
+    pub(super) answered_at: Option<Instant>,
 }
 
 impl Counts {
@@ -67,6 +36,7 @@ impl Counts {
         if let Some(took) = took {
             self.latency.record(took);
         }
+        self.answered_at = Some(Instant::now());
     }
 }
 
@@ -92,4 +62,26 @@ impl Totals {
     fn lock(&self) -> std::sync::MutexGuard<'_, Counts> {
         self.0.lock().expect("no code panics while it holds this")
     }
+}
+
+/// What happened to connections, and on them, since this server started.
+#[derive(Debug, Default)]
+pub(crate) struct Incidents {
+    /// Connections that came.
+    pub(super) opened: AtomicU64,
+    /// Those that were closed at once, since there were too many.
+    pub(super) rejected: AtomicU64,
+    /// Clients that could not prove who they are.
+    pub(super) auth_failed: AtomicU64,
+    /// Packets that were longer than is allowed.
+    pub(super) too_large: AtomicU64,
+    /// Bytes of requests.
+    pub(super) bytes_received: AtomicU64,
+    /// Bytes of answers and events.
+    pub(super) bytes_sent: AtomicU64,
+}
+
+/// Adds to one of them.
+pub(super) fn count(incident: &AtomicU64, by: usize) {
+    incident.fetch_add(by as u64, Ordering::Relaxed);
 }

@@ -25,6 +25,11 @@ impl Syncs {
         self.waiting.lock().expect("no code panics while it holds this")
     }
 
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
     /// A connection waits for its next sync.
     pub(super) fn add(&self, connection: &Arc<Connection>) {
         self.lock().push(Arc::clone(connection));

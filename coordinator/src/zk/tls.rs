@@ -9,8 +9,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::{NoClientAuth, WebPkiClientVerifier};
+use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
-use x509_cert::der::Decode;
+use x509_cert::der::{Decode, Encode};
 
 /// The files, in PEM, with which a server speaks TLS.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,11 +73,29 @@ impl Tls {
             }
         };
         let config = ServerConfig::builder().with_client_cert_verifier(verifier);
-        let config = config.with_single_cert(certificates, key).map_err(|error| {
-            let fault = format!("it does not go with the key in {}: {error}", self.key.display());
+        let keys = config.crypto_provider().key_provider;
+        let key = keys.load_private_key(key).map_err(|e| TlsError::of(&self.key)(&e))?;
+        let own = CertifiedKey::new(certificates, key);
+        check_key(&own).map_err(|fault| {
+            let fault = format!("it does not go with the key in {}: {fault}", self.key.display());
             TlsError::of(&self.certificate)(&fault)
         })?;
+        let config = config.with_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
         Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+}
+
+/// Makes sure that a key is the one of its certificate. `rustls` does that only for certificates of
+/// X.509 version 3; `openssl x509 -req` makes those of version 1 unless it is told otherwise, and
+/// clients take them.
+fn check_key(own: &CertifiedKey) -> Result<(), String> {
+    let certificate = own.end_entity_cert().map_err(|error| error.to_string())?;
+    let certificate = x509_cert::Certificate::from_der(certificate).map_err(|error| error.to_string())?;
+    let certified = certificate.tbs_certificate().subject_public_key_info().to_der();
+    let certified = certified.map_err(|error| error.to_string())?;
+    match own.key.public_key() {
+        Some(key) if *key != *certified => Err("it certifies another key".to_owned()),
+        _ => Ok(()),
     }
 }
 

@@ -4,23 +4,28 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
+use std::fs::Metadata;
+use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use rota_core::state::NodeKind;
 use rota_core::watches::Side;
 use tokio::time::Instant;
 
-use super::Zk;
 use super::connection::Connection;
+use super::{Zk, configuration};
+use crate::connections;
 use crate::raft::Leadership;
+use crate::timings::Timing;
 
 /// What this server says it is, to tools that ask: the version of ZooKeeper whose
 /// protocol it speaks, then its own.
 pub(super) const VERSION: &str =
-    concat!("3.9.3-rota-", env!("CARGO_PKG_VERSION"), ", built on 2026-01-01 00:00 UTC");
+    concat!("3.9.5-rota-", env!("CARGO_PKG_VERSION"), ", built on ", env!("ROTA_BUILT_ON"), " UTC");
 /// All words that are known.
-pub(crate) const ALL: [&str; 14] = [
-    "conf", "cons", "crst", "dump", "envi", "isro", "mntr", "ruok", "srst", "srvr", "stat", "wchc", "wchp",
-    "wchs",
+pub(crate) const ALL: [&str; 15] = [
+    "conf", "cons", "crst", "dirs", "dump", "envi", "isro", "mntr", "ruok", "srst", "srvr", "stat", "wchc",
+    "wchp", "wchs",
 ];
 
 /// The word that a connection begins with, if it does. As a length, its bytes would
@@ -53,6 +58,7 @@ pub(super) async fn answer(zk: &Zk, word: &str) -> String {
         }
         "conf" => conf(zk, &mut text),
         "cons" => cons(zk, &mut text),
+        "dirs" => dirs(zk, &mut text),
         "dump" => dump(zk, &mut text),
         "envi" => envi(&mut text),
         "mntr" => mntr(zk, &mut text).await,
@@ -74,18 +80,39 @@ fn conf(zk: &Zk, to: &mut String) -> fmt::Result {
     };
     writeln!(to, "clientPort={}", port(config.zookeeper_address.as_deref()))?;
     writeln!(to, "secureClientPort={}", port(config.zookeeper_tls_address.as_deref()))?;
+    let (snapshots, log) = (zk.service.directory.join("snapshots"), zk.service.directory.join("log"));
+    writeln!(to, "dataDir={}", snapshots.display())?;
+    writeln!(to, "dataDirSize={}", bytes_in(&snapshots))?;
+    writeln!(to, "dataLogDir={}", log.display())?;
+    writeln!(to, "dataLogSize={}", bytes_in(&log))?;
     writeln!(to, "tickTime={}", config.timing.heartbeat_ms)?;
     writeln!(to, "maxClientCnxns={}", config.zookeeper.connections_per_address_max)?;
     writeln!(to, "minSessionTimeout={}", config.limits.session_min_ms)?;
     writeln!(to, "maxSessionTimeout={}", config.limits.session_max_ms)?;
+    writeln!(to, "clientPortListenBacklog=-1")?;
     writeln!(to, "serverId={}", config.server)?;
+    let is_learner = !zk.service.group.voters().contains(&config.server);
+    writeln!(to, "peerType={}", u8::from(is_learner))?;
     let applied = zk.service.replica.read();
-    let members = &applied.membership().servers;
     writeln!(to, "membership: ")?;
-    for (id, endpoint) in members {
-        writeln!(to, "server.{id}={}", endpoint.peer_address)?;
-    }
-    Ok(())
+    write!(to, "{}", configuration::text(&applied.state))
+}
+
+/// Bytes of the files in a directory.
+fn bytes_in(directory: &Path) -> u64 {
+    let Ok(files) = std::fs::read_dir(directory) else { return 0 };
+    let metadata = files.flatten().filter_map(|file| file.metadata().ok());
+    metadata.filter(Metadata::is_file).map(|metadata| metadata.len()).sum()
+}
+
+fn dirs(zk: &Zk, to: &mut String) -> fmt::Result {
+    writeln!(to, "datadir_size: {}", bytes_in(&zk.service.directory.join("snapshots")))?;
+    writeln!(to, "logdir_size: {}", bytes_in(&zk.service.directory.join("log")))
+}
+
+/// Milliseconds as ZooKeeper writes a mean: four digits after the point at most.
+fn mean(ms: f64) -> f64 {
+    (ms * 1e4).round() / 1e4
 }
 
 fn envi(to: &mut String) -> fmt::Result {
@@ -130,7 +157,8 @@ async fn summary(zk: &Zk, to: &mut String) -> fmt::Result {
     let mode = mode(zk).await;
     let counts = zk.hub.totals().counts();
     let latency = counts.latency;
-    writeln!(to, "Latency min/avg/max: {}/{:.4}/{}", latency.min_ms(), latency.mean_ms(), latency.max_ms())?;
+    let mean_ms = mean(latency.mean_ms());
+    writeln!(to, "Latency min/avg/max: {}/{mean_ms:?}/{}", latency.min_ms(), latency.max_ms())?;
     writeln!(to, "Received: {}", counts.received)?;
     writeln!(to, "Sent: {}", counts.sent)?;
     writeln!(to, "Connections: {}", zk.hub.len())?;
@@ -159,12 +187,14 @@ fn cons(zk: &Zk, to: &mut String) -> fmt::Result {
             let (counts, _) = connection.counts();
             write!(
                 to,
-                ",sid=0x{:x},est={},to={},lcxid=0x{:x},lzxid=0x{:x},llat={},minlat={},avglat={:.0},maxlat={}",
+                ",sid=0x{:x},lop={},est={},to={},lcxid=0x{:x},lzxid=0x{:x},lresp={},llat={},minlat={},avglat={:.0},maxlat={}",
                 session.0,
+                counts.last_op,
                 connection.opened_at().elapsed().as_millis(),
                 connection.timeout().as_millis(),
                 counts.last_xid,
                 counts.last_zxid,
+                counts.answered_at.map_or(0, |at| at.duration_since(connection.opened_at()).as_millis()),
                 counts.latency.last_ms(),
                 counts.latency.min_ms(),
                 counts.latency.mean_ms(),
@@ -177,44 +207,114 @@ fn cons(zk: &Zk, to: &mut String) -> fmt::Result {
 }
 
 async fn mntr(zk: &Zk, to: &mut String) -> fmt::Result {
-    let mode = mode(zk).await;
+    let (service, mode) = (&zk.service, mode(zk).await);
     let counts = zk.hub.totals().counts();
     let watches: usize = zk.hub.watch_counts().iter().map(|summary| summary.watches).sum();
     let (zxid, nodes, bytes, ephemerals, sessions) = {
-        let applied = zk.service.replica.read();
+        let applied = service.replica.read();
         let state = &applied.state;
         let bytes = state.tree().bytes();
         let ephemerals: usize = state.sessions().map(|(_, session)| session.ephemerals.len()).sum();
         (state.zxid(), state.tree().len(), bytes, ephemerals, state.sessions().count())
     };
-    let up = zk.service.group.peers_up().into_iter().filter(|(_, is_up)| *is_up).map(|(id, _)| id);
-    let learners: Vec<u64> = up.collect();
-    let voters = zk.service.group.voters();
-    let synced =
-        learners.iter().filter(|id| voters.contains(id) && zk.service.group.has_caught_up(**id)).count();
     let mut line = |name: &str, value: &dyn fmt::Display| writeln!(to, "zk_{name}\t{value}");
     line("version", &VERSION)?;
     line("server_state", &mode)?;
-    line("peer_state", &mode)?;
-    line("avg_latency", &format_args!("{:.4}", counts.latency.mean_ms()))?;
+    if let Some(state) = peer_state(mode) {
+        line("peer_state", &format_args!("{state} - broadcast"))?;
+    }
+    line("uptime", &service.started_at.elapsed().as_millis())?;
+    line("avg_latency", &format_args!("{:?}", mean(counts.latency.mean_ms())))?;
     line("min_latency", &counts.latency.min_ms())?;
     line("max_latency", &counts.latency.max_ms())?;
     line("packets_received", &counts.received)?;
     line("packets_sent", &counts.sent)?;
     line("num_alive_connections", &zk.hub.len())?;
-    line("outstanding_requests", &zk.service.outbox.len())?;
+    line("outstanding_requests", &service.outbox.len())?;
     line("last_processed_zxid", &zxid)?;
     line("znode_count", &nodes)?;
     line("watch_count", &watches)?;
     line("ephemerals_count", &ephemerals)?;
     line("approximate_data_size", &bytes)?;
     line("global_sessions", &sessions)?;
+    line("local_sessions", &0)?;
     line("open_file_descriptor_count", &std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count))?;
-    if mode == "leader" {
-        line("learners", &learners.len())?;
-        line("synced_followers", &synced)?;
+    line("max_file_descriptor_count", &connections::descriptors_max())?;
+    let incidents = zk.hub.incidents();
+    for (name, count) in [
+        ("connection_request_count", &incidents.opened),
+        ("connection_rejected", &incidents.rejected),
+        ("auth_failed_count", &incidents.auth_failed),
+        ("large_requests_rejected", &incidents.too_large),
+        ("bytes_received_count", &incidents.bytes_received),
+        ("response_bytes", &incidents.bytes_sent),
+    ] {
+        line(name, &count.load(Ordering::Relaxed))?;
+    }
+    if mode == "leader" || mode == "standalone" {
+        leader_lines(zk, &mut line)?;
+    }
+    let timings = service.replica.timings();
+    line("commit_count", &timings.proposal.latency().count())?;
+    line("snap_count", &timings.snapshot.latency().count())?;
+    for (name, timing) in [
+        ("fsynctime", &timings.fsync),
+        ("snapshottime", &timings.snapshot),
+        ("election_time", &timings.election),
+    ] {
+        summary_lines(name, timing, &mut line)?;
+    }
+    for (name, timing) in [
+        ("readlatency", &timings.read),
+        ("updatelatency", &timings.write),
+        ("proposal_latency", &timings.proposal),
+    ] {
+        summary_lines(name, timing, &mut line)?;
+        let tails = timing.permille_ms([500, 950, 990, 999]);
+        for (tail, ms) in ["p50", "p95", "p99", "p999"].into_iter().zip(tails) {
+            line(&format!("{tail}_{name}"), &ms)?;
+        }
     }
     Ok(())
+}
+
+type Line<'a> = dyn FnMut(&str, &dyn fmt::Display) -> fmt::Result + 'a;
+
+/// `leading`, `following`, `observing`; nothing of a server alone, as in ZooKeeper.
+fn peer_state(mode: &str) -> Option<&'static str> {
+    match mode {
+        "leader" => Some("leading"),
+        "follower" => Some("following"),
+        "observer" => Some("observing"),
+        _ => None,
+    }
+}
+
+/// What only a leader says.
+fn leader_lines(zk: &Zk, line: &mut Line<'_>) -> fmt::Result {
+    let group = &zk.service.group;
+    let voters = group.voters();
+    let up = group.peers_up().into_iter().filter(|(_, is_up)| *is_up).map(|(id, _)| id);
+    let learners: Vec<u64> = up.collect();
+    let synced = learners.iter().filter(|id| group.has_caught_up(**id));
+    let (followers, observers): (Vec<u64>, Vec<u64>) = synced.partition(|id| voters.contains(id));
+    line("quorum_size", &voters.len())?;
+    line("learners", &learners.len())?;
+    line("synced_followers", &followers.len())?;
+    line("synced_observers", &observers.len())?;
+    line("synced_non_voting_followers", &0)?;
+    line("pending_syncs", &zk.syncs.len())?;
+    let leads_for = zk.service.replica.timings().leads_for().unwrap_or_default();
+    line("leader_uptime", &leads_for.as_millis())
+}
+
+fn summary_lines(name: &str, timing: &Timing, line: &mut Line<'_>) -> fmt::Result {
+    let latency = timing.latency();
+    line(&format!("avg_{name}"), &format_args!("{:?}", mean(latency.mean_ms())))?;
+    line(&format!("min_{name}"), &latency.min_ms())?;
+    line(&format!("max_{name}"), &latency.max_ms())?;
+    line(&format!("cnt_{name}"), &latency.count())?;
+    line(&format!("sum_{name}"), &latency.sum_ms())
 }
 
 fn dump(zk: &Zk, to: &mut String) -> fmt::Result {

@@ -30,12 +30,17 @@ pub(super) enum Shape {
 pub(super) enum Work {
     /// The cluster does this, and the answer looks like that.
     Write(Command, Shape),
+    /// It is answered at once.
+    Refused(Result<Body, ErrorCode>),
     /// It is no write.
     Other(Request),
 }
 
-/// What a client asks for with `request`.
-pub(super) fn work(by: impl FnOnce() -> Actor, request: Request) -> Work {
+/// What a client asks for with `request`. `ttl_nodes`: whether nodes with a time to live can be made.
+pub(super) fn work(by: impl FnOnce() -> Actor, request: Request, ttl_nodes: bool) -> Work {
+    if !ttl_nodes && let Some(refused) = without_ttl_nodes(&request) {
+        return Work::Refused(refused);
+    }
     let (op, shape) = match request {
         Request::Create(create) => (make(create, plain_mode), Shape::Path),
         Request::Create2(create) => (make(create, plain_mode), Shape::PathStat),
@@ -51,9 +56,6 @@ pub(super) fn work(by: impl FnOnce() -> Actor, request: Request) -> Work {
         Request::SetAcl(r) => {
             (Op::SetAcl { path: r.path, acl: r.acl, version: wanted(r.version) }, Shape::Stat)
         }
-        Request::Check(PathVersion { path, version }) => {
-            (Op::Check { path, version: wanted(version) }, Shape::Stat)
-        }
         Request::Multi(ops) => {
             let (ops, shapes) = ops.into_iter().map(part).unzip();
             return Work::Write(Command::Multi { by: by(), ops }, Shape::Multi(shapes));
@@ -68,6 +70,32 @@ pub(super) fn work(by: impl FnOnce() -> Actor, request: Request) -> Work {
         other => return Work::Other(other),
     };
     Work::Write(Command::Write { by: by(), op }, shape)
+}
+
+/// The answer to a request that would make a node with a time to live where there are none
+/// (`PrepRequestProcessor.pRequest2TxnCreate`).
+fn without_ttl_nodes(request: &Request) -> Option<Result<Body, ErrorCode>> {
+    let has_ttl =
+        |request: &CreateTtl| CreateFlag::from_number(request.create.flags).is_some_and(CreateFlag::has_ttl);
+    match request {
+        Request::CreateTtl(create) if has_ttl(create) => Some(Err(ErrorCode::Unimplemented)),
+        Request::Multi(ops) => {
+            let index =
+                ops.iter().position(|op| matches!(op, MultiOp::CreateTtl(create) if has_ttl(create)))?;
+            Some(Ok(refused_parts(ops.len(), index, ErrorCode::Unimplemented)))
+        }
+        _ => None,
+    }
+}
+
+/// The answer to a multi whose operation `index` is refused with `code`.
+fn refused_parts(len: usize, index: usize, code: ErrorCode) -> Body {
+    let code = |at: usize| match at.cmp(&index) {
+        std::cmp::Ordering::Less => ErrorCode::Ok,
+        std::cmp::Ordering::Equal => code,
+        std::cmp::Ordering::Greater => ErrorCode::RuntimeInconsistency,
+    };
+    Body::Parts((0..len).map(|at| Part::Error(code(at).number())).collect())
 }
 
 fn part(op: MultiOp) -> (Op, Shape) {
@@ -153,12 +181,7 @@ pub(super) fn answer(shape: &Shape, outcome: Outcome) -> Result<Body, ErrorCode>
         }
         (Ok(_), _) => Ok(Body::Nothing),
         (Err(Refusal::Multi { index, cause }), Shape::Multi(shapes)) => {
-            let code = |at: usize| match at.cmp(&index) {
-                std::cmp::Ordering::Less => ErrorCode::Ok,
-                std::cmp::Ordering::Equal => code(&cause),
-                std::cmp::Ordering::Greater => ErrorCode::RuntimeInconsistency,
-            };
-            Ok(Body::Parts((0..shapes.len()).map(|at| Part::Error(code(at).number())).collect()))
+            Ok(refused_parts(shapes.len(), index, code(&cause)))
         }
         (Err(refusal), _) => Err(code(&refusal)),
     }

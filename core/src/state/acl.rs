@@ -2,7 +2,7 @@
 //! the two. Rules: ZooKeeper's `PrepRequestProcessor.fixupACL`,
 //! `ZooKeeperServer.checkACL` and the authentication providers, of 3.9.
 
-use core::net::Ipv4Addr;
+use core::net::{IpAddr, Ipv6Addr};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -260,26 +260,49 @@ fn is_distinguished_name(id: &str) -> bool {
     })
 }
 
-/// An address, or all addresses that begin alike. ZooKeeper knows only IPv4 here.
+/// An address, or all addresses that begin alike; written as ZooKeeper takes it since 3.9.4
+/// (`IPAuthenticationProvider.java`).
 struct Network {
-    address: u32,
+    address: IpAddr,
     bits: u32,
 }
 
 impl Network {
     fn parse(text: &str) -> Option<Self> {
         let (address, bits) = match text.split_once('/') {
-            Some((address, bits)) => (address, bits.parse().ok().filter(|bits| *bits <= 32)?),
-            None => (text, 32),
+            Some((address, bits)) => (address, Some(bits)),
+            None => (text, None),
         };
-        let address: Ipv4Addr = address.parse().ok()?;
-        Some(Self { address: address.to_bits(), bits })
+        let address = parse_v4(address).or_else(|| parse_v6(address))?;
+        let width = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Some(width), |bits| bits.parse().ok().filter(|bits| *bits <= width))?;
+        Some(Self { address, bits })
     }
 
-    fn has(&self, address: Ipv4Addr) -> bool {
-        let differing = self.address ^ address.to_bits();
-        differing.checked_shr(32 - self.bits).unwrap_or(0) == 0
+    fn has(&self, address: IpAddr) -> bool {
+        match (self.address, address) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                (own.to_bits() ^ other.to_bits()).checked_shr(32 - self.bits).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                (own.to_bits() ^ other.to_bits()).checked_shr(128 - self.bits).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
     }
+}
+
+/// Other than Rust's, with zeros in front.
+fn parse_v4(text: &str) -> Option<IpAddr> {
+    let parts: Option<Vec<u8>> = text.split('.').map(|part| part.parse().ok()).collect();
+    let parts: [u8; 4] = parts?.try_into().ok()?;
+    Some(IpAddr::from(parts))
+}
+
+/// Other than Rust's, without an address of version 4 at the end.
+fn parse_v6(text: &str) -> Option<IpAddr> {
+    let address: Ipv6Addr = text.parse().ok().filter(|_| !text.contains('.'))?;
+    Some(IpAddr::V6(address))
 }
 
 #[cfg(test)]
@@ -306,6 +329,18 @@ mod tests {
         assert!(!acl.allows(perms::CREATE, &[Identity::new("ip", "10.2.2.3")]));
         assert!(acl.allows(perms::ADMIN, &[Identity::superuser()]));
         assert!(Acl::open().allows(perms::ADMIN, &[]));
+    }
+
+    #[test]
+    fn networks_hold_addresses_of_their_own_version() {
+        let has = |network: &str, address: &str| {
+            Network::parse(network).unwrap().has(address.parse::<IpAddr>().unwrap())
+        };
+        assert!(has("2001:db8::/32", "2001:db8:1::7") && !has("2001:db8::/32", "2001:db9::7"));
+        assert!(has("::1", "::1") && !has("::1", "::2"));
+        assert!(has("::/0", "fe80::1") && !has("::/0", "127.0.0.1"));
+        assert!(has("0.0.0.0/0", "10.1.1.1") && !has("0.0.0.0/0", "::1"));
+        assert!(has("10.1.0.0/16", "10.1.2.3") && !has("10.1.0.0/16", "10.2.2.3"));
     }
 
     #[test]

@@ -99,6 +99,39 @@ codes! {
     }
 }
 
+impl OpCode {
+    /// Its name in `cons`, as in ZooKeeper's `FinalRequestProcessor`.
+    #[must_use]
+    pub fn abbreviation(self) -> &'static str {
+        match self {
+            Self::Create | Self::Create2 | Self::CreateContainer | Self::CreateTtl => "CREA",
+            Self::Delete | Self::DeleteContainer => "DELE",
+            Self::Exists => "EXIS",
+            Self::GetData => "GETD",
+            Self::SetData => "SETD",
+            Self::GetAcl => "GETA",
+            Self::SetAcl => "SETA",
+            Self::GetChildren | Self::GetChildren2 => "GETC",
+            Self::Sync => "SYNC",
+            Self::Ping => "PING",
+            Self::Check => "CHEC",
+            Self::Multi => "MULT",
+            Self::MultiRead => "MLTR",
+            Self::Reconfig => "RECO",
+            Self::CheckWatches => "CHKW",
+            Self::RemoveWatches => "REMW",
+            Self::SetWatches => "SETW",
+            Self::SetWatches2 => "STW2",
+            Self::AddWatch => "ADDW",
+            Self::GetEphemerals => "GETE",
+            Self::GetAllChildrenNumber => "GETACN",
+            Self::WhoAmI => "HOMI",
+            Self::CloseSession => "CLOS",
+            Self::Auth | Self::Sasl => "NA",
+        }
+    }
+}
+
 codes! {
     /// Why an operation was refused.
     ErrorCode {

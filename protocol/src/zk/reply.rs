@@ -99,9 +99,7 @@ impl Body {
             OpCode::Create2 | OpCode::CreateContainer | OpCode::CreateTtl => {
                 Self::PathStat(String::read(from)?, Stat::read(from)?)
             }
-            OpCode::Exists | OpCode::SetData | OpCode::SetAcl | OpCode::Check => {
-                Self::Stat(Stat::read(from)?)
-            }
+            OpCode::Exists | OpCode::SetData | OpCode::SetAcl => Self::Stat(Stat::read(from)?),
             OpCode::GetData | OpCode::Reconfig => Self::DataStat(Option::read(from)?, Stat::read(from)?),
             OpCode::GetAcl => Self::AclStat(Vec::read(from)?, Stat::read(from)?),
             OpCode::GetChildren | OpCode::GetEphemerals => Self::Names(Vec::read(from)?),
@@ -118,6 +116,7 @@ impl Body {
             | OpCode::CheckWatches
             | OpCode::RemoveWatches
             | OpCode::CloseSession
+            | OpCode::Check
             | OpCode::Sasl => Self::Nothing,
         })
     }

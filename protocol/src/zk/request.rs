@@ -93,7 +93,6 @@ pub enum Request {
     DeleteContainer(String),
     SetData(SetData),
     SetAcl(SetAcl),
-    Check(PathVersion),
     Multi(Vec<MultiOp>),
     Reconfig(Reconfig),
     Exists(PathWatch),
@@ -133,7 +132,6 @@ impl Request {
             OpCode::DeleteContainer => Self::DeleteContainer(String::read(from)?),
             OpCode::SetData => Self::SetData(SetData::read(from)?),
             OpCode::SetAcl => Self::SetAcl(SetAcl::read(from)?),
-            OpCode::Check => Self::Check(PathVersion::read(from)?),
             OpCode::Multi => Self::Multi(read_parts(from, MultiOp::read)?),
             OpCode::Reconfig => Self::Reconfig(Reconfig::read(from)?),
             OpCode::Exists => Self::Exists(PathWatch::read(from)?),
@@ -154,7 +152,7 @@ impl Request {
             OpCode::CheckWatches => Self::CheckWatches(PathNumber::read(from)?),
             OpCode::RemoveWatches => Self::RemoveWatches(PathNumber::read(from)?),
             OpCode::CloseSession => Self::CloseSession,
-            OpCode::Sasl => return Err(DecodeError::Unknown(op.number())),
+            OpCode::Sasl | OpCode::Check => return Err(DecodeError::Unknown(op.number())),
         })
     }
 
@@ -163,7 +161,7 @@ impl Request {
         match self {
             Self::Create(r) | Self::Create2(r) | Self::CreateContainer(r) => r.write(to),
             Self::CreateTtl(r) => r.write(to),
-            Self::Delete(r) | Self::Check(r) => r.write(to),
+            Self::Delete(r) => r.write(to),
             Self::SetData(r) => r.write(to),
             Self::SetAcl(r) => r.write(to),
             Self::Multi(ops) => write_parts(ops, to, MultiOp::write),
@@ -195,7 +193,6 @@ impl Request {
             Self::DeleteContainer(_) => OpCode::DeleteContainer,
             Self::SetData(_) => OpCode::SetData,
             Self::SetAcl(_) => OpCode::SetAcl,
-            Self::Check(_) => OpCode::Check,
             Self::Multi(_) => OpCode::Multi,
             Self::Reconfig(_) => OpCode::Reconfig,
             Self::Exists(_) => OpCode::Exists,

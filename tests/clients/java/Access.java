@@ -41,7 +41,8 @@ final class Access {
                 refused(() -> other.create().forPath(root + "/x"), "create");
                 refused(() -> other.getACL().forPath(root), "getACL");
                 refused(() -> other.setACL().withACL(Ids.OPEN_ACL_UNSAFE).forPath(root), "setACL");
-                Check.that(other.checkExists().forPath(root) != null, "exists needs no permission");
+                // Since ZooKeeper 3.9.2.
+                refused(() -> other.checkExists().forPath(root), "exists");
             }
             // Who has proven nothing has no `auth` identity that a list could be made of.
             Check.refused(

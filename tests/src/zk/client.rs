@@ -21,7 +21,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Far longer than an election.
 const SERVES: Duration = Duration::from_secs(30);
 /// Longer than any answer is.
-const PACKET_BYTES_MAX: usize = 64 * 1024 * 1024;
+const PACKET_BYTES_MAX: usize = 128 * 1024 * 1024;
 
 /// A session, as a client knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,12 +80,16 @@ impl Raw {
         Self::greet(address, &request).await
     }
 
-    /// Connects for reading, if there is no more.
+    /// Connects for reading, if there is no more, with a session of its own or a new one.
     ///
     /// # Errors
     /// When the server closes the connection.
-    pub async fn connect_to_read(address: &str, timeout_ms: i32) -> anyhow::Result<Self> {
-        Self::greet(address, &ConnectRequest { read_only: Some(true), ..request(None, timeout_ms) }).await
+    pub async fn connect_to_read(
+        address: &str,
+        session: Option<&Session>,
+        timeout_ms: i32,
+    ) -> anyhow::Result<Self> {
+        Self::greet(address, &ConnectRequest { read_only: Some(true), ..request(session, timeout_ms) }).await
     }
 
     async fn greet(address: &str, request: &ConnectRequest) -> anyhow::Result<Self> {
@@ -112,6 +116,16 @@ impl Raw {
     pub async fn connect_patiently(address: &str, session: Option<&Session>, timeout_ms: i32) -> Self {
         eventually("a server serves", SERVES, async || Self::connect(address, session, timeout_ms, 0).await)
             .await
+    }
+
+    /// The connection itself, for whoever says what no client says.
+    ///
+    /// # Panics
+    /// When something that was received waits to be taken.
+    #[must_use]
+    pub fn into_stream(self) -> TcpStream {
+        assert!(self.buffer.is_empty(), "what was received would be lost");
+        self.stream
     }
 
     /// The session that the server gave.

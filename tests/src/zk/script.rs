@@ -112,7 +112,6 @@ pub(super) fn act(line: &str, root: &str, zxid: &dyn Fn(&str) -> u64) -> anyhow:
         "reap" => Request::DeleteContainer(args.path()?),
         "set" => Request::SetData(args.set()?),
         "setacl" => Request::SetAcl(SetAcl { path: args.path()?, acl: args.acl()?, version: args.version() }),
-        "check" => Request::Check(args.path_version()?),
         "exists" => Request::Exists(args.path_watch()?),
         "get" => Request::GetData(args.path_watch()?),
         "ls" => Request::GetChildren(args.path_watch()?),

@@ -1,132 +1,15 @@
-//! `/zookeeper/config`, which says who belongs to the cluster, and `reconfig`, which
-//! changes it. Rota's servers have one port for each other where ZooKeeper's have
-//! two: the first one counts, the second is kept as it was given.
-//! Source: `QuorumPeer.QuorumServer`, `PrepRequestProcessor.java` (`OpCode.reconfig`).
+//! `reconfig`, which changes the cluster's membership.
+//! Source: `PrepRequestProcessor.java` (`OpCode.reconfig`).
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use rota_core::state::{Actor, CONFIG, Faces, Identity, Op, OpReply, Reply, State, perms};
+use rota_core::state::{Actor, CONFIG, Identity, OpReply, Refusal, Reply, perms};
 use rota_protocol::peer::{Membership, MembershipChange};
 use rota_protocol::zk::{Body, ErrorCode, Reconfig};
 
+use super::configuration::{self, Spec, parse};
 use crate::desk::DeskError;
-use crate::replica::Applied;
 use crate::service::{Service, ServiceError};
-
-/// A server as the configuration names it: `HOST:PORT:PORT[:ROLE];[HOST:]PORT`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Spec {
-    host: String,
-    peer_port: u16,
-    election_port: u16,
-    votes: bool,
-    client: Option<String>,
-}
-
-impl fmt::Display for Spec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let role = if self.votes { "participant" } else { "observer" };
-        write!(f, "{}:{}:{}:{role}", self.host, self.peer_port, self.election_port)?;
-        self.client.iter().try_for_each(|client| write!(f, ";{client}"))
-    }
-}
-
-impl Spec {
-    fn parse(text: &str) -> Option<Self> {
-        let (server, client) = match text.split_once(';') {
-            Some((server, client)) => (server, Some(client.trim())),
-            None => (text, None),
-        };
-        // An address of version 6 stands in brackets and has colons itself.
-        let (host, rest) = match server.strip_prefix('[') {
-            Some(inner) => {
-                let (host, rest) = inner.split_once("]:")?;
-                (format!("[{host}]"), rest)
-            }
-            None => server.split_once(':').map(|(host, rest)| (host.to_owned(), rest))?,
-        };
-        let parts: Vec<&str> = rest.split(':').collect();
-        let (peer, election, role) = match parts[..] {
-            [peer, election] => (peer, election, "participant"),
-            [peer, election, role] => (peer, election, role),
-            _ => return None,
-        };
-        let votes = match role.to_ascii_lowercase().as_str() {
-            "participant" => true,
-            "observer" => false,
-            _ => return None,
-        };
-        let client = match client {
-            Some(client) if client.contains(':') => {
-                client.rsplit_once(':')?.1.parse::<u16>().ok()?;
-                Some(client.to_owned())
-            }
-            Some(port) => Some(format!("0.0.0.0:{}", port.parse::<u16>().ok()?)),
-            None => None,
-        };
-        let (peer_port, election_port) = (peer.parse().ok()?, election.parse().ok()?);
-        (!host.is_empty()).then_some(Self { host, peer_port, election_port, votes, client })
-    }
-
-    fn peer_address(&self) -> String {
-        format!("{}:{}", self.host, self.peer_port)
-    }
-
-    fn of_member(peer_address: &str, votes: bool, faces: Option<&Faces>) -> Option<Self> {
-        let (host, port) = peer_address.rsplit_once(':')?;
-        let port = port.parse().ok()?;
-        let client = faces.and_then(|faces| faces.zookeeper.clone());
-        Some(Self { host: host.to_owned(), peer_port: port, election_port: port, votes, client })
-    }
-}
-
-/// The servers that a configuration names.
-fn parse(text: &str) -> Option<BTreeMap<u64, Spec>> {
-    let servers = text.split([',', '\n']).map(str::trim).filter(|line| !line.is_empty());
-    servers.filter(|line| !line.starts_with("version=")).map(server).collect()
-}
-
-/// `server.ID=SPEC`
-fn server(line: &str) -> Option<(u64, Spec)> {
-    let (name, spec) = line.split_once('=')?;
-    let id = name.trim().strip_prefix("server.")?.parse().ok()?;
-    Some((id, Spec::parse(spec.trim())?))
-}
-
-/// The configuration of this moment: what is said of a server already stays, as far
-/// as it is true.
-fn render(membership: &Membership, state: &State, at: u64, said: &BTreeMap<u64, Spec>) -> String {
-    let mut text = String::new();
-    for (id, endpoint) in &membership.servers {
-        let address = &endpoint.peer_address;
-        let votes = membership.configs.iter().any(|config| config.contains(id));
-        let known = said.get(id).filter(|spec| spec.peer_address() == *address).cloned();
-        let faces = state.faces(*id);
-        let Some(mut spec) = known.or_else(|| Spec::of_member(address, votes, faces)) else { continue };
-        spec.votes = votes;
-        if let Some(zookeeper) = faces.and_then(|faces| faces.zookeeper.clone()) {
-            spec.client = Some(zookeeper);
-        }
-        text.push_str(&format!("server.{id}={spec}\n"));
-    }
-    // ZooKeeper's version of a configuration: what a conditional change names.
-    text.push_str(&format!("version={at:x}"));
-    text
-}
-
-fn said(state: &State) -> String {
-    let node = state.tree().get(CONFIG);
-    node.map(|node| String::from_utf8_lossy(node.bytes()).into_owned()).unwrap_or_default()
-}
-
-/// What `/zookeeper/config` should say, if it says something else.
-pub(crate) fn correction(applied: &Applied) -> Option<Op> {
-    let before = said(&applied.state);
-    let at = applied.membership_index();
-    let text = render(applied.membership(), &applied.state, at, &parse(&before).unwrap_or_default());
-    (text != before).then(|| Op::set(CONFIG.to_owned(), text.into(), None))
-}
 
 /// A change that was asked for.
 struct Wanted {
@@ -188,10 +71,10 @@ pub(super) async fn reconfig(
     request: Reconfig,
     identities: &[Identity],
 ) -> Result<Body, ErrorCode> {
-    let Wanted { changes, specs } = {
+    let Wanted { mut changes, specs } = {
         let applied = service.replica.read();
-        let current = format!("version={:x}", request.current);
-        if request.current != -1 && !said(&applied.state).ends_with(&current) {
+        let current = configuration::version(&configuration::text(&applied.state)).unwrap_or(0);
+        if request.current != -1 && u64::try_from(request.current).ok() != Some(current) {
             return Err(ErrorCode::BadVersion);
         }
         let wanted = wanted(&request, applied.membership())?;
@@ -209,18 +92,43 @@ pub(super) async fn reconfig(
         }
         wanted
     };
+    let own = MembershipChange::Remove(service.config.server);
+    let removes_own = changes.contains(&own);
+    changes.retain(|change| *change != own);
     change_all(service, changes).await.map_err(|error| code(&error))?;
-    service.catch_up().await.map_err(|error| code(&error))?;
-    let text = {
-        let applied = service.replica.read();
-        let mut said = parse(&said(&applied.state)).unwrap_or_default();
-        said.extend(specs);
-        render(applied.membership(), &applied.state, applied.membership_index(), &said)
-    };
-    let write = Op::set(CONFIG.to_owned(), text.clone().into(), None);
-    match service.op(Actor::rota(None), write).await.map_err(|error| code(&error))? {
-        Reply::Op(OpReply::Set { stat }) => Ok(Body::DataStat(Some(text.into()), stat)),
-        _ => Err(ErrorCode::SystemError),
+    // Once this server is removed it can write nothing any more, and its client is to be answered:
+    // it says what will be true, and is removed then.
+    let without = removes_own.then_some(service.config.server);
+    let body = write_config(service, &specs, without).await?;
+    if removes_own {
+        change_all(service, vec![own]).await.map_err(|error| code(&error))?;
+    }
+    Ok(body)
+}
+
+/// Has the node say what is true, and returns what it says then.
+async fn write_config(
+    service: &Service,
+    specs: &BTreeMap<u64, Spec>,
+    without: Option<u64>,
+) -> Result<Body, ErrorCode> {
+    loop {
+        service.catch_up().await.map_err(|error| code(&error))?;
+        let next = {
+            let applied = service.replica.read();
+            let Some(next) = configuration::next(&applied, specs.clone(), without) else {
+                let node = applied.state.tree().get(CONFIG).ok_or(ErrorCode::NoNode)?;
+                return Ok(Body::DataStat(node.data.clone(), node.stat()));
+            };
+            next
+        };
+        match service.op(Actor::rota(None), next.op()).await {
+            Ok(Reply::Op(OpReply::Set { stat })) => return Ok(Body::DataStat(Some(next.text.into()), stat)),
+            // The leader has corrected it meanwhile.
+            Err(ServiceError::Refused(Refusal::BadVersion { .. })) => {}
+            Ok(_) => return Err(ErrorCode::SystemError),
+            Err(error) => return Err(code(&error)),
+        }
     }
 }
 
@@ -258,22 +166,6 @@ fn code(error: &ServiceError) -> ErrorCode {
 mod tests {
     use super::*;
     use rota_protocol::peer::{ClusterId, ServerEndpoint};
-
-    #[test]
-    fn servers_are_named_as_zookeeper_names_them() {
-        for (given, shown) in [
-            ("server.100=0.0.0.0:1:2:observer;0.0.0.0:3", "0.0.0.0:1:2:observer;0.0.0.0:3"),
-            ("server.1=h:2888:3888;2181", "h:2888:3888:participant;0.0.0.0:2181"),
-            ("server.1=[::1]:2888:3888;[::1]:2181", "[::1]:2888:3888:participant;[::1]:2181"),
-        ] {
-            assert_eq!(server(given).unwrap().1.to_string(), shown);
-        }
-        for bad in
-            ["some thing", "server.x=h:1:2;3", "server.1=h:1;2", "server.1=h:1:2:king;3", "server.1=h:1:2;x"]
-        {
-            assert_eq!(server(bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn what_is_asked_for_is_what_differs() {

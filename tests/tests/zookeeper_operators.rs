@@ -1,0 +1,298 @@
+//! What operators of ZooKeeper see and set: four-letter words, `/zookeeper/config` and `reconfig`,
+//! nodes with a time to live, servers that go on for readers alone.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, ensure};
+use rota_protocol::zk::{Auth, Body, Create, CreateTtl, ErrorCode, MultiOp, Part, Reconfig, Request};
+use rota_tests::zk::{Raw, create, get};
+use rota_tests::{Cluster, LIVENESS, Settings, eventually};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// A session timeout that no test waits for.
+const TIMEOUT_MS: i32 = 40_000;
+/// `super:test`.
+const SUPER_DIGEST: &str = "super:D/InIHSb7yEEbrWz8b9l71RjZJU=";
+
+async fn start(servers: u64, flags: &[&str]) -> Cluster {
+    let flags = [&["--super-digest", SUPER_DIGEST], flags].concat();
+    let flags = flags.into_iter().map(str::to_owned).collect();
+    Cluster::start_with(servers, Settings { flags, ..Settings::default() }).await
+}
+
+async fn connect(cluster: &Cluster, id: u64) -> Raw {
+    Raw::connect_patiently(&cluster.zookeeper(id), None, TIMEOUT_MS).await
+}
+
+async fn superuser(cluster: &Cluster, id: u64) -> Raw {
+    let mut client = connect(cluster, id).await;
+    let auth = Auth { auth_type: 0, scheme: "digest".into(), auth: Some("super:test".into()) };
+    ask(&mut client, Request::Auth(auth)).await.unwrap();
+    client
+}
+
+/// What a request is answered with.
+async fn ask(client: &mut Raw, request: Request) -> Result<Body, ErrorCode> {
+    let op = request.op();
+    let xid = client.send(&request).await.unwrap();
+    let (header, mut body) = client.answer(xid).await.unwrap().expect("the connection lives");
+    match header.error {
+        0 => Ok(Body::read(op, &mut body).unwrap()),
+        error => Err(ErrorCode::from_number(error).unwrap()),
+    }
+}
+
+async fn word(address: &str, word: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(word.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+async fn mntr(address: &str) -> BTreeMap<String, String> {
+    let text = word(address, "mntr").await;
+    let pair = |line: &str| {
+        let (name, value) = line.split_once('\t').unwrap_or_else(|| panic!("{line:?} in {text}"));
+        (name.strip_prefix("zk_").unwrap().to_owned(), value.to_owned())
+    };
+    text.lines().map(pair).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mntr_tells_what_alarms_are_built_on() {
+    let cluster = start(3, &["--zookeeper-words", "mntr, conf , cons, dirs,srvr"]).await;
+    let leader = cluster.leader().await;
+    let mut client = connect(&cluster, leader).await;
+    for n in 0..50 {
+        ask(&mut client, create(&format!("/n{n}"), "x", 0)).await.unwrap();
+        ask(&mut client, get(&format!("/n{n}"), false)).await.unwrap();
+    }
+    let address = cluster.zookeeper(leader);
+    let told = mntr(&address).await;
+    let number = |name: &str| -> f64 {
+        let value = told.get(name).unwrap_or_else(|| panic!("no {name} in {told:#?}"));
+        value.parse().unwrap_or_else(|_| panic!("{name}: {value}"))
+    };
+    assert_eq!([&told["server_state"], &told["peer_state"]], ["leader", "leading - broadcast"]);
+    for (name, expected) in [
+        ("quorum_size", 3.0),
+        ("learners", 2.0),
+        ("synced_followers", 2.0),
+        ("synced_observers", 0.0),
+        ("pending_syncs", 0.0),
+        ("local_sessions", 0.0),
+        ("connection_rejected", 0.0),
+        ("auth_failed_count", 0.0),
+        ("cnt_readlatency", 50.0),
+        ("cnt_updatelatency", 50.0),
+    ] {
+        assert_eq!(number(name), expected, "{name}");
+    }
+    for name in [
+        "uptime",
+        "leader_uptime",
+        "max_file_descriptor_count",
+        "open_file_descriptor_count",
+        "cnt_fsynctime",
+        "cnt_election_time",
+        "cnt_proposal_latency",
+        "commit_count",
+        "connection_request_count",
+        "bytes_received_count",
+        "response_bytes",
+        "znode_count",
+    ] {
+        assert!(number(name) > 0.0, "{name}: {}", number(name));
+    }
+    assert!(number("uptime") >= number("leader_uptime"));
+    assert!(number("max_file_descriptor_count") > number("open_file_descriptor_count"));
+    for (name, others) in [
+        ("fsynctime", 0),
+        ("snapshottime", 0),
+        ("election_time", 0),
+        ("readlatency", 4),
+        ("updatelatency", 4),
+    ] {
+        let [min, avg, max, sum] = ["min", "avg", "max", "sum"].map(|of| number(&format!("{of}_{name}")));
+        assert!(min <= avg && avg <= max + 1.0 && max <= sum, "{name}: {min} {avg} {max} {sum}");
+        let tails: Vec<f64> = ["p50", "p95", "p99", "p999"][..others]
+            .iter()
+            .map(|tail| number(&format!("{tail}_{name}")))
+            .collect();
+        assert!(tails.is_sorted(), "{name}: {tails:?}");
+    }
+    let follower = mntr(&cluster.zookeeper(1 + leader % 3)).await;
+    assert_eq!(follower["peer_state"], "following - broadcast");
+    assert!(!follower.contains_key("synced_followers"), "only a leader knows");
+    // A snapshot is counted.
+    let taken = cluster.operate(&["cluster", "snapshot"]).await;
+    assert_eq!(taken.code, Some(0), "{taken:?}");
+    let mut snapshots = 0;
+    for id in cluster.ids() {
+        snapshots += mntr(&cluster.zookeeper(id)).await["cnt_snapshottime"].parse::<u64>().unwrap();
+    }
+    assert!(snapshots > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn words_are_answered_as_tools_parse_them() {
+    let cluster = start(3, &["--zookeeper-words", "conf, cons, dirs, srvr"]).await;
+    let mut client = connect(&cluster, 1).await;
+    ask(&mut client, get("/", false)).await.unwrap();
+    let address = cluster.zookeeper(1);
+    let conf = word(&address, "conf").await;
+    for line in
+        ["clientPort=", "dataDir=", "dataDirSize=", "dataLogDir=", "dataLogSize=", "serverId=1", "peerType=0"]
+    {
+        assert!(conf.lines().any(|told| told.starts_with(line)), "no {line} in {conf}");
+    }
+    let Ok(Body::DataStat(Some(config), _)) = ask(&mut client, get("/zookeeper/config", false)).await else {
+        panic!("no configuration")
+    };
+    assert!(conf.ends_with(&format!("membership: \n{}", String::from_utf8_lossy(&config))), "{conf}");
+    let cons = word(&address, "cons").await;
+    let session = format!("sid=0x{:x},lop=GETD,est=", client.greeting.session);
+    assert!(cons.contains(&session) && cons.contains(",lresp="), "{cons}");
+    let dirs = word(&address, "dirs").await;
+    let sizes: Vec<u64> =
+        dirs.lines().map(|line| line.rsplit_once(": ").unwrap().1.parse().unwrap()).collect();
+    assert!(dirs.starts_with("datadir_size: ") && sizes.len() == 2 && sizes[1] > 0, "{dirs}");
+    // `3.9.5-…, built on YYYY-MM-DD HH:MM UTC`
+    let srvr = word(&address, "srvr").await;
+    let built = srvr.lines().next().unwrap().split_once(", built on ").unwrap().1;
+    let shape: String = built.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    assert_eq!(shape, "0000-00-00 00:00 UTC");
+    assert!(built >= "2026-11-01", "{built}");
+    assert!(srvr.starts_with("Zookeeper version: 3.9.5-"), "{srvr}");
+}
+
+/// What `/zookeeper/config` says: its lines but the last, and its version.
+async fn config(client: &mut Raw) -> (Vec<String>, u64) {
+    let Ok(Body::DataStat(Some(text), _)) = ask(client, get("/zookeeper/config", false)).await else {
+        panic!("no configuration")
+    };
+    let text = String::from_utf8(text.to_vec()).unwrap();
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let version = lines.pop().unwrap();
+    let version = version.strip_prefix("version=").unwrap_or_else(|| panic!("{text}"));
+    (lines, u64::from_str_radix(version, 16).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_configuration_is_complete_at_first_and_changes_with_the_cluster_only() {
+    // Its clients come while it is made.
+    let mut cluster = Cluster::prepare(3, Settings::default()).await;
+    (1..=3).for_each(|id| cluster.restart(id));
+    let mut firsts = Vec::new();
+    for id in 1..=3 {
+        firsts.push(config(&mut connect(&cluster, id).await).await);
+    }
+    for (lines, version) in &firsts {
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(*version > 0);
+        for (id, line) in (1..).zip(lines) {
+            let peer = cluster.peer(id);
+            let election = peer.rsplit_once(':').unwrap().1.parse::<u16>().unwrap() + 1;
+            let client = cluster.zookeeper(id);
+            assert_eq!(*line, format!("server.{id}={peer}:{election}:participant;{client}"));
+        }
+    }
+    assert!(firsts.iter().all(|first| *first == firsts[0]), "{firsts:?}");
+    // Another leader says the same.
+    let leader = cluster.leader().await;
+    cluster.kill9(leader);
+    cluster.restart(leader);
+    cluster.all_follow_one_leader().await;
+    let mut client = connect(&cluster, 1).await;
+    ask(&mut client, Request::Sync("/".to_owned())).await.unwrap();
+    assert_eq!(config(&mut client).await, firsts[0]);
+    let removed = cluster.operate(&["cluster", "remove", "3", "--yes", "3"]).await;
+    assert_eq!(removed.code, Some(0), "{removed:?}");
+    let (lines, version) = eventually("it names two servers", LIVENESS, async || {
+        let mut client = connect(&cluster, 1).await;
+        let now = config(&mut client).await;
+        ensure!(now.0.len() == 2, "{now:?}");
+        Ok(now)
+    })
+    .await;
+    assert_eq!(lines, firsts[0].0[..2]);
+    assert!(version > firsts[0].1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_its_own_server_removed_is_answered() {
+    for removes_leader in [false, true] {
+        let cluster = start(3, &[]).await;
+        let leader = cluster.leader().await;
+        let server = if removes_leader { leader } else { 1 + leader % 3 };
+        let mut client = superuser(&cluster, server).await;
+        let (before, version) = config(&mut client).await;
+        let leaving = Some(server.to_string());
+        let reconfig = Reconfig { joining: None, leaving, new_members: None, current: version.cast_signed() };
+        let answer = ask(&mut client, Request::Reconfig(reconfig)).await;
+        let Ok(Body::DataStat(Some(text), stat)) = answer else { panic!("{removes_leader}: {answer:?}") };
+        let text = String::from_utf8(text.to_vec()).unwrap();
+        assert!(!text.contains(&format!("server.{server}=")) && stat.version > 0, "{text}");
+        // Then it is sent to another server.
+        assert!(client.receive().await.unwrap().is_none());
+        let other = 1 + server % 3;
+        let mut client = connect(&cluster, other).await;
+        ask(&mut client, Request::Sync("/".to_owned())).await.unwrap();
+        let (after, _) = config(&mut client).await;
+        assert_eq!((before.len(), after.len()), (3, 2));
+        assert!(text.starts_with(&after.join("\n")), "{text}: {after:?}");
+        ask(&mut client, create("/after", "", 0)).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_with_a_time_to_live_can_be_switched_off() {
+    let cluster = start(1, &["--zookeeper-no-ttl-nodes"]).await;
+    let mut client = connect(&cluster, 1).await;
+    let Request::Create(node) = create("/t", "", 0) else { unreachable!() };
+    let ttl = |flags| CreateTtl { create: Create { flags, ..node.clone() }, ttl_ms: 60_000 };
+    for flags in [5, 6] {
+        let refused = ask(&mut client, Request::CreateTtl(ttl(flags))).await;
+        assert_eq!(refused, Err(ErrorCode::Unimplemented));
+        let ops = vec![
+            MultiOp::Create(node.clone()),
+            MultiOp::CreateTtl(ttl(flags)),
+            MultiOp::Create(node.clone()),
+        ];
+        let codes = [ErrorCode::Ok, ErrorCode::Unimplemented, ErrorCode::RuntimeInconsistency];
+        let parts = codes.map(|code| Part::Error(code.number())).to_vec();
+        assert_eq!(ask(&mut client, Request::Multi(ops)).await, Ok(Body::Parts(parts)));
+    }
+    assert_eq!(ask(&mut client, get("/t", false)).await, Err(ErrorCode::NoNode));
+    ask(&mut client, create("/t", "", 0)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_who_may_be_read_only_is_served_without_a_quorum() {
+    let mut cluster = start(3, &["--zookeeper-read-only"]).await;
+    let session = connect(&cluster, 2).await.session();
+    cluster.pause(2);
+    cluster.pause(3);
+    let address = cluster.zookeeper(1);
+    let mut reader = eventually("reads are served", LIVENESS, async || {
+        Raw::connect_to_read(&address, None, TIMEOUT_MS).await
+    })
+    .await;
+    // Neither opened nor gone on with.
+    Raw::connect(&address, None, TIMEOUT_MS, 0).await.unwrap_err();
+    Raw::connect(&address, Some(&session), TIMEOUT_MS, 0).await.unwrap_err();
+    assert_eq!(reader.greeting.read_only, Some(true));
+    assert_eq!(ask(&mut reader, create("/n", "", 0)).await, Err(ErrorCode::NotReadOnly));
+    // One that may be read-only goes on with its own.
+    let again = Raw::connect_to_read(&address, Some(&session), TIMEOUT_MS).await.unwrap();
+    assert_eq!((again.greeting.session, again.greeting.read_only), (session.id, Some(true)));
+    cluster.resume(2);
+    cluster.resume(3);
+    eventually("it is served in full", LIVENESS, async || {
+        let mut client = Raw::connect(&address, Some(&session), TIMEOUT_MS, 0).await?;
+        ask(&mut client, create("/n", "", 0)).await.ok().context("not made")
+    })
+    .await;
+}

@@ -210,7 +210,7 @@ impl Desk {
                 None => Err(CallError::NotLeader),
             },
             Call::ChangeMembership(change) => {
-                self.group.change_membership(change).await.map(|()| Answer::Done)
+                self.group.change_membership(change, &self.replica).await.map(|()| Answer::Done)
             }
             Call::TransferTo(server) => self.answer_transfer(server).await,
             Call::Vote(_) | Call::PreVote(_) | Call::Transfer(_) | Call::Ping => {

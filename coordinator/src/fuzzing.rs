@@ -10,7 +10,7 @@ use rota_protocol::peer::DiskId;
 use tokio_util::codec::Decoder;
 
 use crate::peers::FrameCodec;
-use crate::store::{Identity, LogPosition, LogStore};
+use crate::store::{Identity, LogPosition, LogStore, NewDisk};
 
 /// Largest frame that is tried.
 const FRAME_BYTES_MAX: usize = 1 << 20;
@@ -65,9 +65,12 @@ pub fn open_log(bytes: &[u8]) {
 pub fn open_data_directory(bytes: &[u8]) {
     for name in ["identity.json", LogPosition::FILE] {
         let data = scratch("data");
-        drop(Identity::claim(&data, "rota", 1, DiskId(7)).expect("an empty directory is taken"));
+        drop(
+            Identity::claim(&data, "rota", 1, NewDisk { id: DiskId(7), now_ms: 0 })
+                .expect("an empty directory is taken"),
+        );
         fs::write(data.join(name), bytes).expect("there is room");
-        let _ = Identity::claim(&data, "rota", 1, DiskId(7));
+        let _ = Identity::claim(&data, "rota", 1, NewDisk { id: DiskId(7), now_ms: 0 });
         let _ = LogPosition::open(&data);
     }
 }

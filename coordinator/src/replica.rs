@@ -12,7 +12,7 @@ use rota_core::batch::{self, Batch, Fate};
 use rota_core::events::EventLog;
 use rota_core::pool::{Concerned, DecodedWrites, Pools, Touched, layout};
 use rota_core::state::{Event, Reply, SessionId, State};
-use rota_protocol::peer::{LogId, Membership, SnapshotHead, Vote};
+use rota_protocol::peer::{DiskId, LogId, Membership, SnapshotHead, Vote};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -486,6 +486,11 @@ impl Applied {
         if self.digests.len() > DIGESTS_MAX {
             self.digests.pop_front();
         }
+    }
+
+    /// Whether a data directory is that of a server which was removed, or is about to be.
+    pub(crate) fn is_removed_disk(&self, disk: DiskId) -> bool {
+        self.state.tree().get(&layout::removed_disk(disk)).is_some()
     }
 
     /// Who belongs to the cluster.

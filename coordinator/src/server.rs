@@ -26,7 +26,7 @@ use crate::replica::Replica;
 use crate::service::Service;
 use crate::service_state::ServiceStates;
 use crate::sessions::Liveness;
-use crate::store::{Identity, LogPosition, LogStore, SnapshotStore, StoreError};
+use crate::store::{Identity, LogPosition, LogStore, NewDisk, SnapshotStore, StoreError};
 use crate::tasks::Tasks;
 use crate::timings::Timings;
 use crate::zk::{self, Hub, Tls, TlsError, Zk};
@@ -94,7 +94,7 @@ impl Server {
         http::install_recorder();
         let mut random = [0; 8];
         parts.entropy.fill(&mut random).map_err(|e| ServerError::Vital(format!("no random numbers: {e}")))?;
-        let new_disk = DiskId(u64::from_le_bytes(random));
+        let new_disk = NewDisk { id: DiskId(u64::from_le_bytes(random)), now_ms: parts.clock.now_ms() };
         let identity = Identity::claim(&parts.directory, &config.cluster, config.server, new_disk)?;
         let identity = Arc::new(identity);
         let positions = LogPosition::open(&parts.directory)?;

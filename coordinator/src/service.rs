@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rota_core::Zxid;
-use rota_core::state::{Actor, Command, Op, Password, Refusal, Reply, SessionId};
+use rota_core::pool::layout;
+use rota_core::state::{Acl, Actor, Command, Op, Password, Refusal, Reply, SessionId, perms};
 use rota_protocol::http::MemberReport;
 use rota_protocol::peer::{HeardPool, MembershipChange};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -210,6 +211,20 @@ impl Service {
 
     /// Changes who belongs to the cluster.
     pub(crate) async fn change_membership(&self, change: MembershipChange) -> Result<(), ServiceError> {
+        if let MembershipChange::Remove(server) = change {
+            self.note_removal(server).await?;
+        }
         Ok(self.desk.change_membership(change).await?)
+    }
+
+    /// Notes that the data directory of a server never comes back, before the server is removed.
+    async fn note_removal(&self, server: u64) -> Result<(), ServiceError> {
+        let disk = self.replica.read().membership().servers.get(&server).and_then(|endpoint| endpoint.disk);
+        let Some(disk) = disk else { return Ok(()) };
+        let acl = || Some(Acl::for_anyone(perms::READ).entries());
+        let paths = [layout::ROTA.to_owned(), layout::REMOVED.to_owned(), layout::removed_disk(disk)];
+        let ops = paths.map(|path| Op::Ensure { path, acl: acl() }).to_vec();
+        self.multi(Actor::rota(None), ops).await?;
+        Ok(())
     }
 }

@@ -61,7 +61,7 @@ async fn a_fourth_server_takes_the_place_of_an_old_one() {
     assert_eq!(moved.ok::<View>().unwrap().leader, Some(4));
     let again = AddServer { id: old, peer_address: cluster.peer(old), force: false };
     let again = cluster.ask(4, Call::post("/v1/cluster/servers", &again)).await;
-    let _ = again.refused(Code::Conflict, &["never used again"]);
+    let _ = again.refused(Code::Conflict, &[&format!("no server {old} answers")]);
     write(&cluster, others[0], "/last").await;
 }
 

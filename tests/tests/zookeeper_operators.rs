@@ -248,6 +248,45 @@ async fn who_has_its_own_server_removed_is_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_number_is_used_again_by_a_new_data_directory_only() {
+    let mut cluster = start(3, &[]).await;
+    let mut client = superuser(&cluster, 1).await;
+    ask(&mut connect(&cluster, 3).await, create("/before", "", 0)).await.unwrap();
+    let reconfig = |joining: Option<String>, leaving: Option<String>| {
+        Request::Reconfig(Reconfig { joining, leaving, new_members: None, current: -1 })
+    };
+    let (peer, address) = (cluster.peer(3), cluster.zookeeper(3));
+    let election: u16 = peer.rsplit_once(':').unwrap().1.parse().unwrap();
+    let spec = format!("{peer}:{}:participant;{address}", election - 1);
+    let joining = || reconfig(Some(format!("server.3={spec}")), None);
+    ask(&mut client, reconfig(None, Some("3".to_owned()))).await.unwrap();
+    // Its own data directory does not come back, whether it runs or not.
+    assert_eq!(ask(&mut client, joining()).await, Err(ErrorCode::NewConfigNoQuorum));
+    cluster.kill9(3);
+    assert_eq!(ask(&mut client, joining()).await, Err(ErrorCode::NewConfigNoQuorum));
+    std::fs::remove_dir_all(cluster.data(3)).unwrap();
+    cluster.set_role(3, vec!["--join".to_owned()]);
+    cluster.restart(3);
+    let answer = ask(&mut client, joining()).await;
+    let Ok(Body::DataStat(Some(text), _)) = answer else { panic!("{answer:?}") };
+    let text = String::from_utf8(text.to_vec()).unwrap();
+    assert!(text.contains(&format!("server.3={spec}\n")), "{text}");
+    // It takes writes, also after a restart, and its vote counts.
+    for round in 0..2 {
+        let mut client = connect(&cluster, 3).await;
+        ask(&mut client, create(&format!("/through-{round}"), "", 0)).await.unwrap();
+        ask(&mut client, get("/before", false)).await.unwrap();
+        cluster.kill9(3);
+        cluster.restart(3);
+    }
+    cluster.all_follow_one_leader().await;
+    let leader = cluster.leader().await;
+    cluster.kill9(leader);
+    let mut client = connect(&cluster, 1 + leader % 3).await;
+    ask(&mut client, create("/after", "", 0)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nodes_with_a_time_to_live_can_be_switched_off() {
     let cluster = start(1, &["--zookeeper-no-ttl-nodes"]).await;
     let mut client = connect(&cluster, 1).await;

@@ -90,17 +90,6 @@ async fn add(
         return Err(ApiError::new(Code::BadRequest, message));
     }
     service.catch_up().await?;
-    {
-        let applied = service.replica.read();
-        let was_here = applied.state.faces(body.id).is_some();
-        if was_here && !applied.membership().servers.contains_key(&body.id) {
-            let message = format!(
-                "the cluster has had a server {} before: a number is never used again, give the new one another",
-                body.id
-            );
-            return Err(ApiError::new(Code::Conflict, message));
-        }
-    }
     let change =
         MembershipChange::AddLearner { server: body.id, peer_address: body.peer_address, force: body.force };
     service.change_membership(change).await?;

@@ -78,13 +78,12 @@ impl Upkeep {
         }
     }
 
-    /// Whether the cluster has removed this server: it has said how clients reach it, which only
-    /// members do, and is none.
+    /// Whether the cluster has removed this server.
     fn is_removed(&self) -> bool {
         let server = self.identity.server;
         let applied = self.replica.read();
         let membership = applied.membership();
-        applied.state.faces(server).is_some()
+        applied.is_removed_disk(self.identity.disk)
             && !membership.servers.is_empty()
             && !membership.servers.contains_key(&server)
     }
@@ -95,7 +94,7 @@ impl Upkeep {
             let Some(disk) = self.peers.disk_of(server).filter(|_| endpoint.disk.is_none()) else { continue };
             let endpoint = ServerEndpoint { disk: Some(disk), ..endpoint };
             let change = MembershipChange::UpdateEndpoint { server, endpoint };
-            match self.group.change_membership(change).await {
+            match self.group.change_membership(change, &self.replica).await {
                 Ok(()) => tracing::info!(server, %disk, "noted the data directory of a server"),
                 Err(error) => tracing::debug!(server, %error, "cannot note the data directory of a server"),
             }
@@ -115,7 +114,9 @@ impl Upkeep {
         let endpoint = ServerEndpoint { peer_address, disk: Some(self.identity.disk) };
         let change = MembershipChange::UpdateEndpoint { server, endpoint };
         let refused = match self.group.leads() {
-            Leadership::Own { .. } => self.group.change_membership(change).await.err().map(|e| e.to_string()),
+            Leadership::Own { .. } => {
+                self.group.change_membership(change, &self.replica).await.err().map(|e| e.to_string())
+            }
             Leadership::Other { leader } => self.have_noted(leader, change).await,
             // The leader cannot reach this server where it was: the others know who leads.
             Leadership::Unknown => {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use rota_protocol::peer::{
-    self, ClusterId, HandshakeContext, Hello, PROTOCOL_VERSION, PeerStatus, RefusalReason, Refused,
+    self, ClusterId, DiskId, HandshakeContext, Hello, PROTOCOL_VERSION, PeerStatus, RefusalReason, Refused,
     ServerInfo, StreamKind, Welcome, check_hello,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -139,7 +139,7 @@ impl Peers {
         wire: BoxWire,
         from: &str,
         admission: &Admission,
-        view: impl FnOnce(u64) -> PeerView,
+        view: impl FnOnce(u64, DiskId) -> PeerView,
     ) -> io::Result<Option<(Hello, Frames, Place)>> {
         let attempt = async {
             let mut frames = framed(wire);
@@ -151,7 +151,7 @@ impl Peers {
                 return Ok(None);
             }
             let hello: Hello = decode(&frame)?;
-            let view = view(hello.from);
+            let view = view(hello.from, hello.from_disk);
             let refused = match self.judge(&hello, &view) {
                 Err(refused) => refused,
                 Ok(()) if hello.kind == StreamKind::Probe => {

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::group::{Group, Leadership};
 use super::types::RaftServer;
+use crate::replica::Replica;
 
 /// How long a server that is to be added has to answer, and how often it is asked.
 const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(3);
@@ -34,7 +35,11 @@ fn refused<T>(why: String) -> Result<T, CallError> {
 
 impl Group {
     /// Changes who belongs to the cluster. Only a leader can.
-    pub(crate) async fn change_membership(&self, change: MembershipChange) -> Result<(), CallError> {
+    pub(crate) async fn change_membership(
+        &self,
+        change: MembershipChange,
+        replica: &Replica,
+    ) -> Result<(), CallError> {
         let members = self.membership();
         let is_member = |server: &u64| members.servers.contains_key(server);
         let known = |server: u64| if is_member(&server) { Ok(()) } else { Err(CallError::NoServer(server)) };
@@ -44,10 +49,13 @@ impl Group {
                 return Err(CallError::ServerExists(server));
             }
             MembershipChange::AddLearner { server, peer_address, force } => {
-                let wait = if force { Duration::ZERO } else { IDENTIFY_TIMEOUT };
-                let disk = match self.identify(server, &peer_address, wait).await {
+                // The number of a server that was removed may be used again, by a new data directory.
+                let was_here = replica.read().state.faces(server).is_some();
+                let is_unseen_allowed = force && !was_here;
+                let wait = if is_unseen_allowed { Duration::ZERO } else { IDENTIFY_TIMEOUT };
+                let disk = match self.identify(server, &peer_address, wait, replica).await {
                     Ok(disk) => Some(disk),
-                    Err(why) if !force => return Err(why),
+                    Err(why) if !is_unseen_allowed => return Err(why),
                     Err(_) => None,
                 };
                 let endpoint = ServerEndpoint { peer_address, disk };
@@ -89,7 +97,13 @@ impl Group {
 
     /// Makes sure that a server which is to be added waits at its address: its data directory. It
     /// may have been started just now.
-    async fn identify(&self, server: u64, address: &str, wait: Duration) -> Result<DiskId, CallError> {
+    async fn identify(
+        &self,
+        server: u64,
+        address: &str,
+        wait: Duration,
+        replica: &Replica,
+    ) -> Result<DiskId, CallError> {
         let members = self.membership();
         if let Some((other, _)) = members.servers.iter().find(|(_, at)| at.peer_address == address) {
             return refused(format!(
@@ -127,6 +141,23 @@ impl Group {
             return refused(format!(
                 "server {} is at {address}, not server {server}: check the address",
                 info.server
+            ));
+        }
+        let (is_removed, last_boot) = {
+            let applied = replica.read();
+            let last = applied.state.submitted(server);
+            (applied.is_removed_disk(info.disk), last.map_or(0, |last| last.boot))
+        };
+        if is_removed {
+            return refused(format!(
+                "the data directory of server {server} at {address} was removed from this cluster: {start}"
+            ));
+        }
+        // Its writes would be taken for earlier ones of the server that had its number.
+        if info.boot <= last_boot {
+            return refused(format!(
+                "the clock of the machine of server {server} is behind that of the server which had its number \
+                 before: set it, and {start}"
             ));
         }
         match info.cluster_id {

@@ -10,7 +10,8 @@ use openraft::alias::SnapshotOf;
 use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult};
 use rota_core::batch::{Batch, check_unit};
 use rota_protocol::peer::{
-    self, Answer, AppendReply, AppendRequest, AppendResult, Call, PeerStatus, SnapshotHead, StreamKind,
+    self, Answer, AppendReply, AppendRequest, AppendResult, Call, DiskId, PeerStatus, SnapshotHead,
+    StreamKind,
 };
 use tokio::sync::mpsc;
 
@@ -48,18 +49,21 @@ pub(crate) struct PeerService {
 
 impl PeerService {
     /// What this server knows when another dials it.
-    fn view_of(&self, server: u64) -> PeerView {
+    fn view_of(&self, server: u64, disk: DiskId) -> PeerView {
         let membership = self.group.membership();
         let status = {
             let applied = self.replica.read();
             // The effective membership may be uncommitted and roll back, and "removed" is final: a
             // server counts as removed only if it is in neither the effective nor the applied one.
             let known = [&membership, applied.membership()];
+            let is_removed = applied.is_removed_disk(disk);
             match known.iter().find_map(|membership| membership.servers.get(&server)) {
-                Some(endpoint) => PeerStatus::Member { disk: endpoint.disk },
-                // It has said how clients reach it, so it was a member; numbers are not used again.
-                None if applied.state.faces(server).is_some() => PeerStatus::Removed,
-                None => PeerStatus::Unknown,
+                // Its number may be another server's by now.
+                Some(endpoint) if endpoint.disk == Some(disk) || !is_removed => {
+                    PeerStatus::Member { disk: endpoint.disk }
+                }
+                _ if is_removed => PeerStatus::Removed,
+                _ => PeerStatus::Unknown,
             }
         };
         let leader = match self.group.leads() {
@@ -78,7 +82,7 @@ pub(crate) async fn serve_peer(service: PeerService, wire: BoxWire, from: String
             service.peers.log_handshake_limit(&from);
             return;
         };
-        let view = |server| service.view_of(server);
+        let view = |server, disk| service.view_of(server, disk);
         service.peers.accept_handshake(wire, &from, &service.admission, view).await
     };
     let (hello, frames, place) = match accepted {

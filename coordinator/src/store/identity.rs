@@ -61,9 +61,18 @@ struct Format {
     format: u32,
 }
 
+/// What a new data directory becomes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NewDisk {
+    pub(crate) id: DiskId,
+    /// Milliseconds since 1970. Starts are counted from here: those of a server that had the same
+    /// number before, in another directory, are all lower.
+    pub(crate) now_ms: u64,
+}
+
 impl Identity {
     /// Takes `directory` for this server, making it if there is none, and counts
-    /// the start. A new directory gets the id `new_disk`.
+    /// the start. A new directory becomes `new_disk`.
     ///
     /// # Errors
     /// When the directory belongs to another server or cluster, was written by a newer
@@ -72,7 +81,7 @@ impl Identity {
         directory: &Path,
         cluster: &str,
         server: u64,
-        new_disk: DiskId,
+        new_disk: NewDisk,
     ) -> Result<Self, StoreError> {
         create_directory(directory)?;
         let lock = lock(directory)?;
@@ -91,8 +100,8 @@ impl Identity {
                     cluster: cluster.to_owned(),
                     cluster_id: None,
                     server,
-                    disk_id: new_disk.to_string(),
-                    boot: 0,
+                    disk_id: new_disk.id.to_string(),
+                    boot: new_disk.now_ms,
                     out_of_service: None,
                 }
             }
@@ -227,11 +236,12 @@ mod tests {
     use super::*;
 
     const DISK: DiskId = DiskId(0xd15c);
+    const NEW: NewDisk = NewDisk { id: DISK, now_ms: 0 };
 
     #[test]
     fn a_directory_has_one_owner_for_ever() {
         let dir = tempfile::tempdir().unwrap();
-        let claim = |cluster, server| Identity::claim(dir.path(), cluster, server, DISK);
+        let claim = |cluster, server| Identity::claim(dir.path(), cluster, server, NEW);
         let first = claim("a", 1).unwrap();
         assert!(matches!(claim("a", 1).unwrap_err(), StoreError::InUse { .. }));
         drop(first);
@@ -240,7 +250,7 @@ mod tests {
         assert_eq!(claim("a", 1).unwrap().boot, 2);
         let other = tempfile::tempdir().unwrap();
         fs::write(other.path().join("thesis.tex"), b"mine").unwrap();
-        let error = Identity::claim(other.path(), "a", 1, DISK).unwrap_err();
+        let error = Identity::claim(other.path(), "a", 1, NEW).unwrap_err();
         assert!(matches!(error, StoreError::NotEmpty { .. }), "{error}");
         fs::write(dir.path().join(FILE), b"{").unwrap();
         assert!(matches!(claim("a", 1).unwrap_err(), StoreError::BadIdentity { .. }));
@@ -252,7 +262,7 @@ mod tests {
     #[test]
     fn a_server_joins_one_cluster_and_leaves_it_once() {
         let dir = tempfile::tempdir().unwrap();
-        let claim = |disk| Identity::claim(dir.path(), "a", 1, disk).unwrap();
+        let claim = |disk| Identity::claim(dir.path(), "a", 1, NewDisk { id: disk, ..NEW }).unwrap();
         let identity = claim(DISK);
         assert_eq!(identity.cluster_id(), None);
         assert!(identity.join_cluster(ClusterId(5)).unwrap());
@@ -262,7 +272,7 @@ mod tests {
         assert_eq!((again.cluster_id(), again.disk), (Some(ClusterId(5)), DISK));
         again.mark_out_of_service("it was removed").unwrap();
         drop(again);
-        let refused = Identity::claim(dir.path(), "a", 1, DISK).unwrap_err();
+        let refused = Identity::claim(dir.path(), "a", 1, NEW).unwrap_err();
         assert!(refused.to_string().contains("it was removed"), "{refused}");
     }
 
@@ -271,7 +281,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let parent = tempfile::tempdir().unwrap();
         let directory = parent.path().join("new/data");
-        let identity = Identity::claim(&directory, "a", 1, DISK).unwrap();
+        let identity = Identity::claim(&directory, "a", 1, NEW).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&directory), 0o700);
         for file in [FILE, LOCK, LogPosition::FILE] {

@@ -19,7 +19,7 @@ mod snapshots;
 mod tests;
 mod torn_tail;
 
-pub(crate) use identity::Identity;
+pub(crate) use identity::{Identity, NewDisk};
 pub(crate) use log::LogStore;
 pub(crate) use log_position::LogPosition;
 pub(crate) use snapshots::{SnapshotFile, SnapshotStore, SnapshotWriter};

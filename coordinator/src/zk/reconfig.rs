@@ -82,14 +82,6 @@ pub(super) async fn reconfig(
         if !node.acl.allows(perms::WRITE, identities) {
             return Err(ErrorCode::NoAuth);
         }
-        let came_back = wanted.changes.iter().find_map(|change| match change {
-            MembershipChange::AddLearner { server, .. } => applied.state.faces(*server).map(|_| *server),
-            _ => None,
-        });
-        if let Some(server) = came_back {
-            tracing::warn!(server, "the cluster has had this server before: a number is never used again");
-            return Err(BAD);
-        }
         wanted
     };
     let own = MembershipChange::Remove(service.config.server);
@@ -143,7 +135,8 @@ async fn change_all(service: &Service, changes: Vec<MembershipChange>) -> Result
         };
         if let Err(error) = service.change_membership(change).await {
             for server in added {
-                if let Err(error) = service.change_membership(MembershipChange::Remove(server)).await {
+                // Its data directory may be added again: it has been a member for nothing.
+                if let Err(error) = service.desk.change_membership(MembershipChange::Remove(server)).await {
                     tracing::warn!(server, %error, "a server that was added for nothing stays as an observer");
                 }
             }

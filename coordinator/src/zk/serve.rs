@@ -409,7 +409,7 @@ fn take(zk: &Arc<Zk>, connection: &Arc<Connection>, mut packet: Bytes) -> io::Re
                     });
                 }
                 Work::Other(request) => {
-                    connection.read(&zk.service.replica.read().state, bytes, xid, request)
+                    connection.read(&zk.service.replica.read().state, bytes, xid, request);
                 }
             }
         }

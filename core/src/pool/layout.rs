@@ -9,6 +9,9 @@ use crate::state::{Acl, CreateMode, Op, perms};
 pub const ROTA: &str = "/rota";
 /// The parent of all pools.
 pub const POOLS: &str = "/rota/pools";
+/// The data directories of servers that were removed from the cluster, each a node named by its
+/// id. They never come back; another one may, under the number of theirs.
+pub const REMOVED: &str = "/rota/removed";
 /// Longest name of a pool, member, item or bucket, in bytes.
 pub const NAME_LEN_MAX: usize = 255;
 
@@ -49,6 +52,12 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
         Err(crate::path::PathError::Character(c)) => Err(NameError::Character(c)),
         Err(_) => Err(NameError::Relative),
     }
+}
+
+/// `/rota/removed/<disk>`
+#[must_use]
+pub fn removed_disk(disk: impl std::fmt::Display) -> String {
+    format!("{REMOVED}/{disk}")
 }
 
 /// `/rota/pools/<pool>`

@@ -117,8 +117,12 @@ impl State {
     }
 
     fn begin_import(&mut self) -> Result<(), Refusal> {
-        if !self.importing && self.tree.len() > PERMANENT.len() {
-            return Err(Refusal::NotEmptyCluster { nodes: (self.tree.len() - PERMANENT.len()) as u64 });
+        let (removed, _) = self.tree.size(layout::REMOVED);
+        // With the node above them.
+        let removed = usize::try_from(removed).unwrap_or(0);
+        let of_cluster = PERMANENT.len() + if removed > 0 { removed + 1 } else { 0 };
+        if !self.importing && self.tree.len() > of_cluster {
+            return Err(Refusal::NotEmptyCluster { nodes: (self.tree.len() - of_cluster) as u64 });
         }
         let config = self.tree.get(CONFIG).cloned();
         self.tree = Tree::default();

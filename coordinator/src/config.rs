@@ -10,8 +10,8 @@ use crate::zk::{ALL_WORDS, Tls};
 /// Configuration of one server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
-    /// The server's number in the cluster, from 1. Never one that another
-    /// server, or an earlier one with another data directory, has had.
+    /// The server's number in the cluster, from 1. A member keeps its data directory; the number
+    /// of one that was removed may be given to a new directory.
     pub server: u64,
     /// The cluster's name. Servers of different clusters refuse each other.
     pub cluster: String,

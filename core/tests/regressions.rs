@@ -231,3 +231,19 @@ fn removals_in_a_deleted_pool_touch_it() {
     let touched = pools.follow(&state, &removed.events, &DecodedWrites::default());
     assert!(touched.pools.contains_key("p"), "{touched:?}");
 }
+
+#[test]
+fn a_cluster_that_has_removed_servers_is_still_empty() {
+    let mut s = State::new();
+    let ensure = |path: String| Op::Ensure { path, acl: None };
+    let removed = [layout::ROTA.to_owned(), layout::REMOVED.to_owned(), layout::removed_disk("d15c")];
+    assert!(multi(&mut s, removed.map(ensure).to_vec()).reply.is_ok());
+    let import = |s: &mut State, part| {
+        let z = s.zxid() + 1;
+        s.apply(z, Timestamp::default(), Command::Import(part))
+    };
+    let mut with_pool = s.clone();
+    assert!(import(&mut s, Import::Begin).reply.is_ok());
+    write(&mut with_pool, create("/rota/pools", ""));
+    assert!(import(&mut with_pool, Import::Begin).reply.is_err());
+}

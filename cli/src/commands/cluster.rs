@@ -30,7 +30,7 @@ pub(crate) enum ClusterCommand {
 Example:
   rota cluster add 4 10.0.0.4:7720")]
     Add {
-        /// Its number. Never one that the cluster has had before.
+        /// Its number. That of a removed server needs a new, empty --data.
         id: u64,
         /// Where other servers reach it: HOST:PORT.
         address: String,

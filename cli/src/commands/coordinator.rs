@@ -28,7 +28,7 @@ use super::services::{listen, reachable_at, told_to_stop};
     rota coordinator --id 4 --data /var/lib/rota --http 0.0.0.0:7710 --peer 0.0.0.0:7720 \\
       --advertise 10.0.0.4:7710 --join")]
 pub(crate) struct CoordinatorArgs {
-    /// The server's number in the cluster, from 1. Never one that was used before.
+    /// The server's number in the cluster, from 1. With an empty --data, not one of a member.
     #[arg(long, env = "ROTA_ID")]
     id: u64,
     /// Where the server keeps its log and snapshots.

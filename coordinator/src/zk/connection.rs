@@ -11,11 +11,7 @@ use bytes::BytesMut;
 use rota_core::Zxid;
 use rota_core::state::{Actor, Event, EventKind, Identity, SessionId, Standing, State, perms};
 use rota_core::watches::Watcher;
-use rota_protocol::zk::jute::Record;
-use rota_protocol::zk::{
-    Body, ErrorCode, EventType, OpCode, ReplyHeader, Request, STATE_SYNC_CONNECTED, WatcherEvent, XID_EVENT,
-    XID_PING, frame,
-};
+use rota_protocol::zk::{Body, ErrorCode, EventType, OpCode, Request, XID_PING};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -24,8 +20,10 @@ use super::pending::{Asked, Handshake, Pending};
 use super::reads::{self, Reader};
 use super::stats::{self, Counts};
 
+mod inner;
 mod outcome;
 
+use inner::Inner;
 use outcome::greet;
 
 /// Requests that may wait for their answers; then no more are read.
@@ -66,23 +64,6 @@ pub(super) struct Granted {
     pub(super) timeout: Duration,
     /// Whether it is there for reading alone, while there is no leader.
     pub(super) read_only: bool,
-}
-
-struct Inner {
-    identities: Vec<Identity>,
-    pending: VecDeque<Asked>,
-    /// Of what they were asked with.
-    pending_bytes: usize,
-    /// How many of them are a sync, or work of somebody's, that is not done.
-    unready: usize,
-    /// How many of them are reads.
-    reads_behind: usize,
-    out: BytesMut,
-    /// Bytes of the longest answer in it.
-    out_longest: usize,
-    counts: Counts,
-    /// When its last packet came.
-    heard_at: Instant,
 }
 
 impl Connection {
@@ -475,37 +456,5 @@ impl Connection {
                 }
             }
         }
-    }
-}
-
-impl Inner {
-    /// Whether too much waits to leave. The longest answer does not count: it may be longer than
-    /// that alone.
-    fn is_out_full(&self) -> bool {
-        self.out.len() - self.out_longest > OUT_BYTES_MAX
-    }
-
-    fn put_pending(&mut self, bytes: usize, pending: Pending) {
-        self.pending_bytes += bytes;
-        self.pending.push_back(Asked { at: Instant::now(), bytes, pending });
-    }
-
-    fn put_answer(&mut self, xid: i32, zxid: Zxid, answer: &Result<Body, ErrorCode>) {
-        frame::put(&mut self.out, |to| {
-            let error = answer.as_ref().err().map_or(0, |code| code.number());
-            ReplyHeader { xid, zxid, error }.write(to);
-            if let Ok(body) = answer {
-                body.write(to);
-            }
-        });
-    }
-
-    fn put_event(&mut self, event_type: EventType, path: &str, zxid: Zxid) {
-        frame::put(&mut self.out, |to| {
-            ReplyHeader { xid: XID_EVENT, zxid, error: 0 }.write(to);
-            let (event_type, state) = (event_type.number(), STATE_SYNC_CONNECTED);
-            WatcherEvent { event_type, state, path: path.to_owned() }.write(to);
-        });
-        self.counts.sent += 1;
     }
 }

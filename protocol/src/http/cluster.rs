@@ -70,7 +70,7 @@ pub struct Server {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddServer {
-    /// Its number. Never one that the cluster has had before.
+    /// Its number. That of a removed server needs a new data directory.
     pub id: u64,
     /// Where other servers reach it: HOST:PORT. It must wait there, started with `--join`.
     pub peer_address: String,

@@ -127,7 +127,7 @@ impl Replica {
         &self.clock
     }
 
-    /// How long things take on this server.
+    /// Durations of this server's operations.
     pub(crate) fn timings(&self) -> &Timings {
         &self.timings
     }
@@ -488,7 +488,7 @@ impl Applied {
         }
     }
 
-    /// Whether a data directory is that of a server which was removed, or is about to be.
+    /// Whether a server with this data directory was removed, or is being removed.
     pub(crate) fn is_removed_disk(&self, disk: DiskId) -> bool {
         self.state.tree().get(&layout::removed_disk(disk)).is_some()
     }

@@ -217,7 +217,7 @@ impl Service {
         Ok(self.desk.change_membership(change).await?)
     }
 
-    /// Notes that the data directory of a server never comes back, before the server is removed.
+    /// Records the data directory of a server as removed, before the server is.
     async fn note_removal(&self, server: u64) -> Result<(), ServiceError> {
         let disk = self.replica.read().membership().servers.get(&server).and_then(|endpoint| endpoint.disk);
         let Some(disk) = disk else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! How long things take on this server. `mntr` tells it.
+//! Durations of a server's operations, for `mntr`.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -77,14 +77,14 @@ impl Timing {
         self.lock().latency
     }
 
-    /// What so many of a thousand stay below, in milliseconds: 0 before the first.
+    /// Quantiles in milliseconds, given in thousandths; 0 before the first duration.
     pub(crate) fn permille_ms(&self, permille: [u16; 4]) -> [u64; 4] {
         let inner = self.lock();
         permille.map(|of_thousand| inner.histogram.percentile(f64::from(of_thousand) / 1000.0) / 1000)
     }
 }
 
-/// What is timed.
+/// The operations that are timed.
 #[derive(Debug, Default)]
 pub(crate) struct Timings {
     /// From an append to the log until it is on the disk.
@@ -97,19 +97,19 @@ pub(crate) struct Timings {
     pub(crate) proposal: Timing,
     /// Since when this server leads, if it does.
     leads_since: Mutex<Option<Instant>>,
-    /// Reads of ZooKeeper's clients, from their arrival until the answer is ready to leave.
+    /// Reads of ZooKeeper's clients, from arrival until the answer is in the output.
     pub(crate) read: Timing,
-    /// The same of their writes.
+    /// Their writes, likewise.
     pub(crate) write: Timing,
 }
 
 impl Timings {
-    /// For how long this server has led, if it does.
+    /// How long this server has led, if it does.
     pub(crate) fn leads_for(&self) -> Option<Duration> {
         self.lock_leads().map(|since| since.elapsed())
     }
 
-    /// This server leads from now on, or not any more.
+    /// Notes that this server begins to lead, or stops.
     pub(crate) fn note_leads(&self, leads: bool) {
         *self.lock_leads() = leads.then(Instant::now);
     }

@@ -210,8 +210,10 @@ fn what_was_written_is_read() {
 
 #[test]
 fn every_operation_is_tried() {
+    // These two are not requests of their own.
+    let others = [OpCode::Sasl, OpCode::Check];
     for op in OpCode::ALL {
-        assert!(*op == OpCode::Sasl || requests().iter().any(|request| request.op() == *op), "{op:?}");
+        assert!(others.contains(op) || requests().iter().any(|request| request.op() == *op), "{op:?}");
     }
 }
 

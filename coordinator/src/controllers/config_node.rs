@@ -1,4 +1,4 @@
-//! Keeps `/zookeeper/config` true.
+//! Keeps `/zookeeper/config` up to date.
 
 use std::time::Duration;
 
@@ -8,25 +8,25 @@ use tokio::time::{Instant, sleep};
 use super::Term;
 use crate::zk;
 
-/// Between two looks, when something was applied in between.
+/// Shortest time between two comparisons.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How long the servers of a new cluster have to say how clients reach them: it is written once.
+/// How long the first text waits for all servers of a new cluster to announce their client addresses.
 const FIRST_PATIENCE: Duration = Duration::from_secs(1);
-/// How long it may be untrue before it is corrected. Whoever changes the cluster by `reconfig`
-/// writes it within that, as it was given.
+/// How long a difference must last before it is corrected: `reconfig` writes the text itself, with
+/// the ports that its client gave.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(term: Term) {
     let replica = &term.control.replica;
     let mut progress = replica.progress();
     let began = Instant::now();
-    let mut untrue_since: Option<Instant> = None;
+    let mut differs_since: Option<Instant> = None;
     loop {
         let (correction, is_ready) = {
             let applied = replica.read();
             let correction = zk::correction(&applied);
             let is_new = zk::configuration_version(&applied).is_none();
-            let since = *untrue_since.get_or_insert_with(Instant::now);
+            let since = *differs_since.get_or_insert_with(Instant::now);
             let is_ready = match is_new {
                 true => zk::all_have_faces(&applied) || began.elapsed() >= FIRST_PATIENCE,
                 false => since.elapsed() >= PATIENCE,
@@ -35,8 +35,8 @@ pub(super) async fn run(term: Term) {
         };
         match correction {
             None => {
-                untrue_since = None;
-                // Nobody tells any more when the server is stopping.
+                differs_since = None;
+                // The sender is gone when the server stops.
                 if progress.changed().await.is_err() {
                     return;
                 }
@@ -44,7 +44,7 @@ pub(super) async fn run(term: Term) {
             Some(next) if is_ready => {
                 let write = Command::Write { by: Actor::rota(None), op: next.op() };
                 if let Err(error) = term.propose(&[write]).await {
-                    tracing::debug!(%error, "could not say who belongs to the cluster: tried again");
+                    tracing::debug!(%error, "cannot write the cluster configuration; will retry");
                 }
             }
             Some(_) => {}

@@ -1,9 +1,9 @@
-//! `/zookeeper/config`: who belongs to the cluster, as ZooKeeper's own classes read it
+//! `/zookeeper/config`: the members of the cluster, in the format of ZooKeeper's own classes
 //! (`QuorumMaj`, `QuorumPeer.QuorumServer`).
 //!
 //! Rota's servers have one port for each other where ZooKeeper's have two: the first one counts.
-//! The second is kept as `reconfig` gave it; otherwise it is the next one, since the two must
-//! differ. A server is named from when it has said how clients reach it.
+//! The second is kept as `reconfig` gave it; otherwise it is the next one that clients do not
+//! use, since the two must differ. A server is listed once it has announced its client addresses.
 //!
 //! Each text has a version of its own, which grows: [`next`] makes it greater than the last, and
 //! is written only in place of the text that it was made from.
@@ -85,8 +85,10 @@ impl Spec {
     fn of_member(peer_address: &str, votes: bool, faces: &Faces) -> Option<Self> {
         let (host, port) = peer_address.rsplit_once(':')?;
         let port: u16 = port.parse().ok()?;
-        let election_port = port.checked_add(1).unwrap_or(port - 1);
         let client = faces.zookeeper.clone();
+        let client_port = client.as_deref().and_then(|client| client.rsplit_once(':')?.1.parse().ok());
+        let is_free = |other: &u16| *other != port && Some(*other) != client_port;
+        let election_port = (port..=u16::MAX).chain(1..port).find(is_free)?;
         Some(Self { host: host.to_owned(), peer_port: port, election_port, votes, client })
     }
 }
@@ -104,13 +106,13 @@ fn server(line: &str) -> Option<(u64, Spec)> {
     Some((id, Spec::parse(spec.trim())?))
 }
 
-/// The servers of this moment: what is said of one already stays, as far as it is true.
-fn servers(membership: &Membership, state: &State, said: &BTreeMap<u64, Spec>) -> BTreeMap<u64, Spec> {
+/// The specs of the current members. An existing spec in `known` stays while its address is right.
+fn servers(membership: &Membership, state: &State, known: &BTreeMap<u64, Spec>) -> BTreeMap<u64, Spec> {
     let spec = |(id, endpoint): (&u64, &ServerEndpoint)| {
         let address = &endpoint.peer_address;
         let votes = membership.configs.iter().any(|config| config.contains(id));
         let faces = state.faces(*id);
-        let known = said.get(id).filter(|spec| spec.peer_address() == *address).cloned();
+        let known = known.get(id).filter(|spec| spec.peer_address() == *address).cloned();
         let mut spec = known.or_else(|| Spec::of_member(address, votes, faces?))?;
         spec.votes = votes;
         if let Some(zookeeper) = faces.and_then(|faces| faces.zookeeper.clone()) {
@@ -121,23 +123,23 @@ fn servers(membership: &Membership, state: &State, said: &BTreeMap<u64, Spec>) -
     membership.servers.iter().filter_map(spec).collect()
 }
 
-/// What the node says.
+/// The node's text.
 pub(super) fn text(state: &State) -> String {
     let node = state.tree().get(CONFIG);
     node.map(|node| String::from_utf8_lossy(node.bytes()).into_owned()).unwrap_or_default()
 }
 
-/// The version that a text names.
+/// The version in a text.
 pub(super) fn version(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.trim().strip_prefix("version="))?;
     u64::from_str_radix(line, 16).ok()
 }
 
-/// A text that is to be written.
+/// A text to be written in place of the present one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NextConfig {
     pub(super) text: String,
-    /// Of the node that it takes the place of.
+    /// The node's data version that the text was made from.
     data_version: i32,
 }
 
@@ -147,8 +149,8 @@ impl NextConfig {
     }
 }
 
-/// The text that should stand there, if another does. `asked` is what is to be said of servers
-/// from now on; `without` is one that is about to be removed.
+/// The text that the node should have, if it has another. `asked` are specs that replace those in the
+/// node; `without` is a server that is about to be removed.
 pub(super) fn next(
     applied: &Applied,
     asked: BTreeMap<u64, Spec>,
@@ -156,9 +158,9 @@ pub(super) fn next(
 ) -> Option<NextConfig> {
     let (state, before) = (&applied.state, text(&applied.state));
     let before_servers = parse(&before).unwrap_or_default();
-    let mut said = before_servers.clone();
-    said.extend(asked);
-    let mut servers = servers(applied.membership(), state, &said);
+    let mut known = before_servers.clone();
+    known.extend(asked);
+    let mut servers = servers(applied.membership(), state, &known);
     without.inspect(|server| drop(servers.remove(server)));
     let is_same = before_servers == servers && version(&before).is_some_and(|version| version > 0);
     if is_same {
@@ -172,23 +174,23 @@ pub(super) fn next(
     Some(NextConfig { text, data_version })
 }
 
-/// What should stand there, if something else does.
+/// The text that the node should have, if it has another.
 pub(crate) fn correction(applied: &Applied) -> Option<NextConfig> {
     next(applied, BTreeMap::new(), None)
 }
 
-/// The version of what the node says; `None` of a new cluster's.
+/// The version of the node's text; `None` in a new cluster.
 pub(crate) fn configuration_version(applied: &Applied) -> Option<u64> {
     version(&text(&applied.state))
 }
 
-/// Whether all servers have said how clients reach them.
+/// Whether all servers have announced their client addresses.
 pub(crate) fn all_have_faces(applied: &Applied) -> bool {
     let mut servers = applied.membership().servers.keys();
     servers.all(|server| applied.state.faces(*server).is_some())
 }
 
-/// Whether all servers have, and the node says it, too.
+/// Whether the node lists all servers, with their client addresses.
 pub(super) fn is_complete(applied: &Applied) -> bool {
     configuration_version(applied).is_some() && all_have_faces(applied) && correction(applied).is_none()
 }
@@ -223,7 +225,8 @@ mod tests {
         let faces = Faces { http: "h:1".into(), zookeeper: Some("h:2181".into()) };
         for (address, shown) in [
             ("h:7720", "h:7720:7721:participant;h:2181"),
-            ("h:65535", "h:65535:65534:participant;h:2181"),
+            ("h:65535", "h:65535:1:participant;h:2181"),
+            ("h:2180", "h:2180:2182:participant;h:2181"),
             ("[::1]:7720", "[::1]:7720:7721:participant;h:2181"),
         ] {
             assert_eq!(Spec::of_member(address, true, &faces).unwrap().to_string(), shown);

@@ -201,7 +201,7 @@ impl Connection {
 
     /// Counts a packet that came.
     pub(super) fn count_received(&self, op: Option<OpCode>, bytes: usize) {
-        stats::count(&self.hub.incidents().bytes_received, bytes);
+        stats::count(&self.hub.counters().bytes_received, bytes);
         let mut inner = self.lock();
         inner.counts.received += 1;
         inner.counts.last_op = op.map_or("NA", OpCode::abbreviation);
@@ -388,7 +388,7 @@ impl Connection {
             inner.put_answer(xid, zxid, &Err(ErrorCode::MarshallingError));
         }
         inner.out_longest = inner.out_longest.max(inner.out.len() - start);
-        stats::count(&self.hub.incidents().bytes_sent, inner.out.len() - start);
+        stats::count(&self.hub.counters().bytes_sent, inner.out.len() - start);
         let took = asked_at.map(|asked_at| asked_at.elapsed());
         inner.counts.answered(xid, zxid, took);
         self.hub.totals().change(|totals| totals.answered(xid, zxid, took));

@@ -63,8 +63,8 @@ fn own_credentials(request: &ConnectRequest) -> Option<Credentials> {
     (request.session != 0).then_some(Credentials { session: SessionId(request.session), password })
 }
 
-/// The first clients of a new cluster wait until `/zookeeper/config` names all of its servers: they
-/// may read it at once, and use what it says.
+/// Waits until `/zookeeper/config` lists all servers of a new cluster: clients such as Curator's
+/// EnsembleTracker read it at once.
 async fn await_configuration(zk: &Zk) {
     if zk.is_configured.load(Ordering::Acquire) {
         return;
@@ -77,9 +77,11 @@ async fn await_configuration(zk: &Zk) {
             }
         }
     };
-    // One that does not come is not waited for by each client.
+    // Later clients do not wait for a server that is away.
     if tokio::time::timeout(PATIENCE, complete).await.is_err() {
-        tracing::warn!("some servers have not said how clients reach them: /zookeeper/config lacks them");
+        tracing::warn!(
+            "some servers have not announced their client addresses: /zookeeper/config does not list them"
+        );
     }
     zk.is_configured.store(true, Ordering::Release);
 }

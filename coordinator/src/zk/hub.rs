@@ -13,7 +13,7 @@ use rota_core::state::{Event, SessionId};
 use rota_core::watches::{Side, Summary, Watcher, Watches};
 
 use super::connection::Connection;
-use super::stats::{Incidents, Totals};
+use super::stats::{ConnectionCounters, Totals};
 use crate::timings::Timings;
 
 /// All connections.
@@ -21,7 +21,7 @@ use crate::timings::Timings;
 pub(crate) struct Hub {
     inner: Mutex<Inner>,
     totals: Totals,
-    incidents: Incidents,
+    counters: ConnectionCounters,
     timings: Arc<Timings>,
 }
 
@@ -47,12 +47,12 @@ impl Hub {
         &self.totals
     }
 
-    /// What happened to connections.
-    pub(super) fn incidents(&self) -> &Incidents {
-        &self.incidents
+    /// Counters of all connections.
+    pub(super) fn counters(&self) -> &ConnectionCounters {
+        &self.counters
     }
 
-    /// How long things take.
+    /// Durations of operations.
     pub(super) fn timings(&self) -> &Timings {
         &self.timings
     }

@@ -53,9 +53,9 @@ pub(crate) struct Zk {
     pulse: Pulse,
     syncs: Syncs,
     standing: Standing,
-    /// Changes of the cluster that clients of this server wait for.
+    /// How many `reconfig` requests of this server's clients are in progress.
     reconfigs: Arc<AtomicUsize>,
-    /// Whether the configuration has once been complete, or was waited for long enough.
+    /// Whether clients need not wait for a complete configuration any more.
     is_configured: AtomicBool,
     tasks: Tasks,
     tickets: AtomicU64,

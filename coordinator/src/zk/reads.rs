@@ -46,7 +46,7 @@ pub(super) fn answer(
             Ok(Body::NamesStat(names, node.stat()))
         }
         Request::GetAcl(path) => reader.acl(&path),
-        Request::GetEphemerals(prefix) => Ok(Body::Names(reader.ephemerals(&prefix))),
+        Request::GetEphemerals(prefix) => Ok(Body::Names(reader.ephemerals(&prefix)?)),
         Request::GetAllChildrenNumber(path) => {
             reader.readable(&path)?;
             let (at_and_below, _) = reader.tree().size(&path);
@@ -147,10 +147,10 @@ impl Reader<'_> {
 
     fn children(&self, asked: &PathWatch) -> Result<(Vec<String>, &Node), ErrorCode> {
         let node = self.readable(&asked.path)?;
-        self.watch(asked, Side::Children)?;
         let path = if asked.path.is_empty() { "/" } else { asked.path.as_str() };
-        let names = self.tree().paths_below(path).map(|child| child.name().to_owned());
-        Ok((names.collect(), node))
+        let names = self.list(self.tree().paths_below(path).map(|child| child.name().to_owned()))?;
+        self.watch(asked, Side::Children)?;
+        Ok((names, node))
     }
 
     fn acl(&self, path: &str) -> Result<Body, ErrorCode> {
@@ -163,11 +163,21 @@ impl Reader<'_> {
         Ok(Body::AclStat(acl, node.stat()))
     }
 
-    fn ephemerals(&self, prefix: &str) -> Vec<String> {
+    /// Collects names, up to the longest answer.
+    fn list(&self, names: impl Iterator<Item = String>) -> Result<Vec<String>, ErrorCode> {
+        let mut bytes = 0;
+        let fits = |name: String| {
+            bytes += size_of::<i32>() + name.len();
+            (bytes <= self.answer_bytes_max).then_some(name).ok_or(ErrorCode::MarshallingError)
+        };
+        names.map(fits).collect()
+    }
+
+    fn ephemerals(&self, prefix: &str) -> Result<Vec<String>, ErrorCode> {
         let prefix = if prefix.trim().is_empty() { "/" } else { prefix };
         let session = self.session.and_then(|session| self.state.session(session));
         let own = session.into_iter().flat_map(|session| session.ephemerals.iter());
-        own.map(ToString::to_string).filter(|path| path.starts_with(prefix)).collect()
+        self.list(own.map(ToString::to_string).filter(|path| path.starts_with(prefix)))
     }
 
     fn add_watch(&self, asked: &PathNumber) -> Result<Body, ErrorCode> {
@@ -236,7 +246,7 @@ fn throttle_error(watcher: Watcher, added: Option<Result<(), TooManyWatches>>) -
     })
 }
 
-/// Without what is secret; addresses as Java writes them.
+/// Without passwords; addresses of version 6 in Java's notation.
 fn info(identity: &Identity) -> ClientInfo {
     let user = match identity.scheme.as_str() {
         "digest" => identity.id.split(':').next().unwrap_or_default().to_owned(),

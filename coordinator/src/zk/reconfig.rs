@@ -65,7 +65,7 @@ fn wanted(request: &Reconfig, membership: &Membership) -> Result<Wanted, ErrorCo
     Ok(Wanted { changes, specs: joining })
 }
 
-/// Does what `reconfig` asks for, and says what the configuration is then.
+/// Carries out a `reconfig`, and returns the new configuration.
 pub(super) async fn reconfig(
     service: &Service,
     request: Reconfig,
@@ -88,8 +88,8 @@ pub(super) async fn reconfig(
     let removes_own = changes.contains(&own);
     changes.retain(|change| *change != own);
     change_all(service, changes).await.map_err(|error| code(&error))?;
-    // Once this server is removed it can write nothing any more, and its client is to be answered:
-    // it says what will be true, and is removed then.
+    // A server that is removed cannot write any more. It writes the new configuration first, so that
+    // its client gets an answer.
     let without = removes_own.then_some(service.config.server);
     let body = write_config(service, &specs, without).await?;
     if removes_own {
@@ -98,7 +98,7 @@ pub(super) async fn reconfig(
     Ok(body)
 }
 
-/// Has the node say what is true, and returns what it says then.
+/// Brings the node up to date, and returns its text and Stat.
 async fn write_config(
     service: &Service,
     specs: &BTreeMap<u64, Spec>,

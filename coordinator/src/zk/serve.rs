@@ -53,14 +53,14 @@ pub(crate) async fn accept(
         };
         match accepted {
             Ok((wire, address)) => {
-                let incidents = zk.hub.incidents();
-                stats::count(&incidents.opened, 1);
+                let counters = zk.hub.counters();
+                stats::count(&counters.opened, 1);
                 // The bound for each address is the hub's.
                 let place = zk.service.connections.take(Protocol::ZooKeeper, ip_of(&address), 0);
                 let total_max = zk.service.config.zookeeper.connections_total_max;
                 let is_full = total_max > 0 && zk.hub.len() >= total_max;
                 let Some(place) = place.ok().filter(|_| !is_full) else {
-                    stats::count(&incidents.rejected, 1);
+                    stats::count(&counters.rejected, 1);
                     metrics::counter!(crate::metrics::CONNECTIONS_REFUSED, "protocol" => Protocol::ZooKeeper.name())
                         .increment(1);
                     tracing::debug!(address, "too many connections: refused one");
@@ -89,7 +89,7 @@ async fn welcome(zk: Arc<Zk>, wire: BoxWire, address: SocketAddr, tls: Option<Tl
     let (watcher, hub) = (Watcher(zk.next_ticket()), Arc::clone(&zk.hub));
     let connection = Arc::new(Connection::new(watcher, address, hub, identities, settings.answer_bytes_max));
     if !zk.hub.enter(&connection, settings.connections_per_address_max) {
-        stats::count(&zk.hub.incidents().rejected, 1);
+        stats::count(&zk.hub.counters().rejected, 1);
         tracing::warn!(%address, max = settings.connections_per_address_max, "too many connections from one address");
         return;
     }
@@ -223,7 +223,7 @@ impl Talk<'_> {
     fn packet(&mut self) -> io::Result<Option<Bytes>> {
         let len_max = self.zk.service.config.zookeeper.packet_bytes_max;
         frame::take(&mut self.buffer, len_max).map_err(|error| {
-            stats::count(&self.zk.hub.incidents().too_large, 1);
+            stats::count(&self.zk.hub.counters().too_large, 1);
             tracing::warn!(address = %self.connection.address(), %error, "closing a client's connection");
             bad(error)
         })
@@ -288,7 +288,7 @@ impl Talk<'_> {
         Ok(true)
     }
 
-    /// Ends a connection whose client may still be sending. Closed at once, it would be reset, and
+    /// Closes a connection whose client may still be sending. To close it at once would reset it, and
     /// the client would lose the answers that it has not read.
     async fn close_in_order(&mut self) {
         let rest = async {
@@ -300,7 +300,7 @@ impl Talk<'_> {
                 }
             }
         };
-        // Whether it came to its end or not, nothing else can be done.
+        // The connection is dropped in any case.
         let _ = tokio::time::timeout(LAST_WORDS_TIMEOUT, rest).await;
     }
 
@@ -380,9 +380,9 @@ fn take(zk: &Arc<Zk>, connection: &Arc<Connection>, mut packet: Bytes) -> io::Re
             let waiting = Pending::Later { xid, ticket, answer: None };
             let asked = (Arc::clone(zk), Arc::clone(connection));
             connection.expect(bytes, waiting, || {
-                let under_way = UnderWay::begin(&zk.reconfigs);
+                let in_progress = ReconfigInProgress::begin(&zk.reconfigs);
                 zk.tasks.spawn("reconfig", async move {
-                    let _under_way = under_way;
+                    let _in_progress = in_progress;
                     let (zk, connection) = asked;
                     let answer = reconfig::reconfig(&zk.service, request, &connection.identities()).await;
                     connection.complete(&zk.service.replica.read().state, ticket, answer);
@@ -417,17 +417,17 @@ fn take(zk: &Arc<Zk>, connection: &Arc<Connection>, mut packet: Bytes) -> io::Re
     Ok(op)
 }
 
-/// Something that is counted as long as it goes on.
-struct UnderWay(Arc<AtomicUsize>);
+/// Counts a `reconfig` while it runs.
+struct ReconfigInProgress(Arc<AtomicUsize>);
 
-impl UnderWay {
+impl ReconfigInProgress {
     fn begin(count: &Arc<AtomicUsize>) -> Self {
         count.fetch_add(1, Ordering::AcqRel);
         Self(Arc::clone(count))
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for ReconfigInProgress {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
@@ -450,7 +450,7 @@ fn authenticate(zk: &Zk, connection: &Arc<Connection>, xid: i32, auth: &Auth) {
     match proved.map(|identities| connection.add_identities(identities)) {
         Some(true) => answer(zk, connection, xid, Ok(Body::Nothing)),
         Some(false) | None => {
-            stats::count(&zk.hub.incidents().auth_failed, 1);
+            stats::count(&zk.hub.counters().auth_failed, 1);
             let zxid = zk.service.replica.read().state.zxid();
             connection.answer_now(xid, zxid, &Err(ErrorCode::AuthFailed));
             connection.close();

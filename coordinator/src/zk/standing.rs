@@ -13,7 +13,7 @@ use super::Zk;
 /// How often it is asked whether a leader is there.
 const PERIOD: Duration = Duration::from_millis(200);
 
-/// How long a server that is removed goes on for the client that had it removed.
+/// How long a removed server goes on serving, so that the client that removed it gets its answer.
 const LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What this server can do for clients now.
@@ -47,7 +47,7 @@ pub(crate) async fn run(zk: Arc<Zk>) {
         if !is_out {
             out_since = None;
         }
-        // The client that had this server removed hears of it first.
+        // The client that removed this server gets its answer first.
         let is_answering = zk.reconfigs.load(Ordering::Acquire) > 0 && now - out_at < LAST_ANSWER_TIMEOUT;
         let cut_off = !is_answering && (now - heard_at > patience || is_out);
         if zk.standing.cut_off.swap(cut_off, Ordering::AcqRel) == cut_off {

@@ -64,16 +64,16 @@ impl Totals {
     }
 }
 
-/// What happened to connections, and on them, since this server started.
+/// Counters of all connections since this server started.
 #[derive(Debug, Default)]
-pub(crate) struct Incidents {
-    /// Connections that came.
+pub(crate) struct ConnectionCounters {
+    /// Connections accepted, those rejected at once among them.
     pub(super) opened: AtomicU64,
-    /// Those that were closed at once, since there were too many.
+    /// Connections closed at once because a limit was reached.
     pub(super) rejected: AtomicU64,
-    /// Clients that could not prove who they are.
+    /// Failed authentications.
     pub(super) auth_failed: AtomicU64,
-    /// Packets that were longer than is allowed.
+    /// Packets over the size limit.
     pub(super) too_large: AtomicU64,
     /// Bytes of requests.
     pub(super) bytes_received: AtomicU64,
@@ -81,7 +81,7 @@ pub(crate) struct Incidents {
     pub(super) bytes_sent: AtomicU64,
 }
 
-/// Adds to one of them.
-pub(super) fn count(incident: &AtomicU64, by: usize) {
-    incident.fetch_add(by as u64, Ordering::Relaxed);
+/// Adds to a counter.
+pub(super) fn count(counter: &AtomicU64, by: usize) {
+    counter.fetch_add(by as u64, Ordering::Relaxed);
 }

@@ -139,12 +139,20 @@ async fn mode(zk: &Zk) -> &'static str {
 }
 
 async fn srvr(zk: &Zk, to: &mut String) -> fmt::Result {
-    writeln!(to, "Zookeeper version: {VERSION}")?;
+    heading(zk, to)?;
     summary(zk, to).await
 }
 
-async fn stat(zk: &Zk, to: &mut String) -> fmt::Result {
+fn heading(zk: &Zk, to: &mut String) -> fmt::Result {
     writeln!(to, "Zookeeper version: {VERSION}")?;
+    if zk.is_read_only() {
+        writeln!(to, "READ-ONLY mode; serving only read-only clients")?;
+    }
+    Ok(())
+}
+
+async fn stat(zk: &Zk, to: &mut String) -> fmt::Result {
+    heading(zk, to)?;
     writeln!(to, "Clients:")?;
     for connection in zk.hub.connections() {
         writeln!(to, " {})", brief(&connection))?;
@@ -240,14 +248,14 @@ async fn mntr(zk: &Zk, to: &mut String) -> fmt::Result {
     line("local_sessions", &0)?;
     line("open_file_descriptor_count", &std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count))?;
     line("max_file_descriptor_count", &connections::descriptors_max())?;
-    let incidents = zk.hub.incidents();
+    let counters = zk.hub.counters();
     for (name, count) in [
-        ("connection_request_count", &incidents.opened),
-        ("connection_rejected", &incidents.rejected),
-        ("auth_failed_count", &incidents.auth_failed),
-        ("large_requests_rejected", &incidents.too_large),
-        ("bytes_received_count", &incidents.bytes_received),
-        ("response_bytes", &incidents.bytes_sent),
+        ("connection_request_count", &counters.opened),
+        ("connection_rejected", &counters.rejected),
+        ("auth_failed_count", &counters.auth_failed),
+        ("large_requests_rejected", &counters.too_large),
+        ("bytes_received_count", &counters.bytes_received),
+        ("response_bytes", &counters.bytes_sent),
     ] {
         line(name, &count.load(Ordering::Relaxed))?;
     }

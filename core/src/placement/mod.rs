@@ -181,8 +181,8 @@ fn keep_irreplaceable(problem: &Problem, answer: &mut Answer) {
         let holders = demand.holders().count();
         for owner in demand.holders() {
             let is_barred = !problem.may_own(demand.class, owner);
-            // With fewer owners than are wanted, this counts places and not holders: another that
-            // is granted one becomes a holder, and the answer must then be the same.
+            // Free places count, not holders: a member that is granted a place becomes a holder, and
+            // the answer must stay the same then.
             let has_place = row.len() < problem.replicas;
             if row.contains(owner) {
                 continue;

@@ -9,8 +9,8 @@ use crate::state::{Acl, CreateMode, Op, perms};
 pub const ROTA: &str = "/rota";
 /// The parent of all pools.
 pub const POOLS: &str = "/rota/pools";
-/// The data directories of servers that were removed from the cluster, each a node named by its
-/// id. They never come back; another one may, under the number of theirs.
+/// The data directories of removed servers, one node each, named by the disk id. A cluster does not
+/// take them back; the server's number is free for a new directory.
 pub const REMOVED: &str = "/rota/removed";
 /// Longest name of a pool, member, item or bucket, in bytes.
 pub const NAME_LEN_MAX: usize = 255;

@@ -118,7 +118,7 @@ impl Raw {
             .await
     }
 
-    /// The connection itself, for whoever says what no client says.
+    /// The connection itself, to send packets that no client sends.
     ///
     /// # Panics
     /// When something that was received waits to be taken.

@@ -1,4 +1,4 @@
-//! What a connection's client asked, and what waits to leave, under one lock.
+//! The requests of a connection that are not answered yet, and its output, under one lock.
 
 use std::collections::VecDeque;
 

@@ -3,7 +3,7 @@
 //!
 //! Locks are taken in this order: the replica's, a connection's, then one of the hub's,
 //! the outbox's, the pulse's or the syncs', none of which is held while another is taken.
-//! The counters' ([`Totals`]) is taken within any of them, and takes none.
+//! Those of the counters ([`Totals`]) and of the timings are taken within any of them, and take none.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -373,6 +373,7 @@ impl Connection {
         self.close();
     }
 
+    /// Puts an answer into the output. Returns how long it took, if `asked_at` is given.
     fn put(
         &self,
         inner: &mut Inner,
@@ -380,7 +381,7 @@ impl Connection {
         zxid: Zxid,
         answer: &Result<Body, ErrorCode>,
         asked_at: Option<Instant>,
-    ) {
+    ) -> Option<Duration> {
         let start = inner.out.len();
         inner.put_answer(xid, zxid, answer);
         if inner.out.len() - start > self.answer_bytes_max {
@@ -389,9 +390,11 @@ impl Connection {
         }
         inner.out_longest = inner.out_longest.max(inner.out.len() - start);
         stats::count(&self.hub.counters().bytes_sent, inner.out.len() - start);
-        let took = asked_at.map(|asked_at| asked_at.elapsed());
-        inner.counts.answered(xid, zxid, took);
-        self.hub.totals().change(|totals| totals.answered(xid, zxid, took));
+        let now = Instant::now();
+        let took = asked_at.map(|asked_at| now - asked_at);
+        inner.counts.answered(xid, zxid, now, took);
+        self.hub.totals().change(|totals| totals.answered(xid, zxid, now, took));
+        took
     }
 
     /// Answers what can be answered, from the front.
@@ -422,7 +425,6 @@ impl Connection {
                     };
                     let is_set_watches = matches!(request, Request::SetWatches(_) | Request::SetWatches2(_));
                     let answer = reads::answer(&reader, request, &mut told);
-                    self.hub.timings().read.record(asked_at.elapsed());
                     if is_set_watches && answer.is_err() {
                         // The client would rely on watches that do not exist.
                         return self.disconnect("watch limit exceeded in setWatches");
@@ -431,7 +433,8 @@ impl Connection {
                         // What a watch missed while its client was away.
                         inner.put_event(event_type, &path, u64::MAX);
                     }
-                    self.put(inner, xid, state.zxid(), &answer, Some(asked_at));
+                    let took = self.put(inner, xid, state.zxid(), &answer, Some(asked_at));
+                    took.into_iter().for_each(|took| self.hub.timings().read.record(took));
                 }
                 Pending::Sync { xid, path, ready: true } => {
                     self.put(inner, xid, state.zxid(), &Ok(Body::Path(path)), Some(asked_at));
@@ -440,8 +443,8 @@ impl Connection {
                     self.put(inner, xid, state.zxid(), &answer, Some(asked_at));
                 }
                 Pending::Write { xid, done: Some(done), .. } => {
-                    self.hub.timings().write.record(asked_at.elapsed());
-                    self.put(inner, xid, done.zxid, &done.answer, Some(asked_at));
+                    let took = self.put(inner, xid, done.zxid, &done.answer, Some(asked_at));
+                    took.into_iter().for_each(|took| self.hub.timings().write.record(took));
                     if done.is_last {
                         return self.close();
                     }

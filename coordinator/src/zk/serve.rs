@@ -291,7 +291,9 @@ impl Talk<'_> {
     /// Closes a connection whose client may still be sending. To close it at once would reset it, and
     /// the client would lose the answers that it has not read.
     async fn close_in_order(&mut self) {
+        self.buffer.clear();
         let rest = async {
+            while self.flush().await? {}
             self.writer.shutdown().await?;
             loop {
                 self.buffer.clear();

@@ -29,14 +29,14 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    pub(super) fn answered(&mut self, xid: i32, zxid: Zxid, took: Option<Duration>) {
+    pub(super) fn answered(&mut self, xid: i32, zxid: Zxid, now: Instant, took: Option<Duration>) {
         self.sent += 1;
         self.last_xid = xid;
         self.last_zxid = zxid;
         if let Some(took) = took {
             self.latency.record(took);
         }
-        self.answered_at = Some(Instant::now());
+        self.answered_at = Some(now);
     }
 }
 

@@ -260,13 +260,16 @@ async fn a_number_is_used_again_by_a_new_data_directory_only() {
     let election: u16 = peer.rsplit_once(':').unwrap().1.parse().unwrap();
     let spec = format!("{peer}:{}:participant;{address}", election - 1);
     let joining = || reconfig(Some(format!("server.3={spec}")), None);
+    // It does not run, so it does not know that it is removed.
+    cluster.kill9(3);
     ask(&mut client, reconfig(None, Some("3".to_owned()))).await.unwrap();
-    // Its own data directory does not come back, whether it runs or not.
+    assert_eq!(ask(&mut client, joining()).await, Err(ErrorCode::NewConfigNoQuorum));
+    // Its own data directory does not come back.
+    cluster.set_role(3, vec!["--join".to_owned()]);
+    cluster.restart(3);
     assert_eq!(ask(&mut client, joining()).await, Err(ErrorCode::NewConfigNoQuorum));
     cluster.kill9(3);
-    assert_eq!(ask(&mut client, joining()).await, Err(ErrorCode::NewConfigNoQuorum));
     std::fs::remove_dir_all(cluster.data(3)).unwrap();
-    cluster.set_role(3, vec!["--join".to_owned()]);
     cluster.restart(3);
     let answer = ask(&mut client, joining()).await;
     let Ok(Body::DataStat(Some(text), _)) = answer else { panic!("{answer:?}") };

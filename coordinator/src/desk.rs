@@ -3,6 +3,7 @@
 //! question; the desk answers it if this server leads, and asks the leader if
 //! not.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,10 +107,19 @@ impl Desk {
         }
     }
 
-    /// Changes who belongs to the cluster.
-    pub(crate) async fn change_membership(&self, change: MembershipChange) -> Result<(), DeskError> {
+    /// Changes the cluster's members; see [`Group::change_membership`].
+    pub(crate) async fn change_membership(
+        &self,
+        change: MembershipChange,
+        expected: Option<BTreeMap<u64, bool>>,
+    ) -> Result<(), DeskError> {
         // Asked once: a second try would find what the first has done, and refuse it.
-        self.ask_once(Call::ChangeMembership(change)).await
+        self.ask_once(Call::ChangeMembership { change, expected }).await
+    }
+
+    /// Makes sure that a majority of these servers, the voters of an intended configuration, answers.
+    pub(crate) async fn check_voters(&self, voters: BTreeSet<u64>) -> Result<(), DeskError> {
+        self.ask(Call::CheckVoters(voters)).await.map(drop)
     }
 
     /// Has the leader do what must not be done twice.
@@ -209,9 +219,11 @@ impl Desk {
                 Some(_) => Ok(Answer::Heard(self.heard(&pool))),
                 None => Err(CallError::NotLeader),
             },
-            Call::ChangeMembership(change) => {
-                self.group.change_membership(change, &self.replica).await.map(|()| Answer::Done)
+            Call::ChangeMembership { change, expected } => {
+                let done = self.group.change_membership(change, expected.as_ref(), &self.replica).await;
+                done.map(|()| Answer::Done)
             }
+            Call::CheckVoters(voters) => self.group.check_voters(&voters).await.map(|()| Answer::Done),
             Call::TransferTo(server) => self.answer_transfer(server).await,
             Call::Vote(_) | Call::PreVote(_) | Call::Transfer(_) | Call::Ping => {
                 Err(CallError::Refused("this is for Raft".to_owned()))

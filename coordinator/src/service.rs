@@ -1,6 +1,7 @@
 //! What a server does for its clients, whatever face they come through: write,
 //! read up to date, keep a session, watch.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -209,12 +210,16 @@ impl Service {
         Ok(self.desk.heard_of(pool).await?)
     }
 
-    /// Changes who belongs to the cluster.
-    pub(crate) async fn change_membership(&self, change: MembershipChange) -> Result<(), ServiceError> {
+    /// Changes the cluster's members, if they are the `expected` ones.
+    pub(crate) async fn change_membership(
+        &self,
+        change: MembershipChange,
+        expected: Option<BTreeMap<u64, bool>>,
+    ) -> Result<(), ServiceError> {
         if let MembershipChange::Remove(server) = change {
             self.note_removal(server).await?;
         }
-        Ok(self.desk.change_membership(change).await?)
+        Ok(self.desk.change_membership(change, expected).await?)
     }
 
     /// Records the data directory of a server as removed, before the server is.

@@ -28,16 +28,18 @@ impl Latency {
         self.count
     }
 
+    /// Rounded up, so that it is at least the longest.
     pub(crate) fn sum_ms(&self) -> u128 {
-        self.sum.as_millis()
+        ceil_ms(self.sum)
     }
 
     pub(crate) fn min_ms(&self) -> u128 {
         self.min.as_millis()
     }
 
+    /// Rounded up, so that it is at least the mean.
     pub(crate) fn max_ms(&self) -> u128 {
-        self.max.as_millis()
+        ceil_ms(self.max)
     }
 
     pub(crate) fn last_ms(&self) -> u128 {
@@ -49,6 +51,10 @@ impl Latency {
         let count = u32::try_from(self.count.max(1)).unwrap_or(u32::MAX);
         self.sum.as_secs_f64() * 1000.0 / f64::from(count)
     }
+}
+
+fn ceil_ms(duration: Duration) -> u128 {
+    duration.as_micros().div_ceil(1000)
 }
 
 /// Durations of one kind, with their distribution. To be recorded from any thread.
@@ -73,6 +79,10 @@ impl Timing {
         inner.histogram.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     }
 
+    fn reset(&self) {
+        *self.lock() = Distribution::default();
+    }
+
     pub(crate) fn latency(&self) -> Latency {
         self.lock().latency
     }
@@ -80,7 +90,11 @@ impl Timing {
     /// Quantiles in milliseconds, given in thousandths; 0 before the first duration.
     pub(crate) fn permille_ms(&self, permille: [u16; 4]) -> [u64; 4] {
         let inner = self.lock();
-        permille.map(|of_thousand| inner.histogram.percentile(f64::from(of_thousand) / 1000.0) / 1000)
+        let max_ms = u64::try_from(inner.latency.max_ms()).unwrap_or(u64::MAX);
+        // A bucket's upper end can be beyond the longest.
+        permille.map(|of_thousand| {
+            inner.histogram.percentile(f64::from(of_thousand) / 1000.0).div_ceil(1000).min(max_ms)
+        })
     }
 }
 
@@ -107,6 +121,12 @@ impl Timings {
     /// How long this server has led, if it does.
     pub(crate) fn leads_for(&self) -> Option<Duration> {
         self.lock_leads().map(|since| since.elapsed())
+    }
+
+    /// Forgets all durations.
+    pub(crate) fn reset(&self) {
+        let Self { fsync, snapshot, election, proposal, leads_since: _, read, write } = self;
+        [fsync, snapshot, election, proposal, read, write].into_iter().for_each(Timing::reset);
     }
 
     /// Notes that this server begins to lead, or stops.

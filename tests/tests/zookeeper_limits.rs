@@ -350,7 +350,7 @@ async fn who_reads_at_a_server_that_is_cut_off_and_falls_silent_is_let_go() {
     cluster.pause(2);
     cluster.pause(3);
     let mut client = eventually("reads are served", PATIENCE, async || {
-        Raw::connect_to_read(&cluster.zookeeper(1), None, 6_000).await
+        Raw::connect_to_read(&cluster.zookeeper(1), None, 6_000, 0).await
     })
     .await;
     assert_eq!(error(&mut client, get("/", false)).await, ErrorCode::Ok);

@@ -4,8 +4,13 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, ensure};
-use rota_protocol::zk::{Auth, Body, Create, CreateTtl, ErrorCode, MultiOp, Part, Reconfig, Request};
-use rota_tests::zk::{Raw, create, get};
+use bytes::Bytes;
+use futures::future::join_all;
+use rota_protocol::zk::{
+    Auth, Body, Create, CreateTtl, ErrorCode, MultiOp, Part, PathWatch, Reconfig, Request, SetData,
+    SetWatches,
+};
+use rota_tests::zk::{Raw, Session, create, get};
 use rota_tests::{Cluster, LIVENESS, Settings, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -62,7 +67,7 @@ async fn mntr(address: &str) -> BTreeMap<String, String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mntr_tells_what_alarms_are_built_on() {
-    let cluster = start(3, &["--zookeeper-words", "mntr, conf , cons, dirs,srvr"]).await;
+    let cluster = start(3, &["--zookeeper-words", "mntr, conf , cons, srst,srvr"]).await;
     let leader = cluster.leader().await;
     let mut client = connect(&cluster, leader).await;
     for n in 0..50 {
@@ -70,7 +75,15 @@ async fn mntr_tells_what_alarms_are_built_on() {
         ask(&mut client, get(&format!("/n{n}"), false)).await.unwrap();
     }
     let address = cluster.zookeeper(leader);
+    // Events are packets, too.
+    let watched = Request::GetData(PathWatch { path: "/n0".to_owned(), watch: true });
+    let before = mntr(&address).await;
+    ask(&mut client, watched).await.unwrap();
+    let set = SetData { path: "/n0".to_owned(), data: Some(Bytes::from_static(b"y")), version: -1 };
+    ask(&mut client, Request::SetData(set)).await.unwrap();
     let told = mntr(&address).await;
+    let sent = |told: &BTreeMap<String, String>| told["packets_sent"].parse::<u64>().unwrap();
+    assert_eq!(sent(&told) - sent(&before), 3);
     let number = |name: &str| -> f64 {
         let value = told.get(name).unwrap_or_else(|| panic!("no {name} in {told:#?}"));
         value.parse().unwrap_or_else(|_| panic!("{name}: {value}"))
@@ -85,8 +98,10 @@ async fn mntr_tells_what_alarms_are_built_on() {
         ("local_sessions", 0.0),
         ("connection_rejected", 0.0),
         ("auth_failed_count", 0.0),
-        ("cnt_readlatency", 50.0),
-        ("cnt_updatelatency", 50.0),
+        ("cnt_readlatency", 51.0),
+        ("cnt_updatelatency", 51.0),
+        // Four-letter words ask for no session.
+        ("connection_request_count", 1.0),
     ] {
         assert_eq!(number(name), expected, "{name}");
     }
@@ -99,7 +114,6 @@ async fn mntr_tells_what_alarms_are_built_on() {
         "cnt_election_time",
         "cnt_proposal_latency",
         "commit_count",
-        "connection_request_count",
         "bytes_received_count",
         "response_bytes",
         "znode_count",
@@ -125,6 +139,7 @@ async fn mntr_tells_what_alarms_are_built_on() {
     }
     let follower = mntr(&cluster.zookeeper(1 + leader % 3)).await;
     assert_eq!(follower["peer_state"], "following - broadcast");
+    assert_eq!(follower["quorum_size"], "3");
     assert!(!follower.contains_key("synced_followers"), "only a leader knows");
     // A snapshot is counted.
     let taken = cluster.operate(&["cluster", "snapshot"]).await;
@@ -134,6 +149,15 @@ async fn mntr_tells_what_alarms_are_built_on() {
         snapshots += mntr(&cluster.zookeeper(id)).await["cnt_snapshottime"].parse::<u64>().unwrap();
     }
     assert!(snapshots > 0);
+    // As ZooKeeper's, the size counts paths.
+    let size = |told: &BTreeMap<String, String>| told["approximate_data_size"].parse::<u64>().unwrap();
+    let before = size(&mntr(&address).await);
+    ask(&mut client, create("/sized", "12345", 0)).await.unwrap();
+    assert_eq!(size(&mntr(&address).await) - before, 11);
+    assert_eq!(word(&address, "srst").await, "Server stats reset.\n");
+    let told = mntr(&address).await;
+    let reset = ["cnt_readlatency", "cnt_updatelatency", "connection_request_count", "packets_sent"];
+    assert!(reset.iter().all(|name| told[*name] == "0"), "{told:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,6 +179,9 @@ async fn words_are_answered_as_tools_parse_them() {
     let cons = word(&address, "cons").await;
     let session = format!("sid=0x{:x},lop=GETD,est=", client.greeting.session);
     assert!(cons.contains(&session) && cons.contains(",lresp="), "{cons}");
+    let fresh = connect(&cluster, 1).await;
+    let cons = word(&address, "cons").await;
+    assert!(cons.contains(&format!("sid=0x{:x},lop=SESS,", fresh.greeting.session)), "{cons}");
     let dirs = word(&address, "dirs").await;
     let sizes: Vec<u64> =
         dirs.lines().map(|line| line.rsplit_once(": ").unwrap().1.parse().unwrap()).collect();
@@ -310,6 +337,11 @@ async fn nodes_with_a_time_to_live_can_be_switched_off() {
     }
     assert_eq!(ask(&mut client, get("/t", false)).await, Err(ErrorCode::NoNode));
     ask(&mut client, create("/t", "", 0)).await.unwrap();
+    // The first operation that fails is the one that is blamed.
+    let ops = vec![MultiOp::Create(node.clone()), MultiOp::CreateTtl(ttl(5))];
+    let codes = [ErrorCode::NodeExists, ErrorCode::RuntimeInconsistency];
+    let parts = codes.map(|code| Part::Error(code.number())).to_vec();
+    assert_eq!(ask(&mut client, Request::Multi(ops)).await, Ok(Body::Parts(parts)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -320,7 +352,7 @@ async fn only_who_may_be_read_only_is_served_without_a_quorum() {
     cluster.pause(3);
     let address = cluster.zookeeper(1);
     let mut reader = eventually("reads are served", LIVENESS, async || {
-        Raw::connect_to_read(&address, None, TIMEOUT_MS).await
+        Raw::connect_to_read(&address, None, TIMEOUT_MS, 0).await
     })
     .await;
     // Neither opened nor gone on with.
@@ -329,8 +361,16 @@ async fn only_who_may_be_read_only_is_served_without_a_quorum() {
     assert_eq!(reader.greeting.read_only, Some(true));
     assert_eq!(ask(&mut reader, create("/n", "", 0)).await, Err(ErrorCode::NotReadOnly));
     // One that may be read-only goes on with its own.
-    let again = Raw::connect_to_read(&address, Some(&session), TIMEOUT_MS).await.unwrap();
+    let again = Raw::connect_to_read(&address, Some(&session), TIMEOUT_MS, 0).await.unwrap();
     assert_eq!((again.greeting.session, again.greeting.read_only), (session.id, Some(true)));
+    // Nobody goes back in time, and a session that may exist elsewhere is not replaced by another.
+    Raw::connect_to_read(&address, Some(&session), TIMEOUT_MS, 1_000_000).await.unwrap_err();
+    Raw::connect_to_read(&address, None, TIMEOUT_MS, 1_000_000).await.unwrap_err();
+    let forged = Session { password: Bytes::from_static(&[7; 16]), ..session.clone() };
+    Raw::connect_to_read(&address, Some(&forged), TIMEOUT_MS, 0).await.unwrap_err();
+    let unknown = Session { id: session.id ^ 1, ..session.clone() };
+    Raw::connect_to_read(&address, Some(&unknown), TIMEOUT_MS, 0).await.unwrap_err();
+    assert_eq!(word(&address, "isro").await, "ro");
     cluster.resume(2);
     cluster.resume(3);
     eventually("it is served in full", LIVENESS, async || {
@@ -338,4 +378,95 @@ async fn only_who_may_be_read_only_is_served_without_a_quorum() {
         ask(&mut client, create("/n", "", 0)).await.ok().context("not made")
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_serves_nobody_says_so() {
+    let mut cluster = start(3, &["--zookeeper-words", "*"]).await;
+    drop(connect(&cluster, 1).await);
+    assert_eq!(word(&cluster.zookeeper(1), "isro").await, "rw");
+    // Removed, and without a majority.
+    let removed = cluster.operate(&["cluster", "remove", "3", "--yes", "3"]).await;
+    assert_eq!(removed.code, Some(0), "{removed:?}");
+    cluster.kill9(2);
+    for id in [1, 3] {
+        let address = cluster.zookeeper(id);
+        eventually("it says that it does not serve", LIVENESS, async || {
+            ensure!(word(&address, "isro").await == "null");
+            Ok(())
+        })
+        .await;
+        for asked in ["srvr", "stat", "mntr", "conf", "cons", "dump", "wchs"] {
+            let told = word(&address, asked).await;
+            assert_eq!(told, "This ZooKeeper instance is not currently serving requests\n", "{asked}");
+        }
+        assert_eq!(word(&address, "ruok").await, "imok");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reconfig_that_cannot_be_done_changes_nothing() {
+    let mut cluster = start(3, &[]).await;
+    let mut client = superuser(&cluster, 1).await;
+    let before = config(&mut client).await;
+    let reconfig = |joining: Option<&str>, leaving: Option<&str>| {
+        let [joining, leaving] = [joining, leaving].map(|text| text.map(str::to_owned));
+        Request::Reconfig(Reconfig { joining, leaving, new_members: None, current: -1 })
+    };
+    // No voter would remain; another address for clients.
+    assert_eq!(ask(&mut client, reconfig(None, Some("1,2,3"))).await, Err(ErrorCode::BadArguments));
+    let (peer, address) = (cluster.peer(2), cluster.zookeeper(2));
+    let (host, port) = address.rsplit_once(':').unwrap();
+    let election = peer.rsplit_once(':').unwrap().1.parse::<u16>().unwrap() - 1;
+    let other = port.parse::<u16>().unwrap() - 1;
+    let elsewhere = format!("server.2={peer}:{election}:participant;{host}:{other}");
+    assert_eq!(ask(&mut client, reconfig(Some(&elsewhere), None)).await, Err(ErrorCode::BadArguments));
+    // The one that would remain with this server does not answer.
+    cluster.pause(3);
+    assert_eq!(ask(&mut client, reconfig(None, Some("1"))).await, Err(ErrorCode::NewConfigNoQuorum));
+    assert_eq!(ask(&mut client, reconfig(None, Some("2"))).await, Err(ErrorCode::NewConfigNoQuorum));
+    assert_eq!(config(&mut client).await, before);
+    cluster.resume(3);
+    // A number that is named twice is meant once.
+    eventually("the server answers again", LIVENESS, async || {
+        ask(&mut client, reconfig(None, Some("2, 2"))).await.ok().context("refused")
+    })
+    .await;
+    assert_eq!(config(&mut client).await.0.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_reconfigs_that_follow_one_configuration_one_is_done() {
+    let cluster = start(5, &[]).await;
+    let mut clients = Vec::new();
+    for id in 1..=3 {
+        clients.push(superuser(&cluster, id).await);
+    }
+    let (_, version) = config(&mut clients[0]).await;
+    // Each removes another server.
+    let answers = clients.iter_mut().zip([3u64, 4, 5]).map(async |(client, leaving)| {
+        let leaving = Some(leaving.to_string());
+        let current = version.cast_signed();
+        ask(client, Request::Reconfig(Reconfig { joining: None, leaving, new_members: None, current })).await
+    });
+    let answers = join_all(answers).await;
+    let done = answers.iter().filter(|answer| answer.is_ok()).count();
+    let refused = answers
+        .iter()
+        .filter(|answer| matches!(answer, Err(ErrorCode::ReconfigInProgress | ErrorCode::BadVersion)));
+    assert_eq!((done, refused.count()), (1, 2), "{answers:?}");
+    let (lines, _) = config(&mut connect(&cluster, 1).await).await;
+    assert_eq!(lines.len(), 4, "{lines:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn negative_zxids_are_before_the_first() {
+    let cluster = start(1, &[]).await;
+    let address = cluster.zookeeper(1);
+    let mut client = Raw::connect(&address, None, TIMEOUT_MS, u64::MAX).await.unwrap();
+    ask(&mut client, create("/n", "", 0)).await.unwrap();
+    let none = Vec::new;
+    let before = SetWatches { seen: u64::MAX, data: vec!["/n".to_owned()], exist: none(), children: none() };
+    ask(&mut client, Request::SetWatches(before)).await.unwrap();
+    assert_eq!(client.events.len(), 1);
 }

@@ -92,7 +92,7 @@ async fn add(
     service.catch_up().await?;
     let change =
         MembershipChange::AddLearner { server: body.id, peer_address: body.peer_address, force: body.force };
-    service.change_membership(change).await?;
+    service.change_membership(change, None).await?;
     service.catch_up().await?;
     Ok((StatusCode::CREATED, Json(describe(&service).await)))
 }
@@ -102,7 +102,7 @@ async fn add(
     params(("server" = u64, Path)),
     responses((status = 200, body = Cluster), (status = "default", body = ErrorBody)))]
 async fn promote(State(service): State<Shared>, Names(server): Names<u64>) -> ApiResult<Json<Cluster>> {
-    service.change_membership(MembershipChange::Promote(server)).await?;
+    service.change_membership(MembershipChange::Promote(server), None).await?;
     service.catch_up().await?;
     Ok(Json(describe(&service).await))
 }
@@ -121,7 +121,7 @@ async fn remove(State(service): State<Shared>, Names(server): Names<u64>) -> Api
             ));
         }
     }
-    service.change_membership(MembershipChange::Remove(server)).await?;
+    service.change_membership(MembershipChange::Remove(server), None).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

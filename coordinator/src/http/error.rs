@@ -159,7 +159,7 @@ impl From<CallError> for ApiError {
             CallError::BadPassword => Code::BadPassword,
             CallError::NoServer(_) => Code::NoServer,
             CallError::ServerExists(_) => Code::Exists,
-            CallError::Refused(_) => Code::Conflict,
+            CallError::MembershipChanged | CallError::Refused(_) => Code::Conflict,
         };
         Self::new(code, message)
     }

@@ -94,7 +94,7 @@ impl Upkeep {
             let Some(disk) = self.peers.disk_of(server).filter(|_| endpoint.disk.is_none()) else { continue };
             let endpoint = ServerEndpoint { disk: Some(disk), ..endpoint };
             let change = MembershipChange::UpdateEndpoint { server, endpoint };
-            match self.group.change_membership(change, &self.replica).await {
+            match self.group.change_membership(change, None, &self.replica).await {
                 Ok(()) => tracing::info!(server, %disk, "noted the data directory of a server"),
                 Err(error) => tracing::debug!(server, %error, "cannot note the data directory of a server"),
             }
@@ -115,7 +115,7 @@ impl Upkeep {
         let change = MembershipChange::UpdateEndpoint { server, endpoint };
         let refused = match self.group.leads() {
             Leadership::Own { .. } => {
-                self.group.change_membership(change, &self.replica).await.err().map(|e| e.to_string())
+                self.group.change_membership(change, None, &self.replica).await.err().map(|e| e.to_string())
             }
             Leadership::Other { leader } => self.have_noted(leader, change).await,
             // The leader cannot reach this server where it was: the others know who leads.
@@ -141,7 +141,7 @@ impl Upkeep {
     }
 
     async fn have_noted(&self, leader: u64, change: MembershipChange) -> Option<String> {
-        match self.caller.call(leader, Call::ChangeMembership(change)).await {
+        match self.caller.call(leader, Call::ChangeMembership { change, expected: None }).await {
             Ok(Answer::Error(error)) => Some(error.to_string()),
             Ok(_) => None,
             Err(error) => Some(error.to_string()),

@@ -84,7 +84,7 @@ impl Caller {
 
 fn timeout_of(call: &Call) -> Duration {
     match call {
-        Call::ChangeMembership(_) | Call::TransferTo(_) => CHANGE_TIMEOUT,
+        Call::ChangeMembership { .. } | Call::CheckVoters(_) | Call::TransferTo(_) => CHANGE_TIMEOUT,
         _ => ANSWER_TIMEOUT,
     }
 }

@@ -89,6 +89,8 @@ pub(crate) struct Group {
     /// sends none, so that the others elect one.
     heartbeats_suspended: Arc<AtomicBool>,
     suspension: Arc<Suspension>,
+    /// Held while a membership change is checked and proposed.
+    membership_changes: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Group {
@@ -140,6 +142,7 @@ impl Group {
             silence_max: Duration::from_millis(timing.election_max_ms),
             heartbeats_suspended: Arc::default(),
             suspension: Arc::new(Suspension::new()),
+            membership_changes: Arc::default(),
         };
         Ok((group, sender))
     }
@@ -427,6 +430,11 @@ impl Group {
     }
 
     /// The voters.
+    /// Waits until no other membership change is being proposed here.
+    pub(super) async fn membership_changes(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.membership_changes.lock().await
+    }
+
     pub(crate) fn voters(&self) -> BTreeSet<u64> {
         self.raft.voter_ids().collect()
     }

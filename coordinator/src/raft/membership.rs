@@ -2,7 +2,7 @@
 //! removed, and the leadership is moved. Only a leader changes anything, and it first makes
 //! sure that the server in question is there and is the one that is meant.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -34,17 +34,20 @@ fn refused<T>(why: String) -> Result<T, CallError> {
 }
 
 impl Group {
-    /// Changes who belongs to the cluster. Only a leader can.
+    /// Changes the cluster's members. Only a leader can. With `expected`, the members that the change
+    /// was decided on and whether each votes, it is refused when they are others.
     pub(crate) async fn change_membership(
         &self,
         change: MembershipChange,
+        expected: Option<&BTreeMap<u64, bool>>,
         replica: &Replica,
     ) -> Result<(), CallError> {
+        self.check_roles(expected)?;
         let members = self.membership();
         let is_member = |server: &u64| members.servers.contains_key(server);
         let known = |server: u64| if is_member(&server) { Ok(()) } else { Err(CallError::NoServer(server)) };
         let cluster_id = members.cluster_id.ok_or(CallError::NotLeader)?;
-        let result = match change {
+        let (change, retain) = match change {
             MembershipChange::AddLearner { server, .. } if is_member(&server) => {
                 return Err(CallError::ServerExists(server));
             }
@@ -59,24 +62,24 @@ impl Group {
                     Err(_) => None,
                 };
                 let endpoint = ServerEndpoint { peer_address, disk };
-                self.raft().add_learner(server, RaftServer { endpoint, cluster_id }, false).await
+                (ChangeMembers::AddNodes([(server, RaftServer { endpoint, cluster_id })].into()), true)
             }
             MembershipChange::Promote(server) => {
                 known(server)?;
                 if !self.voters().contains(&server) {
                     self.is_ready_to_vote(server).await?;
                 }
-                self.raft().change_membership(ChangeMembers::AddVoterIds([server].into()), true).await
+                (ChangeMembers::AddVoterIds([server].into()), true)
             }
             MembershipChange::Remove(server) => {
                 known(server)?;
-                let change = if self.voters().contains(&server) {
-                    self.leaves_a_majority(server).await?;
-                    ChangeMembers::RemoveVoters([server].into())
+                let mut voters = self.voters();
+                if voters.remove(&server) {
+                    self.check_voters(&voters).await?;
+                    (ChangeMembers::RemoveVoters([server].into()), false)
                 } else {
-                    ChangeMembers::RemoveNodes([server].into())
-                };
-                self.raft().change_membership(change, false).await
+                    (ChangeMembers::RemoveNodes([server].into()), false)
+                }
             }
             MembershipChange::UpdateEndpoint { server, endpoint } => {
                 known(server)?;
@@ -84,14 +87,22 @@ impl Group {
                     return Ok(());
                 }
                 self.is_that_server(server, &endpoint, members.servers.get(&server)).await?;
-                let nodes = [(server, RaftServer { endpoint, cluster_id })].into();
-                self.raft().change_membership(ChangeMembers::SetNodes(nodes), true).await
+                (ChangeMembers::SetNodes([(server, RaftServer { endpoint, cluster_id })].into()), true)
             }
         };
-        match result {
+        let _one_at_a_time = self.membership_changes().await;
+        self.check_roles(expected)?;
+        match self.raft().change_membership(change, retain).await {
             Ok(_) => Ok(()),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Err(CallError::NotLeader),
             Err(error) => refused(error.to_string()),
+        }
+    }
+
+    fn check_roles(&self, expected: Option<&BTreeMap<u64, bool>>) -> Result<(), CallError> {
+        match expected {
+            Some(expected) if *expected != self.membership().roles() => Err(CallError::MembershipChanged),
+            _ => Ok(()),
         }
     }
 
@@ -229,22 +240,24 @@ impl Group {
         self.replicated_to(server).is_some_and(|(has, last)| has + LAG_MAX >= last)
     }
 
-    /// Refuses the removal of a voter when too few of the others answer what is sent to them from
-    /// now on: one that has just died answered a moment ago.
-    async fn leaves_a_majority(&self, server: u64) -> Result<(), CallError> {
-        let others: BTreeSet<u64> = self.voters().into_iter().filter(|id| *id != server).collect();
+    /// Makes sure that a majority of `voters`, those of an intended configuration, answers what is
+    /// sent to them from now on: one that has just died answered a moment ago.
+    pub(crate) async fn check_voters(&self, voters: &BTreeSet<u64>) -> Result<(), CallError> {
         let asked_at = Instant::now();
         loop {
+            if !matches!(self.leads(), Leadership::Own { .. }) {
+                return Err(CallError::NotLeader);
+            }
             let answered = |id: &u64| {
                 *id == self.server() || self.last_answer(*id).is_some_and(|age| age < asked_at.elapsed())
             };
-            let silent: Vec<u64> = others.iter().copied().filter(|id| !answered(id)).collect();
-            if (others.len() - silent.len()) * 2 > others.len() {
+            let silent: Vec<u64> = voters.iter().copied().filter(|id| !answered(id)).collect();
+            if (voters.len() - silent.len()) * 2 > voters.len() {
                 return Ok(());
             }
             if asked_at.elapsed() >= self.silence_max() {
                 return refused(format!(
-                    "without server {server} there is no majority: of the other voters, {silent:?} do not answer"
+                    "no majority of the voters {voters:?} that would remain answers: not {silent:?}"
                 ));
             }
             tokio::time::sleep(PROMOTE_LOOK_PERIOD).await;

@@ -95,7 +95,8 @@ impl Spec {
 
 /// The servers that a configuration names.
 pub(super) fn parse(text: &str) -> Option<BTreeMap<u64, Spec>> {
-    let servers = text.split([',', '\n']).map(str::trim).filter(|line| !line.is_empty());
+    let servers =
+        text.split([',', '\n']).map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     servers.filter(|line| !line.starts_with("version=")).map(server).collect()
 }
 
@@ -121,6 +122,13 @@ fn servers(membership: &Membership, state: &State, known: &BTreeMap<u64, Spec>) 
         Some((*id, spec))
     };
     membership.servers.iter().filter_map(spec).collect()
+}
+
+/// Whether clients reach a server at the port of `client`, as far as the server has announced it.
+pub(super) fn is_client_port(state: &State, server: u64, client: &str) -> bool {
+    let port = |address: &str| address.rsplit_once(':').map(|(_, port)| port.to_owned());
+    let announced = state.faces(server).and_then(|faces| faces.zookeeper.clone());
+    announced.is_none_or(|announced| port(&announced) == port(client))
 }
 
 /// The node's text.

@@ -200,11 +200,20 @@ impl Connection {
     }
 
     /// Counts a packet that came.
+    pub(super) fn count_handshake(&self, bytes: usize) {
+        stats::count(&self.hub.counters().session_requests, 1);
+        self.count_packet("SESS", bytes);
+    }
+
     pub(super) fn count_received(&self, op: Option<OpCode>, bytes: usize) {
+        self.count_packet(op.map_or("NA", OpCode::abbreviation), bytes);
+    }
+
+    fn count_packet(&self, op: &'static str, bytes: usize) {
         stats::count(&self.hub.counters().bytes_received, bytes);
         let mut inner = self.lock();
         inner.counts.received += 1;
-        inner.counts.last_op = op.map_or("NA", OpCode::abbreviation);
+        inner.counts.last_op = Some(op);
         inner.heard_at = Instant::now();
         drop(inner);
         self.hub.totals().change(|totals| totals.received += 1);
@@ -332,10 +341,10 @@ impl Connection {
     }
 
     /// Takes in its client for reading alone.
-    pub(super) fn grant_reading(&self, handshake: &Handshake) {
+    pub(super) fn grant_reading(&self, zxid: Zxid, handshake: &Handshake) {
         let timeout = Duration::from_millis(u64::from(handshake.timeout_ms));
         let granted = Granted { session: handshake.session, number: 0, timeout, read_only: true };
-        greet(&mut self.lock().out, handshake, Some(granted));
+        self.put_greeting(&mut self.lock(), zxid, handshake, Some(granted));
         // It is the only handshake of this connection.
         let _ = self.granted.set(granted);
         self.wake.notify_one();
@@ -358,7 +367,7 @@ impl Connection {
             EventKind::DataChanged => EventType::NodeDataChanged,
             EventKind::ChildrenChanged => EventType::NodeChildrenChanged,
         };
-        inner.put_event(event_type, event.path.as_str(), event.zxid);
+        self.put_event(&mut inner, event_type, event.path.as_str(), event.zxid);
         let is_stuck = inner.is_out_full();
         drop(inner);
         if is_stuck {
@@ -397,6 +406,23 @@ impl Connection {
         took
     }
 
+    fn put_event(&self, inner: &mut Inner, event_type: EventType, path: &str, zxid: Zxid) {
+        let start = inner.out.len();
+        inner.put_event(event_type, path, zxid);
+        stats::count(&self.hub.counters().bytes_sent, inner.out.len() - start);
+        self.hub.totals().change(|totals| totals.sent += 1);
+    }
+
+    /// Puts the response to the handshake into the output.
+    fn put_greeting(&self, inner: &mut Inner, zxid: Zxid, handshake: &Handshake, granted: Option<Granted>) {
+        let start = inner.out.len();
+        greet(&mut inner.out, handshake, granted);
+        stats::count(&self.hub.counters().bytes_sent, inner.out.len() - start);
+        inner.counts.sent += 1;
+        inner.counts.last_zxid = zxid;
+        self.hub.totals().change(|totals| totals.sent += 1);
+    }
+
     /// Answers what can be answered, from the front.
     fn drain(&self, inner: &mut Inner, state: &State) {
         // One that ends hears no more, so that it knows what it has not heard.
@@ -431,13 +457,14 @@ impl Connection {
                     }
                     for (event_type, path) in told {
                         // What a watch missed while its client was away.
-                        inner.put_event(event_type, &path, u64::MAX);
+                        self.put_event(inner, event_type, &path, u64::MAX);
                     }
                     let took = self.put(inner, xid, state.zxid(), &answer, Some(asked_at));
                     took.into_iter().for_each(|took| self.hub.timings().read.record(took));
                 }
                 Pending::Sync { xid, path, ready: true } => {
-                    self.put(inner, xid, state.zxid(), &Ok(Body::Path(path)), Some(asked_at));
+                    let took = self.put(inner, xid, state.zxid(), &Ok(Body::Path(path)), Some(asked_at));
+                    took.into_iter().for_each(|took| self.hub.timings().read.record(took));
                 }
                 Pending::Later { xid, answer: Some(answer), .. } => {
                     self.put(inner, xid, state.zxid(), &answer, Some(asked_at));

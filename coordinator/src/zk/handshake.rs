@@ -9,7 +9,7 @@ use rota_protocol::zk::ConnectRequest;
 
 use super::connection::Connection;
 use super::pending::{Handshake, Pending};
-use super::{Zk, configuration};
+use super::{Zk, configuration, zxid_seen};
 use crate::outbox::Waiter;
 use crate::raft::Leadership;
 use crate::service::{Credentials, ServiceError};
@@ -25,6 +25,8 @@ pub(super) enum SentAway {
     Ahead { seen: u64, here: u64 },
     #[error("there is no leader, and this server does not go on without one for such a client")]
     NoLeader,
+    #[error("without a leader only a session that this server knows is served, with its password")]
+    UnknownSession,
     #[error(transparent)]
     Service(#[from] ServiceError),
 }
@@ -34,24 +36,32 @@ fn begin_reading(zk: &Zk, connection: &Arc<Connection>, request: &ConnectRequest
     if !zk.is_read_only() || request.read_only != Some(true) {
         return Err(SentAway::NoLeader);
     }
-    let own = own_credentials(request);
     let applied = zk.service.replica.read();
-    let own = own.filter(|who| {
-        let session = applied.state.session(who.session);
-        session.is_some_and(|session| session.password == who.password)
-    });
-    // One that nobody else knows, if it has none: it ends with the connection.
-    let who = match own {
-        Some(who) => who,
+    let (seen, here) = (zxid_seen(request.last_zxid_seen), applied.state.zxid());
+    if seen > here {
+        return Err(SentAway::Ahead { seen, here });
+    }
+    let who = match own_credentials(request) {
+        Some(who) => {
+            // It may be a session that this server has not heard of: only a leader can say that it
+            // has expired.
+            let session = applied.state.session(who.session);
+            session.filter(|session| session.password == who.password).ok_or(SentAway::UnknownSession)?;
+            who
+        }
+        // A new session is known to this server alone, and ends with the connection.
         None => zk.service.new_credentials()?,
     };
     let asked_ms = u32::try_from(request.timeout_ms).unwrap_or(0);
-    connection.grant_reading(&Handshake {
-        session: who.session,
-        password: who.password.0,
-        timeout_ms: zk.service.session_timeout(asked_ms),
-        tells_read_only: true,
-    });
+    connection.grant_reading(
+        here,
+        &Handshake {
+            session: who.session,
+            password: who.password.0,
+            timeout_ms: zk.service.session_timeout(asked_ms),
+            tells_read_only: true,
+        },
+    );
     Ok(())
 }
 
@@ -93,16 +103,17 @@ pub(super) async fn begin(
     request: ConnectRequest,
 ) -> Result<(), SentAway> {
     let service = &zk.service;
+    let seen = zxid_seen(request.last_zxid_seen);
     if service.states.unavailable().is_some() {
         return Err(SentAway::NoLeader);
     }
     if zk.standing.is_cut_off() {
         return begin_reading(zk, connection, &request);
     }
-    let reached = tokio::time::timeout(PATIENCE, service.replica.reached(request.last_zxid_seen)).await;
+    let reached = tokio::time::timeout(PATIENCE, service.replica.reached(seen)).await;
     if reached.is_err() {
         let here = service.replica.read().state.zxid();
-        return Err(SentAway::Ahead { seen: request.last_zxid_seen, here });
+        return Err(SentAway::Ahead { seen, here });
     }
     let mut leadership = service.group.leadership();
     let led =

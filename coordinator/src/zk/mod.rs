@@ -31,6 +31,8 @@ mod writes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use rota_core::Zxid;
+
 pub(crate) use configuration::{all_have_faces, configuration_version, correction};
 pub(crate) use hub::Hub;
 use pulse::Pulse;
@@ -61,13 +63,24 @@ pub(crate) struct Zk {
     tickets: AtomicU64,
 }
 
+/// The zxid that a client says it has seen: a signed number on the wire, and negative ones are before
+/// the first.
+fn zxid_seen(number: u64) -> Zxid {
+    i64::try_from(number).map_or(0, i64::cast_unsigned)
+}
+
 impl Zk {
     /// A number that nothing else has here.
     fn next_ticket(&self) -> u64 {
         self.tickets.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Whether this server serves only those who read.
+    /// Whether this server serves any clients.
+    fn is_serving(&self) -> bool {
+        self.service.states.unavailable().is_none() && (!self.standing.is_cut_off() || self.is_read_only())
+    }
+
+    /// Whether this server serves only read-only clients.
     fn is_read_only(&self) -> bool {
         self.service.config.zookeeper.read_only && self.standing.is_cut_off()
     }

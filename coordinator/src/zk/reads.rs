@@ -11,6 +11,7 @@ use rota_protocol::zk::{
 };
 
 use super::hub::Hub;
+use super::zxid_seen;
 
 /// Bytes of what a `multiRead` answers: a request of a megabyte could ask for a thousand times as
 /// much.
@@ -40,9 +41,14 @@ pub(super) fn answer(
             reader.watch(&asked, Side::Data)?;
             Ok(Body::DataStat(node.data.clone(), node.stat()))
         }
-        Request::GetChildren(asked) => Ok(Body::Names(reader.children(&asked)?.0)),
+        Request::GetChildren(asked) => {
+            let (names, _) = reader.children(&asked.path)?;
+            reader.watch(&asked, Side::Children)?;
+            Ok(Body::Names(names))
+        }
         Request::GetChildren2(asked) => {
-            let (names, node) = reader.children(&asked)?;
+            let (names, node) = reader.children(&asked.path)?;
+            reader.watch(&asked, Side::Children)?;
             Ok(Body::NamesStat(names, node.stat()))
         }
         Request::GetAcl(path) => reader.acl(&path),
@@ -114,12 +120,12 @@ impl Reader<'_> {
         let mut bytes = 0;
         for op in ops {
             let part = match op {
-                ReadOp::GetData(asked) => self.readable(&asked.path).and_then(|node| {
-                    self.watch(&asked, Side::Data)?;
+                // As in ZooKeeper, they set no watches.
+                ReadOp::GetData(asked) => self.readable(&asked.path).map(|node| {
                     bytes += node.bytes().len();
-                    Ok(Part::GetData(node.data.clone(), node.stat()))
+                    Part::GetData(node.data.clone(), node.stat())
                 }),
-                ReadOp::GetChildren(asked) => self.children(&asked).map(|(names, _)| {
+                ReadOp::GetChildren(asked) => self.children(&asked.path).map(|(names, _)| {
                     bytes += names.iter().map(|name| name.len() + size_of::<String>()).sum::<usize>();
                     Part::GetChildren(names)
                 }),
@@ -145,11 +151,10 @@ impl Reader<'_> {
         found.map(Body::Stat)
     }
 
-    fn children(&self, asked: &PathWatch) -> Result<(Vec<String>, &Node), ErrorCode> {
-        let node = self.readable(&asked.path)?;
-        let path = if asked.path.is_empty() { "/" } else { asked.path.as_str() };
+    fn children(&self, path: &str) -> Result<(Vec<String>, &Node), ErrorCode> {
+        let node = self.readable(path)?;
+        let path = if path.is_empty() { "/" } else { path };
         let names = self.list(self.tree().paths_below(path).map(|child| child.name().to_owned()))?;
-        self.watch(asked, Side::Children)?;
         Ok((names, node))
     }
 
@@ -209,26 +214,26 @@ impl Reader<'_> {
     /// Watches as before a reconnection. A watch that missed something hears of it
     /// now, and is gone.
     fn watch_again(&self, before: SetWatches, told: &mut Vec<(EventType, String)>) -> Result<(), ErrorCode> {
-        let tree = self.tree();
+        let seen = zxid_seen(before.seen);
         for path in before.data {
-            match tree.get(&path) {
+            match self.node(&path).ok() {
                 None => told.push((EventType::NodeDeleted, path)),
-                Some(node) if node.stamps.mzxid > before.seen => {
+                Some(node) if node.stamps.mzxid > seen => {
                     told.push((EventType::NodeDataChanged, path));
                 }
                 Some(_) => self.watch(&PathWatch { path, watch: true }, Side::Data)?,
             }
         }
         for path in before.exist {
-            match tree.get(&path) {
+            match self.node(&path).ok() {
                 Some(_) => told.push((EventType::NodeCreated, path)),
                 None => self.watch(&PathWatch { path, watch: true }, Side::Data)?,
             }
         }
         for path in before.children {
-            match tree.get(&path) {
+            match self.node(&path).ok() {
                 None => told.push((EventType::NodeDeleted, path)),
-                Some(node) if node.stamps.pzxid > before.seen => {
+                Some(node) if node.stamps.pzxid > seen => {
                     told.push((EventType::NodeChildrenChanged, path));
                 }
                 Some(_) => self.watch(&PathWatch { path, watch: true }, Side::Children)?,

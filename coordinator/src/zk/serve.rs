@@ -54,7 +54,6 @@ pub(crate) async fn accept(
         match accepted {
             Ok((wire, address)) => {
                 let counters = zk.hub.counters();
-                stats::count(&counters.opened, 1);
                 // The bound for each address is the hub's.
                 let place = zk.service.connections.take(Protocol::ZooKeeper, ip_of(&address), 0);
                 let total_max = zk.service.config.zookeeper.connections_total_max;
@@ -174,6 +173,7 @@ impl Talk<'_> {
             return tokio::time::timeout(HELLO_TIMEOUT, said).await?;
         }
         let hello = ConnectRequest::read(&mut first.clone()).map_err(bad)?;
+        self.connection.count_handshake(first.len());
         handshake::begin(self.zk, self.connection, hello).await.map_err(io::Error::other)?;
         loop {
             self.take_packets()?;
@@ -351,6 +351,9 @@ fn is_write(packet: &Bytes) -> bool {
     )
 }
 
+/// The encoding of a text that is none: the length -1.
+const NO_TEXT: [u8; 4] = [0xff; 4];
+
 /// Takes one request, and says which operation it is.
 fn take(zk: &Arc<Zk>, connection: &Arc<Connection>, mut packet: Bytes) -> io::Result<i32> {
     let bytes = packet.len();
@@ -368,6 +371,10 @@ fn take(zk: &Arc<Zk>, connection: &Arc<Connection>, mut packet: Bytes) -> io::Re
         Some(OpCode::Ping) => return Ok(op),
         // A check is for a multi only, since 3.9.3.
         Some(OpCode::Sasl | OpCode::Check) | None => Err(ErrorCode::Unimplemented),
+        // ZooKeeper checks the paths of these two before it uses them.
+        Some(OpCode::SetData | OpCode::SetAcl) if packet.starts_with(&NO_TEXT) => {
+            Err(ErrorCode::BadArguments)
+        }
         Some(op) => Request::read(op, &mut packet).map_err(|_| ErrorCode::MarshallingError),
     };
     match request {
@@ -441,9 +448,8 @@ fn answer(zk: &Zk, connection: &Connection, xid: i32, answer: Result<Body, Error
 
 /// A client shows who it is. One that cannot prove it is cut off.
 fn authenticate(zk: &Zk, connection: &Arc<Connection>, xid: i32, auth: &Auth) {
-    let shown = auth.auth.as_deref().unwrap_or_default();
     let proved = match auth.scheme.as_str() {
-        "digest" => Some(zk.service.authority.of_password(shown)),
+        "digest" => auth.auth.as_deref().map(|shown| zk.service.authority.of_password(shown)),
         // Whoever comes from there has it already.
         "ip" => Some(Vec::new()),
         "x509" => connection.identities().iter().any(|identity| identity.scheme == "x509").then(Vec::new),

@@ -19,7 +19,7 @@ pub(crate) struct Counts {
     /// The number of the last request that was answered.
     pub(super) last_xid: i32,
     /// Its operation, as ZooKeeper abbreviates it.
-    pub(super) last_op: &'static str,
+    pub(super) last_op: Option<&'static str>,
     /// The last write that the client was shown.
     pub(super) last_zxid: Zxid,
     /// How long answers took: from the request's arrival until its answer is ready to leave.
@@ -31,7 +31,10 @@ pub(crate) struct Counts {
 impl Counts {
     pub(super) fn answered(&mut self, xid: i32, zxid: Zxid, now: Instant, took: Option<Duration>) {
         self.sent += 1;
-        self.last_xid = xid;
+        // Pings, auth and setWatches have negative ones, which say nothing.
+        if xid >= 0 {
+            self.last_xid = xid;
+        }
         self.last_zxid = zxid;
         if let Some(took) = took {
             self.latency.record(took);
@@ -64,11 +67,11 @@ impl Totals {
     }
 }
 
-/// Counters of all connections since this server started.
+/// Counters of all connections since this server started, or since `srst`.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionCounters {
-    /// Connections accepted, those rejected at once among them.
-    pub(super) opened: AtomicU64,
+    /// Connection requests for a session.
+    pub(super) session_requests: AtomicU64,
     /// Connections closed at once because a limit was reached.
     pub(super) rejected: AtomicU64,
     /// Failed authentications.
@@ -79,6 +82,16 @@ pub(crate) struct ConnectionCounters {
     pub(super) bytes_received: AtomicU64,
     /// Bytes of answers and events.
     pub(super) bytes_sent: AtomicU64,
+}
+
+impl ConnectionCounters {
+    /// Begins to count anew.
+    pub(super) fn reset(&self) {
+        let Self { session_requests, rejected, auth_failed, too_large, bytes_received, bytes_sent } = self;
+        for counter in [session_requests, rejected, auth_failed, too_large, bytes_received, bytes_sent] {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Adds to a counter.

@@ -22,6 +22,8 @@ use crate::timings::Timing;
 /// protocol it speaks, then its own.
 pub(super) const VERSION: &str =
     concat!("3.9.5-rota-", env!("CARGO_PKG_VERSION"), ", built on ", env!("ROTA_BUILT_ON"), " UTC");
+/// The answer of a server that serves no clients (`AbstractFourLetterCommand.java`).
+const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requests\n";
 /// All words that are known.
 pub(crate) const ALL: [&str; 15] = [
     "conf", "cons", "crst", "dirs", "dump", "envi", "isro", "mntr", "ruok", "srst", "srvr", "stat", "wchc",
@@ -47,6 +49,9 @@ pub(super) async fn answer(zk: &Zk, word: &str) -> String {
     let mut text = String::new();
     let told = match word {
         "ruok" => text.write_str("imok"),
+        "envi" => envi(&mut text),
+        "isro" if !zk.is_serving() => text.write_str("null"),
+        _ if !zk.is_serving() => text.write_str(NOT_SERVING),
         "isro" => text.write_str(if zk.is_read_only() { "ro" } else { "rw" }),
         "crst" => {
             zk.hub.connections().iter().for_each(|connection| connection.reset_counts());
@@ -54,13 +59,14 @@ pub(super) async fn answer(zk: &Zk, word: &str) -> String {
         }
         "srst" => {
             zk.hub.totals().reset();
+            zk.hub.counters().reset();
+            zk.service.replica.timings().reset();
             text.write_str("Server stats reset.\n")
         }
         "conf" => conf(zk, &mut text),
         "cons" => cons(zk, &mut text),
         "dirs" => dirs(zk, &mut text),
         "dump" => dump(zk, &mut text),
-        "envi" => envi(&mut text),
         "mntr" => mntr(zk, &mut text).await,
         "srvr" => srvr(zk, &mut text).await,
         "stat" => stat(zk, &mut text).await,
@@ -197,7 +203,7 @@ fn cons(zk: &Zk, to: &mut String) -> fmt::Result {
                 to,
                 ",sid=0x{:x},lop={},est={},to={},lcxid=0x{:x},lzxid=0x{:x},lresp={},llat={},minlat={},avglat={:.0},maxlat={}",
                 session.0,
-                counts.last_op,
+                counts.last_op.unwrap_or("NA"),
                 connection.opened_at().elapsed().as_millis(),
                 connection.timeout().as_millis(),
                 counts.last_xid,
@@ -221,7 +227,7 @@ async fn mntr(zk: &Zk, to: &mut String) -> fmt::Result {
     let (zxid, nodes, bytes, ephemerals, sessions) = {
         let applied = service.replica.read();
         let state = &applied.state;
-        let bytes = state.tree().bytes();
+        let bytes = state.tree().bytes() + state.tree().path_bytes();
         let ephemerals: usize = state.sessions().map(|(_, session)| session.ephemerals.len()).sum();
         (state.zxid(), state.tree().len(), bytes, ephemerals, state.sessions().count())
     };
@@ -250,7 +256,7 @@ async fn mntr(zk: &Zk, to: &mut String) -> fmt::Result {
     line("max_file_descriptor_count", &connections::descriptors_max())?;
     let counters = zk.hub.counters();
     for (name, count) in [
-        ("connection_request_count", &counters.opened),
+        ("connection_request_count", &counters.session_requests),
         ("connection_rejected", &counters.rejected),
         ("auth_failed_count", &counters.auth_failed),
         ("large_requests_rejected", &counters.too_large),
@@ -259,6 +265,7 @@ async fn mntr(zk: &Zk, to: &mut String) -> fmt::Result {
     ] {
         line(name, &count.load(Ordering::Relaxed))?;
     }
+    line("quorum_size", &service.group.voters().len())?;
     if mode == "leader" || mode == "standalone" {
         leader_lines(zk, &mut line)?;
     }
@@ -306,7 +313,6 @@ fn leader_lines(zk: &Zk, line: &mut Line<'_>) -> fmt::Result {
     let learners: Vec<u64> = up.collect();
     let synced = learners.iter().filter(|id| group.has_caught_up(**id));
     let (followers, observers): (Vec<u64>, Vec<u64>) = synced.partition(|id| voters.contains(id));
-    line("quorum_size", &voters.len())?;
     line("learners", &learners.len())?;
     line("synced_followers", &followers.len())?;
     line("synced_observers", &observers.len())?;

@@ -20,6 +20,8 @@ pub(super) enum Shape {
     PathStat,
     /// The Stat of what was changed or looked at.
     Stat,
+    /// An error, for an operation that is switched off.
+    Unimplemented,
     /// Several of these, one for each operation.
     Multi(Vec<Shape>),
     /// As `Nothing`; then the connection ends.
@@ -38,13 +40,14 @@ pub(super) enum Work {
 
 /// What a client asks for with `request`. `ttl_nodes`: whether nodes with a time to live can be made.
 pub(super) fn work(by: impl FnOnce() -> Actor, request: Request, ttl_nodes: bool) -> Work {
-    if !ttl_nodes && let Some(refused) = without_ttl_nodes(&request) {
-        return Work::Refused(refused);
-    }
     let (op, shape) = match request {
         Request::Create(create) => (make(create, plain_mode), Shape::Path),
         Request::Create2(create) => (make(create, plain_mode), Shape::PathStat),
         Request::CreateContainer(create) => (make(create, container_mode), Shape::PathStat),
+        // As ZooKeeper without `extendedTypesEnabled`.
+        Request::CreateTtl(create) if !ttl_nodes && has_ttl(&create) => {
+            return Work::Refused(Err(ErrorCode::Unimplemented));
+        }
         Request::CreateTtl(create) => (make_with_ttl(create), Shape::PathStat),
         Request::Delete(PathVersion { path, version }) => {
             (Op::Delete { path, version: wanted(version) }, Shape::Nothing)
@@ -57,7 +60,7 @@ pub(super) fn work(by: impl FnOnce() -> Actor, request: Request, ttl_nodes: bool
             (Op::SetAcl { path: r.path, acl: r.acl, version: wanted(r.version) }, Shape::Stat)
         }
         Request::Multi(ops) => {
-            let (ops, shapes) = ops.into_iter().map(part).unzip();
+            let (ops, shapes) = ops.into_iter().map(|op| part(op, ttl_nodes)).unzip();
             return Work::Write(Command::Multi { by: by(), ops }, Shape::Multi(shapes));
         }
         Request::CloseSession => {
@@ -72,22 +75,6 @@ pub(super) fn work(by: impl FnOnce() -> Actor, request: Request, ttl_nodes: bool
     Work::Write(Command::Write { by: by(), op }, shape)
 }
 
-/// The answer to a request that would make a node with a time to live where there are none
-/// (`PrepRequestProcessor.pRequest2TxnCreate`).
-fn without_ttl_nodes(request: &Request) -> Option<Result<Body, ErrorCode>> {
-    let has_ttl =
-        |request: &CreateTtl| CreateFlag::from_number(request.create.flags).is_some_and(CreateFlag::has_ttl);
-    match request {
-        Request::CreateTtl(create) if has_ttl(create) => Some(Err(ErrorCode::Unimplemented)),
-        Request::Multi(ops) => {
-            let index =
-                ops.iter().position(|op| matches!(op, MultiOp::CreateTtl(create) if has_ttl(create)))?;
-            Some(Ok(refused_parts(ops.len(), index, ErrorCode::Unimplemented)))
-        }
-        _ => None,
-    }
-}
-
 /// The answer to a multi whose operation `index` is refused with `code`.
 fn refused_parts(len: usize, index: usize, code: ErrorCode) -> Body {
     let code = |at: usize| match at.cmp(&index) {
@@ -98,10 +85,19 @@ fn refused_parts(len: usize, index: usize, code: ErrorCode) -> Body {
     Body::Parts((0..len).map(|at| Part::Error(code(at).number())).collect())
 }
 
-fn part(op: MultiOp) -> (Op, Shape) {
+fn has_ttl(request: &CreateTtl) -> bool {
+    CreateFlag::from_number(request.create.flags).is_some_and(CreateFlag::has_ttl)
+}
+
+fn part(op: MultiOp, ttl_nodes: bool) -> (Op, Shape) {
     match op {
         MultiOp::Create(create) => make_by_flags(create, Shape::Path),
-        MultiOp::Create2(create) | MultiOp::CreateContainer(create) => make_by_flags(create, Shape::PathStat),
+        MultiOp::Create2(create) => make_by_flags(create, Shape::PathStat),
+        MultiOp::CreateContainer(create) => make_by_flags(without_owner(create), Shape::PathStat),
+        // It fails where the operations before it do not.
+        MultiOp::CreateTtl(request) if !ttl_nodes && has_ttl(&request) => {
+            (make(request.create, |_| BAD_MODE), Shape::Unimplemented)
+        }
         MultiOp::CreateTtl(request) => match CreateFlag::from_number(request.create.flags) {
             Some(flag) if !flag.has_ttl() => make_by_flags(request.create, Shape::Path),
             _ => (make_with_ttl(request), Shape::PathStat),
@@ -130,6 +126,16 @@ fn make_by_flags(create: Create, shape: Shape) -> (Op, Shape) {
         Some(CreateFlag::Container) => (make(create, container_mode), Shape::PathStat),
         _ => (make(create, plain_mode), shape),
     }
+}
+
+/// In ZooKeeper, a container with another flag belongs to no session.
+fn without_owner(create: Create) -> Create {
+    let flags = match CreateFlag::from_number(create.flags) {
+        Some(CreateFlag::Ephemeral) => CreateFlag::Persistent as i32,
+        Some(CreateFlag::EphemeralSequential) => CreateFlag::PersistentSequential as i32,
+        _ => create.flags,
+    };
+    Create { flags, ..create }
 }
 
 fn make_with_ttl(request: CreateTtl) -> Op {
@@ -181,7 +187,11 @@ pub(super) fn answer(shape: &Shape, outcome: Outcome) -> Result<Body, ErrorCode>
         }
         (Ok(_), _) => Ok(Body::Nothing),
         (Err(Refusal::Multi { index, cause }), Shape::Multi(shapes)) => {
-            Ok(refused_parts(shapes.len(), index, code(&cause)))
+            let code = match shapes.get(index) {
+                Some(Shape::Unimplemented) => ErrorCode::Unimplemented,
+                _ => code(&cause),
+            };
+            Ok(refused_parts(shapes.len(), index, code))
         }
         (Err(refusal), _) => Err(code(&refusal)),
     }

@@ -18,7 +18,8 @@ pub fn check(state: &State) -> Vec<String> {
     let mut faults = Vec::new();
     check_sessions(state, &mut faults);
     let mut owned: BTreeMap<SessionId, BTreeSet<&str>> = BTreeMap::new();
-    let (mut digest, mut bytes, mut children, mut mortal, mut quotas) = (0u64, 0, 0, 0, 0);
+    let (mut digest, mut bytes, mut path_bytes) = (0u64, 0, 0);
+    let (mut children, mut mortal, mut quotas) = (0, 0, 0);
 
     for (path, node) in state.tree().iter() {
         check_node(state, path, node, &mut faults);
@@ -27,6 +28,7 @@ pub fn check(state: &State) -> Vec<String> {
         }
         digest = digest.wrapping_add(node.digest(path));
         bytes += node.bytes().len() as u64;
+        path_bytes += path.as_str().len() as u64;
         if node.content != node.content_hash() {
             faults.push(format!("{path}: the hash of its data and list is another one's"));
         }
@@ -45,8 +47,8 @@ pub fn check(state: &State) -> Vec<String> {
     if children + 1 != state.tree().len() {
         faults.push(format!("{children} children are listed of {} nodes", state.tree().len()));
     }
-    if bytes != state.tree().bytes() {
-        faults.push("the bytes of data are not the sum of the nodes'".to_owned());
+    if (bytes, path_bytes) != (state.tree().bytes(), state.tree().path_bytes()) {
+        faults.push("the bytes of data or of paths are not the sum of the nodes'".to_owned());
     }
     if quotas != state.tree().quotas() {
         faults.push("the number of quotas is another one".to_owned());

@@ -32,6 +32,7 @@ pub struct Tree {
     nodes: HashMap<NodePath, Arc<Node>>,
     digest: u64,
     bytes: u64,
+    path_bytes: u64,
     /// Nodes below [`QUOTAS`], of which every write asks whether there are any.
     quotas: usize,
 }
@@ -209,6 +210,12 @@ impl Tree {
         self.bytes
     }
 
+    /// Bytes of all paths.
+    #[must_use]
+    pub fn path_bytes(&self) -> u64 {
+        self.path_bytes
+    }
+
     /// The sum (wrapping) of all nodes' digests.
     #[must_use]
     pub fn digest(&self) -> u64 {
@@ -323,6 +330,7 @@ impl Tree {
         self.quotas += usize::from(is_quota(path));
         self.digest = self.digest.wrapping_add(node.digest(path));
         self.bytes += node.bytes().len() as u64;
+        self.path_bytes += path.as_str().len() as u64;
         let before = self.nodes.insert(path.clone(), node)?;
         self.discount(path, &before);
         Some(before)
@@ -344,6 +352,7 @@ impl Tree {
         self.quotas -= usize::from(is_quota(path));
         self.digest = self.digest.wrapping_sub(gone.digest(path));
         self.bytes -= gone.bytes().len() as u64;
+        self.path_bytes -= path.as_str().len() as u64;
     }
 
     /// Changes the node at `path` in place if there is one and `check` lets it. What

@@ -45,8 +45,16 @@ pub enum Call {
         /// The pool.
         pool: String,
     },
-    /// Change who belongs to the cluster.
-    ChangeMembership(MembershipChange),
+    /// Change the cluster's members.
+    ChangeMembership {
+        /// The change.
+        change: MembershipChange,
+        /// The members that the change was decided on, and whether each votes; any, if `None`.
+        /// The leader refuses the change when they are others by now.
+        expected: Option<BTreeMap<u64, bool>>,
+    },
+    /// Check that a majority of these servers, the voters of an intended configuration, answers.
+    CheckVoters(BTreeSet<u64>),
     /// Let this server lead.
     TransferTo(u64),
     /// Nothing: the round trip is measured, and the connection kept.
@@ -156,6 +164,9 @@ pub enum CallError {
     /// The cluster has a server of that number.
     #[error("the cluster has a server {0} already")]
     ServerExists(u64),
+    /// The members are not those that the change was decided on.
+    #[error("the cluster's members have changed meanwhile: read them again, and try again")]
+    MembershipChanged,
     /// It cannot be done now.
     #[error("{0}")]
     Refused(String),

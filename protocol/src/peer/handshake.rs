@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::raft::LogId;
 
 /// Version of the peer protocol. Servers of different versions do not talk.
-pub const PROTOCOL_VERSION: u32 = 6;
+pub const PROTOCOL_VERSION: u32 = 7;
 /// Largest frame of a handshake, in bytes. Nothing larger is read from a
 /// connection whose hello is not accepted yet.
 pub const HANDSHAKE_BYTES_MAX: usize = 4 * 1024;

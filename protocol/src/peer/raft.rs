@@ -41,6 +41,15 @@ pub struct Membership {
     pub cluster_id: Option<ClusterId>,
 }
 
+impl Membership {
+    /// The servers, and whether each votes.
+    #[must_use]
+    pub fn roles(&self) -> BTreeMap<u64, bool> {
+        let votes = |id: &u64| self.configs.iter().any(|config| config.contains(id));
+        self.servers.keys().map(|id| (*id, votes(id))).collect()
+    }
+}
+
 /// How a server is reached, and how it is told from another at the same address.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerEndpoint {

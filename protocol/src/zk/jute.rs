@@ -15,6 +15,9 @@ pub enum DecodeError {
     /// A length is negative and not -1.
     #[error("a length of {0}")]
     Length(i32),
+    /// A text that must be there is none.
+    #[error("a text is missing")]
+    Missing,
     /// A discriminant means nothing here.
     #[error("{0} is not known here")]
     Unknown(i32),
@@ -105,13 +108,13 @@ impl Record for bool {
     }
 }
 
-/// A text; "none" reads as an empty one. What is not UTF-8 is replaced, as Java
+/// A text that must not be "none", which ZooKeeper refuses, too. What is not UTF-8 is replaced, as Java
 /// does, and so becomes a text that no path allows.
 impl Record for String {
     const LEN_MIN: usize = 4;
 
     fn read(from: &mut Bytes) -> Result<Self, DecodeError> {
-        let len = read_len(from)?.unwrap_or(0);
+        let len = read_len(from)?.ok_or(DecodeError::Missing)?;
         need(from, len)?;
         Ok(Self::from_utf8_lossy(&from.split_to(len)).into_owned())
     }
@@ -218,7 +221,8 @@ mod tests {
     fn none_differs_from_empty_where_it_matters() {
         assert_eq!(read::<Option<Bytes>>(&[0xff; 4]), Ok(None));
         assert_eq!(read::<Option<Bytes>>(&[0; 4]), Ok(Some(Bytes::new())));
-        assert_eq!(read::<String>(&[0xff; 4]), Ok(String::new()));
+        assert_eq!(read::<String>(&[0xff; 4]), Err(DecodeError::Missing));
+        assert_eq!(read::<String>(&[0; 4]), Ok(String::new()));
         assert_eq!(read::<Vec<String>>(&[0xff; 4]), Ok(Vec::new()));
     }
 

@@ -80,7 +80,7 @@ impl Raw {
         Self::greet(address, &request).await
     }
 
-    /// Connects for reading, if there is no more, with a session of its own or a new one.
+    /// Connects as a read-only client, with an existing session or for a new one.
     ///
     /// # Errors
     /// When the server closes the connection.
@@ -88,8 +88,11 @@ impl Raw {
         address: &str,
         session: Option<&Session>,
         timeout_ms: i32,
+        last_zxid_seen: u64,
     ) -> anyhow::Result<Self> {
-        Self::greet(address, &ConnectRequest { read_only: Some(true), ..request(session, timeout_ms) }).await
+        let request =
+            ConnectRequest { last_zxid_seen, read_only: Some(true), ..request(session, timeout_ms) };
+        Self::greet(address, &request).await
     }
 
     async fn greet(address: &str, request: &ConnectRequest) -> anyhow::Result<Self> {

@@ -118,7 +118,9 @@ fn step(release: Release, chance: &mut Chance) -> String {
                 Release::V3_9 => multi,
             }
         }
-        86..88 => format!("mread get {} ; ls {}", path(chance), path(chance)),
+        86..88 => {
+            format!("mread get {}{} ; ls {}{}", path(chance), watch(chance), path(chance), watch(chance))
+        }
         88..90 => format!("getacl {}", path(chance)),
         90..92 => format!("setacl {} acl={}{}", path(chance), pick(chance, &ACLS), version(chance)),
         92..95 => match lasting {

@@ -48,7 +48,7 @@ impl Connection {
         let session = handshake.session;
         let granted = number.map(|number| Granted { session, number, timeout, read_only: false });
         let mut inner = self.lock();
-        greet(&mut inner.out, handshake, granted);
+        self.put_greeting(&mut inner, state.zxid(), handshake, granted);
         let Some(granted) = granted else {
             drop(inner);
             return self.close();

@@ -163,11 +163,6 @@ impl Liveness {
         self.lock().order.first().map(|(at, _)| *at)
     }
 
-    /// When each session's time is over, the next first; empty where nobody counts.
-    pub(crate) fn deadlines(&self) -> Vec<(Instant, SessionId)> {
-        self.lock().order.iter().copied().collect()
-    }
-
     /// Returns when that may have become sooner.
     pub(crate) async fn sooner(&self) {
         self.sooner.notified().await;

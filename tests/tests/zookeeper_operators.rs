@@ -162,7 +162,7 @@ async fn mntr_tells_what_alarms_are_built_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn words_are_answered_as_tools_parse_them() {
-    let cluster = start(3, &["--zookeeper-words", "conf, cons, dirs, srvr"]).await;
+    let cluster = start(3, &["--zookeeper-words", "conf, cons, dirs, dump, srvr"]).await;
     let mut client = connect(&cluster, 1).await;
     ask(&mut client, get("/", false)).await.unwrap();
     let address = cluster.zookeeper(1);
@@ -179,6 +179,11 @@ async fn words_are_answered_as_tools_parse_them() {
     let cons = word(&address, "cons").await;
     let session = format!("sid=0x{:x},lop=GETD,est=", client.greeting.session);
     assert!(cons.contains(&session) && cons.contains(",lresp="), "{cons}");
+    ask(&mut client, create("/e", "", 1)).await.unwrap();
+    let (id, dump) = (client.greeting.session, word(&address, "dump").await);
+    assert!(dump.contains(&format!("Global Sessions(1):\n0x{id:x}\t{TIMEOUT_MS}ms\n")), "{dump}");
+    assert!(dump.contains(&format!("Sessions with Ephemerals (1):\n0x{id:x}:\n\t/e\n")), "{dump}");
+    assert!(dump.contains(&format!(" sessionId: 0x{id:x}\n")), "{dump}");
     let fresh = connect(&cluster, 1).await;
     let cons = word(&address, "cons").await;
     assert!(cons.contains(&format!("sid=0x{:x},lop=SESS,", fresh.greeting.session)), "{cons}");

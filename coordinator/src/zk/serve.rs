@@ -1,7 +1,7 @@
 //! Takes in connections, reads their requests, writes their answers.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -66,6 +66,8 @@ pub(crate) async fn accept(
                     continue;
                 };
                 let address = address.parse().unwrap_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0));
+                // A socket of version 6 wraps addresses of version 4.
+                let address = SocketAddr::new(address.ip().to_canonical(), address.port());
                 let serving = welcome(Arc::clone(&zk), wire, address, tls.clone());
                 tasks.spawn("zookeeper client", async move {
                     serving.await;
@@ -83,7 +85,7 @@ pub(crate) async fn accept(
 }
 
 async fn welcome(zk: Arc<Zk>, wire: BoxWire, address: SocketAddr, tls: Option<TlsAcceptor>) {
-    let identities = vec![Identity::new("ip", &plain(address.ip()).to_string())];
+    let identities = vec![Identity::new("ip", &address.ip().to_string())];
     let settings = &zk.service.config.zookeeper;
     let (watcher, hub) = (Watcher(zk.next_ticket()), Arc::clone(&zk.hub));
     let connection = Arc::new(Connection::new(watcher, address, hub, identities, settings.answer_bytes_max));
@@ -126,12 +128,6 @@ async fn serve(zk: &Arc<Zk>, connection: &Arc<Connection>, wire: BoxWire) {
             talk.close_in_order().await;
         }
     }
-}
-
-/// Addresses of version 4 as such, also where they come through a socket of
-/// version 6.
-fn plain(address: IpAddr) -> IpAddr {
-    address.to_canonical()
 }
 
 /// Lets go of a connection, however it ends.

@@ -10,7 +10,6 @@ use std::sync::atomic::Ordering;
 
 use rota_core::state::NodeKind;
 use rota_core::watches::Side;
-use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::{Zk, configuration};
@@ -332,41 +331,37 @@ fn summary_lines(name: &str, timing: &Timing, line: &mut Line<'_>) -> fmt::Resul
 }
 
 fn dump(zk: &Zk, to: &mut String) -> fmt::Result {
-    let now = Instant::now();
     writeln!(to, "SessionTracker dump:")?;
-    let deadlines = zk.service.liveness.deadlines();
-    writeln!(to, "Session Sets ({})/({}):", deadlines.len(), deadlines.len())?;
-    for (at, session) in deadlines {
-        let left = at.saturating_duration_since(now).as_millis();
-        writeln!(to, "1 expire in {left} ms:")?;
-        writeln!(to, "\t0x{:x}", session.0)?;
+    let applied = zk.service.replica.read();
+    // As `LearnerSessionTracker.java`.
+    writeln!(to, "Global Sessions({}):", applied.state.sessions().count())?;
+    for (id, session) in applied.state.sessions() {
+        writeln!(to, "0x{:x}\t{}ms", id.0, session.timeout_ms)?;
     }
     writeln!(to, "ephemeral nodes dump:")?;
-    let applied = zk.service.replica.read();
     let owners = applied.state.sessions().filter(|(_, session)| !session.ephemerals.is_empty());
     let owners: Vec<_> = owners.collect();
     writeln!(to, "Sessions with Ephemerals ({}):", owners.len())?;
     for (id, session) in owners {
         writeln!(to, "0x{:x}:", id.0)?;
-        for path in &session.ephemerals {
-            writeln!(to, "\t{path}")?;
-        }
+        session.ephemerals.iter().try_for_each(|path| writeln!(to, "\t{path}"))?;
     }
-    let mortal = |is: fn(NodeKind) -> bool| {
+    writeln!(to, "Connections dump:")?;
+    for connection in zk.hub.connections() {
+        let session = connection.session().map_or(0, |session| session.0);
+        writeln!(to, "\tip: /{} sessionId: 0x{session:x}", connection.address())?;
+    }
+    let reapable = |is: fn(NodeKind) -> bool| {
         let tree = applied.state.tree();
         let paths = applied.state.mortal().filter(|path| tree.get(path.as_str()).is_some_and(|n| is(n.kind)));
         paths.map(ToString::to_string).collect::<Vec<_>>()
     };
     for (name, paths) in [
-        ("containers", mortal(|kind| kind == NodeKind::Container)),
-        ("ttl nodes", mortal(|kind| matches!(kind, NodeKind::Ttl(_)))),
+        ("containers", reapable(|kind| kind == NodeKind::Container)),
+        ("ttl nodes", reapable(|kind| matches!(kind, NodeKind::Ttl(_)))),
     ] {
         writeln!(to, "{name} ({}):", paths.len())?;
         paths.iter().try_for_each(|path| writeln!(to, "\t{path}"))?;
-    }
-    writeln!(to, "Connections dump:")?;
-    for connection in zk.hub.connections() {
-        writeln!(to, "{})", brief(&connection))?;
     }
     Ok(())
 }

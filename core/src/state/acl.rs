@@ -246,18 +246,22 @@ fn is_pair(id: &str) -> bool {
 
 /// `CN=somebody,O=somewhere`: every part has a name and a value.
 fn is_distinguished_name(id: &str) -> bool {
-    let mut escaped = false;
-    let parts = id.split(|c| {
-        let splits = matches!(c, ',' | '+' | ';') && !escaped;
+    let (mut escaped, mut quoted) = (false, false);
+    let splits = |c: char| {
+        let splits = matches!(c, ',' | '+' | ';') && !escaped && !quoted;
+        quoted ^= c == '"' && !escaped;
         escaped = c == '\\' && !escaped;
         splits
-    });
-    parts.into_iter().all(|part| {
-        part.split_once('=').is_some_and(|(name, _)| {
-            let name = name.trim();
-            !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-'))
+    };
+    let parts: Vec<&str> = id.split(splits).collect();
+    !escaped
+        && !quoted
+        && parts.into_iter().all(|part| {
+            part.split_once('=').is_some_and(|(name, _)| {
+                let name = name.trim();
+                !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-'))
+            })
         })
-    })
 }
 
 /// An address, or all addresses that begin alike; written as ZooKeeper takes it since 3.9.4
@@ -371,6 +375,8 @@ mod tests {
             ("ip", "300.1.1.1"),
             ("ip", "1.1.1.1/33"),
             ("x509", "nobody"),
+            ("x509", "CN=\"a"),
+            ("x509", "CN=a\\"),
             ("sasl", "kerberos"),
         ] {
             assert_eq!(Acl::meant(&[entry(1, scheme, id)], &[]), Err(BadAcl), "{scheme}:{id}");
@@ -379,7 +385,9 @@ mod tests {
         let many = |n| (0..n).map(|n| entry(1, "digest", &format!("u{n}:d"))).collect::<Vec<_>>();
         assert!(Acl::meant(&many(ENTRIES_MAX), &[]).is_ok());
         assert_eq!(Acl::meant(&many(ENTRIES_MAX + 1), &[]), Err(BadAcl));
-        assert!(Acl::meant(&[entry(1, "x509", "CN=a\\,b, O=c")], &[]).is_ok());
+        for name in ["CN=a\\,b, O=c", "CN=\"a,b\",O=c"] {
+            assert!(Acl::meant(&[entry(1, "x509", name)], &[]).is_ok(), "{name}");
+        }
         let twice = [entry(1, "world", "anyone"), entry(1, "world", "anyone")];
         assert_eq!(Acl::meant(&twice, &[]).unwrap().entries().len(), 1);
     }

@@ -44,7 +44,9 @@ impl Record for Identity {
     const LEN_MIN: usize = 8;
 
     fn read(from: &mut Bytes) -> Result<Self, DecodeError> {
-        Ok(Self { scheme: String::read(from)?, id: String::read(from)? })
+        let scheme = String::read(from)?;
+        // ZooKeeper does not look at the id of some schemes, and kazoo writes an empty text as none.
+        Ok(Self { scheme, id: Option::<String>::read(from)?.unwrap_or_default() })
     }
 
     fn write(&self, to: &mut BytesMut) {

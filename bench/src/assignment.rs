@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use clap::Args;
 use hdrhistogram::Histogram;
-use rota_core::assign::{Known, plan_step, quick_step};
+use rota_core::assign::{PlannerInputs, fast_path_step, reconcile_step};
 use rota_core::pool::{DecodedWrites, Kind, Member, PoolView, Pools, Spec, layout, to_json};
 use rota_core::state::{Actor, Command, CreateMode, Op, Password, SessionId, State, Timestamp};
 use rota_protocol::http::{
@@ -79,7 +79,7 @@ impl Planned {
 
     fn apply(&mut self, command: Command) -> anyhow::Result<()> {
         let applied = self.state.apply(self.state.zxid() + 1, Timestamp::default(), command);
-        self.pools.follow(&self.state, &applied.events, &DecodedWrites::default());
+        self.pools.apply_events(&self.state, &applied.events, &DecodedWrites::default());
         applied.reply?;
         Ok(())
     }
@@ -109,11 +109,11 @@ impl Planned {
     /// Looks as the controller does, and says how long that took: first at what needs no planning.
     fn look(&mut self, what: &str) -> anyhow::Result<()> {
         let began = std::time::Instant::now();
-        let quick = quick_step(self.view()?);
+        let quick = fast_path_step(self.view()?);
         let quick_took = began.elapsed();
         quick.multis.into_iter().try_for_each(|ops| self.write(None, ops))?;
         let began = std::time::Instant::now();
-        let step = plan_step(self.state.tree(), self.view()?, &Known::default())?;
+        let step = reconcile_step(self.state.tree(), self.view()?, &PlannerInputs::default())?;
         let took = began.elapsed();
         let report = &step.report;
         println!(

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rota_core::state::Faces;
+use rota_core::state::ServerEndpoints;
 use serde::{Deserialize, Serialize};
 
 use crate::zk::{ALL_WORDS, Tls};
@@ -149,8 +149,8 @@ impl Default for Limits {
 impl Config {
     /// How clients reach this server.
     #[must_use]
-    pub fn faces(&self) -> Faces {
-        Faces { http: self.http_address.clone(), zookeeper: self.zookeeper_address.clone() }
+    pub fn faces(&self) -> ServerEndpoints {
+        ServerEndpoints { http: self.http_address.clone(), zookeeper: self.zookeeper_address.clone() }
     }
 
     /// All that is wrong with the configuration, in words; empty if it is sound.

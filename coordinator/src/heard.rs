@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use rota_core::assign::Known;
+use rota_core::assign::PlannerInputs;
 use rota_core::pool::{Balance, Bucket, Owner, PoolView, WhenStuck};
 use rota_protocol::http::{FAILED, MemberReport};
 use rota_protocol::peer::{HeardMember, HeardPool};
@@ -99,7 +99,7 @@ impl Heard {
     pub(crate) fn forget_old(&self, view: &PoolView, said: &HeardPool) {
         let names = |bucket: &str, member: &str| {
             let entry = view.rows.get(&Bucket::new(bucket));
-            entry.is_some_and(|entry| entry.row.names(member))
+            entry.is_some_and(|entry| entry.row.mentions(member))
         };
         let mut old: Vec<(&str, Vec<&str>)> = Vec::new();
         for (member, said) in &said.members {
@@ -178,10 +178,11 @@ pub(crate) fn fitting(mut said: HeardPool) -> HeardPool {
 }
 
 /// What a plan is made of besides the tree.
-pub(crate) fn known(view: &PoolView, said: &HeardPool, now_ms: u64) -> Known {
+pub(crate) fn known(view: &PoolView, said: &HeardPool, now_ms: u64) -> PlannerInputs {
     let spec = &view.spec;
     let churn_left = spec.churn_per_minute().saturating_sub(said.churned);
-    let mut known = Known { now_ms, churn_left: Some(churn_left as usize), ..Known::default() };
+    let mut known =
+        PlannerInputs { now_ms, churn_left: Some(churn_left as usize), ..PlannerInputs::default() };
     if spec.balance == Balance::Load {
         known.loads = said.loads.iter().map(|(bucket, load)| (Bucket::new(bucket), *load)).collect();
         // What is not known yet would be evened out for nothing.

@@ -12,7 +12,7 @@ use std::mem;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use rota_core::batch::{Fate, Origin, encode_command, seal_unit};
+use rota_core::batch::{Origin, UnitOutcome, encode_command, seal_unit};
 use rota_core::state::{Command, Refusal, Reply, State, Submitted};
 use rota_protocol::peer::UNIT_CLOSED_BYTES;
 use tokio::sync::{Notify, oneshot};
@@ -174,13 +174,13 @@ impl Outbox {
     }
 
     /// Takes note of what became of a part of a batch, if it is one of ours.
-    pub(crate) fn resolve(&self, state: &State, origin: Origin, fate: Fate) {
+    pub(crate) fn resolve(&self, state: &State, origin: Origin, fate: UnitOutcome) {
         if origin.server != self.server || origin.unit.boot != self.boot {
             return;
         }
         let seq = origin.unit.seq;
         match fate {
-            Fate::Applied(_, applied) => {
+            UnitOutcome::Applied(_, applied) => {
                 let (lost, waiter, is_freed) = {
                     let mut inner = self.lock();
                     let was_full = inner.is_full();
@@ -197,8 +197,8 @@ impl Outbox {
                 }
             }
             // It was damaged on its way to the leader, or is of a newer version than this one.
-            Fate::Undecodable => self.drop_through(seq),
-            Fate::Skipped => {
+            UnitOutcome::Undecodable => self.drop_through(seq),
+            UnitOutcome::Skipped => {
                 let mut inner = self.lock();
                 if inner.unresolved.front().is_some_and(|first| seq > first.seq) {
                     inner.resend = true;
@@ -318,9 +318,9 @@ mod tests {
         let fate = match applied {
             true => {
                 let reply = Ok(Reply::SessionClosed { session: SessionId(seq) });
-                Fate::Applied(0, Applied { reply, events: vec![] })
+                UnitOutcome::Applied(0, Applied { reply, events: vec![] })
             }
-            false => Fate::Skipped,
+            false => UnitOutcome::Skipped,
         };
         outbox.resolve(&State::new(), origin, fate);
     }
@@ -392,7 +392,7 @@ mod tests {
         let outbox = Outbox::new(1, 7);
         let [first, second] = [1, 2].map(|n| submit(&outbox, n));
         let origin = Origin { server: 1, unit: Submitted { boot: 7, seq: 1 } };
-        outbox.resolve(&State::new(), origin, Fate::Undecodable);
+        outbox.resolve(&State::new(), origin, UnitOutcome::Undecodable);
         assert!(first.await.is_err(), "nobody knows what it would have brought about");
         assert_eq!(outbox.front(), Some(2));
         fate(&outbox, 2, true);

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 use rota_core::Zxid;
-use rota_core::batch::{self, Batch, Fate};
+use rota_core::batch::{self, Batch, UnitOutcome};
 use rota_core::events::EventLog;
-use rota_core::pool::{Concerned, DecodedWrites, Pools, Touched, layout};
+use rota_core::pool::{AffectedMembers, ChangeSet, DecodedWrites, Pools, layout};
 use rota_core::state::{Event, Reply, SessionId, State};
 use rota_protocol::peer::{DiskId, LogId, Membership, SnapshotHead, Vote};
 use tokio::sync::{Notify, watch};
@@ -202,12 +202,12 @@ impl Replica {
         let inner = &mut *inner;
         batch::apply(&mut inner.state, batch, |state, origin, mut fate| {
             match &mut fate {
-                Fate::Applied(_, applied) => {
+                UnitOutcome::Applied(_, applied) => {
                     refused += u32::from(applied.reply.is_err());
                     self.hub.happened(&applied.events);
                     events.append(&mut applied.events);
                 }
-                Fate::Undecodable => {
+                UnitOutcome::Undecodable => {
                     refused += 1;
                     metrics::counter!(crate::metrics::UNDECODABLE).increment(1);
                     tracing::error!(
@@ -216,10 +216,10 @@ impl Replica {
                         "a command does not decode: it and the rest of its unit are refused"
                     );
                 }
-                Fate::Skipped => {}
+                UnitOutcome::Skipped => {}
             }
             let changed = session_change(&fate);
-            let is_anew = matches!(&fate, Fate::Applied(_, applied) if applied.reply == Ok(Reply::Imported { anew: true }));
+            let is_anew = matches!(&fate, UnitOutcome::Applied(_, applied) if applied.reply == Ok(Reply::Imported { anew: true }));
             self.outbox.resolve(state, origin, fate);
             if is_anew {
                 anew = true;
@@ -238,7 +238,7 @@ impl Replica {
             inner.events = EventLog::new(inner.state.zxid(), EVENTS_MAX, EVENTS_BYTES_MAX);
             inner.reload_pools()
         } else {
-            let touched = inner.pools.follow(&inner.state, &events, &decoded_writes);
+            let touched = inner.pools.apply_events(&inner.state, &events, &decoded_writes);
             inner.events.push(inner.state.zxid(), events);
             touched
         };
@@ -339,7 +339,7 @@ impl Replica {
         self.followed.lock().expect("no code panics while it holds this")
     }
 
-    fn note_dirty(&self, touched: Touched) {
+    fn note_dirty(&self, touched: ChangeSet) {
         if touched.pools.is_empty() {
             return;
         }
@@ -349,8 +349,8 @@ impl Replica {
             let tell = |sender: &watch::Sender<u64>| sender.send_modify(|count| *count += 1);
             tell(&followed.pool);
             match whom {
-                Concerned::All => followed.members.values().for_each(tell),
-                Concerned::Some(names) => {
+                AffectedMembers::All => followed.members.values().for_each(tell),
+                AffectedMembers::Some(names) => {
                     names.iter().filter_map(|name| followed.members.get(name)).for_each(tell);
                 }
             }
@@ -419,8 +419,8 @@ enum SessionChange {
     Closed(SessionId),
 }
 
-fn session_change(fate: &Fate) -> Option<SessionChange> {
-    let Fate::Applied(_, applied) = fate else { return None };
+fn session_change(fate: &UnitOutcome) -> Option<SessionChange> {
+    let UnitOutcome::Applied(_, applied) = fate else { return None };
     match applied.reply {
         Ok(Reply::SessionOpened { session, timeout_ms }) => {
             Some(SessionChange::Opened(LiveSession { session, timeout_ms, connection: 0 }))
@@ -445,11 +445,11 @@ pub(crate) fn live_sessions(state: &State) -> impl Iterator<Item = LiveSession> 
 impl Applied {
     /// Derives the pools from the state, and says which there were and are: those that
     /// follow a pool which is not there any more are told as well.
-    fn reload_pools(&mut self) -> Touched {
+    fn reload_pools(&mut self) -> ChangeSet {
         let mut names: Vec<String> = self.pools.iter().map(|p| p.name.clone()).collect();
         self.pools = Pools::load(&self.state);
         names.extend(self.pools.iter().map(|p| p.name.clone()));
-        Touched { pools: names.into_iter().map(|name| (name, Concerned::All)).collect() }
+        ChangeSet { pools: names.into_iter().map(|name| (name, AffectedMembers::All)).collect() }
     }
 
     fn head(&self) -> SnapshotHead {

@@ -352,7 +352,7 @@ fn check_members(
         initial_members: &config.initial_members,
         peer_address: config.peer_address.as_deref(),
     };
-    let was_member = |server| replica.read().state.faces(server).is_some();
+    let was_member = |server| replica.read().state.server_endpoints(server).is_some();
     own_address(&flags, membership, was_member).map_err(ServerError::Members)
 }
 

@@ -51,7 +51,7 @@ pub struct Origin {
 
 /// What became of a part of a batch.
 #[derive(Debug)]
-pub enum Fate {
+pub enum UnitOutcome {
     /// A command of a unit was applied: which one, from 0, and what it did.
     Applied(usize, Applied),
     /// The unit was skipped: a repeat, or one whose predecessor was lost on the way
@@ -258,24 +258,24 @@ const NOBODY: Origin = Origin { server: 0, unit: Submitted { boot: 0, seq: UNSEQ
 /// each command as soon as it is applied, with the state as it is then. At a command that does
 /// not decode it hears of [`Fate::Undecodable`], and the rest of the unit is skipped; at bytes
 /// that have no unit's header, the rest of the batch is.
-pub fn apply(state: &mut State, mut batch: Batch, mut after: impl FnMut(&State, Origin, Fate)) {
+pub fn apply(state: &mut State, mut batch: Batch, mut after: impl FnMut(&State, Origin, UnitOutcome)) {
     let now = batch.header.timestamp;
     while let Some(unit) = batch.next_unit() {
         let Ok((origin, payload)) = unit else {
-            after(state, NOBODY, Fate::Undecodable);
+            after(state, NOBODY, UnitOutcome::Undecodable);
             continue;
         };
         if origin.unit.seq != UNSEQUENCED && !state.note_submitted(origin.server, origin.unit) {
-            after(state, origin, Fate::Skipped);
+            after(state, origin, UnitOutcome::Skipped);
             continue;
         }
         for (index, command) in CommandDecoder(payload).enumerate() {
             let Ok(command) = command else {
-                after(state, origin, Fate::Undecodable);
+                after(state, origin, UnitOutcome::Undecodable);
                 break;
             };
             let applied = state.apply(state.zxid() + 1, now, command);
-            after(state, origin, Fate::Applied(index, applied));
+            after(state, origin, UnitOutcome::Applied(index, applied));
         }
     }
 }
@@ -323,7 +323,7 @@ mod tests {
         let mut state = State::new();
         let mut done = |batch: Batch| {
             let mut done = Vec::new();
-            apply(&mut state, batch, |_, _, fate| done.push(matches!(fate, Fate::Applied(0, _))));
+            apply(&mut state, batch, |_, _, fate| done.push(matches!(fate, UnitOutcome::Applied(0, _))));
             done
         };
         let first = batch(&[unit(1, 1, "/a"), unit(1, 1, "/a"), unit(1, 3, "/c")]);
@@ -412,7 +412,7 @@ mod tests {
         let units =
             [unit(1, 1, "/a"), garbage, half, unit(1, 2, "/b"), after_half, no_unit, unit(1, 3, "/c")];
         apply(&mut state, batch(&units), |_, origin, fate| {
-            fates.push((origin.server, matches!(fate, Fate::Applied(0, _))));
+            fates.push((origin.server, matches!(fate, UnitOutcome::Applied(0, _))));
         });
         assert_eq!(fates, [(3, true), (4, false), (5, true), (5, false), (3, true), (5, true), (0, false)]);
         assert_eq!(state.zxid(), 4);

@@ -45,19 +45,19 @@ impl Interest<'_> {
 
 /// What a watcher missed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Missed {
+pub enum EventsSince {
     /// These events, all there were, up to and including `upto`.
     Events {
         /// In the order of the log.
         events: Vec<Event>,
         /// The watcher knows everything up to here now.
-        upto: Zxid,
+        through: Zxid,
     },
     /// Perhaps more than is remembered: read the nodes anew, then watch on from
     /// `upto`.
-    Unknown {
+    Compacted {
         /// Where to watch on from.
-        upto: Zxid,
+        through: Zxid,
     },
 }
 
@@ -79,17 +79,17 @@ impl EventLog {
             while self.events.len() >= self.events_max || self.bytes > self.bytes_max {
                 let Some(oldest) = self.events.front() else { break };
                 self.floor = oldest.zxid;
-                self.forget_first();
+                self.drop_oldest();
             }
             self.events.push_back(event);
         }
         // A write's events are remembered together or not at all.
         while self.events.front().is_some_and(|e| e.zxid == self.floor) {
-            self.forget_first();
+            self.drop_oldest();
         }
     }
 
-    fn forget_first(&mut self) {
+    fn drop_oldest(&mut self) {
         self.bytes -= self.events.pop_front().map_or(0, |event| event.bytes());
     }
 
@@ -102,9 +102,9 @@ impl EventLog {
     /// What happened after `since` that somebody wants to know and may, at most
     /// `events_max` events.
     #[must_use]
-    pub fn since(&self, since: Zxid, interest: &Interest<'_>, events_max: usize) -> Missed {
+    pub fn since(&self, since: Zxid, interest: &Interest<'_>, events_max: usize) -> EventsSince {
         if since < self.floor {
-            return Missed::Unknown { upto: self.last };
+            return EventsSince::Compacted { through: self.last };
         }
         let start = self.events.partition_point(|e| e.zxid <= since);
         let mut events: Vec<Event> = Vec::new();
@@ -116,12 +116,12 @@ impl EventLog {
             match events.last() {
                 Some(last) if full && last.zxid != event.zxid => {
                     let upto = last.zxid;
-                    return Missed::Events { events, upto };
+                    return EventsSince::Events { events, through: upto };
                 }
                 _ => events.push(event.clone()),
             }
         }
-        Missed::Events { events, upto: self.last.max(since) }
+        EventsSince::Events { events, through: self.last.max(since) }
     }
 }
 
@@ -140,10 +140,10 @@ mod tests {
         Interest { path, recursive, who: &[] }
     }
 
-    fn zxids(missed: Missed) -> Vec<Zxid> {
+    fn zxids(missed: EventsSince) -> Vec<Zxid> {
         match missed {
-            Missed::Events { events, .. } => events.iter().map(|e| e.zxid).collect(),
-            Missed::Unknown { .. } => panic!("unknown"),
+            EventsSince::Events { events, .. } => events.iter().map(|e| e.zxid).collect(),
+            EventsSince::Compacted { .. } => panic!("unknown"),
         }
     }
 
@@ -154,7 +154,7 @@ mod tests {
             log.push(zxid, vec![event(zxid, "/a"), event(zxid, "/b/c")]);
         }
         // Six events, room for three: write 1 is gone whole, and half of 2 with it.
-        assert_eq!(log.since(1, &at("/", true), 10), Missed::Unknown { upto: 3 });
+        assert_eq!(log.since(1, &at("/", true), 10), EventsSince::Compacted { through: 3 });
         assert_eq!(zxids(log.since(2, &at("/", true), 10)), [3, 3]);
         assert_eq!(zxids(log.since(2, &at("/a", false), 10)), [3]);
         assert_eq!(zxids(log.since(2, &at("/b", true), 10)), [3]);
@@ -169,10 +169,10 @@ mod tests {
             log.push(n as Zxid, vec![event(n as Zxid, &long(n))]);
         }
         assert_eq!(zxids(log.since(6, &at("/", true), 10)), [7, 8, 9]);
-        assert_eq!(log.since(5, &at("/", true), 10), Missed::Unknown { upto: 9 });
+        assert_eq!(log.since(5, &at("/", true), 10), EventsSince::Compacted { through: 9 });
         // One that is too large by itself is not remembered, and those who watch are told.
         log.push(10, (0..9).map(|n| event(10, &long(n))).collect());
-        assert_eq!(log.since(9, &at("/", true), 10), Missed::Unknown { upto: 10 });
+        assert_eq!(log.since(9, &at("/", true), 10), EventsSince::Compacted { through: 10 });
         log.push(11, vec![event(11, "/a")]);
         assert_eq!(zxids(log.since(10, &at("/", true), 10)), [11]);
     }
@@ -182,7 +182,9 @@ mod tests {
         let mut log = EventLog::new(0, 100, 1_000);
         log.push(1, vec![event(1, "/a"), event(1, "/a")]);
         log.push(2, vec![event(2, "/a")]);
-        let Missed::Events { events, upto } = log.since(0, &at("/a", false), 1) else { panic!() };
+        let EventsSince::Events { events, through: upto } = log.since(0, &at("/a", false), 1) else {
+            panic!()
+        };
         assert_eq!((events.len(), upto), (2, 1));
     }
 }

@@ -29,7 +29,7 @@ pub struct Watcher(pub u64);
 
 /// What a watch hears of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Side {
+pub enum WatchKind {
     /// The node and its data.
     Data,
     /// Its children.
@@ -38,7 +38,7 @@ pub enum Side {
 
 /// How long a watch stays, and how far it reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reach {
+pub enum WatchMode {
     /// Until it has heard of one event.
     OneShot,
     /// Until it is taken away.
@@ -57,7 +57,7 @@ pub struct Watches {
 /// The watches of one side: each watcher has at most one of each reach on a path.
 #[derive(Debug, Default)]
 struct Table {
-    by_path: BTreeMap<String, BTreeMap<Watcher, BTreeSet<Reach>>>,
+    by_path: BTreeMap<String, BTreeMap<Watcher, BTreeSet<WatchMode>>>,
     by_watcher: BTreeMap<Watcher, BTreeSet<String>>,
     /// Memory of each watcher's watches, in bytes.
     bytes: BTreeMap<Watcher, usize>,
@@ -85,8 +85,8 @@ impl Watches {
         &mut self,
         watcher: Watcher,
         path: &str,
-        side: Side,
-        reach: Reach,
+        side: WatchKind,
+        reach: WatchMode,
     ) -> Result<(), TooManyWatches> {
         let added = self.side(side).added_bytes(watcher, path);
         self.check_capacity(watcher, added)?;
@@ -102,15 +102,15 @@ impl Watches {
         &mut self,
         watcher: Watcher,
         path: &str,
-        reach: Reach,
+        reach: WatchMode,
     ) -> Result<(), TooManyWatches> {
         let mut added = self.data.added_bytes(watcher, path);
-        if reach != Reach::Recursive {
+        if reach != WatchMode::Recursive {
             added += self.children.added_bytes(watcher, path);
         }
         self.check_capacity(watcher, added)?;
         self.data.add(watcher, path, reach);
-        if reach != Reach::Recursive {
+        if reach != WatchMode::Recursive {
             self.children.add(watcher, path, reach);
         }
         Ok(())
@@ -126,13 +126,13 @@ impl Watches {
     }
 
     /// Who hears of what happened to the node at `path`.
-    pub fn hear(&mut self, kind: EventKind, path: &str) -> BTreeSet<Watcher> {
+    pub fn notify(&mut self, kind: EventKind, path: &str) -> BTreeSet<Watcher> {
         let mut watchers = match kind {
-            EventKind::ChildrenChanged => return self.children.hear(path),
-            EventKind::Created | EventKind::DataChanged | EventKind::Deleted => self.data.hear(path),
+            EventKind::ChildrenChanged => return self.children.notify(path),
+            EventKind::Created | EventKind::DataChanged | EventKind::Deleted => self.data.notify(path),
         };
         if kind == EventKind::Deleted {
-            watchers.extend(self.children.hear(path));
+            watchers.extend(self.children.notify(path));
         }
         watchers
     }
@@ -140,22 +140,34 @@ impl Watches {
     /// Whether a watcher has a watch there; of any side and reach where it is not
     /// said which.
     #[must_use]
-    pub fn has(&self, watcher: Watcher, path: &str, side: Option<Side>, reach: Option<Reach>) -> bool {
+    pub fn has(
+        &self,
+        watcher: Watcher,
+        path: &str,
+        side: Option<WatchKind>,
+        reach: Option<WatchMode>,
+    ) -> bool {
         let of = |table: &Table| table.has(watcher, path, reach);
         match side {
-            Some(Side::Data) => of(&self.data),
-            Some(Side::Children) => of(&self.children),
+            Some(WatchKind::Data) => of(&self.data),
+            Some(WatchKind::Children) => of(&self.children),
             None => of(&self.data) || of(&self.children),
         }
     }
 
     /// Takes such watches away. False if there were none.
-    pub fn remove(&mut self, watcher: Watcher, path: &str, side: Option<Side>, reach: Option<Reach>) -> bool {
+    pub fn remove(
+        &mut self,
+        watcher: Watcher,
+        path: &str,
+        side: Option<WatchKind>,
+        reach: Option<WatchMode>,
+    ) -> bool {
         let mut removed = false;
-        if side != Some(Side::Data) {
+        if side != Some(WatchKind::Data) {
             removed |= self.children.remove(watcher, path, reach);
         }
-        if side != Some(Side::Children) {
+        if side != Some(WatchKind::Children) {
             removed |= self.data.remove(watcher, path, reach);
         }
         removed
@@ -169,7 +181,7 @@ impl Watches {
 
     /// How many watches of one side there are.
     #[must_use]
-    pub fn summary(&self, side: Side) -> Summary {
+    pub fn summary(&self, side: WatchKind) -> Summary {
         let table = self.side(side);
         Summary {
             watchers: table.by_watcher.len(),
@@ -186,17 +198,17 @@ impl Watches {
         both.into_iter().collect()
     }
 
-    fn side(&self, side: Side) -> &Table {
+    fn side(&self, side: WatchKind) -> &Table {
         match side {
-            Side::Data => &self.data,
-            Side::Children => &self.children,
+            WatchKind::Data => &self.data,
+            WatchKind::Children => &self.children,
         }
     }
 
-    fn side_mut(&mut self, side: Side) -> &mut Table {
+    fn side_mut(&mut self, side: WatchKind) -> &mut Table {
         match side {
-            Side::Data => &mut self.data,
-            Side::Children => &mut self.children,
+            WatchKind::Data => &mut self.data,
+            WatchKind::Children => &mut self.children,
         }
     }
 }
@@ -208,48 +220,49 @@ impl Table {
         if is_watched { 0 } else { watch_bytes(path) }
     }
 
-    fn add(&mut self, watcher: Watcher, path: &str, reach: Reach) {
+    fn add(&mut self, watcher: Watcher, path: &str, reach: WatchMode) {
         let reaches = self.by_path.entry(path.to_owned()).or_default().entry(watcher).or_default();
         if reaches.insert(reach) {
-            self.recursive += usize::from(reach == Reach::Recursive);
+            self.recursive += usize::from(reach == WatchMode::Recursive);
             if self.by_watcher.entry(watcher).or_default().insert(path.to_owned()) {
                 *self.bytes.entry(watcher).or_default() += watch_bytes(path);
             }
         }
     }
 
-    fn hear(&mut self, path: &str) -> BTreeSet<Watcher> {
+    fn notify(&mut self, path: &str) -> BTreeSet<Watcher> {
         let mut heard: BTreeSet<Watcher> = BTreeSet::new();
         if let Some(here) = self.by_path.get(path) {
             heard.extend(here.keys());
         }
         for watcher in heard.clone() {
-            self.remove(watcher, path, Some(Reach::OneShot));
+            self.remove(watcher, path, Some(WatchMode::OneShot));
         }
         if self.recursive > 0 {
             for above in ancestors(path) {
                 let there = self.by_path.get(above).into_iter().flatten();
-                heard
-                    .extend(there.filter(|(_, r)| r.contains(&Reach::Recursive)).map(|(watcher, _)| watcher));
+                heard.extend(
+                    there.filter(|(_, r)| r.contains(&WatchMode::Recursive)).map(|(watcher, _)| watcher),
+                );
             }
         }
         heard
     }
 
-    fn has(&self, watcher: Watcher, path: &str, reach: Option<Reach>) -> bool {
+    fn has(&self, watcher: Watcher, path: &str, reach: Option<WatchMode>) -> bool {
         let reaches = self.by_path.get(path).and_then(|watchers| watchers.get(&watcher));
         reaches.is_some_and(|reaches| reach.is_none_or(|reach| reaches.contains(&reach)))
     }
 
-    fn remove(&mut self, watcher: Watcher, path: &str, reach: Option<Reach>) -> bool {
+    fn remove(&mut self, watcher: Watcher, path: &str, reach: Option<WatchMode>) -> bool {
         let Some(watchers) = self.by_path.get_mut(path) else { return false };
         let Some(reaches) = watchers.get_mut(&watcher) else { return false };
         let before = reaches.len();
-        let removed: Vec<Reach> =
+        let removed: Vec<WatchMode> =
             reaches.iter().copied().filter(|r| reach.is_none_or(|one| one == *r)).collect();
         for reach in removed {
             reaches.remove(&reach);
-            self.recursive -= usize::from(reach == Reach::Recursive);
+            self.recursive -= usize::from(reach == WatchMode::Recursive);
         }
         let changed = reaches.len() != before;
         if reaches.is_empty() {
@@ -303,26 +316,26 @@ mod tests {
     const B: Watcher = Watcher(2);
 
     fn heard(watches: &mut Watches, kind: EventKind, path: &str) -> Vec<u64> {
-        watches.hear(kind, path).into_iter().map(|watcher| watcher.0).collect()
+        watches.notify(kind, path).into_iter().map(|watcher| watcher.0).collect()
     }
 
     #[test]
     fn a_one_shot_watch_hears_once_and_of_its_side() {
         let mut watches = Watches::default();
-        watches.add(A, "/a", Side::Data, Reach::OneShot).unwrap();
-        watches.add(B, "/a", Side::Children, Reach::OneShot).unwrap();
+        watches.add(A, "/a", WatchKind::Data, WatchMode::OneShot).unwrap();
+        watches.add(B, "/a", WatchKind::Children, WatchMode::OneShot).unwrap();
         assert_eq!(heard(&mut watches, EventKind::ChildrenChanged, "/a"), [2]);
         assert_eq!(heard(&mut watches, EventKind::DataChanged, "/a"), [1]);
         assert_eq!(heard(&mut watches, EventKind::Deleted, "/a"), [0u64; 0]);
-        assert_eq!(watches.summary(Side::Data), Summary::default());
-        assert_eq!(watches.summary(Side::Children), Summary::default());
+        assert_eq!(watches.summary(WatchKind::Data), Summary::default());
+        assert_eq!(watches.summary(WatchKind::Children), Summary::default());
     }
 
     #[test]
     fn a_removal_is_heard_of_once_by_who_watches_both_sides() {
         let mut watches = Watches::default();
-        watches.add(A, "/a", Side::Data, Reach::OneShot).unwrap();
-        watches.add(A, "/a", Side::Children, Reach::OneShot).unwrap();
+        watches.add(A, "/a", WatchKind::Data, WatchMode::OneShot).unwrap();
+        watches.add(A, "/a", WatchKind::Children, WatchMode::OneShot).unwrap();
         assert_eq!(heard(&mut watches, EventKind::Deleted, "/a"), [1]);
         assert!(!watches.has(A, "/a", None, None));
     }
@@ -330,31 +343,31 @@ mod tests {
     #[test]
     fn persistent_watches_stay_beside_one_shot_ones() {
         let mut watches = Watches::default();
-        watches.add_persistent(A, "/a", Reach::Persistent).unwrap();
-        watches.add(A, "/a", Side::Data, Reach::OneShot).unwrap();
+        watches.add_persistent(A, "/a", WatchMode::Persistent).unwrap();
+        watches.add(A, "/a", WatchKind::Data, WatchMode::OneShot).unwrap();
         for kind in
             [EventKind::DataChanged, EventKind::ChildrenChanged, EventKind::Deleted, EventKind::Created]
         {
             assert_eq!(heard(&mut watches, kind, "/a"), [1], "{kind:?}");
         }
         assert_eq!(heard(&mut watches, EventKind::DataChanged, "/a/b"), [0u64; 0]);
-        assert!(!watches.has(A, "/a", Some(Side::Data), Some(Reach::OneShot)));
-        assert!(watches.remove(A, "/a", None, Some(Reach::Persistent)));
+        assert!(!watches.has(A, "/a", Some(WatchKind::Data), Some(WatchMode::OneShot)));
+        assert!(watches.remove(A, "/a", None, Some(WatchMode::Persistent)));
         assert!(!watches.remove(A, "/a", None, None));
     }
 
     #[test]
     fn recursive_watches_hear_of_nodes_below_and_not_of_their_children() {
         let mut watches = Watches::default();
-        watches.add_persistent(A, "/a", Reach::Recursive).unwrap();
-        watches.add_persistent(B, "/", Reach::Recursive).unwrap();
+        watches.add_persistent(A, "/a", WatchMode::Recursive).unwrap();
+        watches.add_persistent(B, "/", WatchMode::Recursive).unwrap();
         assert_eq!(heard(&mut watches, EventKind::Created, "/a/b/c"), [1, 2]);
         assert_eq!(heard(&mut watches, EventKind::ChildrenChanged, "/a/b"), [0u64; 0]);
         assert_eq!(heard(&mut watches, EventKind::DataChanged, "/ab"), [2]);
         assert_eq!(heard(&mut watches, EventKind::Deleted, "/"), [2]);
         watches.forget(B);
         assert_eq!(heard(&mut watches, EventKind::DataChanged, "/ab"), [0u64; 0]);
-        assert!(watches.remove(A, "/a", None, Some(Reach::Recursive)));
+        assert!(watches.remove(A, "/a", None, Some(WatchMode::Recursive)));
         assert_eq!(watches.data.recursive, 0);
     }
 
@@ -364,15 +377,15 @@ mod tests {
         let path = |n: usize| format!("/{n:0>999}");
         let fit = BYTES_PER_WATCHER_MAX / watch_bytes(&path(0));
         for n in 0..fit {
-            watches.add(A, &path(n), Side::Data, Reach::OneShot).unwrap();
+            watches.add(A, &path(n), WatchKind::Data, WatchMode::OneShot).unwrap();
         }
         let one_more = |watches: &mut Watches, watcher| {
-            watches.add(watcher, "/more", Side::Children, Reach::OneShot).is_ok()
-                && watches.add(watcher, &path(fit), Side::Children, Reach::OneShot).is_ok()
+            watches.add(watcher, "/more", WatchKind::Children, WatchMode::OneShot).is_ok()
+                && watches.add(watcher, &path(fit), WatchKind::Children, WatchMode::OneShot).is_ok()
         };
         assert!(!one_more(&mut watches, A));
-        assert!(watches.add(A, &path(7), Side::Data, Reach::OneShot).is_ok(), "it is there already");
-        assert!(watches.add_persistent(A, &path(fit), Reach::Recursive).is_err());
+        assert!(watches.add(A, &path(7), WatchKind::Data, WatchMode::OneShot).is_ok(), "it is there already");
+        assert!(watches.add_persistent(A, &path(fit), WatchMode::Recursive).is_err());
         assert!(one_more(&mut watches, B), "another has room");
         assert!(watches.remove(A, "/more", None, None));
         assert_eq!(heard(&mut watches, EventKind::DataChanged, &path(7)), [1]);

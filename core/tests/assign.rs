@@ -14,8 +14,8 @@ use std::fmt::Write as _;
 use golden::Command as Line;
 use rota_core::assign::Step;
 use rota_core::pool::{
-    Affinity, Balance, Bucket, Deed, Delta, Handoff, Item, Kind, Labels, Member, Move, Owner, PoolView,
-    Report, RowEntry, Shortage, Spec, Spread, from_json, history, layout,
+    Affinity, Balance, Bucket, Delta, Handoff, Item, Kind, Labels, Member, Move, Owner, OwnerAction,
+    PoolView, Report, RowEntry, Shortage, Spec, Spread, from_json, history, layout,
 };
 use rota_core::state::{Applied, Node, Op};
 use world::World;
@@ -178,9 +178,9 @@ impl Script {
                 let settled = self.world.settle(&self.pool, 100);
                 format!("settled: {} rounds, {} released\n", settled.rounds, settled.released.len())
             }
-            "release" => self.comply(Deed::Release, line.maybe_word().as_deref()),
-            "ready" => self.comply(Deed::Ready, line.maybe_word().as_deref()),
-            "step-down" => self.comply(Deed::StepDown, line.maybe_word().as_deref()),
+            "release" => self.comply(OwnerAction::Release, line.maybe_word().as_deref()),
+            "ready" => self.comply(OwnerAction::Ready, line.maybe_word().as_deref()),
+            "step-down" => self.comply(OwnerAction::StepDown, line.maybe_word().as_deref()),
             "give-up" => {
                 let bucket = line.word();
                 outcome(&self.world.give_up(&self.pool, &bucket, line.option("fence").expect("a fence")))
@@ -267,7 +267,7 @@ impl Script {
     }
 
     /// Those who are asked to do it, do it.
-    fn comply(&mut self, deed: Deed, who: Option<&str>) -> String {
+    fn comply(&mut self, deed: OwnerAction, who: Option<&str>) -> String {
         let mut text = String::new();
         for (the, owner, asked) in self.world.asked(&self.pool) {
             if asked == deed && who.is_none_or(|who| who == owner.member) {

@@ -13,10 +13,10 @@ use std::iter;
 use bytes::Bytes;
 use golden::Command as Line;
 use kernel_text as text;
-use rota_core::batch::{self, Batch, Fate, Header, Origin};
+use rota_core::batch::{self, Batch, Header, Origin, UnitOutcome};
 use rota_core::state::{
     AclEntry, Actor, Command, CreateMode, Identity, Import, ImportedNode, ImportedSession, NodeKind, Op,
-    OpReply, Password, Reply, SessionId, Stamps, Standing, State, Submitted, Timestamp, check::check, perms,
+    OpReply, Password, Privilege, Reply, SessionId, Stamps, State, Submitted, Timestamp, check::check, perms,
     snapshot,
 };
 
@@ -164,9 +164,9 @@ impl Kernel {
         let before = self.state.zxid();
         let mut output = String::new();
         batch::apply(&mut self.state, Batch::decode(bytes).unwrap(), |state, _, fate| match fate {
-            Fate::Skipped => output += "skipped\n",
-            Fate::Undecodable => panic!("it was encoded here"),
-            Fate::Applied(index, applied) => {
+            UnitOutcome::Skipped => output += "skipped\n",
+            UnitOutcome::Undecodable => panic!("it was encoded here"),
+            UnitOutcome::Applied(index, applied) => {
                 assert_eq!(state.zxid(), before + 1 + index as u64);
                 output += &text::applied(state.zxid(), &applied);
             }
@@ -287,11 +287,11 @@ fn op(line: &mut Line) -> Op {
 fn actor(line: &mut Line) -> Actor {
     let session = line.option("session").map(|name: String| session(&name));
     let standing = match line.option::<String>("as").as_deref() {
-        None => Standing::Rota,
-        Some("anyone") => Standing::Client(Vec::new()),
-        Some(who) => Standing::Client(who.split(',').map(identity).collect()),
+        None => Privilege::Rota,
+        Some("anyone") => Privilege::Client(Vec::new()),
+        Some(who) => Privilege::Client(who.split(',').map(identity).collect()),
     };
-    Actor { session, connection: line.option("connection"), standing }
+    Actor { session, connection: line.option("connection"), privilege: standing }
 }
 
 fn identity(text: &str) -> Identity {

@@ -5,7 +5,7 @@
 use proptest::prelude::*;
 use rota_core::placement::check::{check, lower_bound};
 use rota_core::placement::{
-    Answer, Candidate, Class, Demand, Owners, Problem, Quotas, REPLICAS_MAX, count, solve,
+    Answer, Candidate, Demand, LabelGroup, Owners, Problem, Quotas, REPLICAS_MAX, count, solve,
 };
 
 fn cases(cases: u32) -> ProptestConfig {
@@ -41,8 +41,8 @@ fn any_problem(members_max: usize, buckets_max: usize) -> impl Strategy<Value = 
     (prop::collection::vec(candidate, 1..=members_max), 1usize..=4, 1usize..=3).prop_flat_map(
         move |(members, replicas, classes)| {
             let count = members.len();
-            let class =
-                prop::collection::vec(prop::bool::weighted(0.7), count).prop_map(|allowed| Class { allowed });
+            let class = prop::collection::vec(prop::bool::weighted(0.7), count)
+                .prop_map(|allowed| LabelGroup { allowed });
             let demand =
                 (0..classes, prop::collection::vec(0..count, 0..=replicas)).prop_map(|(class, owners)| {
                     let mut distinct = Owners::default();
@@ -142,7 +142,7 @@ proptest! {
         let answer = solve(&problem);
         let mut partly = problem;
         for ((bucket, then), done) in partly.buckets.iter_mut().zip(&answer.owners).zip(&done) {
-            bucket.destined = *then;
+            bucket.reserved_for = *then;
             if *done || bucket.owners.is_empty() {
                 bucket.owners = *then;
             }
@@ -163,14 +163,14 @@ proptest! {
         prop_assume!(rows.into_iter().all(is_sound));
         let mut partly = problem.clone();
         for ((bucket, then), done) in partly.buckets.iter_mut().zip(&answer.owners).zip(&done) {
-            bucket.destined = *then;
+            bucket.reserved_for = *then;
             if *done {
                 bucket.owners = *then;
             }
         }
         let rest = solve(&partly);
         let done =
-            Answer { owners: partly.buckets.iter().map(|bucket| bucket.owners).collect(), is_rough: false };
+            Answer { owners: partly.buckets.iter().map(|bucket| bucket.owners).collect(), is_approximate: false };
         let so_far = moves(&problem, &done);
         prop_assert!(so_far + moves(&partly, &rest) <= moves(&problem, &answer));
     }
@@ -249,7 +249,7 @@ fn large(members: usize, buckets: usize) -> Problem {
     Problem {
         members: (0..members).map(candidate).collect(),
         replicas: 3,
-        classes: vec![Class { allowed: vec![true; members] }],
+        classes: vec![LabelGroup { allowed: vec![true; members] }],
         buckets: vec![Demand::default(); buckets],
         ..Problem::default()
     }

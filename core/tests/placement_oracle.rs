@@ -9,7 +9,9 @@
 use std::collections::VecDeque;
 
 use rota_core::placement::check::{check, lower_bound};
-use rota_core::placement::{Answer, Candidate, Class, Demand, Owners, Problem, Quotas, place_all, solve};
+use rota_core::placement::{
+    Answer, Candidate, Demand, LabelGroup, Owners, Problem, Quotas, place_all, solve,
+};
 
 const CASES: u64 = 100_000;
 const SEED: u64 = 20_261_122;
@@ -58,10 +60,10 @@ fn problem(chance: &mut Chance) -> Problem {
         zone: chance.below(zones),
     };
     let candidates: Vec<Candidate> = (0..members).map(|_| candidate(chance)).collect();
-    let class = |chance: &mut Chance| Class {
+    let class = |chance: &mut Chance| LabelGroup {
         allowed: (0..members).map(|_| !is_hindered || !chance.once_in(3)).collect(),
     };
-    let classes: Vec<Class> = (0..classes).map(|_| class(chance)).collect();
+    let classes: Vec<LabelGroup> = (0..classes).map(|_| class(chance)).collect();
     let buckets = chance.below(9);
     let few = chance.once_in(3);
     let has_claims = chance.once_in(3);
@@ -79,7 +81,7 @@ fn problem(chance: &mut Chance) -> Problem {
         if has_claims && chance.once_in(3) {
             destined.push(chance.below(members));
         }
-        Demand { class: chance.below(classes.len()), owners, claims, destined }
+        Demand { class: chance.below(classes.len()), owners, returning: claims, reserved_for: destined }
     };
     let buckets = (0..buckets).map(|_| demand(chance)).collect();
     Problem { members: candidates, replicas, classes, buckets, ..Problem::default() }
@@ -221,7 +223,7 @@ fn examine(seed: u64) -> Result<(), String> {
     }
     let placed = place_all(&problem, &quotas);
     let (most, ours) = (most_kept(&problem, &quotas), kept(&problem, &placed));
-    if placed.is_rough {
+    if placed.is_approximate {
         return Err(format!("it ended early: {problem:?}"));
     }
     if ours != most {
@@ -235,7 +237,7 @@ fn examine(seed: u64) -> Result<(), String> {
     }
     let mut again = problem.clone();
     again.buckets.iter_mut().zip(&answer.owners).for_each(|(bucket, owners)| {
-        (bucket.owners, bucket.claims) = (*owners, Owners::default());
+        (bucket.owners, bucket.returning) = (*owners, Owners::default());
     });
     let second = solve(&again);
     if second != answer {

@@ -1,7 +1,7 @@
 //! Bugs that the laws and scripts once found, each as it was found.
 
 use bytes::Bytes;
-use rota_core::assign::{Known, plan_step};
+use rota_core::assign::{PlannerInputs, reconcile_step};
 use rota_core::placement::{self, Answer, Owners, Problem};
 use rota_core::pool::*;
 use rota_core::state::*;
@@ -52,7 +52,7 @@ fn check_refuses_weightless_takers() {
     let mut p = Problem::simple(&[0, 0], 1);
     p.buckets[0].owners = Owners::from_iter([0]);
     assert!(
-        placement::check::check(&p, &Answer { owners: vec![Owners::from_iter([1])], is_rough: false })
+        placement::check::check(&p, &Answer { owners: vec![Owners::from_iter([1])], is_approximate: false })
             .is_err()
     );
 }
@@ -64,9 +64,9 @@ fn follow_garbage_spec() {
     let mut s = State::new();
     let mut p = Pools::load(&s);
     let a = pool(&mut s, r#"{"kind":"named"}"#);
-    p.follow(&s, &a.events, &DecodedWrites::default());
+    p.apply_events(&s, &a.events, &DecodedWrites::default());
     let a = write(&mut s, set("/rota/pools/p", "garbage"));
-    p.follow(&s, &a.events, &DecodedWrites::default());
+    p.apply_events(&s, &a.events, &DecodedWrites::default());
     assert_eq!(p.get("p").is_some(), Pools::load(&s).get("p").is_some());
 }
 #[test]
@@ -74,10 +74,10 @@ fn follow_nested() {
     let mut s = State::new();
     let mut p = Pools::load(&s);
     let a = pool(&mut s, r#"{"kind":"named"}"#);
-    p.follow(&s, &a.events, &DecodedWrites::default());
+    p.apply_events(&s, &a.events, &DecodedWrites::default());
     for path in ["/rota/pools/p/items/x", "/rota/pools/p/items/x/y"] {
         let a = write(&mut s, create(path, "{}"));
-        p.follow(&s, &a.events, &DecodedWrites::default());
+        p.apply_events(&s, &a.events, &DecodedWrites::default());
     }
     assert_eq!(p.get("p").unwrap().items, Pools::load(&s).get("p").unwrap().items);
 }
@@ -90,7 +90,7 @@ fn follow_folder_later() {
         [("/rota", ""), ("/rota/pools", ""), ("/rota/pools/p", spec), ("/rota/pools/p/buckets", "")]
     {
         let a = write(&mut s, create(path, d));
-        p.follow(&s, &a.events, &DecodedWrites::default());
+        p.apply_events(&s, &a.events, &DecodedWrites::default());
     }
     assert_eq!(p.get("p").unwrap().table_version(), Pools::load(&s).get("p").unwrap().table_version());
 }
@@ -103,11 +103,11 @@ fn a_late_grant_does_not_take_a_row_that_was_made_again() {
     let go = |s: &mut State, p: &mut Pools, op: Command| {
         let z = s.zxid() + 1;
         let a = s.apply(z, Timestamp::default(), op);
-        p.follow(s, &a.events, &DecodedWrites::default());
+        p.apply_events(s, &a.events, &DecodedWrites::default());
         a
     };
     let a = pool(&mut s, r#"{"kind":"named"}"#);
-    p.follow(&s, &a.events, &DecodedWrites::default());
+    p.apply_events(&s, &a.events, &DecodedWrites::default());
     let join = |s: &mut State, p: &mut Pools, n: u64, name: &str| {
         go(s, p, Command::OpenSession { session: SessionId(n), password: Password([0; 16]), timeout_ms: 1 });
         go(
@@ -123,7 +123,9 @@ fn a_late_grant_does_not_take_a_row_that_was_made_again() {
             },
         );
     };
-    let step = |s: &State, p: &Pools| plan_step(s.tree(), p.get("p").unwrap(), &Known::default()).unwrap();
+    let step = |s: &State, p: &Pools| {
+        reconcile_step(s.tree(), p.get("p").unwrap(), &PlannerInputs::default()).unwrap()
+    };
     join(&mut s, &mut p, 1, "w1");
     go(&mut s, &mut p, Command::Write { by: Actor::rota(None), op: create("/rota/pools/p/items/x", "{}") });
     for m in step(&s, &p).multis {
@@ -208,7 +210,7 @@ fn a_pool_with_nodes_below_its_checkpoints_goes() {
     for _ in 0..10 {
         let pools = Pools::load(&s);
         let Some(view) = pools.get("p") else { return };
-        for ops in plan_step(s.tree(), view, &Known::default()).unwrap().multis {
+        for ops in reconcile_step(s.tree(), view, &PlannerInputs::default()).unwrap().multis {
             multi(&mut s, ops).reply.unwrap();
         }
     }
@@ -228,7 +230,7 @@ fn removals_in_a_deleted_pool_touch_it() {
     let mut pools = Pools::load(&state);
     let removed = write(&mut state, Op::Delete { path: chapter, version: None });
     removed.reply.unwrap();
-    let touched = pools.follow(&state, &removed.events, &DecodedWrites::default());
+    let touched = pools.apply_events(&state, &removed.events, &DecodedWrites::default());
     assert!(touched.pools.contains_key("p"), "{touched:?}");
 }
 

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use rota_core::pool::{Balance, Bucket, Handoff, Kind, Member, Spec, Strategy};
-use rota_core::simulation::{Account, Act, Change, Fault, Scenario, Timing, simulate};
+use rota_core::simulation::{Act, Change, Fault, Metrics, Scenario, Timing, simulate};
 
 const TIMING: Timing = Timing { session_timeout_ms: 10_000, look_ms: 10, stop_ms: 100, copy_ms: 5_000 };
 
@@ -14,7 +14,7 @@ fn join(members: u32) -> (u64, Vec<Act>) {
     (0, (1..=members).map(|n| Act::Join(format!("w{n}"), Member::default())).collect())
 }
 
-fn play(spec: Spec, events: Vec<(u64, Vec<Act>)>) -> Account {
+fn play(spec: Spec, events: Vec<(u64, Vec<Act>)>) -> Metrics {
     simulate(&Scenario { spec, timing: TIMING, events }).unwrap()
 }
 

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use rota_core::pool::LeaseEnd;
+use rota_core::pool::OnLeaseExpiry;
 use rota_protocol::http::{CheckpointBody, CheckpointPut, Code, Encoding, PoolChange, PoolKind, RowBody};
 use rota_tests::{Call, Cluster, Gate, LIVENESS, Pool, eventually};
 use rota_worker::monotonic_ns;
@@ -14,7 +14,7 @@ const BUCKETS: usize = 6;
 const TIMEOUT: Duration = Duration::from_secs(2);
 const LAST: &str = "exec sleep 1000000";
 
-async fn pool(cluster: &Cluster, lease_end: LeaseEnd) -> Pool {
+async fn pool(cluster: &Cluster, lease_end: OnLeaseExpiry) -> Pool {
     let buckets = Some(u32::try_from(BUCKETS).unwrap());
     let settings = PoolChange { buckets, lease_end: Some(lease_end), ..PoolChange::default() };
     Pool::create(cluster, "work", PoolKind::Hashed, settings, TIMEOUT).await
@@ -23,7 +23,7 @@ async fn pool(cluster: &Cluster, lease_end: LeaseEnd) -> Pool {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_to_stop_has_stopped_before_anybody_else_begins() {
     let cluster = Cluster::start(3).await;
-    let pool = pool(&cluster, LeaseEnd::Stop).await;
+    let pool = pool(&cluster, OnLeaseExpiry::Stop).await;
     let gate = Gate::before(&cluster.addresses()).await;
     let _near = pool.start_worker("near", LAST);
     let mut far = pool.start_worker_at(gate.addresses(), "far", LAST, &[]);
@@ -44,7 +44,7 @@ async fn who_is_to_stop_has_stopped_before_anybody_else_begins() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_goes_on_is_refused_once_another_has_the_bucket() {
     let cluster = Cluster::start(3).await;
-    let pool = pool(&cluster, LeaseEnd::Continue).await;
+    let pool = pool(&cluster, OnLeaseExpiry::Continue).await;
     let gate = Gate::before(&cluster.addresses()).await;
     let _near = pool.start_worker("near", LAST);
     let mut far = pool.start_worker_at(gate.addresses(), "far", LAST, &[]);

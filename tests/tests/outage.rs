@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use rota_core::pool::LeaseEnd;
+use rota_core::pool::OnLeaseExpiry;
 use rota_protocol::http::{PoolChange, PoolKind};
 use rota_tests::{Cluster, LIVENESS, Pool, eventually};
 use rota_worker::monotonic_ns;
@@ -13,7 +13,7 @@ const BUCKETS: usize = 6;
 const TIMEOUT: Duration = Duration::from_secs(3);
 const OUTAGE: Duration = Duration::from_secs(60);
 
-async fn pool(cluster: &Cluster, name: &str, lease_end: LeaseEnd) -> Pool {
+async fn pool(cluster: &Cluster, name: &str, lease_end: OnLeaseExpiry) -> Pool {
     let buckets = Some(u32::try_from(BUCKETS).unwrap());
     let settings = PoolChange { buckets, lease_end: Some(lease_end), ..PoolChange::default() };
     Pool::create(cluster, name, PoolKind::Hashed, settings, TIMEOUT).await
@@ -22,8 +22,8 @@ async fn pool(cluster: &Cluster, name: &str, lease_end: LeaseEnd) -> Pool {
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_stop_or_go_on_as_their_pool_says() {
     let mut cluster = Cluster::start(3).await;
-    let stops = pool(&cluster, "stops", LeaseEnd::Stop).await;
-    let goes_on = pool(&cluster, "goes-on", LeaseEnd::Continue).await;
+    let stops = pool(&cluster, "stops", OnLeaseExpiry::Stop).await;
+    let goes_on = pool(&cluster, "goes-on", OnLeaseExpiry::Continue).await;
     let _stopping = ["s1", "s2"].map(|name| stops.start_worker(name, "exec sleep 1000000"));
     let _going = ["g1", "g2"].map(|name| goes_on.start_worker(name, "exec sleep 1000000"));
     stops.is_shared_by(&["s1", "s2"], BUCKETS).await;

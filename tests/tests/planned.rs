@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rota_core::pool::{Labels, ShortReason};
+use rota_core::pool::{Labels, ShortageReason};
 use rota_protocol::http::{Code, JoinPool, MemberBody, PlanBody, PoolBody, Previewed};
 use rota_tests::{Call, Cluster, Hold, Pool, command};
 use serde_json::json;
@@ -78,7 +78,7 @@ async fn labels_capacities_and_cordons_hold_and_a_drain_says_what_it_waits_for()
     command(&drain).await.failed(&["first", "8 buckets", "exit=b"]);
     let shown: Previewed = cluster.ask(1, Call::post(&pool.path("plan"), &json!({}))).await.ok().unwrap();
     let short = &shown.plan.report.short;
-    assert_eq!((short.len(), short[0].buckets, short[0].reason), (1, 8, ShortReason::NoMemberWithLabels));
+    assert_eq!((short.len(), short[0].buckets, short[0].reason), (1, 8, ShortageReason::NoMemberWithLabels));
     assert_eq!(short[0].require, labels(&[("exit", "b")]));
 
     // Somebody who can comes, but takes five at most; the others stay, drained or not.
@@ -95,7 +95,7 @@ async fn labels_capacities_and_cordons_hold_and_a_drain_says_what_it_waits_for()
     let gone: Previewed =
         cluster.ask(1, Call::post(&pool.path("plan"), &json!({"gone": ["first"]}))).await.ok().unwrap();
     assert_eq!(gone.shares["second"], 4);
-    assert_eq!(gone.plan.report.short[0].reason, ShortReason::Capacity);
+    assert_eq!(gone.plan.report.short[0].reason, ShortageReason::Capacity);
 
     // What means nothing is refused.
     let bad = [

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use http::Method;
 use rota_client::{BootInstant, Client, ClientError, LeaseState, Repeat, Session};
-use rota_core::pool::{Deed, LeaseEnd, Role};
+use rota_core::pool::{OnLeaseExpiry, OwnerAction, Role};
 use rota_protocol::http::{Assignment, Code, Grant, OfGrant, Peer};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -76,7 +76,7 @@ struct Running {
     /// Ends it.
     kill: CancellationToken,
     /// What it was asked to stop for.
-    asked: Option<Deed>,
+    asked: Option<OwnerAction>,
     /// The others that own the bucket.
     peers: watch::Sender<Vec<Peer>>,
 }
@@ -251,7 +251,7 @@ impl<H: Handler> Runner<H> {
     /// Whether the work goes on when the session's lease is over and nobody has said that the
     /// session is.
     fn goes_on(&self) -> bool {
-        self.latest.lease_end == LeaseEnd::Continue
+        self.latest.lease_end == OnLeaseExpiry::Continue
     }
 
     fn set_work_deadline(&self, state: LeaseState) {
@@ -349,7 +349,7 @@ impl<H: Handler> Runner<H> {
         let still_ours = self.latest.grants.iter().any(|g| g.bucket == *bucket && g.fence == *fence);
         // What it stopped for may not be wanted any more: then it works on.
         let asked = running.asked.and(self.latest.asked(bucket));
-        let deed = asked.or(is_ready.then_some(Deed::Ready));
+        let deed = asked.or(is_ready.then_some(OwnerAction::Ready));
         match deed {
             Some(deed) if still_ours => self.say(deed, bucket.clone(), *fence),
             _ => self.bring_in_step(),
@@ -358,14 +358,14 @@ impl<H: Handler> Runner<H> {
 
     /// Tells the coordinator what the worker has done about a bucket, until that is heard or
     /// the session has ended, and the grant with it.
-    fn say(&mut self, deed: Deed, bucket: String, fence: u64) {
+    fn say(&mut self, deed: OwnerAction, bucket: String, fence: u64) {
         self.given_up.insert(bucket.clone(), fence);
         let (session, pool) = (self.session.clone(), self.pool.clone());
         self.errands.spawn(async move {
             let what = match deed {
-                Deed::Release => "release",
-                Deed::StepDown => "step-down",
-                Deed::Ready => "ready",
+                OwnerAction::Release => "release",
+                OwnerAction::StepDown => "step-down",
+                OwnerAction::Ready => "ready",
             };
             let path = Client::path(["v1", "pools", &pool, "buckets", &bucket, what]);
             while *session.lease().borrow() != LeaseState::Ended {

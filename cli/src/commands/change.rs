@@ -5,7 +5,7 @@ use anyhow::bail;
 use clap::Args;
 use http::Method;
 use rota_client::{Client, Repeat};
-use rota_core::pool::{Move, Report, ShortReason, Shortage, Wait};
+use rota_core::pool::{Blocked, Move, Report, Shortage, ShortageReason};
 use rota_protocol::http::{MembersChange, PlanPreview, Previewed};
 
 use super::pool::word;
@@ -134,12 +134,12 @@ pub(crate) fn why_short(report: &Report) -> Vec<String> {
     let line = |short: &Shortage| {
         let labels = labels(&short.require);
         let reason = match short.reason {
-            ShortReason::NoMembers => "no member that is not drained".to_owned(),
-            ShortReason::NoMemberWithLabels => {
+            ShortageReason::NoMembers => "no member that is not drained".to_owned(),
+            ShortageReason::NoMemberWithLabels => {
                 format!("no member that is not drained has the labels {labels}")
             }
-            ShortReason::FewMembers => "fewer members than owners are wanted".to_owned(),
-            ShortReason::Capacity => {
+            ShortageReason::FewMembers => "fewer members than owners are wanted".to_owned(),
+            ShortageReason::Capacity => {
                 "all who could take them have as many as they take (capacity, cordon)".to_owned()
             }
         };
@@ -151,13 +151,15 @@ pub(crate) fn why_short(report: &Report) -> Vec<String> {
 
 /// What moves wait for, if any do.
 pub(crate) fn why_waiting(report: &Report) -> Vec<String> {
-    let line = |(wait, moves): (&Wait, &u32)| {
+    let line = |(wait, moves): (&Blocked, &u32)| {
         let what = match wait {
-            Wait::Paused => "the pool is paused (`rota pool resume`)",
-            Wait::Out => "as many members are being emptied or are away as may be at once (max out)",
-            Wait::Moving => "as many moves are under way as may be at once (max moving)",
-            Wait::Member => "as many are under way from or to one member as may be (max moving per member)",
-            Wait::Zone => "as many are under way from or to one zone as may be (max moving per zone)",
+            Blocked::Paused => "the pool is paused (`rota pool resume`)",
+            Blocked::Out => "as many members are being emptied or are away as may be at once (max out)",
+            Blocked::Moving => "as many moves are under way as may be at once (max moving)",
+            Blocked::Member => {
+                "as many are under way from or to one member as may be (max moving per member)"
+            }
+            Blocked::Zone => "as many are under way from or to one zone as may be (max moving per zone)",
         };
         format!("{} more wait: {what}", count(*moves, "move"))
     };

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use rota_client::Client;
-use rota_core::pool::Deed;
+use rota_core::pool::OwnerAction;
 use rota_protocol::http::{Assignment, Grant, MemberBody, MembersChange};
 
 use super::change::{Limit, Selection, carry_out, number_or_none};
@@ -133,9 +133,9 @@ fn describe(member: &MemberBody, assignment: Option<&Assignment>) -> String {
     let Some(assignment) = assignment.filter(|assignment| !assignment.grants.is_empty()) else { return text };
     let row = |grant: &Grant| {
         let asked = match assignment.asked(&grant.bucket) {
-            Some(Deed::Release) => "to release",
-            Some(Deed::StepDown) => "to step down",
-            Some(Deed::Ready) | None => "",
+            Some(OwnerAction::Release) => "to release",
+            Some(OwnerAction::StepDown) => "to step down",
+            Some(OwnerAction::Ready) | None => "",
         };
         let number = |of: &BTreeMap<String, f64>| of.get(&grant.bucket).map_or(String::new(), f64::to_string);
         let stuck = if member.stuck.contains(&grant.bucket) { "stuck" } else { "" };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use rota_core::pool::{Balance, Handoff, Labels, LeaseEnd, Spread, Strategy, WhenStuck};
+use rota_core::pool::{Balance, Handoff, Labels, OnLeaseExpiry, Spread, Strategy, WhenStuck};
 use rota_protocol::http::PoolChange;
 
 use super::change::{Limit, number_or_none};
@@ -195,8 +195,8 @@ impl Settings {
             max_out: limit(self.max_out),
             grace_ms: self.grace.map(|grace| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX)),
             lease_end: self.lease_end.map(|end| match end {
-                LeaseEndArg::Stop => LeaseEnd::Stop,
-                LeaseEndArg::Continue => LeaseEnd::Continue,
+                LeaseEndArg::Stop => OnLeaseExpiry::Stop,
+                LeaseEndArg::Continue => OnLeaseExpiry::Continue,
             }),
             balance: self.balance.map(|balance| match balance {
                 BalanceArg::Weight => Balance::Weight,

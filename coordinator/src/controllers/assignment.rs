@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rota_core::assign::{Known, Step, plan_step, quick_step};
+use rota_core::assign::{PlannerInputs, Step, fast_path_step, reconcile_step};
 use rota_core::pool::{Causes, PoolView};
 use rota_core::state::{Actor, Command, Op};
 
@@ -156,7 +156,7 @@ async fn advance(term: &Term, pool: &str, watch: &mut Watch) -> Result<Option<u6
     // Large pools take long enough to hold up heartbeats, and what members let go of meanwhile.
     let mut planning = tokio::task::spawn_blocking(move || {
         let known = know(&control, &view, said, &mut watching, at);
-        (plan_step(&tree, &view, &known), watching)
+        (reconcile_step(&tree, &view, &known), watching)
     });
     let planned = loop {
         tokio::select! {
@@ -185,7 +185,7 @@ async fn advance(term: &Term, pool: &str, watch: &mut Watch) -> Result<Option<u6
     let refused = propose(term, pool, &step.multis).await?;
     liveness.heard.churned(pool, step.churned, Instant::now());
     tell(pool, &step, refused);
-    Ok(step.look_again_ms)
+    Ok(step.recheck_after_ms)
 }
 
 /// When something is looked at.
@@ -199,7 +199,7 @@ struct At {
 }
 
 /// What is known besides the tree; what is known of what is no more is forgotten.
-fn know(control: &Control, view: &PoolView, mut said: HeardPool, watch: &mut Watch, at: At) -> Known {
+fn know(control: &Control, view: &PoolView, mut said: HeardPool, watch: &mut Watch, at: At) -> PlannerInputs {
     let (heard, now) = (&control.liveness.heard, at.now);
     heard.forget_old(view, &said);
     match view.spec.stuck_ms {
@@ -217,7 +217,7 @@ fn know(control: &Control, view: &PoolView, mut said: HeardPool, watch: &mut Wat
 
 /// Does what can be done without planning.
 async fn grant_quickly(term: &Term, pool: &str) -> Result<(), NotProposed> {
-    let quick = term.control.replica.read().pools.get(pool).map(quick_step).unwrap_or_default();
+    let quick = term.control.replica.read().pools.get(pool).map(fast_path_step).unwrap_or_default();
     // What is refused is seen by the next plan.
     if propose(term, pool, &quick.multis).await? == 0 {
         metrics::counter!(crate::metrics::GRANTS).increment(u64::from(quick.grants));

@@ -33,7 +33,7 @@ pub(super) async fn run(term: Term) {
 async fn has_running_timeout(term: &Term) -> bool {
     let (state, has_away) = {
         let applied = term.control.replica.read();
-        (applied.state.clone(), applied.pools.iter().any(|pool| !pool.away.is_empty()))
+        (applied.state.clone(), applied.pools.iter().any(|pool| !pool.awaiting_rejoin.is_empty()))
     };
     has_away || tokio::task::spawn_blocking(move || state.has_ttl_nodes()).await.unwrap_or(false)
 }

@@ -145,17 +145,17 @@ pub(super) fn change_in_thought(view: &mut PoolView, asked: &PlanPreview) -> Api
     if let Some(change) = &asked.pool {
         let next = pools::changed(&view.name, &view.spec, view.spec_version, change)?;
         view.spec.check_change(&next)?;
-        view.suppose_spec(next);
+        view.assume_spec(next);
     }
     for change in &asked.change {
         for (name, entry) in selected(view, change)? {
             let member = change.applied(&entry.member);
             member.check()?;
-            view.suppose_changed(&name, member);
+            view.assume_member_changed(&name, member);
         }
     }
     for name in &asked.gone {
-        if !view.suppose_gone(name) {
+        if !view.assume_member_left(name) {
             return Err(ApiError::no_member(&view.name, name));
         }
     }
@@ -167,7 +167,7 @@ pub(super) fn change_in_thought(view: &mut PoolView, asked: &PlanPreview) -> Api
         }
         let member = join.member();
         member.check()?;
-        view.suppose_joined(&join.name, member);
+        view.assume_member_joined(&join.name, member);
     }
     Ok(())
 }

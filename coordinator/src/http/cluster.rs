@@ -52,7 +52,7 @@ async fn describe(service: &Service) -> Cluster {
             true => Role::Follower,
             false => Role::Learner,
         };
-        let faces = applied.state.faces(*id);
+        let faces = applied.state.server_endpoints(*id);
         Server {
             id: *id,
             role,
@@ -149,8 +149,8 @@ async fn snapshot(State(service): State<Shared>) -> ApiResult<Json<SnapshotTaken
 /// Says how clients reach this server, once a leader takes it.
 pub(crate) async fn announce(service: Shared) {
     let (server, faces) = (service.config.server, service.config.faces());
-    while service.replica.read().state.faces(server) != Some(&faces) {
-        let announce = Command::Announce { server, faces: faces.clone() };
+    while service.replica.read().state.server_endpoints(server) != Some(&faces) {
+        let announce = Command::Announce { server, endpoints: faces.clone() };
         if let Err(error) = service.write(announce).await {
             tracing::debug!(%error, "announcing how this server is reached");
             tokio::time::sleep(ANNOUNCE_AGAIN_AFTER).await;

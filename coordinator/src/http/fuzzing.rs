@@ -1,7 +1,7 @@
 //! Request bodies: decoded and checked as their handlers do, then applied to a state with a pool.
 
-use rota_core::assign::{Known, plan_step};
-use rota_core::batch::{Batch, Fate, Header, Origin, apply, encode_batch, encode_unit};
+use rota_core::assign::{PlannerInputs, reconcile_step};
+use rota_core::batch::{Batch, Header, Origin, UnitOutcome, apply, encode_batch, encode_unit};
 use rota_core::pool::{Kind, Pools, Spec, layout, to_json};
 use rota_core::state::check::check;
 use rota_core::state::{
@@ -43,7 +43,8 @@ pub(crate) fn apply_body(input: &[u8]) {
     let Some(commands) = commands else { return };
     apply_all(&mut state, &commands);
     for view in Pools::load(&state).iter().filter(|view| is_small(&view.spec)) {
-        plan_step(state.tree(), view, &Known::default()).expect("a pool that was accepted has a plan");
+        reconcile_step(state.tree(), view, &PlannerInputs::default())
+            .expect("a pool that was accepted has a plan");
     }
 }
 
@@ -142,7 +143,7 @@ fn check_plan(state: &State, body: &[u8]) {
     let Some(asked) = json::<PlanPreview>(body) else { return };
     let mut view = Pools::load(state).get(POOL).expect("it was created").clone();
     if change_in_thought(&mut view, &asked).is_ok() && is_small(&view.spec) {
-        let known = Known::default();
+        let known = PlannerInputs::default();
         rota_core::assign::preview(state.tree(), &view, &known).expect("an accepted change has a plan");
     }
 }
@@ -170,7 +171,7 @@ fn apply_all(state: &mut State, commands: &[Command]) {
     let header = Header { timestamp: Timestamp::at(5), checkpoint: (0, 0) };
     let batch = Batch::decode(encode_batch(header, std::iter::once(&unit))).expect("it was encoded here");
     apply(state, batch, |_, _, fate| {
-        assert!(matches!(fate, Fate::Applied(..)), "it was encoded here: {fate:?}");
+        assert!(matches!(fate, UnitOutcome::Applied(..)), "it was encoded here: {fate:?}");
     });
     assert_eq!(check(state), [""; 0]);
 }

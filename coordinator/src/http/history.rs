@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use rota_core::pool::history::{Chapter, event_at, events_of};
+use rota_core::pool::history::{HistorySegment, event_at, events_of};
 use rota_core::pool::{Bucket, from_json, layout};
 use rota_core::state::Tree;
 use rota_protocol::http::{ErrorBody, HistoryBody};
@@ -55,7 +55,7 @@ async fn history(
 }
 
 /// The parts of a pool's history in order, each with the time at which it was written.
-fn chapters(tree: &Tree, pool: &str) -> Vec<(u64, Chapter)> {
+fn chapters(tree: &Tree, pool: &str) -> Vec<(u64, HistorySegment)> {
     let folder = layout::history(pool);
     let mut nodes: Vec<_> = tree.children(&folder).collect();
     nodes.sort_by_key(|(_, node)| node.stamps.czxid);

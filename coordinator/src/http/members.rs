@@ -4,7 +4,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use rota_core::pool::{
-    Bucket, Deed, Handoff, Member, MemberEntry, Owner, PoolView, Row, RowEntry, check_name, layout, to_json,
+    Bucket, Handoff, Member, MemberEntry, Owner, OwnerAction, PoolView, Row, RowEntry, check_name, layout,
+    to_json,
 };
 use rota_core::state::{Actor, CreateMode, Op, Refusal, SessionId};
 use rota_protocol::http::{Assignment, Code, ErrorBody, Grant, JoinPool, MemberBody, OfGrant, Peer};
@@ -94,7 +95,7 @@ fn describe(view: &PoolView, name: &str, entry: &MemberEntry, said: &HeardPool) 
 
 /// What a member said of a bucket counts while it owns it or prepares to.
 fn is_owned(view: &PoolView, bucket: &str, member: &str) -> bool {
-    view.rows.get(&Bucket::new(bucket)).is_some_and(|entry| entry.row.names(member))
+    view.rows.get(&Bucket::new(bucket)).is_some_and(|entry| entry.row.mentions(member))
 }
 
 /// The operation by which a member joins a pool.
@@ -363,7 +364,7 @@ async fn release(
     session: Session,
     Body(body): Body<OfGrant>,
 ) -> ApiResult<StatusCode> {
-    do_deed(&service, names, session, body.fence, Deed::Release).await
+    do_deed(&service, names, session, body.fence, OwnerAction::Release).await
 }
 
 /// Lead a bucket no longer, but go on as a backup. Whoever does must have stopped
@@ -377,7 +378,7 @@ async fn step_down(
     session: Session,
     Body(body): Body<OfGrant>,
 ) -> ApiResult<StatusCode> {
-    do_deed(&service, names, session, body.fence, Deed::StepDown).await
+    do_deed(&service, names, session, body.fence, OwnerAction::StepDown).await
 }
 
 /// Own a bucket: the member was preparing, and has all that it takes.
@@ -390,7 +391,7 @@ async fn ready(
     session: Session,
     Body(body): Body<OfGrant>,
 ) -> ApiResult<StatusCode> {
-    do_deed(&service, names, session, body.fence, Deed::Ready).await
+    do_deed(&service, names, session, body.fence, OwnerAction::Ready).await
 }
 
 /// A session's member does something with a row that names it. Others may change the row
@@ -400,7 +401,7 @@ async fn do_deed(
     (pool, bucket): (String, String),
     session: Session,
     fence: u64,
-    deed: Deed,
+    deed: OwnerAction,
 ) -> ApiResult<StatusCode> {
     let who = session.needed()?.session;
     let path = layout::row(&pool, &bucket);
@@ -426,7 +427,13 @@ async fn do_deed(
 }
 
 /// The row that follows from what a session's member does, and the zxid of the one that there is.
-fn row_after(view: &PoolView, bucket: &str, who: SessionId, fence: u64, deed: Deed) -> ApiResult<(u64, Row)> {
+fn row_after(
+    view: &PoolView,
+    bucket: &str,
+    who: SessionId,
+    fence: u64,
+    deed: OwnerAction,
+) -> ApiResult<(u64, Row)> {
     let entry = view.rows.get(&Bucket::new(bucket)).ok_or_else(|| ApiError::no_bucket(&view.name, bucket))?;
     let mut named = entry.row.owners.iter().chain(&entry.row.preparing);
     let Some(own) = named.find(|owner| owner.fence == fence && is_kept_by(view, owner, who)) else {
@@ -441,14 +448,14 @@ fn row_after(view: &PoolView, bucket: &str, who: SessionId, fence: u64, deed: De
             }
         });
     };
-    if deed == Deed::Release && is_last_of_warm(view, entry, own) {
+    if deed == OwnerAction::Release && is_last_of_warm(view, entry, own) {
         let message = format!(
             "nobody else has bucket {bucket:?} yet: {:?} lets go when its successor is ready",
             own.member
         );
         return Err(ApiError::new(Code::Conflict, message));
     }
-    let done = entry.row.done(own, deed, view.spec.replicas as usize);
+    let done = entry.row.apply_action(own, deed, view.spec.replicas as usize);
     let cannot = || {
         let role = entry.row.role_of(&own.member, own.joined).map(|(role, _)| role);
         let message = format!(

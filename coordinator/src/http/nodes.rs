@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::stream;
-use rota_core::events::{Interest, Missed as CoreMissed};
+use rota_core::events::{EventsSince as CoreMissed, Interest};
 use rota_core::path::{NodePath, check_path};
 use rota_core::state::{Actor, Op, OpReply, Reply, Tree, perms};
 use rota_protocol::http::{
@@ -266,11 +266,13 @@ async fn next_events(
         let interest = Interest { path: &params.path, recursive: params.recursive, who: by.identities() };
         let found = service.replica.read().events.since(since, &interest, EVENTS_MAX);
         match found {
-            CoreMissed::Unknown { upto } => return Missed { events: Vec::new(), upto, missed: true },
-            CoreMissed::Events { events, upto } if !events.is_empty() => {
+            CoreMissed::Compacted { through: upto } => {
+                return Missed { events: Vec::new(), upto, missed: true };
+            }
+            CoreMissed::Events { events, through: upto } if !events.is_empty() => {
                 return Missed { events: events.iter().map(EventBody::from).collect(), upto, missed: false };
             }
-            CoreMissed::Events { upto, .. } => since = upto,
+            CoreMissed::Events { through: upto, .. } => since = upto,
         }
         let far = || tokio::time::Instant::now() + Duration::from_secs(3600);
         let due = deadline.unwrap_or_else(far);

@@ -127,8 +127,8 @@ fn describe(pool: &PoolView) -> PoolBody {
         table_version: pool.table_version(),
         members: saturating_u32(pool.members.len()),
         buckets,
-        away: pool.away.iter().map(|(name, entry)| (name.clone(), entry.since_wall_ms)).collect(),
-        vacant: buckets.saturating_sub(saturating_u32(pool.led())),
+        away: pool.awaiting_rejoin.iter().map(|(name, entry)| (name.clone(), entry.since_wall_ms)).collect(),
+        vacant: buckets.saturating_sub(saturating_u32(pool.led_count())),
         degraded: saturating_u32(degraded),
         moving: saturating_u32(pool.pending_moves().count()),
     }

@@ -53,7 +53,7 @@ impl Group {
             }
             MembershipChange::AddLearner { server, peer_address, force } => {
                 // The number of a server that was removed may be used again, by a new data directory.
-                let was_here = replica.read().state.faces(server).is_some();
+                let was_here = replica.read().state.server_endpoints(server).is_some();
                 let is_unseen_allowed = force && !was_here;
                 let wait = if is_unseen_allowed { Duration::ZERO } else { IDENTIFY_TIMEOUT };
                 let disk = match self.identify(server, &peer_address, wait, replica).await {

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use rota_core::state::{CONFIG, Faces, Op, State};
+use rota_core::state::{CONFIG, Op, ServerEndpoints, State};
 use rota_protocol::peer::{Membership, ServerEndpoint};
 
 use crate::replica::Applied;
@@ -82,7 +82,7 @@ impl Spec {
         format!("{}:{}", self.host, self.peer_port)
     }
 
-    fn of_member(peer_address: &str, votes: bool, faces: &Faces) -> Option<Self> {
+    fn of_member(peer_address: &str, votes: bool, faces: &ServerEndpoints) -> Option<Self> {
         let (host, port) = peer_address.rsplit_once(':')?;
         let port: u16 = port.parse().ok()?;
         let client = faces.zookeeper.clone();
@@ -112,7 +112,7 @@ fn servers(membership: &Membership, state: &State, known: &BTreeMap<u64, Spec>) 
     let spec = |(id, endpoint): (&u64, &ServerEndpoint)| {
         let address = &endpoint.peer_address;
         let votes = membership.configs.iter().any(|config| config.contains(id));
-        let faces = state.faces(*id);
+        let faces = state.server_endpoints(*id);
         let known = known.get(id).filter(|spec| spec.peer_address() == *address).cloned();
         let mut spec = known.or_else(|| Spec::of_member(address, votes, faces?))?;
         spec.votes = votes;
@@ -127,7 +127,7 @@ fn servers(membership: &Membership, state: &State, known: &BTreeMap<u64, Spec>) 
 /// Whether clients reach a server at the port of `client`, as far as the server has announced it.
 pub(super) fn is_client_port(state: &State, server: u64, client: &str) -> bool {
     let port = |address: &str| address.rsplit_once(':').map(|(_, port)| port.to_owned());
-    let announced = state.faces(server).and_then(|faces| faces.zookeeper.clone());
+    let announced = state.server_endpoints(server).and_then(|faces| faces.zookeeper.clone());
     announced.is_none_or(|announced| port(&announced) == port(client))
 }
 
@@ -195,7 +195,7 @@ pub(crate) fn configuration_version(applied: &Applied) -> Option<u64> {
 /// Whether all servers have announced their client addresses.
 pub(crate) fn all_have_faces(applied: &Applied) -> bool {
     let mut servers = applied.membership().servers.keys();
-    servers.all(|server| applied.state.faces(*server).is_some())
+    servers.all(|server| applied.state.server_endpoints(*server).is_some())
 }
 
 /// Whether the node lists all servers, with their client addresses.
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_member_has_two_ports_that_differ() {
-        let faces = Faces { http: "h:1".into(), zookeeper: Some("h:2181".into()) };
+        let faces = ServerEndpoints { http: "h:1".into(), zookeeper: Some("h:2181".into()) };
         for (address, shown) in [
             ("h:7720", "h:7720:7721:participant;h:2181"),
             ("h:65535", "h:65535:1:participant;h:2181"),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use rota_core::Zxid;
-use rota_core::state::{Actor, Event, EventKind, Identity, SessionId, Standing, State, perms};
+use rota_core::state::{Actor, Event, EventKind, Identity, Privilege, SessionId, State, perms};
 use rota_core::watches::Watcher;
 use rota_protocol::zk::{Body, ErrorCode, EventType, OpCode, Request, XID_PING};
 use tokio::sync::Notify;
@@ -254,7 +254,7 @@ impl Connection {
         Actor {
             session: self.session(),
             connection: self.number(),
-            standing: Standing::Client(self.identities()),
+            privilege: Privilege::Client(self.identities()),
         }
     }
 

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rota_core::state::{Event, SessionId};
-use rota_core::watches::{Side, Summary, Watcher, Watches};
+use rota_core::watches::{Summary, WatchKind, Watcher, Watches};
 
 use super::connection::Connection;
 use super::stats::{ConnectionCounters, Totals};
@@ -129,7 +129,7 @@ impl Hub {
                 if inner.connections.is_empty() {
                     return;
                 }
-                let watchers = inner.watches.hear(event.kind, event.path.as_str());
+                let watchers = inner.watches.notify(event.kind, event.path.as_str());
                 watchers.iter().filter_map(|watcher| inner.connections.get(watcher).cloned()).collect()
             };
             for connection in heard {
@@ -176,6 +176,6 @@ impl Hub {
 
     /// How many watches there are, of both sides.
     pub(crate) fn watch_counts(&self) -> [Summary; 2] {
-        self.watches(|watches| [watches.summary(Side::Data), watches.summary(Side::Children)])
+        self.watches(|watches| [watches.summary(WatchKind::Data), watches.summary(WatchKind::Children)])
     }
 }

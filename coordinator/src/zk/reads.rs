@@ -4,7 +4,7 @@
 use std::net::Ipv6Addr;
 
 use rota_core::state::{Acl, Identity, Node, SessionId, State, Tree, perms};
-use rota_core::watches::{Reach, Side, TooManyWatches, Watcher, Watches};
+use rota_core::watches::{TooManyWatches, WatchKind, WatchMode, Watcher, Watches};
 use rota_protocol::zk::{
     AddWatchMode, Body, ClientInfo, ErrorCode, EventType, Part, PathNumber, PathWatch, ReadOp, Request,
     SetWatches, WatcherType,
@@ -38,17 +38,17 @@ pub(super) fn answer(
         Request::Exists(asked) => reader.exists(&asked),
         Request::GetData(asked) => {
             let node = reader.readable(&asked.path)?;
-            reader.watch(&asked, Side::Data)?;
+            reader.watch(&asked, WatchKind::Data)?;
             Ok(Body::DataStat(node.data.clone(), node.stat()))
         }
         Request::GetChildren(asked) => {
             let (names, _) = reader.children(&asked.path)?;
-            reader.watch(&asked, Side::Children)?;
+            reader.watch(&asked, WatchKind::Children)?;
             Ok(Body::Names(names))
         }
         Request::GetChildren2(asked) => {
             let (names, node) = reader.children(&asked.path)?;
-            reader.watch(&asked, Side::Children)?;
+            reader.watch(&asked, WatchKind::Children)?;
             Ok(Body::NamesStat(names, node.stat()))
         }
         Request::GetAcl(path) => reader.acl(&path),
@@ -70,10 +70,10 @@ pub(super) fn answer(
         Request::SetWatches2(before) => {
             reader.watch_again(before.one_shot, told)?;
             for path in &before.persistent {
-                reader.watch_persistent(path, Reach::Persistent)?;
+                reader.watch_persistent(path, WatchMode::Persistent)?;
             }
             for path in &before.recursive {
-                reader.watch_persistent(path, Reach::Recursive)?;
+                reader.watch_persistent(path, WatchMode::Recursive)?;
             }
             Ok(Body::Nothing)
         }
@@ -102,15 +102,15 @@ impl Reader<'_> {
         if self.may(&node.acl, perms::READ) { Ok(node) } else { Err(ErrorCode::NoAuth) }
     }
 
-    fn watch(&self, asked: &PathWatch, side: Side) -> Result<(), ErrorCode> {
+    fn watch(&self, asked: &PathWatch, side: WatchKind) -> Result<(), ErrorCode> {
         if !asked.watch {
             return Ok(());
         }
-        let add = |watches: &mut Watches| watches.add(self.watcher, &asked.path, side, Reach::OneShot);
+        let add = |watches: &mut Watches| watches.add(self.watcher, &asked.path, side, WatchMode::OneShot);
         throttle_error(self.watcher, self.hub.watches_of(self.watcher, |watches| Some(add(watches))))
     }
 
-    fn watch_persistent(&self, path: &str, reach: Reach) -> Result<(), ErrorCode> {
+    fn watch_persistent(&self, path: &str, reach: WatchMode) -> Result<(), ErrorCode> {
         let add = |watches: &mut Watches| watches.add_persistent(self.watcher, path, reach);
         throttle_error(self.watcher, self.hub.watches_of(self.watcher, |watches| Some(add(watches))))
     }
@@ -146,7 +146,7 @@ impl Reader<'_> {
         let found = self.readable(&asked.path).map(Node::stat);
         // A node that is not there yet can be watched, too.
         if matches!(found, Ok(_) | Err(ErrorCode::NoNode)) {
-            self.watch(asked, Side::Data)?;
+            self.watch(asked, WatchKind::Data)?;
         }
         found.map(Body::Stat)
     }
@@ -187,8 +187,8 @@ impl Reader<'_> {
 
     fn add_watch(&self, asked: &PathNumber) -> Result<Body, ErrorCode> {
         let reach = match AddWatchMode::from_number(asked.number) {
-            Some(AddWatchMode::Persistent) => Reach::Persistent,
-            Some(AddWatchMode::PersistentRecursive) => Reach::Recursive,
+            Some(AddWatchMode::Persistent) => WatchMode::Persistent,
+            Some(AddWatchMode::PersistentRecursive) => WatchMode::Recursive,
             None => return Err(ErrorCode::MarshallingError),
         };
         self.watch_persistent(&asked.path, reach)?;
@@ -197,10 +197,10 @@ impl Reader<'_> {
 
     fn find_watch(&self, asked: &PathNumber, remove: bool) -> Result<Body, ErrorCode> {
         let (side, reach) = match WatcherType::from_number(asked.number) {
-            Some(WatcherType::Children) => (Some(Side::Children), Some(Reach::OneShot)),
-            Some(WatcherType::Data) => (Some(Side::Data), Some(Reach::OneShot)),
-            Some(WatcherType::Persistent) => (None, Some(Reach::Persistent)),
-            Some(WatcherType::PersistentRecursive) => (None, Some(Reach::Recursive)),
+            Some(WatcherType::Children) => (Some(WatchKind::Children), Some(WatchMode::OneShot)),
+            Some(WatcherType::Data) => (Some(WatchKind::Data), Some(WatchMode::OneShot)),
+            Some(WatcherType::Persistent) => (None, Some(WatchMode::Persistent)),
+            Some(WatcherType::PersistentRecursive) => (None, Some(WatchMode::Recursive)),
             Some(WatcherType::Any) => (None, None),
             None => return Err(ErrorCode::MarshallingError),
         };
@@ -221,13 +221,13 @@ impl Reader<'_> {
                 Some(node) if node.stamps.mzxid > seen => {
                     told.push((EventType::NodeDataChanged, path));
                 }
-                Some(_) => self.watch(&PathWatch { path, watch: true }, Side::Data)?,
+                Some(_) => self.watch(&PathWatch { path, watch: true }, WatchKind::Data)?,
             }
         }
         for path in before.exist {
             match self.node(&path).ok() {
                 Some(_) => told.push((EventType::NodeCreated, path)),
-                None => self.watch(&PathWatch { path, watch: true }, Side::Data)?,
+                None => self.watch(&PathWatch { path, watch: true }, WatchKind::Data)?,
             }
         }
         for path in before.children {
@@ -236,7 +236,7 @@ impl Reader<'_> {
                 Some(node) if node.stamps.pzxid > seen => {
                     told.push((EventType::NodeChildrenChanged, path));
                 }
-                Some(_) => self.watch(&PathWatch { path, watch: true }, Side::Children)?,
+                Some(_) => self.watch(&PathWatch { path, watch: true }, WatchKind::Children)?,
             }
         }
         Ok(())

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use rota_core::state::NodeKind;
-use rota_core::watches::Side;
+use rota_core::watches::WatchKind;
 
 use super::connection::Connection;
 use super::{Zk, configuration};
@@ -353,7 +353,8 @@ fn dump(zk: &Zk, to: &mut String) -> fmt::Result {
     }
     let reapable = |is: fn(NodeKind) -> bool| {
         let tree = applied.state.tree();
-        let paths = applied.state.mortal().filter(|path| tree.get(path.as_str()).is_some_and(|n| is(n.kind)));
+        let paths =
+            applied.state.reapable().filter(|path| tree.get(path.as_str()).is_some_and(|n| is(n.kind)));
         paths.map(ToString::to_string).collect::<Vec<_>>()
     };
     for (name, paths) in [
@@ -368,7 +369,7 @@ fn dump(zk: &Zk, to: &mut String) -> fmt::Result {
 
 fn wchs(zk: &Zk, to: &mut String) -> fmt::Result {
     let (watchers, paths, watches) = zk.hub.watches(|watches| {
-        let [data, children] = [Side::Data, Side::Children].map(|side| watches.summary(side));
+        let [data, children] = [WatchKind::Data, WatchKind::Children].map(|side| watches.summary(side));
         (data.watchers.max(children.watchers), data.paths + children.paths, data.watches + children.watches)
     });
     writeln!(to, "{watchers} connections watching {paths} paths")?;

@@ -25,7 +25,7 @@ use crate::pool::{Bucket, Handoff, Move, Owner, Reason, Row};
 
 /// How it stands with somebody whom a row names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum MemberStatus {
     /// It is a member, as it joined then.
     Living,
     /// It is gone, but may be back under the same name.
@@ -35,19 +35,19 @@ pub(super) enum Standing {
 }
 
 /// What is decided by.
-pub(super) struct Rules<'a> {
+pub(super) struct HandoffRules<'a> {
     pub(super) handoff: Handoff,
     pub(super) replicas: usize,
-    pub(super) standing: &'a dyn Fn(&Owner) -> Standing,
+    pub(super) standing: &'a dyn Fn(&Owner) -> MemberStatus,
 }
 
 /// The row that should stand now. `wanted` are the owners that the planner wants, in order;
 /// `planned` are the bucket's moves of the plan that stands.
-pub(super) fn next_row(rules: &Rules<'_>, row: &Row, wanted: &[Owner], planned: &[&Move]) -> Row {
-    let is = |standing: Standing| move |owner: &&Owner| (rules.standing)(owner) == standing;
-    let mut owners: Vec<Owner> = row.owners.iter().filter(is(Standing::Living)).cloned().collect();
+pub(super) fn next_row(rules: &HandoffRules<'_>, row: &Row, wanted: &[Owner], planned: &[&Move]) -> Row {
+    let is = |standing: MemberStatus| move |owner: &&Owner| (rules.standing)(owner) == standing;
+    let mut owners: Vec<Owner> = row.owners.iter().filter(is(MemberStatus::Living)).cloned().collect();
     let wants = |owner: &Owner| wanted.iter().any(|other| other.member == owner.member);
-    let waits = |owner: &&Owner| (rules.standing)(owner) == Standing::Away && wants(owner);
+    let waits = |owner: &&Owner| (rules.standing)(owner) == MemberStatus::Away && wants(owner);
     let named = || row.owners.iter().chain(&row.preparing);
     let mut away: Vec<Owner> = Vec::new();
     for owner in named().filter(waits) {
@@ -55,8 +55,8 @@ pub(super) fn next_row(rules: &Rules<'_>, row: &Row, wanted: &[Owner], planned: 
             away.push(owner.clone());
         }
     }
-    let may_be_granted = |owner: &&Owner| (rules.standing)(owner) == Standing::Living;
-    if row.primary().is_some_and(|primary| (rules.standing)(primary) != Standing::Living) {
+    let may_be_granted = |owner: &&Owner| (rules.standing)(owner) == MemberStatus::Living;
+    if row.primary().is_some_and(|primary| (rules.standing)(primary) != MemberStatus::Living) {
         // Of those who could lead, whoever is to go does not, if another can.
         owners.sort_by_key(|owner| !wants(owner));
     }
@@ -68,15 +68,15 @@ pub(super) fn next_row(rules: &Rules<'_>, row: &Row, wanted: &[Owner], planned: 
     }
     if owners.is_empty() && row.owners.iter().any(|owner| waits(&owner)) {
         // Those who are away have what it takes; nobody else has.
-        let stays = |owner: &&Owner| (rules.standing)(owner) != Standing::Gone && wants(owner);
+        let stays = |owner: &&Owner| (rules.standing)(owner) != MemberStatus::Gone && wants(owner);
         let preparing = row.preparing.iter().filter(stays);
         let row = Row { preparing: preparing.cloned().collect(), ..row.clone() };
-        return row.clone().after(&row, rules.replicas);
+        return row.clone().transition_from(&row, rules.replicas);
     }
     let mut preparing: Vec<Owner> = Vec::new();
     if owners.is_empty() && !wanted.is_empty() {
         // Whoever was preparing has more than any other, wanted or not.
-        owners = row.preparing.iter().filter(is(Standing::Living)).take(1).cloned().collect();
+        owners = row.preparing.iter().filter(is(MemberStatus::Living)).take(1).cloned().collect();
     }
     if owners.is_empty() {
         owners = wanted.iter().filter(may_be_granted).take(rules.replicas).cloned().collect();
@@ -105,14 +105,14 @@ pub(super) fn next_row(rules: &Rules<'_>, row: &Row, wanted: &[Owner], planned: 
     if let Some((_, backups)) = owners.split_first_mut() {
         backups.sort_by_key(rank);
     }
-    Row { owners, preparing, degraded: false }.after(row, rules.replicas)
+    Row { owners, preparing, degraded: false }.transition_from(row, rules.replicas)
 }
 
 /// The moves that lead from a row to the owners that the planner wants. `planned` are the
 /// bucket's moves that are under way: they stay what they are if they still lead there.
 pub(super) fn moves_of(
     bucket: &Bucket,
-    rules: &Rules<'_>,
+    rules: &HandoffRules<'_>,
     row: &Row,
     wanted: &[Owner],
     planned: &[&Move],

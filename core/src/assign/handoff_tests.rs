@@ -2,7 +2,7 @@
 //! of them.
 
 use super::*;
-use crate::pool::Deed;
+use crate::pool::OwnerAction;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const FENCE: u64 = 7;
@@ -30,7 +30,7 @@ fn sequences() -> Vec<Vec<&'static str>> {
 /// How it stands with a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lot {
-    Is(Standing),
+    Is(MemberStatus),
     /// It has gone and joined anew: whoever the row names is another.
     IsBack,
 }
@@ -46,11 +46,11 @@ struct Case {
 }
 
 impl Case {
-    fn standing(&self, owner: &Owner) -> Standing {
+    fn standing(&self, owner: &Owner) -> MemberStatus {
         match self.lots[place(&owner.member)] {
             Lot::Is(standing) => standing,
-            Lot::IsBack if owner.joined == ANEW => Standing::Living,
-            Lot::IsBack => Standing::Gone,
+            Lot::IsBack if owner.joined == ANEW => MemberStatus::Living,
+            Lot::IsBack => MemberStatus::Gone,
         }
     }
 
@@ -58,7 +58,7 @@ impl Case {
         let planned: Vec<Move> = self.wanted.iter().map(|to| move_to(&to.member)).collect();
         let planned: Vec<&Move> = planned.iter().filter(|_| self.is_planned).collect();
         let standing = |owner: &Owner| self.standing(owner);
-        let rules = Rules { handoff: self.handoff, replicas: self.replicas, standing: &standing };
+        let rules = HandoffRules { handoff: self.handoff, replicas: self.replicas, standing: &standing };
         next_row(&rules, row, &self.wanted, &planned)
     }
 }
@@ -80,7 +80,12 @@ fn place(name: &str) -> usize {
 
 fn every_case(mut check: impl FnMut(&Case)) -> usize {
     let mut cases = 0;
-    let lots = [Lot::Is(Standing::Living), Lot::Is(Standing::Away), Lot::Is(Standing::Gone), Lot::IsBack];
+    let lots = [
+        Lot::Is(MemberStatus::Living),
+        Lot::Is(MemberStatus::Away),
+        Lot::Is(MemberStatus::Gone),
+        Lot::IsBack,
+    ];
     let sequences = sequences();
     for owners in &sequences {
         for preparing in sequences.iter().filter(|p| p.iter().all(|name| !owners.contains(name))) {
@@ -113,7 +118,7 @@ fn nobody_who_lives_loses_anything_and_there_is_one_primary_if_there_can_be() {
     let cases = every_case(|case| {
         let next = case.next(&case.row);
         let told = || format!("{:?} {:?} wants {:?} -> {next:?}", case.row, case.lots, case.wanted);
-        let lives = |owner: &&Owner| case.standing(owner) == Standing::Living;
+        let lives = |owner: &&Owner| case.standing(owner) == MemberStatus::Living;
         let living: Vec<&Owner> = case.row.owners.iter().filter(lives).collect();
         let owns = |owner: &Owner| next.owners.iter().any(|other| other.is_same(owner));
         assert!(living.iter().all(|owner| owns(owner)), "{}", told());
@@ -136,7 +141,7 @@ fn nobody_who_lives_loses_anything_and_there_is_one_primary_if_there_can_be() {
             // preparing leads, or is wanted.
             None => {
                 let back = case.wanted.iter().filter(lives).find(was_owner);
-                let waits = next.owners.iter().any(|owner| case.standing(owner) == Standing::Away);
+                let waits = next.owners.iter().any(|owner| case.standing(owner) == MemberStatus::Away);
                 assert!(!waits || back.is_none(), "{}", told());
                 let begun = case.row.preparing.iter().filter(|_| !case.wanted.is_empty());
                 let should = back.or_else(|| begun.chain(&case.wanted).find(lives));
@@ -151,8 +156,8 @@ fn nobody_who_lives_loses_anything_and_there_is_one_primary_if_there_can_be() {
             assert_eq!(primary.fence == FENCE, leads(&next) == leads(&case.row), "{}", told());
         }
         // Looking once more changes nothing.
-        let settled = next.clone().fenced(FENCE + 1);
-        assert_eq!(case.next(&settled).fenced(FENCE + 1), settled, "{}", told());
+        let settled = next.clone().resolve_fences(FENCE + 1);
+        assert_eq!(case.next(&settled).resolve_fences(FENCE + 1), settled, "{}", told());
     });
     assert!(cases > 100_000, "{cases}");
 }
@@ -160,7 +165,7 @@ fn nobody_who_lives_loses_anything_and_there_is_one_primary_if_there_can_be() {
 #[test]
 fn moves_lead_to_what_is_wanted_whoever_complies_first() {
     every_case(|case| {
-        let living = case.lots == [Lot::Is(Standing::Living); 3];
+        let living = case.lots == [Lot::Is(MemberStatus::Living); 3];
         if !living || case.wanted.is_empty() {
             return;
         }
@@ -168,20 +173,20 @@ fn moves_lead_to_what_is_wanted_whoever_complies_first() {
             let (mut row, mut planned) = (case.row.clone(), Vec::<Move>::new());
             let bucket = Bucket::number(0);
             let standing = |owner: &Owner| case.standing(owner);
-            let rules = Rules { handoff: case.handoff, replicas: case.replicas, standing: &standing };
+            let rules = HandoffRules { handoff: case.handoff, replicas: case.replicas, standing: &standing };
             let mut rounds = 0;
             loop {
                 let by_ref: Vec<&Move> = planned.iter().collect();
-                row = next_row(&rules, &row, &case.wanted, &by_ref).fenced(FENCE + rounds);
+                row = next_row(&rules, &row, &case.wanted, &by_ref).resolve_fences(FENCE + rounds);
                 planned = moves_of(&bucket, &rules, &row, &case.wanted, &by_ref, |_| Reason::Operator);
                 let by_ref: Vec<&Move> = planned.iter().collect();
-                row = next_row(&rules, &row, &case.wanted, &by_ref).fenced(FENCE + rounds);
-                let mut deeds: Vec<(Owner, Deed)> =
-                    row.preparing.iter().map(|o| (o.clone(), Deed::Ready)).collect();
+                row = next_row(&rules, &row, &case.wanted, &by_ref).resolve_fences(FENCE + rounds);
+                let mut deeds: Vec<(Owner, OwnerAction)> =
+                    row.preparing.iter().map(|o| (o.clone(), OwnerAction::Ready)).collect();
                 for the in planned.iter().filter(|the| the.is_pending(&row) && the.is_due(&row, case.handoff))
                 {
                     let from = row.owners.iter().find(|o| Some(&o.member) == the.from.as_ref());
-                    let deed = if the.promote { Deed::StepDown } else { Deed::Release };
+                    let deed = if the.promote { OwnerAction::StepDown } else { OwnerAction::Release };
                     deeds.extend(from.map(|from| (from.clone(), deed)));
                 }
                 if last_first {
@@ -190,7 +195,7 @@ fn moves_lead_to_what_is_wanted_whoever_complies_first() {
                 let Some((who, deed)) = deeds.first() else { break };
                 rounds += 1;
                 assert!(rounds < 20, "{:?} wants {:?}: {row:?} {planned:?}", case.row, case.wanted);
-                row = row.done(who, *deed, case.replicas).unwrap().fenced(FENCE + rounds);
+                row = row.apply_action(who, *deed, case.replicas).unwrap().resolve_fences(FENCE + rounds);
             }
             let names = |owners: &[Owner]| owners.iter().map(|o| o.member.clone()).collect::<Vec<_>>();
             assert_eq!(names(&row.owners), names(&case.wanted), "from {:?}: {planned:?}", case.row);

@@ -25,12 +25,13 @@ mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use handoff::{Rules, Standing};
-use target::{Target, Wanted};
+use handoff::{HandoffRules, MemberStatus};
+use target::{DesiredBucket, Target};
 use writer::Writer;
 
 use crate::pool::{
-    Away, Bucket, Member, Move, Owner, Plan, PoolView, Reason, Report, Row, RowEntry, layout, to_json,
+    AwaitingRejoin, Bucket, Member, Move, Owner, Plan, PoolView, Reason, Report, Row, RowEntry, layout,
+    to_json,
 };
 use crate::state::{Op, Tree, perms};
 
@@ -55,13 +56,13 @@ pub struct Step {
     pub churned: u32,
     /// When to look again at the latest, though nothing changes: milliseconds of the cluster's
     /// clock.
-    pub look_again_ms: Option<u64>,
+    pub recheck_after_ms: Option<u64>,
 }
 
 /// What a planner's answer cannot be trusted for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the planner's answer for pool {pool} is wrong: {fault}")]
-pub struct PlanFault {
+pub struct InvalidPlan {
     /// The pool.
     pub pool: String,
     /// What is wrong.
@@ -70,7 +71,7 @@ pub struct PlanFault {
 
 /// What is known besides the tree. A plan follows from the two.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Known {
+pub struct PlannerInputs {
     /// The cluster clock, in milliseconds: see [`Timestamp`](crate::state::Timestamp).
     pub now_ms: u64,
     /// How busy buckets keep their owners, in any unit; of buckets that are not named here it
@@ -89,9 +90,9 @@ pub struct Known {
 /// # Errors
 /// When the planner's answer fails its independent check. That is a bug, and
 /// nothing is moved on account of it.
-pub fn plan_step(tree: &Tree, pool: &PoolView, known: &Known) -> Result<Step, PlanFault> {
-    let absent = absent(pool, known.now_ms);
-    let (wanted, others) = target::wanted(pool);
+pub fn reconcile_step(tree: &Tree, pool: &PoolView, known: &PlannerInputs) -> Result<Step, InvalidPlan> {
+    let absent = in_grace_period(pool, known.now_ms);
+    let (wanted, others) = target::desired_buckets(pool);
     let target = Target::of(pool, &wanted, &absent, known)?;
     Ok(step_to(&target, (&wanted, &others), &absent, known, tree, pool))
 }
@@ -100,7 +101,7 @@ pub fn plan_step(tree: &Tree, pool: &PoolView, known: &Known) -> Result<Step, Pl
 /// asked, are granted to whom the plan says; and where a primary is gone, the first of its backups
 /// leads. That is what a bucket waits for; all else can wait for [`plan_step`].
 #[must_use]
-pub fn quick_step(pool: &PoolView) -> Quick {
+pub fn fast_path_step(pool: &PoolView) -> FastPathStep {
     let is_able = |name: &str, bucket: &Bucket| {
         let entry = pool.members.get(name)?;
         let Member { draining, cordoned, .. } = entry.member;
@@ -119,7 +120,7 @@ pub fn quick_step(pool: &PoolView) -> Quick {
             granted.entry(&the.bucket).or_insert((entry, row, the.reason));
         }
     }
-    for (bucket, entry) in pool.gone().flat_map(|name| pool.held_by(name)) {
+    for (bucket, entry) in pool.departed_members().flat_map(|name| pool.held_by(name)) {
         let lives = |owner: &&Owner| pool.is_living(owner);
         let primary = entry.row.primary();
         if primary.is_none_or(|primary| pool.is_living(primary)) {
@@ -130,7 +131,7 @@ pub fn quick_step(pool: &PoolView) -> Quick {
         // Of those who could lead, whoever is to go does not, if another can.
         owners.sort_by_key(|owner| pool.members.get(&owner.member).is_some_and(|m| m.member.draining));
         // Whoever may be back keeps its place until a plan takes it away.
-        let may_be_back = |owner: &&Owner| pool.may_be_back(owner) && !lives(owner);
+        let may_be_back = |owner: &&Owner| pool.may_rejoin(owner) && !lives(owner);
         preparing.extend(entry.row.owners.iter().chain(&entry.row.preparing).filter(may_be_back).cloned());
         if !owners.is_empty() {
             let row = Row { owners, preparing, degraded: false };
@@ -138,19 +139,19 @@ pub fn quick_step(pool: &PoolView) -> Quick {
         }
     }
     if granted.is_empty() {
-        return Quick::default();
+        return FastPathStep::default();
     }
     let mut writer = Writer::new(pool);
     for (bucket, (entry, row, reason)) in &granted {
-        let row = row.clone().after(&entry.row, pool.spec.replicas as usize);
+        let row = row.clone().transition_from(&entry.row, pool.spec.replicas as usize);
         writer.replace(bucket, entry, &row, *reason);
     }
-    Quick { multis: writer.finish_grants(), grants: u32::try_from(granted.len()).unwrap_or(u32::MAX) }
+    FastPathStep { multis: writer.finish_grants(), grants: u32::try_from(granted.len()).unwrap_or(u32::MAX) }
 }
 
 /// What can be done without planning.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Quick {
+pub struct FastPathStep {
     /// To be proposed, each on its own, in order.
     pub multis: Vec<Vec<Op>>,
     /// Buckets that these give another primary.
@@ -158,21 +159,22 @@ pub struct Quick {
 }
 
 /// The members that have gone and whose rows wait for them.
-fn absent(pool: &PoolView, now_ms: u64) -> BTreeMap<String, Away> {
+fn in_grace_period(pool: &PoolView, now_ms: u64) -> BTreeMap<String, AwaitingRejoin> {
     let grace_ms = pool.spec.grace_ms;
     if grace_ms == 0 || pool.spec.deleting {
         return BTreeMap::new();
     }
-    let waits = |away: &Away| now_ms < away.since_cluster_ms.saturating_add(grace_ms);
-    let known = pool.away.iter().filter(|(_, entry)| waits(&entry.away));
+    let waits = |away: &AwaitingRejoin| now_ms < away.since_cluster_ms.saturating_add(grace_ms);
+    let known = pool.awaiting_rejoin.iter().filter(|(_, entry)| waits(&entry.away));
     let known = known.map(|(name, entry)| (name.clone(), entry.away.clone()));
-    let gone = pool.departed.iter().map(|(name, entry)| {
-        let away = Away { member: entry.member.clone(), joined: entry.joined, since_cluster_ms: now_ms };
+    let gone = pool.recently_left.iter().map(|(name, entry)| {
+        let away =
+            AwaitingRejoin { member: entry.member.clone(), joined: entry.joined, since_cluster_ms: now_ms };
         (name.clone(), away)
     });
     // One that was back for a moment, and had got nothing, is still away as before; otherwise it
     // counts anew.
-    let is_waited_for = |(name, away): &(String, Away)| {
+    let is_waited_for = |(name, away): &(String, AwaitingRejoin)| {
         let names = |owner: &Owner| owner.member == *name && owner.joined == away.joined;
         let mut rows = pool.held_by(name);
         !pool.members.contains_key(name)
@@ -182,10 +184,10 @@ fn absent(pool: &PoolView, now_ms: u64) -> BTreeMap<String, Away> {
     known.chain(gone).filter(is_waited_for).collect()
 }
 
-struct Stepper<'a> {
+struct Reconciler<'a> {
     pool: &'a PoolView,
-    absent: &'a BTreeMap<String, Away>,
-    known: &'a Known,
+    absent: &'a BTreeMap<String, AwaitingRejoin>,
+    known: &'a PlannerInputs,
     target: &'a Target,
     /// The plan's moves of each bucket that are pending.
     pending: BTreeMap<&'a Bucket, Vec<&'a Move>>,
@@ -199,36 +201,36 @@ impl Step {
     }
 }
 
-impl Stepper<'_> {
-    fn standing(&self, owner: &Owner) -> Standing {
+impl Reconciler<'_> {
+    fn member_status(&self, owner: &Owner) -> MemberStatus {
         if self.pool.is_living(owner) {
-            return Standing::Living;
+            return MemberStatus::Living;
         }
         match self.absent.get(&owner.member) {
-            Some(away) if away.joined == owner.joined => Standing::Away,
-            _ => Standing::Gone,
+            Some(away) if away.joined == owner.joined => MemberStatus::Away,
+            _ => MemberStatus::Gone,
         }
     }
 
     /// The row that should stand now.
     fn next_row(&self, bucket: &Bucket, row: &Row) -> Row {
         let planned = self.pending.get(bucket).map_or(&[][..], Vec::as_slice);
-        let standing = |owner: &Owner| self.standing(owner);
-        handoff::next_row(&self.rules(&standing), row, self.wanted(bucket), planned)
+        let standing = |owner: &Owner| self.member_status(owner);
+        handoff::next_row(&self.rules(&standing), row, self.desired_owners(bucket), planned)
     }
 
-    fn rules<'s>(&self, standing: &'s dyn Fn(&Owner) -> Standing) -> Rules<'s> {
-        Rules { handoff: self.pool.spec.handoff, replicas: self.pool.spec.replicas as usize, standing }
+    fn rules<'s>(&self, standing: &'s dyn Fn(&Owner) -> MemberStatus) -> HandoffRules<'s> {
+        HandoffRules { handoff: self.pool.spec.handoff, replicas: self.pool.spec.replicas as usize, standing }
     }
 
-    fn wanted(&self, bucket: &Bucket) -> &[Owner] {
+    fn desired_owners(&self, bucket: &Bucket) -> &[Owner] {
         self.target.owners.get(bucket).map_or(&[], Vec::as_slice)
     }
 
     /// Why a row becomes another.
     fn reason(&self, bucket: &Bucket, before: &Row, after: &Row) -> Reason {
         let planned = || self.pool.plan.moves.iter().find(|the| the.bucket == *bucket);
-        let is_gone = |owner: &&Owner| self.standing(owner) != Standing::Living;
+        let is_gone = |owner: &&Owner| self.member_status(owner) != MemberStatus::Living;
         let mut gone = before.owners.iter().filter(is_gone).peekable();
         if gone.peek().is_none() {
             return planned().map_or(Reason::Vacant, |the| the.reason);
@@ -243,23 +245,23 @@ impl Stepper<'_> {
 
 fn step_to(
     target: &Target,
-    (wanted, others): (&[Wanted<'_>], &[(&Bucket, &RowEntry)]),
-    absent: &BTreeMap<String, Away>,
-    known: &Known,
+    (wanted, others): (&[DesiredBucket<'_>], &[(&Bucket, &RowEntry)]),
+    absent: &BTreeMap<String, AwaitingRejoin>,
+    known: &PlannerInputs,
     tree: &Tree,
     pool: &PoolView,
 ) -> Step {
     let mut pending: BTreeMap<&Bucket, Vec<&Move>> = BTreeMap::new();
     pool.pending_moves().for_each(|the| pending.entry(&the.bucket).or_default().push(the));
-    let stepper = Stepper { pool, absent, known, target, pending };
+    let stepper = Reconciler { pool, absent, known, target, pending };
     let mut step = Step { report: target.report.clone(), ..Step::default() };
-    step.look_again_ms =
+    step.recheck_after_ms =
         absent.values().map(|away| away.since_cluster_ms.saturating_add(pool.spec.grace_ms)).min();
 
     let mut writer = Writer::new(pool);
     let mut needed: Vec<Move> = Vec::new();
     // All others are as they should be.
-    for Wanted { bucket, entry } in target.unsettled.iter().map(|at| &wanted[*at]) {
+    for DesiredBucket { bucket, entry } in target.unsettled.iter().map(|at| &wanted[*at]) {
         let Some(entry) = entry else {
             let row = stepper.next_row(bucket, &Row::vacant());
             step.grants += u32::from(row.primary().is_some());
@@ -267,7 +269,8 @@ fn step_to(
             continue;
         };
         let row = stepper.next_row(bucket, &entry.row);
-        let led = entry.row.primary().is_some_and(|owner| stepper.standing(owner) == Standing::Living);
+        let led =
+            entry.row.primary().is_some_and(|owner| stepper.member_status(owner) == MemberStatus::Living);
         step.grants += u32::from(!led && row.primary().is_some_and(|owner| pool.is_living(owner)));
         needed.extend(stepper.moves_of(bucket, &row));
         writer.replace(bucket, entry, &row, stepper.reason(bucket, &entry.row, &row));
@@ -283,19 +286,19 @@ fn step_to(
         }
     }
     step.multis = writer.finish();
-    step.multis.extend(keep_absent(pool, absent));
+    step.multis.extend(record_grace_periods(pool, absent));
     let moves::Next { plan, added, is_news } = moves::next_plan(pool, absent, &needed, &target.report);
     step.report.waiting.clone_from(&plan.report.waiting);
     if is_news {
         let is_churn = |the: &&Move| moves::is_churn(&pool.spec, target.has_weights, the);
-        let churned = target.given_up + added.iter().filter(is_churn).count();
+        let churned = target.released_grants + added.iter().filter(is_churn).count();
         step.churned = u32::try_from(churned).unwrap_or(u32::MAX);
         step.added = added;
         step.multis.push(vec![write_plan(pool, &plan)]);
         step.plan = Some(plan);
     }
     if pool.spec.deleting && pool.rows.is_empty() {
-        step.multis = vec![take_apart(tree, pool)];
+        step.multis = vec![deletion_ops(tree, pool)];
     }
     step
 }
@@ -315,9 +318,9 @@ pub struct Preview {
 ///
 /// # Errors
 /// As [`plan_step`].
-pub fn preview(tree: &Tree, pool: &PoolView, known: &Known) -> Result<Preview, PlanFault> {
-    let absent = absent(pool, known.now_ms);
-    let (wanted, others) = target::wanted(pool);
+pub fn preview(tree: &Tree, pool: &PoolView, known: &PlannerInputs) -> Result<Preview, InvalidPlan> {
+    let absent = in_grace_period(pool, known.now_ms);
+    let (wanted, others) = target::desired_buckets(pool);
     let target = Target::of(pool, &wanted, &absent, known)?;
     let step = step_to(&target, (&wanted, &others), &absent, known, tree, pool);
     let plan = step.plan.unwrap_or_else(|| Plan { report: step.report, ..(*pool.plan).clone() });
@@ -335,11 +338,11 @@ fn row_path(pool: &PoolView, bucket: &Bucket) -> String {
 }
 
 /// The tree keeps who is away and since when, so that the next leader knows.
-fn keep_absent(pool: &PoolView, absent: &BTreeMap<String, Away>) -> Option<Vec<Op>> {
+fn record_grace_periods(pool: &PoolView, absent: &BTreeMap<String, AwaitingRejoin>) -> Option<Vec<Op>> {
     let mut ops = Vec::new();
     for (name, away) in absent {
-        let (path, data) = (layout::away(&pool.name, name), to_json(away));
-        match pool.away.get(name) {
+        let (path, data) = (layout::awaiting_rejoin(&pool.name, name), to_json(away));
+        match pool.awaiting_rejoin.get(name) {
             Some(known) if known.away == *away => {}
             Some(_) => ops.push(Op::set(path, data, None)),
             None => ops.push(layout::create(path, data, perms::READ)),
@@ -349,19 +352,19 @@ fn keep_absent(pool: &PoolView, absent: &BTreeMap<String, Away>) -> Option<Vec<O
         let folder = layout::pool(&pool.name) + "/away";
         ops.insert(0, ensure(folder));
     }
-    for name in pool.away.keys().filter(|name| !absent.contains_key(*name)) {
-        ops.push(Op::Delete { path: layout::away(&pool.name, name), version: None });
+    for name in pool.awaiting_rejoin.keys().filter(|name| !absent.contains_key(*name)) {
+        ops.push(Op::Delete { path: layout::awaiting_rejoin(&pool.name, name), version: None });
     }
     ops.truncate(OPS_MAX);
     (!ops.is_empty()).then_some(ops)
 }
 
-fn readable() -> Option<Vec<crate::state::AclEntry>> {
+fn public_acl() -> Option<Vec<crate::state::AclEntry>> {
     Some(crate::state::Acl::for_anyone(perms::READ).entries())
 }
 
 fn ensure(path: String) -> Op {
-    Op::Ensure { path, acl: readable() }
+    Op::Ensure { path, acl: public_acl() }
 }
 
 fn write_plan(pool: &PoolView, plan: &Plan) -> Op {
@@ -387,7 +390,7 @@ fn list_below(tree: &Tree, path: &str, found: &mut Vec<String>) {
 /// Removes what is left of a pool that is being deleted, once it has no rows:
 /// what its folders hold, [`OPS_MAX`] nodes at a time; then, all at once, the
 /// folders, the plan and the pool itself.
-fn take_apart(tree: &Tree, pool: &PoolView) -> Vec<Op> {
+fn deletion_ops(tree: &Tree, pool: &PoolView) -> Vec<Op> {
     let delete = |path: String| Op::Delete { path, version: None };
     let root = layout::pool(&pool.name);
     // The pool may have been made again, or the deletion taken back, since.

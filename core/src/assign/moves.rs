@@ -2,20 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Owner, Stepper, handoff};
-use crate::pool::{Away, Balance, Bucket, Move, Plan, PoolView, Reason, Report, Row, Spec, Wait};
+use super::{Owner, Reconciler, handoff};
+use crate::pool::{
+    AwaitingRejoin, Balance, Blocked, Bucket, Move, Plan, PoolView, Reason, Report, Row, Spec,
+};
 
-impl Stepper<'_> {
+impl Reconciler<'_> {
     /// The moves that are needed for a bucket whose row is this now.
     pub(super) fn moves_of(&self, bucket: &Bucket, row: &Row) -> Vec<Move> {
         if row.owners.iter().all(|owner| !self.pool.is_living(owner)) {
             return Vec::new();
         }
-        let wanted = self.wanted(bucket);
+        let wanted = self.desired_owners(bucket);
         if row.owners.len() == wanted.len() && row.owners.iter().zip(wanted).all(|(a, b)| a.is_same(b)) {
             return Vec::new();
         }
-        let standing = |owner: &Owner| self.standing(owner);
+        let standing = |owner: &Owner| self.member_status(owner);
         let living: Vec<Owner> = wanted.iter().filter(|owner| self.pool.is_living(owner)).cloned().collect();
         let planned = self.pending.get(bucket).map_or(&[][..], Vec::as_slice);
         let reason = |from: Option<&Owner>| self.reason_of_move(bucket, from);
@@ -36,7 +38,7 @@ impl Stepper<'_> {
         let pool = self.pool;
         let member = from.and_then(|from| pool.members.get(&from.member)).map(|entry| &entry.member);
         match member {
-            _ if self.wanted(bucket).is_empty() => Reason::Removed,
+            _ if self.desired_owners(bucket).is_empty() => Reason::Removed,
             Some(member) if member.draining => Reason::Drained,
             Some(member) if !member.has_labels(&pool.affinity_of(bucket).require) => Reason::Barred,
             Some(_) if from.is_some_and(|from| self.target.is_leaving(bucket, from)) => Reason::Stuck,
@@ -67,7 +69,7 @@ pub(super) struct Next {
 
 pub(super) fn next_plan(
     pool: &PoolView,
-    absent: &BTreeMap<String, Away>,
+    absent: &BTreeMap<String, AwaitingRejoin>,
     needed: &[Move],
     report: &Report,
 ) -> Next {
@@ -85,7 +87,7 @@ pub(super) fn next_plan(
     let (kept, waiting): (Vec<&Move>, Vec<&Move>) = needed.iter().partition(|the| is_begun(the));
     let mut budget = Budget::new(pool, absent);
     kept.iter().for_each(|the| budget.take(the));
-    let (mut added, mut waits) = (Vec::new(), BTreeMap::<Wait, u32>::new());
+    let (mut added, mut waits) = (Vec::new(), BTreeMap::<Blocked, u32>::new());
     // What lacks an owner comes first.
     let (lacking, moving): (Vec<&Move>, Vec<&Move>) = waiting.into_iter().partition(|the| the.from.is_none());
     for the in lacking.into_iter().chain(moving) {
@@ -122,7 +124,7 @@ struct Budget<'a> {
 }
 
 impl<'a> Budget<'a> {
-    fn new(pool: &'a PoolView, absent: &'a BTreeMap<String, Away>) -> Self {
+    fn new(pool: &'a PoolView, absent: &'a BTreeMap<String, AwaitingRejoin>) -> Self {
         let out = absent.keys().map(String::as_str).collect();
         let (members, zones) = (BTreeMap::new(), BTreeMap::new());
         Self { spec: &pool.spec, pool, moving: 0, members, zones, out }
@@ -154,7 +156,7 @@ impl<'a> Budget<'a> {
     }
 
     /// What a move waits for, if it may not begin now.
-    fn waits_for(&self, the: &'a Move) -> Option<Wait> {
+    fn waits_for(&self, the: &'a Move) -> Option<Blocked> {
         let is_full = |counts: &BTreeMap<&str, u32>, name: &str, most: Option<u32>| {
             most.is_some_and(|most| counts.get(name).is_some_and(|count| *count >= most))
         };
@@ -163,14 +165,14 @@ impl<'a> Budget<'a> {
         let out = u32::try_from(self.out.len()).unwrap_or(u32::MAX);
         match self.spec {
             // A bucket that goes away, or lacks an owner, does not wait for the operator.
-            spec if spec.paused && from.is_some() && the.to.is_some() => Some(Wait::Paused),
-            spec if spec.max_out.is_some_and(|most| out >= most) && is_one_more() => Some(Wait::Out),
-            spec if self.moving >= spec.max_moving => Some(Wait::Moving),
+            spec if spec.paused && from.is_some() && the.to.is_some() => Some(Blocked::Paused),
+            spec if spec.max_out.is_some_and(|most| out >= most) && is_one_more() => Some(Blocked::Out),
+            spec if self.moving >= spec.max_moving => Some(Blocked::Moving),
             spec if Self::ends(the).any(|n| is_full(&self.members, n, spec.max_moving_per_member)) => {
-                Some(Wait::Member)
+                Some(Blocked::Member)
             }
             spec if self.zones(the).iter().any(|z| is_full(&self.zones, z, spec.max_moving_per_zone)) => {
-                Some(Wait::Zone)
+                Some(Blocked::Zone)
             }
             _ => None,
         }

@@ -5,24 +5,25 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Known, PlanFault};
+use super::{InvalidPlan, PlannerInputs};
 use crate::placement::ring::Names;
 use crate::placement::{
-    self, Answer, Candidate, Class, Demand, Owners, Problem, Quotas, UnderWay, check, load, weighted,
+    self, Answer, Candidate, Demand, LabelGroup, MoveInProgress, Owners, Problem, Quotas, check, load,
+    weighted,
 };
 use crate::pool::{
-    Affinity, Away, Balance, Bucket, Kind, Labels, Member, Move, Owner, PoolView, Reason, Report, Row,
-    RowEntry, ShortReason, Shortage, Spread, Strategy,
+    Affinity, AwaitingRejoin, Balance, Bucket, Kind, Labels, Member, Move, Owner, PoolView, Reason, Report,
+    Row, RowEntry, Shortage, ShortageReason, Spread, Strategy,
 };
 
 /// A bucket that there should be a row for, and the row that there is.
-pub(super) struct Wanted<'a> {
+pub(super) struct DesiredBucket<'a> {
     pub(super) bucket: Bucket,
     pub(super) entry: Option<&'a RowEntry>,
 }
 
 /// The buckets that there should be rows for, in order, and the rows that there should not be.
-pub(super) fn wanted(pool: &PoolView) -> (Vec<Wanted<'_>>, Vec<(&Bucket, &RowEntry)>) {
+pub(super) fn desired_buckets(pool: &PoolView) -> (Vec<DesiredBucket<'_>>, Vec<(&Bucket, &RowEntry)>) {
     let mut rows = pool.rows.iter().peekable();
     let (mut all, mut others) = (Vec::new(), Vec::new());
     // Nearly always there is a row for each bucket already.
@@ -32,7 +33,7 @@ pub(super) fn wanted(pool: &PoolView) -> (Vec<Wanted<'_>>, Vec<(&Bucket, &RowEnt
         && pool.rows.len() == buckets as usize
         && last == Some(&Bucket::number(buckets - 1))
     {
-        let all = rows.map(|(bucket, entry)| Wanted { bucket: bucket.clone(), entry: Some(entry) });
+        let all = rows.map(|(bucket, entry)| DesiredBucket { bucket: bucket.clone(), entry: Some(entry) });
         return (all.collect(), others);
     }
     let mut buckets: Vec<Bucket> = pool.wanted_buckets().collect();
@@ -43,7 +44,7 @@ pub(super) fn wanted(pool: &PoolView) -> (Vec<Wanted<'_>>, Vec<(&Bucket, &RowEnt
             others.push((before, entry));
         }
         let entry = rows.next_if(|(row, _)| **row == bucket).map(|(_, entry)| entry);
-        all.push(Wanted { bucket, entry });
+        all.push(DesiredBucket { bucket, entry });
     }
     others.extend(rows);
     (all, others)
@@ -61,7 +62,7 @@ pub(super) struct Target {
     /// Who is left, since it is stuck.
     leaving: BTreeSet<(Bucket, String)>,
     /// How many others prepare a bucket instead.
-    pub(super) given_up: usize,
+    pub(super) released_grants: usize,
     /// Buckets have weights or loads.
     pub(super) has_weights: bool,
 }
@@ -72,13 +73,13 @@ const LEAVING_MAX: usize = 16;
 impl Target {
     pub(super) fn of(
         pool: &PoolView,
-        wanted: &[Wanted<'_>],
-        absent: &BTreeMap<String, Away>,
-        known: &Known,
-    ) -> Result<Self, PlanFault> {
-        let crew = Crew::new(pool, absent);
-        let Leaving { leaving, given_up, churn_left } = leaving(pool, known);
-        let posed = Posed::new(pool, wanted, &crew, known, (&leaving, churn_left));
+        wanted: &[DesiredBucket<'_>],
+        absent: &BTreeMap<String, AwaitingRejoin>,
+        known: &PlannerInputs,
+    ) -> Result<Self, InvalidPlan> {
+        let crew = Candidates::new(pool, absent);
+        let Evictions { leaving, released_grants: given_up, churn_left } = evictions(pool, known);
+        let posed = ProblemBuilder::new(pool, wanted, &crew, known, (&leaving, churn_left));
         let problem = &posed.problem;
         let answer = match pool.spec.strategy {
             Strategy::Balanced if !problem.weights.is_empty() => weighted::solve(problem),
@@ -97,7 +98,7 @@ impl Target {
             Strategy::Balanced if problem.weights.is_empty() => check::check(problem, &answer),
             _ => check::check_fixed(problem, &answer),
         };
-        let mut report = checked.map_err(|fault| PlanFault { pool: pool.name.clone(), fault })?;
+        let mut report = checked.map_err(|fault| InvalidPlan { pool: pool.name.clone(), fault })?;
         if pool.spec.strategy == Strategy::Balanced && !problem.weights.is_empty() {
             let (busiest, bound) = load::busiest(problem, &answer);
             (report.busiest_milli, report.busiest_bound_milli) = (Some(busiest), Some(bound));
@@ -114,7 +115,7 @@ impl Target {
         let owners = unsettled.iter().map(|at| (wanted[*at].bucket.clone(), named(&answer.owners[*at])));
         let owners = owners.collect();
         let has_weights = !posed.problem.weights.is_empty();
-        Ok(Self { unsettled, owners, shares, report, leaving, given_up, has_weights })
+        Ok(Self { unsettled, owners, shares, report, leaving, released_grants: given_up, has_weights })
     }
 
     /// Whether an owner is left, since it is stuck.
@@ -127,16 +128,16 @@ impl Target {
 fn is_settled(row: &Row, demand: &Demand, owners: &Owners, replicas: usize) -> bool {
     row.preparing.is_empty()
         && row.owners.len() == demand.owners.len()
-        && demand.claims.is_empty()
+        && demand.returning.is_empty()
         && demand.owners == *owners
         && row.degraded == (!owners.is_empty() && owners.len() < replicas)
 }
 
 /// Which buckets leave whoever is stuck with them: those that are on their way, and so many more
 /// that the churn keeps within its bound. With that, what is left of the churn.
-fn leaving(pool: &PoolView, known: &Known) -> Leaving {
+fn evictions(pool: &PoolView, known: &PlannerInputs) -> Evictions {
     if known.stuck.is_empty() {
-        return Leaving { leaving: BTreeSet::new(), given_up: 0, churn_left: known.churn_left };
+        return Evictions { leaving: BTreeSet::new(), released_grants: 0, churn_left: known.churn_left };
     }
     let is_stuck = |the: &Move| Some((the.bucket.clone(), the.from.clone()?));
     let begun: BTreeSet<(Bucket, String)> =
@@ -156,20 +157,24 @@ fn leaving(pool: &PoolView, known: &Known) -> Leaving {
     };
     let given_up = others.iter().take(more).copied().filter(prepares).count();
     let leaving = begun.into_iter().chain(others.into_iter().take(more)).cloned().collect();
-    Leaving { leaving, given_up, churn_left: known.churn_left.map(|left| left.saturating_sub(more)) }
+    Evictions {
+        leaving,
+        released_grants: given_up,
+        churn_left: known.churn_left.map(|left| left.saturating_sub(more)),
+    }
 }
 
 /// Which buckets leave whoever is stuck with them.
-struct Leaving {
+struct Evictions {
     leaving: BTreeSet<(Bucket, String)>,
     /// Of those, new ones that are only prepared there: there is no move that tells.
-    given_up: usize,
+    released_grants: usize,
     /// What is left of the churn.
     churn_left: Option<usize>,
 }
 
 /// Those who may own buckets, by number: the members, and those who are away and may be back.
-struct Crew<'a> {
+struct Candidates<'a> {
     members: Vec<&'a Member>,
     /// Those who keep what they have, and get nothing: cordoned, or away.
     is_closed: Vec<bool>,
@@ -179,8 +184,8 @@ struct Crew<'a> {
     index: Vec<(u64, usize)>,
 }
 
-impl<'a> Crew<'a> {
-    fn new(pool: &'a PoolView, absent: &'a BTreeMap<String, Away>) -> Self {
+impl<'a> Candidates<'a> {
+    fn new(pool: &'a PoolView, absent: &'a BTreeMap<String, AwaitingRejoin>) -> Self {
         let there = pool.members.iter().map(|(name, entry)| (name.as_str(), &entry.member, entry.joined));
         let away = absent.iter().map(|(name, away)| (name.as_str(), &away.member, away.joined));
         let mut all: Vec<(&str, &Member, u64)> = there.chain(away).collect();
@@ -231,18 +236,18 @@ impl<'a> Crew<'a> {
 }
 
 /// A pool as a problem in numbers.
-struct Posed {
+struct ProblemBuilder {
     problem: Problem,
     /// What the buckets of each class ask for, and the numbers of members that they are to leave.
     asked: Vec<(Affinity, Vec<usize>)>,
 }
 
-impl Posed {
+impl ProblemBuilder {
     fn new(
         pool: &PoolView,
-        wanted: &[Wanted<'_>],
-        crew: &Crew<'_>,
-        known: &Known,
+        wanted: &[DesiredBucket<'_>],
+        crew: &Candidates<'_>,
+        known: &PlannerInputs,
         (leaving, churn_left): (&BTreeSet<(Bucket, String)>, Option<usize>),
     ) -> Self {
         let mut left: BTreeMap<&Bucket, Vec<usize>> = BTreeMap::new();
@@ -256,7 +261,7 @@ impl Posed {
         let mut buckets = Vec::with_capacity(wanted.len());
         let replicas = pool.spec.replicas as usize;
         let mut most_class = None;
-        for Wanted { bucket, entry } in wanted {
+        for DesiredBucket { bucket, entry } in wanted {
             let next = classes.len();
             let is_like_most = pool.items.is_empty() && !left.contains_key(bucket);
             let class = most_class.filter(|_| is_like_most).unwrap_or_else(|| {
@@ -286,20 +291,20 @@ impl Posed {
         let required = all_asked.iter().map(|(affinity, leaves)| {
             let mut allowed = having(|a| &a.require, affinity);
             leaves.iter().for_each(|member| allowed[*member] = false);
-            Class { allowed }
+            LabelGroup { allowed }
         });
-        let required: Vec<Class> = required.collect();
+        let required: Vec<LabelGroup> = required.collect();
         let preferred = all_asked.iter().zip(&required).map(|((affinity, _), required)| {
             let preferred = having(|a| &a.prefer, affinity);
             let both = preferred.iter().zip(&required.allowed).map(|(a, b)| *a && *b);
-            Class { allowed: both.collect() }
+            LabelGroup { allowed: both.collect() }
         });
-        let preferred: Vec<Class> = preferred.collect();
+        let preferred: Vec<LabelGroup> = preferred.collect();
         problem.classes = required;
-        problem.closed.clone_from(&crew.is_closed);
+        problem.cordoned.clone_from(&crew.is_closed);
         prefer(&mut problem, &preferred);
         problem.weights = weights(pool, wanted, known);
-        problem.under_way = under_way(pool, wanted, crew);
+        problem.in_progress = moves_in_progress(pool, wanted, crew);
         problem.trigger_percent = u64::from(pool.spec.min_gain_percent);
         problem.budget = churn_left.filter(|_| pool.spec.is_evened_out_slowly());
         Self { problem, asked: all_asked }
@@ -326,41 +331,43 @@ impl Posed {
         .collect()
     }
 
-    fn reason(&self, class: usize) -> ShortReason {
+    fn reason(&self, class: usize) -> ShortageReason {
         let problem = &self.problem;
         let could = (0..problem.members.len()).filter(|member| problem.may_own(class, *member)).count();
         match could {
-            _ if problem.members.iter().all(|member| member.weight == 0) => ShortReason::NoMembers,
-            0 if self.asked[class].1.is_empty() => ShortReason::NoMemberWithLabels,
-            could if could < problem.replicas => ShortReason::FewMembers,
-            _ => ShortReason::Capacity,
+            _ if problem.members.iter().all(|member| member.weight == 0) => ShortageReason::NoMembers,
+            0 if self.asked[class].1.is_empty() => ShortageReason::NoMemberWithLabels,
+            could if could < problem.replicas => ShortageReason::FewMembers,
+            _ => ShortageReason::Capacity,
         }
     }
 }
 
 /// How busy each bucket keeps its owners; empty, if all do alike. What is not known is as the
 /// median of what is.
-fn weights(pool: &PoolView, wanted: &[Wanted<'_>], known: &Known) -> Vec<u64> {
+fn weights(pool: &PoolView, wanted: &[DesiredBucket<'_>], known: &PlannerInputs) -> Vec<u64> {
     if pool.spec.balance == Balance::Load {
         let mut all: Vec<u64> = known.loads.values().copied().collect();
         all.sort_unstable();
         let median = all.get(all.len() / 2).map_or(1, |median| (*median).max(1));
-        let load =
-            |wanted: &Wanted<'_>| known.loads.get(&wanted.bucket).map_or(median, |load| (*load).max(1));
+        let load = |wanted: &DesiredBucket<'_>| {
+            known.loads.get(&wanted.bucket).map_or(median, |load| (*load).max(1))
+        };
         return wanted.iter().map(load).collect();
     }
     if pool.items.values().all(|item| item.weight == 1) {
         return Vec::new();
     }
-    let weight =
-        |wanted: &Wanted<'_>| pool.items.get(wanted.bucket.as_str()).map_or(1, |item| u64::from(item.weight));
+    let weight = |wanted: &DesiredBucket<'_>| {
+        pool.items.get(wanted.bucket.as_str()).map_or(1, |item| u64::from(item.weight))
+    };
     wanted.iter().map(weight).collect()
 }
 
 /// Has buckets go to whom they would rather go to, as far as nothing is without an owner for that:
 /// all of a kind, or none.
-fn prefer(problem: &mut Problem, preferred: &[Class]) {
-    let is_possible = |class: &Class| class.allowed.contains(&true);
+fn prefer(problem: &mut Problem, preferred: &[LabelGroup]) {
+    let is_possible = |class: &LabelGroup| class.allowed.contains(&true);
     let differs =
         |class: &usize| preferred[*class] != problem.classes[*class] && is_possible(&preferred[*class]);
     let classes: Vec<usize> = (0..preferred.len()).filter(differs).collect();
@@ -369,9 +376,9 @@ fn prefer(problem: &mut Problem, preferred: &[Class]) {
     }
     // What those have who get nothing, they keep: it is about the others.
     let mut open = problem.clone();
-    let members = open.members.iter_mut().zip(&problem.closed);
+    let members = open.members.iter_mut().zip(&problem.cordoned);
     members.filter(|(_, is_closed)| **is_closed).for_each(|(member, _)| member.weight = 0);
-    open.buckets.retain(|demand| demand.owners.iter().all(|owner| !problem.is_closed(owner)));
+    open.buckets.retain(|demand| demand.owners.iter().all(|owner| !problem.is_cordoned(owner)));
     let all = Quotas::of(&open).total;
     // All of them nearly always; otherwise the first half of them, as far as possible, and so on.
     let mut rest = vec![classes];
@@ -393,7 +400,11 @@ fn prefer(problem: &mut Problem, preferred: &[Class]) {
 }
 
 /// What passes on already to even out.
-fn under_way(pool: &PoolView, wanted: &[Wanted<'_>], crew: &Crew<'_>) -> Vec<UnderWay> {
+fn moves_in_progress(
+    pool: &PoolView,
+    wanted: &[DesiredBucket<'_>],
+    crew: &Candidates<'_>,
+) -> Vec<MoveInProgress> {
     // What is asked for may be taken back.
     let is_to_even_out = |the: &&Move| {
         let is_asked_for =
@@ -404,7 +415,7 @@ fn under_way(pool: &PoolView, wanted: &[Wanted<'_>], crew: &Crew<'_>) -> Vec<Und
     let under_way = moves.filter_map(|the| {
         let (from, to) = (crew.at(the.from.as_ref()?)?, crew.at(the.to.as_ref()?)?);
         let bucket = wanted.binary_search_by(|wanted| wanted.bucket.cmp(&the.bucket)).ok()?;
-        Some(UnderWay { bucket, from, to })
+        Some(MoveInProgress { bucket, from, to })
     });
     under_way.collect()
 }
@@ -423,7 +434,7 @@ fn candidate(member: &Member, owned: Option<u64>, zone: usize) -> Candidate {
 /// Whose the bucket is to be taken for: its owners', even one that is asked to let go (so that a
 /// plan can still be taken back) or that has gone (its name may have joined again, or may yet);
 /// for a vacant row, whom the plan destined it for, if that one can still take it.
-fn demand(row: &Row, planned: &[&Move], crew: &Crew<'_>, replicas: usize) -> Demand {
+fn demand(row: &Row, planned: &[&Move], crew: &Candidates<'_>, replicas: usize) -> Demand {
     let mut demand = Demand::default();
     let add = |owners: &mut Owners, at: usize| {
         if !owners.contains(at) && owners.len() < placement::REPLICAS_MAX {
@@ -435,7 +446,7 @@ fn demand(row: &Row, planned: &[&Move], crew: &Crew<'_>, replicas: usize) -> Dem
         if let Some(at) = crew.at(&owner.member) {
             add(&mut demand.owners, at);
             if !crew.is_living(at, owner) {
-                add(&mut demand.claims, at);
+                add(&mut demand.returning, at);
             }
             // Whoever is replaced has a successor.
             let member = crew.members[at];
@@ -445,13 +456,13 @@ fn demand(row: &Row, planned: &[&Move], crew: &Crew<'_>, replicas: usize) -> Dem
     let preparing = row.preparing.iter().map(|owner| owner.member.as_str());
     let destined = planned.iter().filter_map(|the| the.to.as_deref()).chain(preparing).chain(successors);
     for at in destined.filter_map(|name| crew.at(name)) {
-        add(&mut demand.destined, at);
+        add(&mut demand.reserved_for, at);
         // A place that is free is taken for whoever is destined for it, so that others are not.
-        let is_there = !crew.is_away[at] || row.names(&crew.owners[at].member);
+        let is_there = !crew.is_away[at] || row.mentions(&crew.owners[at].member);
         let can_take = !crew.members[at].draining && is_there;
         if can_take && demand.owners.len() < replicas && !demand.owners.contains(at) {
             demand.owners.push(at);
-            demand.claims.push(at);
+            demand.returning.push(at);
         }
     }
     demand

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{OPS_MAX, ensure, readable, row_path};
+use super::{OPS_MAX, ensure, public_acl, row_path};
 use crate::Zxid;
 use crate::pool::history::{self, Recorder};
 use crate::pool::{Bucket, PoolView, Reason, Row, RowEntry, layout, to_json};
@@ -79,7 +79,7 @@ impl<'a> Writer<'a> {
     }
 
     fn close(&mut self) {
-        if let Some(chapter) = std::mem::take(&mut self.recorder).into_chapter(self.upto) {
+        if let Some(chapter) = std::mem::take(&mut self.recorder).into_segment(self.upto) {
             let folder = layout::history(&self.pool.name);
             self.ops.push(ensure(folder.clone()));
             let mode = CreateMode::PersistentSequential;
@@ -87,7 +87,7 @@ impl<'a> Writer<'a> {
                 path: format!("{folder}/h-"),
                 data: Some(to_json(&chapter)),
                 mode,
-                acl: readable(),
+                acl: public_acl(),
             });
         }
         if !self.ops.is_empty() {
@@ -112,7 +112,7 @@ impl<'a> Writer<'a> {
         }
         self.upto = self.pool.table_version();
         self.close();
-        let forgotten = forgotten(self.pool);
+        let forgotten = stale_segments(self.pool);
         if !forgotten.is_empty() {
             self.multis.push(forgotten);
         }
@@ -121,7 +121,7 @@ impl<'a> Writer<'a> {
 }
 
 /// The oldest part of the history goes when there is too much of it.
-fn forgotten(pool: &PoolView) -> Vec<Op> {
+fn stale_segments(pool: &PoolView) -> Vec<Op> {
     let mut nodes = pool.history.len();
     let mut bytes: usize = pool.history.values().map(|written| written.bytes).sum();
     let mut ops = Vec::new();

@@ -37,8 +37,8 @@ pub fn place_all(problem: &Problem, quotas: &Quotas) -> Answer {
     let is_even = owners().max().unwrap_or(0) <= owners().min().unwrap_or(0) + 1;
     let is_perfect = rows.missing() == 0 && is_balanced && is_even;
     if !is_perfect || rows.moves() > check::lower_bound(problem, quotas) {
-        let is_rough = !exchange::mend(&mut rows);
-        return Answer { is_rough, ..rows.into_answer() };
+        let is_rough = !exchange::optimize(&mut rows);
+        return Answer { is_approximate: is_rough, ..rows.into_answer() };
     }
     rows.into_answer()
 }
@@ -54,7 +54,7 @@ fn targets(rows: &Rows<'_>) -> Vec<u64> {
         (0..targets.len()).filter(|member| quotas.most[*member] > quotas.least[*member]).collect();
     let mut is_destined = vec![false; targets.len()];
     for (bucket, demand) in rows.problem.buckets.iter().enumerate() {
-        let coming = demand.destined.iter().filter(|member| !rows.row(bucket).contains(*member));
+        let coming = demand.reserved_for.iter().filter(|member| !rows.row(bucket).contains(*member));
         coming.for_each(|member| is_destined[member] = true);
     }
     let permille = |member: usize| (quotas.fraction(member) * 1e6).round() as u64;
@@ -106,7 +106,7 @@ fn place(rows: &mut Rows<'_>, targets: &[u64]) {
     for wanted in 1..=problem.replicas {
         for &bucket in &buckets {
             while rows.len(bucket) < wanted && rows.missing() > 0 {
-                let destined = problem.buckets[bucket].destined;
+                let destined = problem.buckets[bucket].reserved_for;
                 let mut destined = destined.iter();
                 let destined = destined.find(|m| room.of(*m) > 0 && rows.may_take(bucket, *m, None));
                 let found = destined.or_else(|| {

@@ -12,7 +12,7 @@ use crate::pool::Report;
 pub fn check(problem: &Problem, answer: &Answer) -> Result<Report, String> {
     let quotas = Quotas::of(problem);
     let bound = lower_bound(problem, &quotas);
-    let mut report = check_rows(problem, answer, &quotas, !answer.is_rough)?;
+    let mut report = check_rows(problem, answer, &quotas, !answer.is_approximate)?;
     report.moves_lower_bound = small_u64(bound);
     Ok(report)
 }
@@ -41,7 +41,7 @@ fn check_rows(
     let mut report = Report {
         buckets: small(problem.buckets.len()),
         members: small(problem.members.iter().filter(|member| member.weight > 0).count()),
-        rough: answer.is_rough,
+        rough: answer.is_approximate,
         ..Report::default()
     };
     // Without those who stay only because nobody can take their place.

@@ -44,7 +44,7 @@ pub struct Problem {
     /// Owners that each bucket is to have, from 1 to [`REPLICAS_MAX`].
     pub replicas: usize,
     /// Kinds of buckets: which members may own one. At least one, if there are buckets.
-    pub classes: Vec<Class>,
+    pub classes: Vec<LabelGroup>,
     /// The buckets.
     pub buckets: Vec<Demand>,
     /// How busy each bucket keeps its owners; empty, if all do alike.
@@ -55,14 +55,14 @@ pub struct Problem {
     /// For weighted buckets: most of them that pass on only to even out.
     pub budget: Option<usize>,
     /// For weighted buckets: what is passing on already to even out.
-    pub under_way: Vec<UnderWay>,
+    pub in_progress: Vec<MoveInProgress>,
     /// Members that get no bucket which they do not own already; empty, if there are none.
-    pub closed: Vec<bool>,
+    pub cordoned: Vec<bool>,
 }
 
 /// A bucket that is passing from one member to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UnderWay {
+pub struct MoveInProgress {
     /// Which.
     pub bucket: usize,
     /// Who gives it up.
@@ -84,7 +84,7 @@ pub struct Candidate {
 
 /// Buckets that ask for the same labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Class {
+pub struct LabelGroup {
     /// For each member, whether it may own them.
     pub allowed: Vec<bool>,
 }
@@ -99,9 +99,9 @@ pub struct Demand {
     /// Those of them who do not hold it, but have a claim: a dead owner's name that has
     /// joined again, or whoever a vacant bucket is destined for. If they may not have it,
     /// they do not keep it.
-    pub claims: Owners,
+    pub returning: Owners,
     /// Who is destined for it already; it is given to them if that is as good.
-    pub destined: Owners,
+    pub reserved_for: Owners,
 }
 
 /// Who should own each bucket.
@@ -111,13 +111,13 @@ pub struct Answer {
     pub owners: Vec<Owners>,
     /// The search has ended early: it may be less even, or move more, than is needed. Posed
     /// again after some of its moves, it gets better.
-    pub is_rough: bool,
+    pub is_approximate: bool,
 }
 
 impl Demand {
     /// Those who hold the bucket now.
     pub fn holders(&self) -> impl Iterator<Item = usize> + '_ {
-        self.owners.iter().filter(|owner| !self.claims.contains(*owner))
+        self.owners.iter().filter(|owner| !self.returning.contains(*owner))
     }
 }
 
@@ -130,7 +130,7 @@ impl Problem {
         Self {
             members: members.collect(),
             replicas: 1,
-            classes: vec![Class { allowed: vec![true; weights.len()] }],
+            classes: vec![LabelGroup { allowed: vec![true; weights.len()] }],
             buckets: vec![Demand::default(); buckets],
             ..Self::default()
         }
@@ -150,14 +150,14 @@ impl Problem {
 
     /// Whether a member gets buckets, or owns this one already.
     #[must_use]
-    pub fn is_open(&self, member: usize, demand: &Demand) -> bool {
-        !self.is_closed(member) || demand.owners.contains(member)
+    pub fn accepts(&self, member: usize, demand: &Demand) -> bool {
+        !self.is_cordoned(member) || demand.owners.contains(member)
     }
 
     /// Whether a member gets no bucket which it does not own already.
     #[must_use]
-    pub fn is_closed(&self, member: usize) -> bool {
-        self.closed.get(member).copied().unwrap_or(false)
+    pub fn is_cordoned(&self, member: usize) -> bool {
+        self.cordoned.get(member).copied().unwrap_or(false)
     }
 
     /// How busy a bucket keeps its owners.
@@ -176,7 +176,7 @@ impl Problem {
 /// An owner that should not have a bucket keeps it while a place is left that no other member
 /// can take, and so does the last of those that have no room. A rough answer takes no place away.
 fn keep_irreplaceable(problem: &Problem, answer: &mut Answer) {
-    let is_rough = answer.is_rough;
+    let is_rough = answer.is_approximate;
     for (demand, row) in problem.buckets.iter().zip(&mut answer.owners) {
         let holders = demand.holders().count();
         for owner in demand.holders() {

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 const EPSILON: f64 = 1e-7;
 
 #[derive(Debug, Clone, Copy)]
-struct Arc {
+struct FlowArc {
     to: usize,
     room: f64,
 }
@@ -15,12 +15,12 @@ struct Arc {
 /// Nodes, by number, and arcs with room between them. An arc and its reverse stand next
 /// to each other.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Network {
-    arcs: Vec<Arc>,
+pub(super) struct FlowNetwork {
+    arcs: Vec<FlowArc>,
     leaving: Vec<Vec<usize>>,
 }
 
-impl Network {
+impl FlowNetwork {
     pub(super) fn new(nodes: usize) -> Self {
         Self { arcs: Vec::new(), leaving: vec![Vec::new(); nodes] }
     }
@@ -28,15 +28,15 @@ impl Network {
     /// Adds an arc, and returns its number.
     pub(super) fn add(&mut self, from: usize, to: usize, room: f64) -> usize {
         let number = self.arcs.len();
-        self.arcs.push(Arc { to, room });
-        self.arcs.push(Arc { to: from, room: 0.0 });
+        self.arcs.push(FlowArc { to, room });
+        self.arcs.push(FlowArc { to: from, room: 0.0 });
         self.leaving[from].push(number);
         self.leaving[to].push(number + 1);
         number
     }
 
     /// Gives an arc that nothing has flowed through another room.
-    pub(super) fn set_room(&mut self, arc: usize, room: f64) {
+    pub(super) fn set_capacity(&mut self, arc: usize, room: f64) {
         self.arcs[arc].room = room;
     }
 
@@ -89,7 +89,7 @@ impl Network {
         let mut sent = 0.0;
         while next[node] < self.leaving[node].len() {
             let number = self.leaving[node][next[node]];
-            let Arc { to, room } = self.arcs[number];
+            let FlowArc { to, room } = self.arcs[number];
             if room > EPSILON && depths[to] == depths[node] + 1 {
                 let some = self.send(to, sink, room.min(most - sent), depths, next);
                 self.arcs[number].room -= some;

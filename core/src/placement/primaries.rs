@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Answer, Candidate, Class, Demand, Problem, Quotas};
+use super::{Answer, Candidate, Demand, LabelGroup, Problem, Quotas};
 
 /// Puts every bucket's primary first. The others keep their order.
 pub(super) fn choose(problem: &Problem, answer: &mut Answer) {
@@ -54,7 +54,7 @@ fn quotas(problem: &Problem, answer: &Answer) -> Quotas {
     Quotas::of(&Problem {
         members: members.map(limited).collect(),
         replicas: 1,
-        classes: vec![Class { allowed: vec![true; problem.members.len()] }],
+        classes: vec![LabelGroup { allowed: vec![true; problem.members.len()] }],
         buckets: vec![Demand::default(); led],
         ..Problem::default()
     })

@@ -13,7 +13,7 @@
 //! there is an answer in which everybody has its share rounded down or up.
 
 use super::Problem;
-use super::network::Network;
+use super::network::FlowNetwork;
 
 /// Two shares that differ by less are the same.
 const EPSILON: f64 = 1e-6;
@@ -42,7 +42,7 @@ impl Quotas {
         let mut sizes = vec![0u64; problem.classes.len()];
         problem.buckets.iter().for_each(|bucket| sizes[bucket.class] += 1);
         let spread: Vec<usize> = (0..sizes.len()).map(|class| spread(problem, class, sizes[class])).collect();
-        let supply = Supply { problem, sizes: &sizes, spread: &spread };
+        let supply = FairShareSolver { problem, sizes: &sizes, spread: &spread };
         let shares = supply.fair_shares();
         let total = shares.iter().sum::<f64>().round() as u64;
         let mut quotas = Self {
@@ -88,7 +88,7 @@ fn spread(problem: &Problem, class: usize, size: u64) -> usize {
     (1..=problem.replicas).find(|spread| placed(*spread) == all).unwrap_or(problem.replicas)
 }
 
-struct Supply<'a> {
+struct FairShareSolver<'a> {
     problem: &'a Problem,
     /// Buckets of each class.
     sizes: &'a [u64],
@@ -96,15 +96,15 @@ struct Supply<'a> {
 }
 
 /// The network, and the arcs whose room depends on what the members are to have.
-struct Built {
-    network: Network,
+struct MemberNetwork {
+    network: FlowNetwork,
     source: usize,
     sink: usize,
     /// Each member's node and the arc that leaves it.
     members: Vec<(usize, usize)>,
 }
 
-impl Supply<'_> {
+impl FairShareSolver<'_> {
     fn fair_shares(&self) -> Vec<f64> {
         let members = self.problem.members.len();
         let built = self.build();
@@ -117,14 +117,14 @@ impl Supply<'_> {
         let mut groups = vec![(0..members).filter(takers).collect::<Vec<usize>>()];
         // The last is the one that is limited most.
         while let Some(group) = groups.pop() {
-            match self.share_out(&built, &group, &shares, &is_known) {
-                Shared::Alike(level) => {
+            match self.water_fill(&built, &group, &shares, &is_known) {
+                Split::Uniform(level) => {
                     for member in group {
                         shares[member] = level * f64::from(self.problem.members[member].weight);
                         is_known[member] = true;
                     }
                 }
-                Shared::Apart { limited, others } => groups.extend([others, limited]),
+                Split::Cut { limited, others } => groups.extend([others, limited]),
             }
         }
         shares
@@ -132,18 +132,18 @@ impl Supply<'_> {
 
     /// What the members of a group get, when those that are known have what they have
     /// and no others get anything.
-    fn share_out(&self, built: &Built, group: &[usize], shares: &[f64], is_known: &[bool]) -> Shared {
+    fn water_fill(&self, built: &MemberNetwork, group: &[usize], shares: &[f64], is_known: &[bool]) -> Split {
         let weight = |member: usize| f64::from(self.problem.members[member].weight);
         let flow = |level: f64| {
             let mut network = built.network.clone();
             for (member, (_, arc)) in built.members.iter().enumerate() {
                 if is_known[member] {
-                    network.set_room(*arc, shares[member]);
+                    network.set_capacity(*arc, shares[member]);
                 }
             }
             group
                 .iter()
-                .for_each(|member| network.set_room(built.members[*member].1, level * weight(*member)));
+                .for_each(|member| network.set_capacity(built.members[*member].1, level * weight(*member)));
             (network.flow(built.source, built.sink), network)
         };
         let known: f64 =
@@ -152,27 +152,27 @@ impl Supply<'_> {
         let level = all / group.iter().map(|member| weight(*member)).sum::<f64>();
         let (sent, network) = flow(level);
         if sent - known >= all - EPSILON {
-            return Shared::Alike(level);
+            return Split::Uniform(level);
         }
         let reached = network.reached(built.source);
         let (others, limited): (Vec<usize>, Vec<usize>) =
             group.iter().partition(|member| reached[built.members[**member].0]);
         if others.is_empty() || limited.is_empty() {
             // Less than can be told apart is missing.
-            return Shared::Alike(level);
+            return Split::Uniform(level);
         }
-        Shared::Apart { limited, others }
+        Split::Cut { limited, others }
     }
 
     /// Buckets of a class flow to zones, from there to members, each at most once, and
     /// within their limits into the sink.
-    fn build(&self) -> Built {
+    fn build(&self) -> MemberNetwork {
         let Self { problem, sizes, spread } = self;
         let (members, zones, classes) = (problem.members.len(), problem.zones(), sizes.len());
         let (source, sink, first_class) = (0, 1, 2);
         let first_zone = first_class + classes;
         let first_member = first_zone + classes * zones;
-        let mut network = Network::new(first_member + 2 * members);
+        let mut network = FlowNetwork::new(first_member + 2 * members);
         for (class, size) in sizes.iter().map(|size| *size as f64).enumerate() {
             network.add(source, first_class + class, size * problem.replicas as f64);
             for zone in 0..zones {
@@ -192,13 +192,13 @@ impl Supply<'_> {
             (kept, network.add(kept, sink, 0.0))
         });
         let members = members.collect();
-        Built { network, source, sink, members }
+        MemberNetwork { network, source, sink, members }
     }
 }
 
-enum Shared {
+enum Split {
     /// All of them get the same for their weight: so much.
-    Alike(f64),
+    Uniform(f64),
     /// These cannot take as much as the others.
-    Apart { limited: Vec<usize>, others: Vec<usize> },
+    Cut { limited: Vec<usize>, others: Vec<usize> },
 }

@@ -5,7 +5,7 @@
 //! Runs are as long as fair shares by weight and capacity. Further owners of a bucket are the
 //! members that follow its primary, those of other zones first.
 
-use super::{Answer, Candidate, Class, Demand, Owners, Problem, Quotas, keep_irreplaceable};
+use super::{Answer, Candidate, Demand, LabelGroup, Owners, Problem, Quotas, keep_irreplaceable};
 
 /// Each class of buckets in runs of its own.
 #[must_use]
@@ -25,7 +25,7 @@ pub fn solve(problem: &Problem) -> Answer {
             for bucket in rest.by_ref().take(run) {
                 first[bucket] = at;
                 // Whoever gets nothing keeps what it has; the rest of its run is its neighbours'.
-                if problem.is_open(members[at], &problem.buckets[bucket]) {
+                if problem.accepts(members[at], &problem.buckets[bucket]) {
                     owners[bucket].push(members[at]);
                     used[members[at]] += 1;
                 }
@@ -38,7 +38,7 @@ pub fn solve(problem: &Problem) -> Answer {
         let around = members[at..].iter().chain(&members[..at]).copied();
         fill(problem, demand, row, &around, &mut used);
     }
-    let mut answer = Answer { owners, is_rough: false };
+    let mut answer = Answer { owners, is_approximate: false };
     keep_irreplaceable(problem, &mut answer);
     answer
 }
@@ -54,7 +54,7 @@ fn runs(problem: &Problem, members: &[usize], used: &[u64], buckets: usize) -> V
     let quotas = Quotas::of(&Problem {
         members: candidates.collect(),
         replicas: 1,
-        classes: vec![Class { allowed: vec![true; members.len()] }],
+        classes: vec![LabelGroup { allowed: vec![true; members.len()] }],
         buckets: vec![Demand::default(); buckets],
         ..Problem::default()
     });
@@ -87,7 +87,7 @@ pub(super) fn fill(
             let is_new_zone = || row.iter().all(|owner| problem.members[owner].zone != zone);
             let has_room = used[member] < problem.limit(member);
             if has_room
-                && problem.is_open(member, demand)
+                && problem.accepts(member, demand)
                 && !row.contains(member)
                 && (any_zone || is_new_zone())
             {

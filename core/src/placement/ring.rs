@@ -48,7 +48,7 @@ pub fn solve(problem: &Problem, names: &Names<'_>) -> Answer {
         fill(problem, bucket, &mut row, &ring.from(name), &mut used);
         row
     });
-    let mut answer = Answer { owners: owners.collect(), is_rough: false };
+    let mut answer = Answer { owners: owners.collect(), is_approximate: false };
     keep_irreplaceable(problem, &mut answer);
     answer
 }

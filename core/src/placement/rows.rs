@@ -110,6 +110,6 @@ impl<'a> Rows<'a> {
             let before = demand.owners.iter().filter(|owner| row.contains(*owner));
             before.chain(row.iter().filter(|owner| !demand.owners.contains(*owner))).collect()
         });
-        Answer { owners: ordered.collect(), is_rough: false }
+        Answer { owners: ordered.collect(), is_approximate: false }
     }
 }

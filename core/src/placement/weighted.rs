@@ -15,7 +15,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::load::{SCALE, bound, relative};
-use super::{Answer, Owners, Problem, Quotas, UnderWay, keep_irreplaceable, primaries};
+use super::{Answer, MoveInProgress, Owners, Problem, Quotas, keep_irreplaceable, primaries};
 
 /// Nothing is moved to even out less than that, in percent above the bound, unless the pool
 /// says otherwise.
@@ -35,8 +35,8 @@ pub fn solve(problem: &Problem) -> Answer {
     let mut loads = Loads::kept(problem);
     loads.place_missing();
     loads.even_out();
-    let is_rough = !loads.has_time(0);
-    let mut answer = Answer { owners: loads.rows, is_rough };
+    let is_rough = !loads.charge(0);
+    let mut answer = Answer { owners: loads.rows, is_approximate: is_rough };
     order(problem, &mut answer);
     primaries::choose(problem, &mut answer);
     keep_irreplaceable(problem, &mut answer);
@@ -91,7 +91,7 @@ impl<'a> Loads<'a> {
                 }
             }
         }
-        for UnderWay { bucket, from, to } in problem.under_way.iter().copied() {
+        for MoveInProgress { bucket, from, to } in problem.in_progress.iter().copied() {
             if kept.rows[bucket].contains(from) && kept.may_take(bucket, to, Some(from)) {
                 kept.remove(bucket, from);
                 kept.add(bucket, to);
@@ -119,7 +119,7 @@ impl<'a> Loads<'a> {
         problem.may_own(class, member)
             && !self.rows[bucket].contains(member)
             && there < self.quotas.spread[class]
-            && problem.is_open(member, &problem.buckets[bucket])
+            && problem.accepts(member, &problem.buckets[bucket])
     }
 
     fn add(&mut self, bucket: usize, member: usize) {
@@ -178,8 +178,8 @@ impl<'a> Loads<'a> {
                 let fits = |member: &usize| {
                     self.may_take(bucket, *member, None) && self.relative_with(*member, weight, 0) <= most
                 };
-                let destined = problem.buckets[bucket].destined.iter().find(fits);
-                if let Some(member) = destined.or(least_busy).or_else(|| self.make_room(bucket)) {
+                let destined = problem.buckets[bucket].reserved_for.iter().find(fits);
+                if let Some(member) = destined.or(least_busy).or_else(|| self.augmenting_path(bucket)) {
                     self.add(bucket, member);
                 }
             }
@@ -188,8 +188,8 @@ impl<'a> Loads<'a> {
 
     /// Has members that are full pass on buckets that others may own, until one of those that
     /// may own this one has room: by the shortest chain of moves.
-    fn make_room(&mut self, bucket: usize) -> Option<usize> {
-        if self.placed >= self.quotas.total || !self.has_time(0) {
+    fn augmenting_path(&mut self, bucket: usize) -> Option<usize> {
+        if self.placed >= self.quotas.total || !self.charge(0) {
             return None;
         }
         let able: Vec<usize> = self.order.iter().map(|(_, member)| *member).collect();
@@ -199,17 +199,17 @@ impl<'a> Loads<'a> {
         let mut queue: VecDeque<usize> = reached.keys().copied().collect();
         while let Some(from) = queue.pop_front() {
             for &to in &able {
-                if !self.has_time(1) {
+                if !self.charge(1) {
                     return None;
                 }
                 if reached.contains_key(&to) {
                     continue;
                 }
                 let mut passable = self.held[from].iter().map(|(_, other)| *other);
-                let Some(other) = passable.find(|other| self.try_own(*other, to, from)) else { continue };
+                let Some(other) = passable.find(|other| self.probe(*other, to, from)) else { continue };
                 reached.insert(to, Some((from, other)));
                 if self.has_room(to) {
-                    return self.pass_on(to, &reached);
+                    return self.apply_path(to, &reached);
                 }
                 queue.push_back(to);
             }
@@ -219,12 +219,16 @@ impl<'a> Loads<'a> {
 
     /// Whether a member may own a bucket instead of another, if it had room and there is time left
     /// to search.
-    fn try_own(&self, bucket: usize, to: usize, from: usize) -> bool {
-        self.has_time(1) && self.may_own(bucket, to, Some(from))
+    fn probe(&self, bucket: usize, to: usize, from: usize) -> bool {
+        self.charge(1) && self.may_own(bucket, to, Some(from))
     }
 
     /// Moves along a chain, its end first. Returns who has room then.
-    fn pass_on(&mut self, mut to: usize, chain: &BTreeMap<usize, Option<(usize, usize)>>) -> Option<usize> {
+    fn apply_path(
+        &mut self,
+        mut to: usize,
+        chain: &BTreeMap<usize, Option<(usize, usize)>>,
+    ) -> Option<usize> {
         while let Some((from, bucket)) = chain[&to] {
             if !self.may_take(bucket, to, Some(from)) {
                 return None;
@@ -241,7 +245,7 @@ impl<'a> Loads<'a> {
     }
 
     /// Takes note of so much of the search. False once it is enough.
-    fn has_time(&self, work: u64) -> bool {
+    fn charge(&self, work: u64) -> bool {
         self.work.set(self.work.get() + work);
         self.work.get() < WORK_MAX
     }
@@ -302,7 +306,7 @@ impl<'a> Loads<'a> {
         let now = self.relative(from);
         let passed_on = |to: usize| {
             let buckets =
-                self.nearest(from, self.ideal(from, to), move |bucket| self.try_own(bucket, to, from));
+                self.nearest(from, self.ideal(from, to), move |bucket| self.probe(bucket, to, from));
             buckets.map(move |(weight, bucket)| {
                 let busier = self.relative_with(from, 0, weight).max(self.relative_with(to, weight, 0));
                 Exchange { busier, moves: 1, bucket, to, back: None }
@@ -310,7 +314,7 @@ impl<'a> Loads<'a> {
         };
         let with_room = takers.iter().copied().filter(|to| self.has_room(*to));
         let best = with_room.flat_map(passed_on).filter(|exchange| exchange.busier < now).min();
-        if best.is_some() || !self.has_time(0) {
+        if best.is_some() || !self.charge(0) {
             return best;
         }
         let swapped = |(to, weight, bucket): (usize, u64, usize)| {
@@ -323,7 +327,7 @@ impl<'a> Loads<'a> {
             })
         };
         let pairs = takers.iter().flat_map(|to| self.held[from].iter().map(|(w, bucket)| (*to, *w, *bucket)));
-        let in_time = pairs.take_while(|_| self.has_time(1));
+        let in_time = pairs.take_while(|_| self.charge(1));
         in_time.flat_map(swapped).filter(|exchange| exchange.busier < now).min()
     }
 
@@ -373,7 +377,7 @@ struct Exchange {
 mod tests {
     use super::*;
     use crate::placement::load::busiest;
-    use crate::placement::{Candidate, Class, Demand};
+    use crate::placement::{Candidate, Demand, LabelGroup};
 
     /// A sequence of numbers that look drawn by chance: xorshift (G. Marsaglia, 2003).
     fn numbers(seed: u64) -> impl FnMut(u64) -> u64 {
@@ -407,7 +411,7 @@ mod tests {
         let weight = |number: &mut dyn FnMut(u64) -> u64| 100 + number(100) + number(5) / 4 * number(300);
         Problem {
             replicas,
-            classes: vec![Class { allowed: vec![true; members.len()] }],
+            classes: vec![LabelGroup { allowed: vec![true; members.len()] }],
             members,
             buckets: demands,
             weights: (0..buckets).map(|_| weight(&mut number)).collect(),

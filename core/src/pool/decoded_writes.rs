@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::history::Chapter;
-use super::layout::{self, Place};
+use super::history::HistorySegment;
+use super::layout::{self, PathKind};
 use super::{Plan, Row, from_json};
 use crate::Zxid;
 use crate::state::{Command, Node, Op};
@@ -41,14 +41,14 @@ impl DecodedWrites {
         else {
             return;
         };
-        match layout::place(path) {
-            Some((_, Place::Row(_))) => {
+        match layout::path_kind(path) {
+            Some((_, PathKind::Row(_))) => {
                 self.rows.entry(data.clone()).or_insert_with(|| row(data));
             }
-            Some((_, Place::Plan)) => {
+            Some((_, PathKind::Plan)) => {
                 self.plans.entry(data.clone()).or_insert_with(|| plan(data));
             }
-            Some((_, Place::Chapter(_))) => {
+            Some((_, PathKind::Chapter(_))) => {
                 self.chapters.entry(data.clone()).or_insert_with(|| upto(data));
             }
             _ => {}
@@ -66,7 +66,7 @@ impl DecodedWrites {
     }
 
     /// [`Chapter::upto`] of the part of the history that a node holds.
-    pub(super) fn decode_chapter_end(&self, node: &Node) -> Zxid {
+    pub(super) fn decode_segment_end(&self, node: &Node) -> Zxid {
         self.chapters.get(node.bytes()).copied().unwrap_or_else(|| upto(node.bytes()))
     }
 }
@@ -82,7 +82,7 @@ fn plan(data: &[u8]) -> Arc<Plan> {
 }
 
 fn upto(data: &[u8]) -> Zxid {
-    from_json(data).map_or(0, |chapter: Chapter| chapter.upto)
+    from_json(data).map_or(0, |chapter: HistorySegment| chapter.upto)
 }
 
 #[cfg(test)]
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn only_rows_plans_and_histories_are_decoded() {
         let written = Row::owned_by(Owner::new("w", 3));
-        let chapter = Chapter { changes: Vec::new(), upto: 7 };
+        let chapter = HistorySegment { changes: Vec::new(), upto: 7 };
         let create = |path: String, data: Bytes| Op::create(path, data, CreateMode::Persistent);
         let ops = vec![
             create(layout::row("p", "0"), to_json(&written)),

@@ -1,6 +1,6 @@
 //! What the view of a pool keeps of its nodes.
 
-use super::{Away, Member, Owner, Reason, Row};
+use super::{AwaitingRejoin, Member, Owner, Reason, Row};
 use crate::Zxid;
 use crate::state::{Node, SessionId, Stamps};
 
@@ -19,9 +19,9 @@ pub struct MemberEntry {
 
 /// A member that has gone and may come back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AwayEntry {
+pub struct AwaitingRejoinEntry {
     /// What its node says.
-    pub away: Away,
+    pub away: AwaitingRejoin,
     /// Wall clock at its departure, in milliseconds since the Unix epoch: for display.
     pub since_wall_ms: u64,
 }
@@ -72,7 +72,7 @@ pub struct RowEntry {
 impl RowEntry {
     pub(super) fn new(row: Row, node: &Node) -> Self {
         let Stamps { mzxid, version, mtime_ms, .. } = node.stamps;
-        Self { row: row.fenced(mzxid), zxid: mzxid, version, written_ms: mtime_ms }
+        Self { row: row.resolve_fences(mzxid), zxid: mzxid, version, written_ms: mtime_ms }
     }
 
     /// The primary's fence; of a vacant row, a number that is larger than every earlier one.

@@ -8,15 +8,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::layout::{self, Place, ROTA, check_name};
-use super::{Bucket, Deed, Item, Kind, Member, Owner, Row, Spec, from_json, to_json};
+use super::layout::{self, PathKind, ROTA, check_name};
+use super::{Bucket, Item, Kind, Member, Owner, OwnerAction, Row, Spec, from_json, to_json};
 use crate::path::is_at_or_below;
-use crate::state::{Acl, AclEntry, Actor, CreateMode, Op, Refusal, Standing, State};
+use crate::state::{Acl, AclEntry, Actor, CreateMode, Op, Privilege, Refusal, State};
 
 /// Refuses the first of `ops` that a client may not do, and says which one it is.
 pub(crate) fn check(state: &State, by: &Actor, ops: &[Op]) -> Result<(), (usize, Refusal)> {
     let is_under_rota = |op: &Op| written_path(op).is_some_and(|path| is_at_or_below(path, ROTA));
-    if by.standing == Standing::Rota || !ops.iter().any(is_under_rota) {
+    if by.privilege == Privilege::Rota || !ops.iter().any(is_under_rota) {
         return Ok(());
     }
     let (mut versioned, mut fenced) = (BTreeMap::new(), BTreeSet::new());
@@ -50,7 +50,7 @@ pub(crate) fn check(state: &State, by: &Actor, ops: &[Op]) -> Result<(), (usize,
 /// Whether a bucket's row stands at `path`. Rows come and go, and clients of
 /// ZooKeeper can check nothing but a version.
 pub(crate) fn is_row(path: &str) -> bool {
-    matches!(layout::place(path), Some((_, Place::Row(_))))
+    matches!(layout::path_kind(path), Some((_, PathKind::Row(_))))
 }
 
 /// The path that an operation writes; `None` for a check.
@@ -103,12 +103,12 @@ impl Write<'_> {
     }
 
     fn allowed(&self, op: &Op, path: &str) -> Result<(), No> {
-        match (op, layout::place(path)) {
-            (_, Some((_, Place::Member(name)))) => self.member(op, path, name),
-            (_, Some((pool, Place::Item(name)))) => self.item(op, path, pool, name),
-            (_, Some((pool, Place::Checkpoint(bucket)))) => self.checkpoint(op, pool, &bucket),
-            (Op::SetData { data, version, .. }, Some((pool, Place::Row(_)))) => {
-                self.deed(path, pool, data.as_deref(), *version)
+        match (op, layout::path_kind(path)) {
+            (_, Some((_, PathKind::Member(name)))) => self.member(op, path, name),
+            (_, Some((pool, PathKind::Item(name)))) => self.item(op, path, pool, name),
+            (_, Some((pool, PathKind::Checkpoint(bucket)))) => self.checkpoint(op, pool, &bucket),
+            (Op::SetData { data, version, .. }, Some((pool, PathKind::Row(_)))) => {
+                self.owner_action(path, pool, data.as_deref(), *version)
             }
             (_, Some(_)) => Err(reserved("change it through /v1/pools")),
             (_, None) => Err(reserved("pools are made through /v1/pools")),
@@ -203,7 +203,13 @@ impl Write<'_> {
 
     /// A member does with a row that names it what is its to do, and nothing else; the row is
     /// still the one that it knows.
-    fn deed(&self, path: &str, pool: &str, data: Option<&[u8]>, version: Option<i32>) -> Result<(), No> {
+    fn owner_action(
+        &self,
+        path: &str,
+        pool: &str,
+        data: Option<&[u8]>,
+        version: Option<i32>,
+    ) -> Result<(), No> {
         let next: Row = from_json(data.unwrap_or_default()).map_err(|fault| content(&fault))?;
         if version.is_none() && !self.fenced.contains(path) {
             return Err(reserved("a row is written with the version that the writer knows"));
@@ -215,8 +221,8 @@ impl Write<'_> {
             return Err(reserved("the bucket belongs to another session's member, or to none"));
         }
         let replicas = self.spec(pool).map_or(1, |spec| spec.replicas as usize);
-        let deeds = [Deed::Release, Deed::StepDown, Deed::Ready];
-        let rows = own.iter().flat_map(|owner| deeds.map(|deed| row.done(owner, deed, replicas)));
+        let deeds = [OwnerAction::Release, OwnerAction::StepDown, OwnerAction::Ready];
+        let rows = own.iter().flat_map(|owner| deeds.map(|deed| row.apply_action(owner, deed, replicas)));
         let rows: Vec<Row> = rows.flatten().collect();
         if rows.contains(&next) {
             return Ok(());
@@ -234,7 +240,8 @@ impl Write<'_> {
     /// The row at `path`, with its fences; a vacant one, if there is none.
     fn row(&self, path: &str) -> Row {
         let node = self.state.tree().get(path);
-        let row = node.and_then(|node| Some(from_json::<Row>(node.bytes()).ok()?.fenced(node.stamps.mzxid)));
+        let row = node
+            .and_then(|node| Some(from_json::<Row>(node.bytes()).ok()?.resolve_fences(node.stamps.mzxid)));
         row.unwrap_or_default()
     }
 

@@ -18,7 +18,7 @@ pub const BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// A node's data: what happened, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Chapter {
+pub struct HistorySegment {
     /// What happened.
     pub changes: Vec<Change>,
     /// What members had done by themselves is put down up to this version of the table.
@@ -78,7 +78,7 @@ impl Recorder {
     /// What is gathered, if anything is: what happened before first. `upto` is the version of the
     /// table up to which nothing is missing.
     #[must_use]
-    pub fn into_chapter(self, upto: Zxid) -> Option<Chapter> {
+    pub fn into_segment(self, upto: Zxid) -> Option<HistorySegment> {
         let change = |((at_ms, owners, preparing, reason), buckets)| Change {
             buckets,
             owners,
@@ -89,14 +89,14 @@ impl Recorder {
         let (now, before): (Vec<Change>, Vec<Change>) =
             self.changes.into_iter().map(change).partition(|change| change.at_ms.is_none());
         let changes = [before, now].concat();
-        (!changes.is_empty()).then_some(Chapter { changes, upto })
+        (!changes.is_empty()).then_some(HistorySegment { changes, upto })
     }
 }
 
 /// What happened to a bucket, from chapters in order, each with the time of its node. Events are in
 /// commit order, not clock order; an action that a member took by itself appears in the next
 /// chapter that mentions the bucket.
-pub fn events_of(bucket: &Bucket, chapters: impl IntoIterator<Item = (u64, Chapter)>) -> Vec<Event> {
+pub fn events_of(bucket: &Bucket, chapters: impl IntoIterator<Item = (u64, HistorySegment)>) -> Vec<Event> {
     let mut events = Vec::new();
     for (written_ms, chapter) in chapters {
         for change in chapter.changes {
@@ -157,7 +157,7 @@ mod tests {
         let mut second = Recorder::default();
         second.note(&a, &row(&["w2"]), Reason::Joined, None);
         second.note(&a, &row(&[]), Reason::Joined, Some(150));
-        let chapters = [(100, first.into_chapter(0).unwrap()), (200, second.into_chapter(0).unwrap())];
+        let chapters = [(100, first.into_segment(0).unwrap()), (200, second.into_segment(0).unwrap())];
         assert_eq!(chapters[0].1.changes.len(), 1);
         let events = events_of(&a, chapters.clone());
         let told: Vec<_> = events.iter().map(|event| (event.at_ms, event.owners.join(","))).collect();
@@ -166,6 +166,6 @@ mod tests {
         assert_eq!(event_at(&events, 99), None);
         assert_eq!(event_at(&events, 199).unwrap().owners, [""; 0]);
         assert_eq!(events[2].role_of("w2"), Some(Role::Primary));
-        assert_eq!(Recorder::default().into_chapter(0), None);
+        assert_eq!(Recorder::default().into_segment(0), None);
     }
 }

@@ -92,7 +92,7 @@ pub fn plan(pool: &str) -> String {
 
 /// `/rota/pools/<pool>/away/<member>`
 #[must_use]
-pub fn away(pool: &str, member: &str) -> String {
+pub fn awaiting_rejoin(pool: &str, member: &str) -> String {
     format!("{POOLS}/{pool}/away/{member}")
 }
 
@@ -139,7 +139,7 @@ pub const FOLDERS: [&str; 6] = ["members", "items", "buckets", "checkpoints", "a
 
 /// What a node below [`POOLS`] is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place<'a> {
+pub enum PathKind<'a> {
     /// A pool's spec.
     Spec,
     /// A member.
@@ -165,23 +165,23 @@ pub enum Place<'a> {
 /// The pool that `path` belongs to, and what it is there. `None` for a path
 /// that is not below [`POOLS`].
 #[must_use]
-pub fn place(path: &str) -> Option<(&str, Place<'_>)> {
+pub fn path_kind(path: &str) -> Option<(&str, PathKind<'_>)> {
     let below = path.strip_prefix(POOLS)?.strip_prefix('/')?;
-    let Some((pool, rest)) = below.split_once('/') else { return Some((below, Place::Spec)) };
-    let place = match rest.split_once('/') {
+    let Some((pool, rest)) = below.split_once('/') else { return Some((below, PathKind::Spec)) };
+    let kind = match rest.split_once('/') {
         // A node below one of ours means nothing to us.
-        Some((_, name)) if name.contains('/') => Place::Other,
-        Some(("members", name)) => Place::Member(name),
-        Some(("items", name)) => Place::Item(name),
-        Some(("buckets", name)) => Place::Row(Bucket::new(name)),
-        Some(("away", name)) => Place::Away(name),
-        Some(("history", name)) => Place::Chapter(name),
-        Some(("checkpoints", name)) => Place::Checkpoint(Bucket::new(name)),
-        None if rest == "plan" => Place::Plan,
-        None if rest == "buckets" => Place::Buckets,
-        _ => Place::Other,
+        Some((_, name)) if name.contains('/') => PathKind::Other,
+        Some(("members", name)) => PathKind::Member(name),
+        Some(("items", name)) => PathKind::Item(name),
+        Some(("buckets", name)) => PathKind::Row(Bucket::new(name)),
+        Some(("away", name)) => PathKind::Away(name),
+        Some(("history", name)) => PathKind::Chapter(name),
+        Some(("checkpoints", name)) => PathKind::Checkpoint(Bucket::new(name)),
+        None if rest == "plan" => PathKind::Plan,
+        None if rest == "buckets" => PathKind::Buckets,
+        _ => PathKind::Other,
     };
-    Some((pool, place))
+    Some((pool, kind))
 }
 
 #[cfg(test)]
@@ -200,17 +200,17 @@ mod tests {
 
     #[test]
     fn every_place_is_found_again() {
-        assert_eq!(place(&pool("p")), Some(("p", Place::Spec)));
-        assert_eq!(place(&member("p", "m")), Some(("p", Place::Member("m"))));
-        assert_eq!(place(&item("p", "i")), Some(("p", Place::Item("i"))));
-        assert_eq!(place(&row("p", "3")), Some(("p", Place::Row(Bucket::number(3)))));
-        assert_eq!(place(&plan("p")), Some(("p", Place::Plan)));
-        assert_eq!(place(&away("p", "m")), Some(("p", Place::Away("m"))));
-        assert_eq!(place("/rota/pools/p/buckets"), Some(("p", Place::Buckets)));
-        assert_eq!(place(&checkpoint("p", "3")), Some(("p", Place::Checkpoint(Bucket::number(3)))));
-        assert_eq!(place("/rota/pools/p/checkpoints"), Some(("p", Place::Other)));
-        assert_eq!(place("/rota/pools/p/items/i/x"), Some(("p", Place::Other)));
-        assert_eq!(place("/rota/pools"), None);
-        assert_eq!(place("/rota/poolsx/p"), None);
+        assert_eq!(path_kind(&pool("p")), Some(("p", PathKind::Spec)));
+        assert_eq!(path_kind(&member("p", "m")), Some(("p", PathKind::Member("m"))));
+        assert_eq!(path_kind(&item("p", "i")), Some(("p", PathKind::Item("i"))));
+        assert_eq!(path_kind(&row("p", "3")), Some(("p", PathKind::Row(Bucket::number(3)))));
+        assert_eq!(path_kind(&plan("p")), Some(("p", PathKind::Plan)));
+        assert_eq!(path_kind(&awaiting_rejoin("p", "m")), Some(("p", PathKind::Away("m"))));
+        assert_eq!(path_kind("/rota/pools/p/buckets"), Some(("p", PathKind::Buckets)));
+        assert_eq!(path_kind(&checkpoint("p", "3")), Some(("p", PathKind::Checkpoint(Bucket::number(3)))));
+        assert_eq!(path_kind("/rota/pools/p/checkpoints"), Some(("p", PathKind::Other)));
+        assert_eq!(path_kind("/rota/pools/p/items/i/x"), Some(("p", PathKind::Other)));
+        assert_eq!(path_kind("/rota/pools"), None);
+        assert_eq!(path_kind("/rota/poolsx/p"), None);
     }
 }

@@ -48,7 +48,7 @@ pub struct Member {
 /// pool's spec.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-pub struct Away {
+pub struct AwaitingRejoin {
     /// What it said of itself.
     #[serde(flatten)]
     pub member: Member,

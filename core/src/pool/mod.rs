@@ -26,25 +26,25 @@ mod plan;
 mod pools;
 mod row;
 mod spec;
-mod suppose;
 mod table;
 mod view;
+mod what_if;
 
 pub use bucket::{Bucket, bucket_of_key};
 pub use decoded_writes::DecodedWrites;
-pub use entry::{AwayEntry, Causes, MemberEntry, RowEntry};
+pub use entry::{AwaitingRejoinEntry, Causes, MemberEntry, RowEntry};
 pub use labels::{Affinity, Labels};
 pub use layout::{NAME_LEN_MAX, NameError, check_name};
-pub use member::{Away, Item, Member, MemberError, WEIGHT_MAX};
-pub use plan::{Move, Plan, Reason, Report, ShortReason, Shortage, Wait};
-pub use pools::{Pools, Touched};
-pub use row::{Deed, Owner, Role, Row};
+pub use member::{AwaitingRejoin, Item, Member, MemberError, WEIGHT_MAX};
+pub use plan::{Blocked, Move, Plan, Reason, Report, Shortage, ShortageReason};
+pub use pools::{ChangeSet, Pools};
+pub use row::{Owner, OwnerAction, Role, Row};
 pub use spec::{
-    BUCKETS_DEFAULT, BUCKETS_MAX, Balance, Handoff, Kind, LeaseEnd, MAX_MOVING_DEFAULT, Spec, SpecError,
+    BUCKETS_DEFAULT, BUCKETS_MAX, Balance, Handoff, Kind, MAX_MOVING_DEFAULT, OnLeaseExpiry, Spec, SpecError,
     Spread, Strategy, WhenStuck,
 };
 pub use table::{Delta, TableIndex};
-pub use view::{Concerned, PoolView};
+pub use view::{AffectedMembers, PoolView};
 
 /// Reads a node's JSON.
 ///

@@ -140,14 +140,14 @@ pub struct Report {
     pub short: Vec<Shortage>,
     /// What further moves wait for, and how many do.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub waiting: BTreeMap<Wait, u32>,
+    pub waiting: BTreeMap<Blocked, u32>,
 }
 
 /// What a move waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
-pub enum Wait {
+pub enum Blocked {
     /// The pool is paused.
     Paused,
     /// As many members are being emptied or are away as may be at once (`max_out`).
@@ -170,14 +170,14 @@ pub struct Shortage {
     /// How many buckets.
     pub buckets: u32,
     /// Why.
-    pub reason: ShortReason,
+    pub reason: ShortageReason,
 }
 
 /// Why nobody can take a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
-pub enum ShortReason {
+pub enum ShortageReason {
     /// There is no member that is not drained.
     NoMembers,
     /// No member that is not drained has the labels that are required.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::layout::{self, Place};
-use super::view::{Concerned, PoolView, spec_of};
+use super::layout::{self, PathKind};
+use super::view::{AffectedMembers, PoolView, spec_of};
 use super::{Bucket, DecodedWrites, RowEntry};
 use crate::state::{Event, State};
 
@@ -15,9 +15,9 @@ pub struct Pools {
 
 /// What a command touched.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Touched {
+pub struct ChangeSet {
     /// The pools, and which of their members are told something else now of what they own.
-    pub pools: BTreeMap<String, Concerned>,
+    pub pools: BTreeMap<String, AffectedMembers>,
 }
 
 impl Pools {
@@ -38,11 +38,11 @@ impl Pools {
     /// Updates the views after commands were applied. `state` is the state after them or later;
     /// `decoded` holds values decoded in advance. Returns the pools whose assignment may change, and
     /// the affected members.
-    pub fn follow(&mut self, state: &State, events: &[Event], decoded: &DecodedWrites) -> Touched {
-        let mut touched = Touched::default();
+    pub fn apply_events(&mut self, state: &State, events: &[Event], decoded: &DecodedWrites) -> ChangeSet {
+        let mut touched = ChangeSet::default();
         for event in events {
-            let Some((pool, place)) = layout::place(event.path.as_str()) else { continue };
-            if matches!(place, Place::Checkpoint(_) | Place::Chapter(_) | Place::Other) {
+            let Some((pool, place)) = layout::path_kind(event.path.as_str()) else { continue };
+            if matches!(place, PathKind::Checkpoint(_) | PathKind::Chapter(_) | PathKind::Other) {
                 self.follow_one(state, pool, (&place, event), decoded);
                 // What is left of a deleted pool decides nothing, and has to be removed.
                 if self.pools.get(pool).is_some_and(|view| view.spec.deleting) {
@@ -50,12 +50,12 @@ impl Pools {
                 }
                 continue;
             }
-            let mut whom = Concerned::default();
-            self.note_concerned(pool, &place, &mut whom);
+            let mut whom = AffectedMembers::default();
+            self.mark_affected(pool, &place, &mut whom);
             self.follow_one(state, pool, (&place, event), decoded);
-            self.note_concerned(pool, &place, &mut whom);
+            self.mark_affected(pool, &place, &mut whom);
             if let Some(view) = self.pools.get_mut(pool) {
-                view.note_told(&whom, event.zxid);
+                view.mark_notified(&whom, event.zxid);
             }
             touched.pools.entry(pool.to_owned()).or_default().add(whom);
         }
@@ -63,27 +63,27 @@ impl Pools {
     }
 
     /// Whom something in a pool concerns, as it is now.
-    fn note_concerned(&self, pool: &str, place: &Place<'_>, whom: &mut Concerned) {
-        let Some(view) = self.pools.get(pool) else { return *whom = Concerned::All };
-        let Concerned::Some(names) = whom else { return };
+    fn mark_affected(&self, pool: &str, place: &PathKind<'_>, whom: &mut AffectedMembers) {
+        let Some(view) = self.pools.get(pool) else { return *whom = AffectedMembers::All };
+        let AffectedMembers::Some(names) = whom else { return };
         match place {
-            Place::Spec => *whom = Concerned::All,
+            PathKind::Spec => *whom = AffectedMembers::All,
             // The owners of a row are told where the others are.
-            Place::Member(name) => {
+            PathKind::Member(name) => {
                 names.insert((*name).to_owned());
                 let rows = view.held_by(name).map(|(_, entry)| entry);
                 names.extend(rows.flat_map(RowEntry::named).map(|owner| owner.member.clone()));
             }
-            Place::Item(item) => names.extend(view.named_in(&Bucket::new(item))),
-            Place::Row(bucket) => names.extend(view.named_in(bucket)),
-            Place::Plan => {
+            PathKind::Item(item) => names.extend(view.named_in(&Bucket::new(item))),
+            PathKind::Row(bucket) => names.extend(view.named_in(bucket)),
+            PathKind::Plan => {
                 names.extend(view.plan.moves.iter().filter_map(|the| the.from.clone()));
                 // Whether anything is still to pass on depends on what the plan says at large.
                 let emptied = view.members.iter().filter(|(_, entry)| entry.member.draining);
                 names.extend(emptied.map(|(name, _)| name.clone()));
             }
-            Place::Away(_) | Place::Buckets => {}
-            Place::Checkpoint(_) | Place::Chapter(_) | Place::Other => {}
+            PathKind::Away(_) | PathKind::Buckets => {}
+            PathKind::Checkpoint(_) | PathKind::Chapter(_) | PathKind::Other => {}
         }
     }
 
@@ -91,16 +91,16 @@ impl Pools {
         &mut self,
         state: &State,
         pool: &str,
-        (place, event): (&Place<'_>, &Event),
+        (place, event): (&PathKind<'_>, &Event),
         decoded: &DecodedWrites,
     ) {
         let node = state.tree().get(event.path.as_str());
-        if *place == Place::Spec && node.and_then(spec_of).is_none() {
+        if *place == PathKind::Spec && node.and_then(spec_of).is_none() {
             self.pools.remove(pool);
             return;
         }
         match self.pools.get_mut(pool) {
-            Some(view) => view.follow(node, place, event, decoded),
+            Some(view) => view.apply_event(node, place, event, decoded),
             None => {
                 if let Some(view) = PoolView::load(state, pool) {
                     self.pools.insert(pool.to_owned(), view);

@@ -53,7 +53,7 @@ pub struct Owner {
 
 /// What a member does with a row that names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deed {
+pub enum OwnerAction {
     /// An owner lets go: it has stopped working on the bucket.
     Release,
     /// The primary goes on as a backup: it has stopped leading.
@@ -95,7 +95,7 @@ impl Owner {
         self.member == other.member && self.joined == other.joined
     }
 
-    fn granted_anew(mut self) -> Self {
+    fn with_new_grant(mut self) -> Self {
         self.fence = 0;
         self
     }
@@ -122,7 +122,7 @@ impl Row {
 
     /// The row with the fences that its node's `mzxid` stands for.
     #[must_use]
-    pub fn fenced(mut self, mzxid: Zxid) -> Self {
+    pub fn resolve_fences(mut self, mzxid: Zxid) -> Self {
         let named = self.owners.iter_mut().chain(&mut self.preparing);
         named.filter(|owner| owner.fence == 0).for_each(|owner| owner.fence = mzxid);
         self
@@ -131,7 +131,7 @@ impl Row {
     /// The row as it is written into its node after one with the fences of `before`: a new
     /// primary is granted anew.
     #[must_use]
-    pub fn after(mut self, before: &Row, replicas: usize) -> Self {
+    pub fn transition_from(mut self, before: &Row, replicas: usize) -> Self {
         if let Some(first) = self.owners.first_mut()
             && before.primary().is_none_or(|primary| !primary.is_same(first))
         {
@@ -143,7 +143,7 @@ impl Row {
 
     /// Whether it names a member, as an owner or preparing, whenever that joined.
     #[must_use]
-    pub fn names(&self, member: &str) -> bool {
+    pub fn mentions(&self, member: &str) -> bool {
         self.owners.iter().chain(&self.preparing).any(|owner| owner.member == member)
     }
 
@@ -162,20 +162,20 @@ impl Row {
     /// The row that follows from what a member does; `None` if it cannot do that. The row
     /// must have its fences.
     #[must_use]
-    pub fn done(&self, who: &Owner, deed: Deed, replicas: usize) -> Option<Row> {
+    pub fn apply_action(&self, who: &Owner, deed: OwnerAction, replicas: usize) -> Option<Row> {
         let (role, _) = self.role_of(&who.member, who.joined)?;
         let mut next = self.clone();
         next.owners.retain(|owner| !owner.is_same(who));
         next.preparing.retain(|owner| !owner.is_same(who));
         match (deed, role) {
-            (Deed::Release, Role::Primary | Role::Backup | Role::Preparing) => {}
-            (Deed::StepDown, Role::Primary) if !next.owners.is_empty() => {
-                next.owners.push(who.clone().granted_anew());
+            (OwnerAction::Release, Role::Primary | Role::Backup | Role::Preparing) => {}
+            (OwnerAction::StepDown, Role::Primary) if !next.owners.is_empty() => {
+                next.owners.push(who.clone().with_new_grant());
             }
-            (Deed::Ready, Role::Preparing) => next.owners.push(who.clone().granted_anew()),
-            (Deed::StepDown, _) | (Deed::Ready, Role::Primary | Role::Backup) => return None,
+            (OwnerAction::Ready, Role::Preparing) => next.owners.push(who.clone().with_new_grant()),
+            (OwnerAction::StepDown, _) | (OwnerAction::Ready, Role::Primary | Role::Backup) => return None,
         }
-        Some(next.after(self, replicas))
+        Some(next.transition_from(self, replicas))
     }
 }
 
@@ -194,33 +194,36 @@ mod tests {
     fn one_owner_says_no_fence_and_has_that_of_its_row() {
         let row = Row::owned_by(Owner::new("a", 3));
         assert_eq!(serde_json::to_string(&row).unwrap(), r#"{"owners":[{"member":"a","joined":3}]}"#);
-        assert_eq!(row.fenced(9).primary().unwrap().fence, 9);
+        assert_eq!(row.resolve_fences(9).primary().unwrap().fence, 9);
         assert_eq!(serde_json::to_string(&Row::vacant()).unwrap(), r#"{"owners":[]}"#);
     }
 
     #[test]
     fn who_stays_keeps_its_fence_and_who_leads_anew_gets_another() {
         let before = row(&[("a", 5), ("b", 6), ("c", 7)], &[]);
-        let done = |who: &str, deed| before.done(&Owner::new(who, 1), deed, 3);
+        let done = |who: &str, deed| before.apply_action(&Owner::new(who, 1), deed, 3);
         let degraded = |row: Row| Some(Row { degraded: true, ..row });
-        assert_eq!(done("b", Deed::Release), degraded(row(&[("a", 5), ("c", 7)], &[])));
-        assert_eq!(done("a", Deed::Release), degraded(row(&[("b", 0), ("c", 7)], &[])));
-        assert_eq!(done("a", Deed::StepDown), Some(row(&[("b", 0), ("c", 7), ("a", 0)], &[])));
-        assert_eq!(done("b", Deed::StepDown), None);
-        assert_eq!(done("d", Deed::Release), None);
-        assert_eq!(before.done(&Owner::new("a", 2), Deed::Release, 3), None);
+        assert_eq!(done("b", OwnerAction::Release), degraded(row(&[("a", 5), ("c", 7)], &[])));
+        assert_eq!(done("a", OwnerAction::Release), degraded(row(&[("b", 0), ("c", 7)], &[])));
+        assert_eq!(done("a", OwnerAction::StepDown), Some(row(&[("b", 0), ("c", 7), ("a", 0)], &[])));
+        assert_eq!(done("b", OwnerAction::StepDown), None);
+        assert_eq!(done("d", OwnerAction::Release), None);
+        assert_eq!(before.apply_action(&Owner::new("a", 2), OwnerAction::Release, 3), None);
     }
 
     #[test]
     fn whoever_is_ready_owns_it_behind_the_others() {
         let before = row(&[("a", 5)], &[("b", 6), ("c", 7)]);
-        let done = |who: &str, deed| before.done(&Owner::new(who, 1), deed, 2);
-        assert_eq!(done("b", Deed::Ready), Some(row(&[("a", 5), ("b", 0)], &[("c", 7)])));
-        assert_eq!(done("a", Deed::Ready), None);
-        assert_eq!(done("a", Deed::StepDown), None);
-        assert_eq!(done("b", Deed::Release), Some(Row { degraded: true, ..row(&[("a", 5)], &[("c", 7)]) }));
+        let done = |who: &str, deed| before.apply_action(&Owner::new(who, 1), deed, 2);
+        assert_eq!(done("b", OwnerAction::Ready), Some(row(&[("a", 5), ("b", 0)], &[("c", 7)])));
+        assert_eq!(done("a", OwnerAction::Ready), None);
+        assert_eq!(done("a", OwnerAction::StepDown), None);
+        assert_eq!(
+            done("b", OwnerAction::Release),
+            Some(Row { degraded: true, ..row(&[("a", 5)], &[("c", 7)]) })
+        );
         let alone = row(&[], &[("b", 6)]);
-        let leads = alone.done(&Owner::new("b", 1), Deed::Ready, 1);
+        let leads = alone.apply_action(&Owner::new("b", 1), OwnerAction::Ready, 1);
         assert_eq!(leads, Some(row(&[("b", 0)], &[])));
     }
 }

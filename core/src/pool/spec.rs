@@ -61,7 +61,7 @@ pub struct Spec {
     pub grace_ms: u64,
     /// What members do when their lease ends and no coordinator is heard.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub lease_end: LeaseEnd,
+    pub lease_end: OnLeaseExpiry,
     /// What counts when buckets are shared in balance.
     #[serde(default, skip_serializing_if = "is_default")]
     pub balance: Balance,
@@ -158,7 +158,7 @@ pub enum Spread {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
-pub enum LeaseEnd {
+pub enum OnLeaseExpiry {
     /// They stop: no two members ever work on one bucket at one time.
     #[default]
     Stop,
@@ -273,7 +273,7 @@ impl Spec {
             max_moving_per_zone: None,
             max_out: None,
             grace_ms: 0,
-            lease_end: LeaseEnd::Stop,
+            lease_end: OnLeaseExpiry::Stop,
             balance: Balance::Weight,
             min_gain_percent: min_gain(),
             max_churn_per_minute: None,

@@ -11,24 +11,24 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use super::history::Written;
-use super::layout::{self, Place};
+use super::layout::{self, PathKind};
 use super::{
-    Affinity, AwayEntry, Bucket, Causes, DecodedWrites, Delta, Item, Kind, Member, MemberEntry, Owner, Plan,
-    RowEntry, Spec, TableIndex, from_json,
+    Affinity, AwaitingRejoinEntry, Bucket, Causes, DecodedWrites, Delta, Item, Kind, Member, MemberEntry,
+    Owner, Plan, RowEntry, Spec, TableIndex, from_json,
 };
 use crate::Zxid;
 use crate::state::{Event, Node, State};
 
 /// Which members something concerns.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Concerned {
+pub enum AffectedMembers {
     /// All of them.
     All,
     /// These.
     Some(BTreeSet<String>),
 }
 
-impl Concerned {
+impl AffectedMembers {
     pub(super) fn add(&mut self, more: Self) {
         match (&mut *self, more) {
             (Self::Some(names), Self::Some(more)) => names.extend(more),
@@ -37,7 +37,7 @@ impl Concerned {
     }
 }
 
-impl Default for Concerned {
+impl Default for AffectedMembers {
     fn default() -> Self {
         Self::Some(BTreeSet::new())
     }
@@ -62,9 +62,9 @@ pub struct PoolView {
     /// The buckets whose rows name a member, as an owner or preparing.
     held: OrdMap<String, OrdSet<Bucket>>,
     /// Members that have gone and may come back: what the tree keeps of them.
-    pub away: BTreeMap<String, AwayEntry>,
+    pub awaiting_rejoin: BTreeMap<String, AwaitingRejoinEntry>,
     /// Members that have gone since this view began, as they were.
-    pub departed: BTreeMap<String, MemberEntry>,
+    pub recently_left: BTreeMap<String, MemberEntry>,
     /// The nodes of its history.
     pub history: OrdMap<String, Written>,
     /// When what decides who owns what changed last, by kind.
@@ -101,8 +101,8 @@ impl PoolView {
             items: OrdMap::new(),
             rows: OrdMap::new(),
             held: OrdMap::new(),
-            away: BTreeMap::new(),
-            departed: BTreeMap::new(),
+            awaiting_rejoin: BTreeMap::new(),
+            recently_left: BTreeMap::new(),
             history: OrdMap::new(),
             causes: Causes { spec: spec_node.stamps.mzxid, ..Causes::default() },
             plan: Arc::default(),
@@ -127,13 +127,13 @@ impl PoolView {
             view.put_row(&Bucket::new(path.name()), Some(node), node.stamps.mzxid, &no_decoded_writes);
         }
         for (path, node) in tree.children(&format!("{path}/away")) {
-            view.put_away(path.name(), Some(node));
+            view.put_awaiting_rejoin(path.name(), Some(node));
         }
         for (path, node) in tree.children(&layout::history(name)) {
-            view.put_chapter(path.name(), Some(node), &no_decoded_writes);
+            view.put_history_segment(path.name(), Some(node), &no_decoded_writes);
         }
         view.put_plan(tree.get(&layout::plan(name)), &no_decoded_writes);
-        view.guess_departed();
+        view.rebuild_recently_left();
         // A folder's pzxid is that of the last child that came or went.
         let last = |folder: &str| tree.get(&format!("{path}/{folder}")).map_or(0, |node| node.stamps.pzxid);
         view.causes.items = last("items");
@@ -141,43 +141,43 @@ impl PoolView {
         Some(view)
     }
 
-    pub(super) fn follow(
+    pub(super) fn apply_event(
         &mut self,
         node: Option<&Node>,
-        place: &Place<'_>,
+        place: &PathKind<'_>,
         event: &Event,
         decoded: &DecodedWrites,
     ) {
-        if let Place::Checkpoint(_) | Place::Other = place {
+        if let PathKind::Checkpoint(_) | PathKind::Other = place {
             return;
         }
-        if let Place::Chapter(name) = place {
-            return self.put_chapter(name, node, decoded);
+        if let PathKind::Chapter(name) = place {
+            return self.put_history_segment(name, node, decoded);
         }
         self.changed = event.zxid;
         match place {
-            Place::Spec => {
+            PathKind::Spec => {
                 if let Some((node, spec)) = node.and_then(|n| Some((n, spec_of(n)?))) {
                     self.spec = spec;
                     self.spec_version = node.stamps.version;
                     self.causes.spec = node.stamps.mzxid;
                 }
             }
-            Place::Member(name) => {
+            PathKind::Member(name) => {
                 if node.is_none() {
                     self.causes.departure = event.zxid;
                 }
                 self.put_member(name, node);
             }
-            Place::Item(name) => {
+            PathKind::Item(name) => {
                 self.causes.items = event.zxid;
                 self.put_item(name, node);
             }
-            Place::Row(bucket) => self.put_row(bucket, node, event.zxid, decoded),
-            Place::Plan => self.put_plan(node, decoded),
-            Place::Away(name) => self.put_away(name, node),
-            Place::Buckets => self.table.advance(node.map_or(0, |n| n.stamps.pzxid)),
-            Place::Chapter(_) | Place::Checkpoint(_) | Place::Other => {}
+            PathKind::Row(bucket) => self.put_row(bucket, node, event.zxid, decoded),
+            PathKind::Plan => self.put_plan(node, decoded),
+            PathKind::Away(name) => self.put_awaiting_rejoin(name, node),
+            PathKind::Buckets => self.table.advance(node.map_or(0, |n| n.stamps.pzxid)),
+            PathKind::Chapter(_) | PathKind::Checkpoint(_) | PathKind::Other => {}
         }
     }
 
@@ -190,7 +190,7 @@ impl PoolView {
                     version: node.stamps.version,
                     session: node.owner(),
                 };
-                self.departed.remove(name);
+                self.recently_left.remove(name);
                 self.causes.joined = self.causes.joined.max(entry.joined);
                 if node.stamps.mzxid > entry.joined {
                     self.causes.operator = self.causes.operator.max(node.stamps.mzxid);
@@ -199,44 +199,47 @@ impl PoolView {
             }
             None => {
                 if let Some(entry) = self.members.remove(name) {
-                    self.note_departed(name, entry);
+                    self.record_departure(name, entry);
                 }
             }
         }
     }
 
-    pub(super) fn note_departed(&mut self, name: &str, entry: MemberEntry) {
+    pub(super) fn record_departure(&mut self, name: &str, entry: MemberEntry) {
         if self.spec.grace_ms > 0 && !entry.member.draining && self.held.contains_key(name) {
-            self.departed.insert(name.to_owned(), entry);
+            self.recently_left.insert(name.to_owned(), entry);
         }
     }
 
     /// Whoever had gone before this view began, and nothing was decided of it yet: what it said
     /// of itself is not known any more. It counts as the strongest, so that it keeps what it had.
-    fn guess_departed(&mut self) {
+    fn rebuild_recently_left(&mut self) {
         let weight = self.members.values().map(|entry| entry.member.weight).max().unwrap_or(1);
-        let unknown: Vec<String> =
-            self.gone().filter(|name| !self.away.contains_key(*name)).map(str::to_owned).collect();
+        let unknown: Vec<String> = self
+            .departed_members()
+            .filter(|name| !self.awaiting_rejoin.contains_key(*name))
+            .map(str::to_owned)
+            .collect();
         for name in unknown {
             let named = self.held_by(&name).flat_map(|(_, entry)| entry.named());
             let joined = named.filter(|owner| owner.member == name).map(|owner| owner.joined).max();
             let member = Member { weight, ..Member::default() };
             let entry = MemberEntry { member, joined: joined.unwrap_or(0), version: 0, session: None };
-            self.note_departed(&name, entry);
+            self.record_departure(&name, entry);
         }
     }
 
-    fn put_away(&mut self, name: &str, node: Option<&Node>) {
+    fn put_awaiting_rejoin(&mut self, name: &str, node: Option<&Node>) {
         let entry = node.and_then(|node| {
             let away = from_json(node.bytes()).ok()?;
-            Some(AwayEntry { away, since_wall_ms: node.stamps.mtime_ms })
+            Some(AwaitingRejoinEntry { away, since_wall_ms: node.stamps.mtime_ms })
         });
         match entry {
-            Some(entry) => drop(self.away.insert(name.to_owned(), entry)),
-            None => drop(self.away.remove(name)),
+            Some(entry) => drop(self.awaiting_rejoin.insert(name.to_owned(), entry)),
+            None => drop(self.awaiting_rejoin.remove(name)),
         }
         // Whatever was decided about it stands in the tree now.
-        self.departed.remove(name);
+        self.recently_left.remove(name);
     }
 
     fn put_item(&mut self, name: &str, node: Option<&Node>) {
@@ -246,10 +249,10 @@ impl PoolView {
         }
     }
 
-    fn put_chapter(&mut self, name: &str, node: Option<&Node>, decoded: &DecodedWrites) {
+    fn put_history_segment(&mut self, name: &str, node: Option<&Node>, decoded: &DecodedWrites) {
         match node {
             Some(node) => {
-                let upto = decoded.decode_chapter_end(node);
+                let upto = decoded.decode_segment_end(node);
                 let written = Written { zxid: node.stamps.czxid, upto, bytes: node.bytes().len() };
                 self.history.insert(name.to_owned(), written);
             }
@@ -281,7 +284,7 @@ impl PoolView {
                 held.remove(bucket);
                 if held.is_empty() {
                     self.held.remove(&gone.member);
-                    self.departed.remove(&gone.member);
+                    self.recently_left.remove(&gone.member);
                 }
             }
         }
@@ -330,25 +333,25 @@ impl PoolView {
 
     /// How many rows have a primary that lives.
     #[must_use]
-    pub fn led(&self) -> usize {
+    pub fn led_count(&self) -> usize {
         let leads = |entry: &&RowEntry| entry.row.primary().is_some_and(|owner| self.is_living(owner));
         self.rows.values().filter(leads).count()
     }
 
     /// Whether `owner` has gone, and the pool may wait for it.
     #[must_use]
-    pub fn may_be_back(&self, owner: &Owner) -> bool {
+    pub fn may_rejoin(&self, owner: &Owner) -> bool {
         let is_same = |joined: Option<Zxid>| joined == Some(owner.joined);
         !self.members.contains_key(&owner.member)
-            && (is_same(self.departed.get(&owner.member).map(|entry| entry.joined))
-                || is_same(self.away.get(&owner.member).map(|entry| entry.away.joined)))
+            && (is_same(self.recently_left.get(&owner.member).map(|entry| entry.joined))
+                || is_same(self.awaiting_rejoin.get(&owner.member).map(|entry| entry.away.joined)))
     }
 
-    pub(super) fn note_told(&mut self, whom: &Concerned, zxid: Zxid) {
+    pub(super) fn mark_notified(&mut self, whom: &AffectedMembers, zxid: Zxid) {
         match whom {
-            Concerned::All => self.told_all = zxid,
+            AffectedMembers::All => self.told_all = zxid,
             // Who is no member is told nothing any more.
-            Concerned::Some(names) => {
+            AffectedMembers::Some(names) => {
                 for name in names {
                     match self.members.contains_key(name) {
                         true => drop(self.told.insert(name.clone(), zxid)),
@@ -378,7 +381,7 @@ impl PoolView {
     }
 
     /// Those whom rows name and who are no members any more.
-    pub fn gone(&self) -> impl Iterator<Item = &str> {
+    pub fn departed_members(&self) -> impl Iterator<Item = &str> {
         self.held.keys().map(String::as_str).filter(|name| !self.members.contains_key(*name))
     }
 

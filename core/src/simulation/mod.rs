@@ -4,10 +4,10 @@
 //! Somebody who wants to know what a change would cost tries it here first; we use it for pools
 //! that are larger than a test can have processes for.
 
-mod account;
+mod metrics;
 mod run;
 
-pub use account::{Account, Phase, Sample};
+pub use metrics::{Metrics, Phase, Sample};
 pub use run::{Fault, simulate};
 
 use crate::pool::{Bucket, Item, Member, Spec};

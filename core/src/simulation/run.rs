@@ -2,18 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::account::{Account, Phase, Sample};
+use super::metrics::{Metrics, Phase, Sample};
 use super::{Act, Change, Scenario};
-use crate::assign::{Known, PlanFault, Step, plan_step};
+use crate::assign::{InvalidPlan, PlannerInputs, Step, reconcile_step};
 use crate::pool::{
-    Bucket, DecodedWrites, Deed, Delta, Member, MemberEntry, Move, Owner, PoolView, Pools, SpecError, layout,
-    to_json,
+    Bucket, DecodedWrites, Delta, Member, MemberEntry, Move, Owner, OwnerAction, PoolView, Pools, SpecError,
+    layout, to_json,
 };
 use crate::state::{Actor, Command, CreateMode, Op, Password, SessionId, State, Timestamp};
 
 const POOL: &str = "simulated";
 /// Looks of the controller without an end in sight: two that undo each other, a bug.
-const LOOKS_MAX: u64 = 1_000_000;
+const ITERATIONS_MAX: u64 = 1_000_000;
 /// What churn is counted by.
 const MINUTE_MS: u64 = 60_000;
 
@@ -33,9 +33,9 @@ pub enum Fault {
     },
     /// A bug.
     #[error(transparent)]
-    Plan(#[from] PlanFault),
+    Plan(#[from] InvalidPlan),
     /// A bug, too.
-    #[error("it does not come to rest: {LOOKS_MAX} looks")]
+    #[error("it does not come to rest: {ITERATIONS_MAX} looks")]
     Restless,
 }
 
@@ -43,21 +43,21 @@ pub enum Fault {
 ///
 /// # Errors
 /// When something in the scenario cannot be, or the planner is at fault.
-pub fn simulate(scenario: &Scenario) -> Result<Account, Fault> {
+pub fn simulate(scenario: &Scenario) -> Result<Metrics, Fault> {
     scenario.spec.check()?;
     let mut world = World::new(scenario);
     world.write("the pool", layout::create_pool(POOL, to_json(&scenario.spec)), None)?;
     for (at, (at_ms, _)) in scenario.events.iter().enumerate() {
         world.due(*at_ms, Due::Event(at));
     }
-    world.look_soon();
+    world.reconcile_soon();
     while let Some(((now_ms, _), due)) = world.queue.pop_first() {
         world.now_ms = now_ms;
         match due {
             Due::Event(at) => world.event(&scenario.events[at].1)?,
             Due::SessionEnds(session) => {
                 world.command(&Command::CloseSession { session })?;
-                world.look_soon();
+                world.reconcile_soon();
             }
             Due::Look => world.look()?,
             Due::Deed(bucket, who, deed) => world.deed(&bucket, &who, deed)?,
@@ -71,7 +71,7 @@ enum Due {
     Event(usize),
     SessionEnds(SessionId),
     Look,
-    Deed(Bucket, Owner, Deed),
+    Deed(Bucket, Owner, OwnerAction),
 }
 
 struct World<'a> {
@@ -90,11 +90,11 @@ struct World<'a> {
     dead: BTreeSet<(String, u64)>,
     /// What members are at: by which grant, of which bucket.
     begun: BTreeSet<(Bucket, String, u64)>,
-    known: Known,
+    known: PlannerInputs,
     /// When moves were planned that count as churn, in the last minute.
     churned: Vec<u64>,
     moved: u64,
-    account: Account,
+    account: Metrics,
 }
 
 impl<'a> World<'a> {
@@ -112,10 +112,10 @@ impl<'a> World<'a> {
             looked: 0,
             dead: BTreeSet::new(),
             begun: BTreeSet::new(),
-            known: Known::default(),
+            known: PlannerInputs::default(),
             churned: Vec::new(),
             moved: 0,
-            account: Account::default(),
+            account: Metrics::default(),
         }
     }
 
@@ -128,11 +128,11 @@ impl<'a> World<'a> {
         self.queue.insert((at_ms.max(self.now_ms), self.said), due);
     }
 
-    fn look_soon(&mut self) {
-        self.look_at(self.now_ms + self.scenario.timing.look_ms);
+    fn reconcile_soon(&mut self) {
+        self.reconcile_at(self.now_ms + self.scenario.timing.look_ms);
     }
 
-    fn look_at(&mut self, at_ms: u64) {
+    fn reconcile_at(&mut self, at_ms: u64) {
         if self.looks.insert(at_ms) {
             self.due(at_ms, Due::Look);
         }
@@ -146,7 +146,7 @@ impl<'a> World<'a> {
     fn command(&mut self, command: &Command) -> Result<(), Fault> {
         let before = self.pools.get(POOL).map_or(0, PoolView::table_version);
         let applied = self.state.apply(self.state.zxid() + 1, Timestamp::at(self.now_ms), command.clone());
-        self.pools.follow(&self.state, &applied.events, &DecodedWrites::default());
+        self.pools.apply_events(&self.state, &applied.events, &DecodedWrites::default());
         applied.reply.map_err(|refusal| self.fault(refusal.to_string()))?;
         if let Some(Delta::Rows { changed, removed }) = self.pools.get(POOL).map(|p| p.table_since(before)) {
             removed.iter().for_each(|bucket| self.account.forget(bucket));
@@ -180,7 +180,7 @@ impl<'a> World<'a> {
         self.account.phases.push(Phase { at_ms: self.now_ms, settled_ms: self.now_ms, ..Phase::default() });
         acts.iter().try_for_each(|act| self.act(act))?;
         self.sample();
-        self.look_soon();
+        self.reconcile_soon();
         Ok(())
     }
 
@@ -268,7 +268,7 @@ impl<'a> World<'a> {
     fn look(&mut self) -> Result<(), Fault> {
         self.looks.remove(&self.now_ms);
         self.looked += 1;
-        if self.looked > LOOKS_MAX {
+        if self.looked > ITERATIONS_MAX {
             return Err(Fault::Restless);
         }
         self.known.now_ms = self.now_ms;
@@ -276,28 +276,28 @@ impl<'a> World<'a> {
         self.churned.retain(|at_ms| now_ms < at_ms + MINUTE_MS);
         let churn = self.view().spec.churn_per_minute() as usize;
         self.known.churn_left = Some(churn.saturating_sub(self.churned.len()));
-        let step = plan_step(self.state.tree(), self.view(), &self.known)?;
+        let step = reconcile_step(self.state.tree(), self.view(), &self.known)?;
         for ops in &step.multis {
             self.write("the controller", ops.clone(), None)?;
         }
-        self.take_note(&step);
+        self.record_report(&step);
         self.ask();
         self.sample();
         if !step.multis.is_empty() {
-            self.look_soon();
+            self.reconcile_soon();
         }
         // Churn is paced by the minute: when it is over there may be more.
         self.churned.extend(std::iter::repeat_n(now_ms, step.churned as usize));
         if let Some(oldest) = self.churned.first().filter(|_| step.churned > 0) {
-            self.look_at(oldest + MINUTE_MS);
+            self.reconcile_at(oldest + MINUTE_MS);
         }
-        if let Some(at_ms) = step.look_again_ms {
-            self.look_at(at_ms);
+        if let Some(at_ms) = step.recheck_after_ms {
+            self.reconcile_at(at_ms);
         }
         Ok(())
     }
 
-    fn take_note(&mut self, step: &Step) {
+    fn record_report(&mut self, step: &Step) {
         let now_ms = self.now_ms;
         let phase = self.account.phase();
         phase.moves_lower_bound = phase.moves_lower_bound.max(step.report.moves_lower_bound);
@@ -311,7 +311,7 @@ impl<'a> World<'a> {
     fn ask(&mut self) {
         let timing = self.scenario.timing;
         let view = self.view();
-        let mut asked: Vec<(Bucket, Owner, Deed, u64)> = Vec::new();
+        let mut asked: Vec<(Bucket, Owner, OwnerAction, u64)> = Vec::new();
         for the in view.pending_moves().filter(|the| view.is_due(the)) {
             let owners = &view.rows[&the.bucket].row.owners;
             let from = owners.iter().find(|owner| Some(&owner.member) == the.from.as_ref());
@@ -322,7 +322,8 @@ impl<'a> World<'a> {
         for (the, to) in destined {
             let preparing = &view.rows[&the.bucket].row.preparing;
             let who = preparing.iter().find(|owner| owner.member == *to);
-            asked.extend(who.map(|who| (the.bucket.clone(), who.clone(), Deed::Ready, timing.copy_ms)));
+            asked
+                .extend(who.map(|who| (the.bucket.clone(), who.clone(), OwnerAction::Ready, timing.copy_ms)));
         }
         for (bucket, who, deed, takes_ms) in asked {
             if self.is_working(&who) && self.begun.insert((bucket.clone(), who.member.clone(), who.fence)) {
@@ -332,7 +333,7 @@ impl<'a> World<'a> {
     }
 
     /// A member has done what it was asked for, if that is still wanted.
-    fn deed(&mut self, bucket: &Bucket, who: &Owner, deed: Deed) -> Result<(), Fault> {
+    fn deed(&mut self, bucket: &Bucket, who: &Owner, deed: OwnerAction) -> Result<(), Fault> {
         self.begun.remove(&(bucket.clone(), who.member.clone(), who.fence));
         let view = self.view();
         let Some(entry) = view.rows.get(bucket) else { return Ok(()) };
@@ -341,9 +342,9 @@ impl<'a> World<'a> {
             return Ok(());
         }
         // A worker that has stopped does what it is asked for by then; if nothing, it works on.
-        let asked = if deed == Deed::Ready { Some(deed) } else { asked_of(view, bucket, &who.member) };
+        let asked = if deed == OwnerAction::Ready { Some(deed) } else { asked_of(view, bucket, &who.member) };
         let Some(deed) = asked else { return Ok(()) };
-        let Some(row) = entry.row.done(who, deed, view.spec.replicas as usize) else { return Ok(()) };
+        let Some(row) = entry.row.apply_action(who, deed, view.spec.replicas as usize) else { return Ok(()) };
         let path = layout::row(POOL, bucket.as_str());
         let ops = vec![
             Op::CheckFence { path: path.clone(), fence: entry.zxid },
@@ -352,13 +353,13 @@ impl<'a> World<'a> {
         self.write("a member", ops, None)?;
         let phase = self.account.phase();
         match deed {
-            Deed::Release => phase.moves += 1,
-            Deed::StepDown => phase.promotions += 1,
-            Deed::Ready => phase.copies += 1,
+            OwnerAction::Release => phase.moves += 1,
+            OwnerAction::StepDown => phase.promotions += 1,
+            OwnerAction::Ready => phase.copies += 1,
         }
         phase.settled_ms = self.now_ms;
-        self.moved += u64::from(deed == Deed::Release);
-        self.look_soon();
+        self.moved += u64::from(deed == OwnerAction::Release);
+        self.reconcile_soon();
         Ok(())
     }
 
@@ -382,12 +383,12 @@ impl<'a> World<'a> {
 }
 
 /// How an owner ends its part in a move.
-fn stop_of(the: &Move) -> Deed {
-    if the.promote { Deed::StepDown } else { Deed::Release }
+fn stop_of(the: &Move) -> OwnerAction {
+    if the.promote { OwnerAction::StepDown } else { OwnerAction::Release }
 }
 
 /// How an owner is asked now to end its part, if it is.
-fn asked_of(view: &PoolView, bucket: &Bucket, member: &str) -> Option<Deed> {
+fn asked_of(view: &PoolView, bucket: &Bucket, member: &str) -> Option<OwnerAction> {
     // Plans are in order of their buckets.
     let first = view.plan.moves.partition_point(|the| the.bucket < *bucket);
     let mut moves = view.plan.moves[first..].iter().take_while(|the| the.bucket == *bucket);

@@ -57,7 +57,7 @@ const BYTES_MAX: usize = 256 * 1024;
 
 /// A list that cannot stand on a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct BadAcl;
+pub(super) struct InvalidAcl;
 
 impl Identity {
     /// An identity.
@@ -103,7 +103,7 @@ impl Identity {
             return false;
         }
         match self.scheme.as_str() {
-            "ip" => Network::parse(&entry.id).zip(self.id.parse().ok()).is_some_and(|(n, a)| n.has(a)),
+            "ip" => Network::parse(&entry.id).zip(self.id.parse().ok()).is_some_and(|(n, a)| n.contains(a)),
             _ => self.id == entry.id,
         }
     }
@@ -198,7 +198,7 @@ impl Acl {
 
     /// The list that a client who is all of `identities` means by `asked`: without
     /// repetitions, and with `auth` standing for whoever the client has proved to be.
-    pub(super) fn meant(asked: &[AclEntry], identities: &[Identity]) -> Result<Self, BadAcl> {
+    pub(super) fn resolve(asked: &[AclEntry], identities: &[Identity]) -> Result<Self, InvalidAcl> {
         if let [only] = asked
             && only.perms == perms::ALL
             && only.who.is_anyone()
@@ -206,7 +206,7 @@ impl Acl {
             return Ok(Self::open());
         }
         if asked.len() > ENTRIES_MAX {
-            return Err(BadAcl);
+            return Err(InvalidAcl);
         }
         let mut bytes = 0;
         let mut entries: Vec<AclEntry> = Vec::with_capacity(asked.len());
@@ -220,20 +220,20 @@ impl Acl {
                 let own = identities.iter().filter(|identity| identity.is_proof());
                 entries.extend(own.map(|who| AclEntry { perms: entry.perms, who: who.clone() }));
                 if entries.len() == before {
-                    return Err(BadAcl);
+                    return Err(InvalidAcl);
                 }
             } else if entry.who.is_valid() {
                 entries.push(entry.clone());
             } else {
-                return Err(BadAcl);
+                return Err(InvalidAcl);
             }
             // One that stands for the client may stand for many.
             bytes += entries[before..].iter().map(|entry| entry.who.id.len()).sum::<usize>();
             if entries.len() > ENTRIES_MAX || bytes > BYTES_MAX {
-                return Err(BadAcl);
+                return Err(InvalidAcl);
             }
         }
-        if entries.is_empty() { Err(BadAcl) } else { Ok(Self::new(entries)) }
+        if entries.is_empty() { Err(InvalidAcl) } else { Ok(Self::new(entries)) }
     }
 }
 
@@ -283,7 +283,7 @@ impl Network {
         Some(Self { address, bits })
     }
 
-    fn has(&self, address: IpAddr) -> bool {
+    fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address) {
             (IpAddr::V4(own), IpAddr::V4(other)) => {
                 (own.to_bits() ^ other.to_bits()).checked_shr(32 - self.bits).unwrap_or(0) == 0
@@ -338,7 +338,7 @@ mod tests {
     #[test]
     fn networks_hold_addresses_of_their_own_version() {
         let has = |network: &str, address: &str| {
-            Network::parse(network).unwrap().has(address.parse::<IpAddr>().unwrap())
+            Network::parse(network).unwrap().contains(address.parse::<IpAddr>().unwrap())
         };
         assert!(has("2001:db8::/32", "2001:db8:1::7") && !has("2001:db8::/32", "2001:db9::7"));
         assert!(has("::1", "::1") && !has("::1", "::2"));
@@ -350,9 +350,9 @@ mod tests {
     #[test]
     fn auth_stands_for_whoever_the_client_has_proved_to_be() {
         let who = [Identity::new("ip", "1.2.3.4"), Identity::new("digest", "u:d")];
-        let meant = Acl::meant(&[entry(perms::ALL, "auth", "")], &who).unwrap();
+        let meant = Acl::resolve(&[entry(perms::ALL, "auth", "")], &who).unwrap();
         assert_eq!(meant.entries(), [entry(perms::ALL, "digest", "u:d")]);
-        assert_eq!(Acl::meant(&[entry(perms::ALL, "auth", "")], &who[..1]), Err(BadAcl));
+        assert_eq!(Acl::resolve(&[entry(perms::ALL, "auth", "")], &who[..1]), Err(InvalidAcl));
     }
 
     #[test]
@@ -361,9 +361,9 @@ mod tests {
         let names = |n: usize, len: usize| -> Vec<Identity> {
             (0..n).map(|n| Identity::new("digest", &format!("{n}{}:d", "u".repeat(len)))).collect()
         };
-        assert!(Acl::meant(&asked, &names(10, 10)).is_ok());
-        assert_eq!(Acl::meant(&asked, &names(11, 10)), Err(BadAcl), "1,100 entries");
-        assert_eq!(Acl::meant(&asked, &names(1, BYTES_MAX / 100)), Err(BadAcl));
+        assert!(Acl::resolve(&asked, &names(10, 10)).is_ok());
+        assert_eq!(Acl::resolve(&asked, &names(11, 10)), Err(InvalidAcl), "1,100 entries");
+        assert_eq!(Acl::resolve(&asked, &names(1, BYTES_MAX / 100)), Err(InvalidAcl));
     }
 
     #[test]
@@ -379,17 +379,17 @@ mod tests {
             ("x509", "CN=a\\"),
             ("sasl", "kerberos"),
         ] {
-            assert_eq!(Acl::meant(&[entry(1, scheme, id)], &[]), Err(BadAcl), "{scheme}:{id}");
+            assert_eq!(Acl::resolve(&[entry(1, scheme, id)], &[]), Err(InvalidAcl), "{scheme}:{id}");
         }
-        assert_eq!(Acl::meant(&[], &[]), Err(BadAcl));
+        assert_eq!(Acl::resolve(&[], &[]), Err(InvalidAcl));
         let many = |n| (0..n).map(|n| entry(1, "digest", &format!("u{n}:d"))).collect::<Vec<_>>();
-        assert!(Acl::meant(&many(ENTRIES_MAX), &[]).is_ok());
-        assert_eq!(Acl::meant(&many(ENTRIES_MAX + 1), &[]), Err(BadAcl));
+        assert!(Acl::resolve(&many(ENTRIES_MAX), &[]).is_ok());
+        assert_eq!(Acl::resolve(&many(ENTRIES_MAX + 1), &[]), Err(InvalidAcl));
         for name in ["CN=a\\,b, O=c", "CN=\"a,b\",O=c"] {
-            assert!(Acl::meant(&[entry(1, "x509", name)], &[]).is_ok(), "{name}");
+            assert!(Acl::resolve(&[entry(1, "x509", name)], &[]).is_ok(), "{name}");
         }
         let twice = [entry(1, "world", "anyone"), entry(1, "world", "anyone")];
-        assert_eq!(Acl::meant(&twice, &[]).unwrap().entries().len(), 1);
+        assert_eq!(Acl::resolve(&twice, &[]).unwrap().entries().len(), 1);
     }
 
     #[test]
@@ -400,8 +400,9 @@ mod tests {
 
     #[test]
     fn networks() {
-        let has =
-            |network: &str, address: &str| Network::parse(network).unwrap().has(address.parse().unwrap());
+        let has = |network: &str, address: &str| {
+            Network::parse(network).unwrap().contains(address.parse().unwrap())
+        };
         assert!(has("0.0.0.0/0", "9.9.9.9"));
         assert!(has("127.0.0.1", "127.0.0.1") && !has("127.0.0.1", "127.0.0.2"));
         assert!(has("192.168.4.0/22", "192.168.7.255") && !has("192.168.4.0/22", "192.168.8.0"));

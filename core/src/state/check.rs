@@ -34,11 +34,11 @@ pub fn check(state: &State) -> Vec<String> {
         }
         children += node.child_count() as usize;
         quotas += usize::from(is_quota(path));
-        mortal += usize::from(node.kind.is_mortal());
+        mortal += usize::from(node.kind.is_reapable());
         if let Some(session) = node.owner() {
             owned.entry(session).or_default().insert(path.as_str());
         }
-        if node.kind.is_mortal() && !state.mortal.contains(path) {
+        if node.kind.is_reapable() && !state.reapable.contains(path) {
             faults.push(format!("{path} is not listed among those to be reaped"));
         }
     }
@@ -61,7 +61,7 @@ pub fn check(state: &State) -> Vec<String> {
     for (server, unit) in &state.submitted {
         registered = registered.wrapping_add(digest::submitted_digest(*server, *unit));
     }
-    for (server, faces) in &state.faces {
+    for (server, faces) in &state.server_endpoints {
         registered = registered.wrapping_add(digest::endpoints_digest(*server, faces));
     }
     for (id, session) in state.sessions() {
@@ -76,7 +76,7 @@ pub fn check(state: &State) -> Vec<String> {
             faults.push(format!("session {id} lists other ephemeral nodes than it owns"));
         }
     }
-    if state.mortal.len() != mortal {
+    if state.reapable.len() != mortal {
         faults.push("other nodes are listed among those to be reaped".to_owned());
     }
     faults

@@ -58,7 +58,7 @@ pub enum Command {
         /// The server.
         server: u64,
         /// Where.
-        faces: Faces,
+        endpoints: ServerEndpoints,
     },
     /// End a session that gave no sign of life, unless it was resumed since.
     ExpireSession {
@@ -73,7 +73,7 @@ pub enum Command {
 
 /// How clients reach a server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Faces {
+pub struct ServerEndpoints {
     /// By HTTP: HOST:PORT.
     pub http: String,
     /// By ZooKeeper's protocol, if it speaks that: HOST:PORT.
@@ -88,12 +88,12 @@ pub struct Actor {
     /// The session's connection, which must be its last one, if it matters.
     pub connection: Option<u32>,
     /// What it may do.
-    pub standing: Standing,
+    pub privilege: Privilege,
 }
 
 /// What somebody may do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Standing {
+pub enum Privilege {
     /// Rota's own code, which has looked at what it does: everything.
     Rota,
     /// A client, who is all of these besides being anyone: what the nodes' access
@@ -105,21 +105,21 @@ impl Actor {
     /// Rota's own code, in the name of a session if there is one.
     #[must_use]
     pub fn rota(session: Option<SessionId>) -> Self {
-        Self { session, connection: None, standing: Standing::Rota }
+        Self { session, connection: None, privilege: Privilege::Rota }
     }
 
     /// A client without a connection of its session's.
     #[must_use]
     pub fn client(session: Option<SessionId>, identities: Vec<Identity>) -> Self {
-        Self { session, connection: None, standing: Standing::Client(identities) }
+        Self { session, connection: None, privilege: Privilege::Client(identities) }
     }
 
     /// Who it is; empty for Rota itself.
     #[must_use]
     pub fn identities(&self) -> &[Identity] {
-        match &self.standing {
-            Standing::Rota => &[],
-            Standing::Client(identities) => identities,
+        match &self.privilege {
+            Privilege::Rota => &[],
+            Privilege::Client(identities) => identities,
         }
     }
 }

@@ -5,7 +5,7 @@
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::session::{Session, SessionId};
-use super::{Faces, Submitted};
+use super::{ServerEndpoints, Submitted};
 
 /// Domain separation tag.
 #[derive(Clone, Copy)]
@@ -39,7 +39,7 @@ pub(super) fn submitted_digest(server: u64, unit: Submitted) -> u64 {
 }
 
 /// Digest of the endpoints of a server.
-pub(super) fn endpoints_digest(server: u64, faces: &Faces) -> u64 {
+pub(super) fn endpoints_digest(server: u64, faces: &ServerEndpoints) -> u64 {
     let zookeeper = faces.zookeeper.as_deref();
     let numbers = [server, u64::from(zookeeper.is_some())];
     component_digest(

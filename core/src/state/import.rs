@@ -126,11 +126,11 @@ impl State {
         }
         let config = self.tree.get(CONFIG).cloned();
         self.tree = Tree::default();
-        self.mortal = OrdSet::new();
+        self.reapable = OrdSet::new();
         let sessions: Vec<SessionId> = self.sessions.keys().copied().collect();
         sessions.into_iter().for_each(|id| self.remove_session(id));
         for path in PERMANENT {
-            self.plant(path);
+            self.insert_system_node(path);
         }
         if let (Some(config), Ok(path)) = (config, NodePath::parse(CONFIG)) {
             self.tree.replace(&path, Some(Arc::new(config)));
@@ -195,7 +195,7 @@ impl State {
         }
         self.zxid = self.zxid.max(stamps.mzxid).max(stamps.pzxid);
         if let NodeKind::Ephemeral(session) = node.kind {
-            self.own(session, &path);
+            self.add_ephemeral(session, &path);
         }
         self.replace(&path, Some(Arc::new(node)));
         Ok(())

@@ -27,7 +27,7 @@ use bytes::Bytes;
 use imbl::{OrdMap, OrdSet};
 
 pub use acl::{Acl, AclEntry, Identity, perms};
-pub use command::{Actor, Command, CreateMode, Faces, Op, Standing};
+pub use command::{Actor, Command, CreateMode, Op, Privilege, ServerEndpoints};
 pub use import::{Import, ImportedNode, ImportedSession};
 pub use node::{Node, NodeKind, Stamps, Stat, TTL_MS_MAX};
 pub use reply::{Applied, Event, EventKind, OpReply, Refusal, Reply};
@@ -53,10 +53,10 @@ pub struct State {
     tree: Tree,
     sessions: OrdMap<SessionId, Arc<Session>>,
     /// The nodes that may be reaped.
-    mortal: OrdSet<NodePath>,
+    reapable: OrdSet<NodePath>,
     submitted: OrdMap<u64, Submitted>,
     /// How clients reach the servers that there are or have been.
-    faces: OrdMap<u64, Faces>,
+    server_endpoints: OrdMap<u64, ServerEndpoints>,
     /// Sum of the digests of sessions, last submitted units and server endpoints: all replicated
     /// state outside the tree.
     non_tree_digest: u64,
@@ -93,7 +93,7 @@ impl State {
     pub fn new() -> Self {
         let mut state = Self::empty();
         for path in PERMANENT {
-            state.plant(path);
+            state.insert_system_node(path);
         }
         state
     }
@@ -102,9 +102,9 @@ impl State {
         Self {
             tree: Tree::default(),
             sessions: OrdMap::new(),
-            mortal: OrdSet::new(),
+            reapable: OrdSet::new(),
             submitted: OrdMap::new(),
-            faces: OrdMap::new(),
+            server_endpoints: OrdMap::new(),
             non_tree_digest: 0,
             zxid: 0,
             timestamp: Timestamp::default(),
@@ -113,7 +113,7 @@ impl State {
     }
 
     /// Puts a first node in its place.
-    fn plant(&mut self, path: &str) {
+    fn insert_system_node(&mut self, path: &str) {
         let Ok(path) = NodePath::parse(path) else { return };
         let mut node =
             Node::new(Some(Bytes::new()), NodeKind::Persistent, Acl::open(), 0, Timestamp::default());
@@ -127,12 +127,12 @@ impl State {
 
     /// Puts a node at `path`, or takes it away, and returns what was there.
     fn replace(&mut self, path: &NodePath, node: Option<Arc<Node>>) -> Option<Arc<Node>> {
-        let mortal = node.as_ref().is_some_and(|node| node.kind.is_mortal());
+        let mortal = node.as_ref().is_some_and(|node| node.kind.is_reapable());
         let before = self.tree.replace(path, node);
         if mortal {
-            self.mortal.insert(path.clone());
-        } else if before.as_ref().is_some_and(|node| node.kind.is_mortal()) {
-            self.mortal.remove(path);
+            self.reapable.insert(path.clone());
+        } else if before.as_ref().is_some_and(|node| node.kind.is_reapable()) {
+            self.reapable.remove(path);
         }
         before
     }
@@ -140,8 +140,8 @@ impl State {
     /// Puts a node where none is; false as [`Tree::add`] says it.
     #[must_use]
     fn add(&mut self, path: &NodePath, node: Arc<Node>) -> bool {
-        if node.kind.is_mortal() {
-            self.mortal.insert(path.clone());
+        if node.kind.is_reapable() {
+            self.reapable.insert(path.clone());
         }
         self.tree.add(path, node)
     }
@@ -177,13 +177,13 @@ impl State {
                 let connection = self.resume_session(session, password, timeout_ms)?;
                 Ok((Reply::SessionResumed { session, timeout_ms, connection }, Vec::new()))
             }
-            Command::Announce { server, faces } => {
+            Command::Announce { server, endpoints: faces } => {
                 self.set_endpoints(server, faces);
                 Ok((Reply::Announced, Vec::new()))
             }
             Command::Import(part) => Ok((self.import(&part)?, Vec::new())),
             Command::Write { by, op }
-                if self.importing && (by.standing != Standing::Rota || !sets_config(&op)) =>
+                if self.importing && (by.privilege != Privilege::Rota || !sets_config(&op)) =>
             {
                 Err(Refusal::Importing)
             }
@@ -236,9 +236,9 @@ impl State {
         }
     }
 
-    fn set_endpoints(&mut self, server: u64, faces: Faces) {
+    fn set_endpoints(&mut self, server: u64, faces: ServerEndpoints) {
         self.non_tree_digest = self.non_tree_digest.wrapping_add(digest::endpoints_digest(server, &faces));
-        if let Some(before) = self.faces.insert(server, faces) {
+        if let Some(before) = self.server_endpoints.insert(server, faces) {
             self.non_tree_digest =
                 self.non_tree_digest.wrapping_sub(digest::endpoints_digest(server, &before));
         }
@@ -289,13 +289,13 @@ impl State {
         }
     }
 
-    fn own(&mut self, session: SessionId, path: &NodePath) {
+    fn add_ephemeral(&mut self, session: SessionId, path: &NodePath) {
         if let Some(session) = self.sessions.get_mut(&session) {
             Arc::make_mut(session).ephemerals.insert(path.clone());
         }
     }
 
-    fn disown(&mut self, session: SessionId, path: &NodePath) {
+    fn remove_ephemeral(&mut self, session: SessionId, path: &NodePath) {
         if let Some(session) = self.sessions.get_mut(&session) {
             Arc::make_mut(session).ephemerals.remove(path);
         }
@@ -339,13 +339,13 @@ impl State {
     }
 
     /// The nodes that may be reaped: containers, and nodes with a time to live.
-    pub fn mortal(&self) -> impl Iterator<Item = &NodePath> {
-        self.mortal.iter()
+    pub fn reapable(&self) -> impl Iterator<Item = &NodePath> {
+        self.reapable.iter()
     }
 
     /// The nodes that are to be reaped at `cluster_ms` of the cluster clock.
     pub fn due(&self, cluster_ms: u64) -> impl Iterator<Item = &NodePath> {
-        self.mortal.iter().filter(move |path| {
+        self.reapable.iter().filter(move |path| {
             let node = self.tree.get(path.as_str());
             node.is_some_and(|node| node.child_count() == 0 && node.is_due(cluster_ms))
         })
@@ -354,7 +354,7 @@ impl State {
     /// Whether any node has a TTL. Costs O(n) in the number of containers and TTL nodes.
     #[must_use]
     pub fn has_ttl_nodes(&self) -> bool {
-        let mut nodes = self.mortal.iter().filter_map(|path| self.tree.get(path.as_str()));
+        let mut nodes = self.reapable.iter().filter_map(|path| self.tree.get(path.as_str()));
         nodes.any(|node| matches!(node.kind, NodeKind::Ttl(_)))
     }
 
@@ -366,8 +366,8 @@ impl State {
 
     /// How clients reach a server, if it has said so. It may have left the cluster.
     #[must_use]
-    pub fn faces(&self, server: u64) -> Option<&Faces> {
-        self.faces.get(&server)
+    pub fn server_endpoints(&self, server: u64) -> Option<&ServerEndpoints> {
+        self.server_endpoints.get(&server)
     }
 
     /// The number of the last command.

@@ -58,7 +58,7 @@ impl NodeKind {
 
     /// Whether it may be reaped.
     #[must_use]
-    pub fn is_mortal(self) -> bool {
+    pub fn is_reapable(self) -> bool {
         matches!(self, Self::Container | Self::Ttl(_))
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::acl::{Acl, AclEntry, perms};
-use super::command::{Actor, CreateMode, Op, Standing};
+use super::command::{Actor, CreateMode, Op, Privilege};
 use super::node::{Node, NodeKind, Stat, TTL_MS_MAX};
 use super::reply::{Event, EventKind, OpReply, Refusal};
 use super::session::SessionId;
@@ -50,7 +50,7 @@ impl<'a> Change<'a> {
     }
 
     pub(super) fn is_rota(&self) -> bool {
-        self.by.standing == Standing::Rota
+        self.by.privilege == Privilege::Rota
     }
 
     pub(super) fn into_events(self) -> Vec<Event> {
@@ -91,7 +91,7 @@ impl<'a> Change<'a> {
         let Some(removed) = self.replace(path, None) else { return };
         self.event(EventKind::Deleted, path.clone(), removed.acl.clone());
         if let Some(session) = removed.owner() {
-            self.state.disown(session, path);
+            self.state.remove_ephemeral(session, path);
             self.note(|| Undo::Disowned(session, path.clone()));
         }
         let zxid = self.zxid;
@@ -116,7 +116,7 @@ impl<'a> Change<'a> {
     ) -> Result<OpReply, Refusal> {
         let kind = self.kind(mode)?;
         let parent = parent_text(path)?;
-        let acl = self.meant(path, acl)?;
+        let acl = self.resolved_acl(path, acl)?;
         let bytes = signed_len(data.as_ref());
         let parent_node = self.state.tree.get(parent).ok_or_else(|| no_node(parent))?;
         allowed(self.by, parent, parent_node, perms::CREATE)?;
@@ -149,14 +149,14 @@ impl<'a> Change<'a> {
             DataBefore::Unchanged
         });
         if let NodeKind::Ephemeral(session) = kind {
-            self.state.own(session, &path);
+            self.state.add_ephemeral(session, &path);
             self.note(|| Undo::Owned(session, path.clone()));
         }
         self.event(EventKind::Created, path.clone(), acl);
         if let Some((parent, _, acl)) = above {
             self.event(EventKind::ChildrenChanged, parent, acl);
         }
-        self.begin_quota(&path)?;
+        self.create_quota(&path)?;
         self.count_quota(path.as_str(), 1, bytes);
         Ok(OpReply::Created { path: path.to_string(), stat })
     }
@@ -249,7 +249,7 @@ impl<'a> Change<'a> {
 
     fn set_acl(&mut self, path: &str, acl: &[AclEntry], version: Option<i32>) -> Result<OpReply, Refusal> {
         parse(path)?;
-        let acl = self.meant(path, Some(acl))?;
+        let acl = self.resolved_acl(path, Some(acl))?;
         let by = self.by;
         let check = |node: &Node| {
             allowed(by, path, node, perms::ADMIN)?;
@@ -284,10 +284,10 @@ impl<'a> Change<'a> {
         self.state.tree.get(path).ok_or_else(|| missing(path))
     }
 
-    fn meant(&self, path: &str, acl: Option<&[AclEntry]>) -> Result<Acl, Refusal> {
+    fn resolved_acl(&self, path: &str, acl: Option<&[AclEntry]>) -> Result<Acl, Refusal> {
         match acl {
             None => Ok(Acl::open()),
-            Some(asked) => Acl::meant(asked, self.by.identities())
+            Some(asked) => Acl::resolve(asked, self.by.identities())
                 .map_err(|_| Refusal::InvalidAcl { path: path.to_owned() }),
         }
     }
@@ -340,8 +340,8 @@ impl<'a> Change<'a> {
             match undo {
                 Undo::Node(path, before) => drop(self.state.replace(&path, before)),
                 Undo::Changed(path, before) => self.state.tree.restore(&path, before),
-                Undo::Owned(session, path) => self.state.disown(session, &path),
-                Undo::Disowned(session, path) => self.state.own(session, &path),
+                Undo::Owned(session, path) => self.state.remove_ephemeral(session, &path),
+                Undo::Disowned(session, path) => self.state.add_ephemeral(session, &path),
             }
         }
         self.events.clear();
@@ -349,8 +349,8 @@ impl<'a> Change<'a> {
 }
 
 fn allowed(by: &Actor, path: &str, node: &Node, wanted: i32) -> Result<(), Refusal> {
-    match &by.standing {
-        Standing::Client(identities) if !node.acl.allows(wanted, identities) => {
+    match &by.privilege {
+        Privilege::Client(identities) if !node.acl.allows(wanted, identities) => {
             Err(Refusal::NoAuth { path: path.to_owned() })
         }
         _ => Ok(()),

@@ -19,7 +19,7 @@ use crate::path::NodePath;
 pub(super) const QUOTAS: &str = "/zookeeper/quota";
 const LIMITS: &str = "zookeeper_limits";
 /// Quotas that one multi may begin: for each, all that is below it is counted.
-const BEGUN_MAX: u32 = 4;
+const QUOTAS_PER_MULTI_MAX: u32 = 4;
 const STATS: &str = "zookeeper_stats";
 
 /// Two numbers of nodes and bytes, as limits or as what there is, with -1 for
@@ -143,11 +143,11 @@ impl Change<'_> {
     }
 
     /// Counts everything there is, when a new node asks for it.
-    pub(super) fn begin_quota(&mut self, path: &NodePath) -> Result<(), Refusal> {
+    pub(super) fn create_quota(&mut self, path: &NodePath) -> Result<(), Refusal> {
         let Some(counted) = counted_by(path.as_str()) else { return Ok(()) };
         self.counted += 1;
-        if self.counted > BEGUN_MAX {
-            let fault = format!("one multi begins at most {BEGUN_MAX} quotas");
+        if self.counted > QUOTAS_PER_MULTI_MAX {
+            let fault = format!("one multi begins at most {QUOTAS_PER_MULTI_MAX} quotas");
             return Err(Refusal::BadContent { path: path.to_string(), fault });
         }
         let (count, bytes) = self.state.tree.size(counted);

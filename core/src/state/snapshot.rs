@@ -18,7 +18,7 @@ use super::node::{Node, NodeKind, Stamps};
 use super::session::{Password, Session, SessionId};
 use super::timestamp::Timestamp;
 use super::tree::Links;
-use super::{Faces, State, Submitted};
+use super::{ServerEndpoints, State, Submitted};
 use crate::Zxid;
 use crate::path::NodePath;
 
@@ -118,7 +118,7 @@ fn records(state: &State) -> impl Iterator<Item = Record<'_>> {
         boot: unit.boot,
         seq: unit.seq,
     });
-    let faces = state.faces.iter().map(|(server, faces)| Record::Faces {
+    let faces = state.server_endpoints.iter().map(|(server, faces)| Record::Faces {
         server: *server,
         http: &faces.http,
         zookeeper: faces.zookeeper.as_deref(),
@@ -265,7 +265,8 @@ impl Decoder {
                 self.state.record_submitted(server, Submitted { boot, seq });
             }
             Record::Faces { server, http, zookeeper } => {
-                let faces = Faces { http: http.to_owned(), zookeeper: zookeeper.map(str::to_owned) };
+                let faces =
+                    ServerEndpoints { http: http.to_owned(), zookeeper: zookeeper.map(str::to_owned) };
                 self.state.set_endpoints(server, faces);
             }
             Record::Node(node) => self.take_node(&node)?,
@@ -300,10 +301,10 @@ impl Decoder {
         }
         .sealed();
         if let Some(session) = node.owner() {
-            self.state.own(session, &path);
+            self.state.add_ephemeral(session, &path);
         }
-        if node.kind.is_mortal() {
-            self.state.mortal.insert(path.clone());
+        if node.kind.is_reapable() {
+            self.state.reapable.insert(path.clone());
         }
         let mut faults = Vec::new();
         check_node(&self.state, &path, &node, &mut faults);

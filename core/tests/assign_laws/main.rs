@@ -12,7 +12,7 @@ use history::{History, ITEMS, Intent, MEMBERS, POOL, hashed, histories, named, u
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use rota_core::placement::{Candidate, Class, Demand, Problem, Quotas};
+use rota_core::placement::{Candidate, Demand, LabelGroup, Problem, Quotas};
 use rota_core::pool::{Item, Kind, Member, MemberEntry, Owner, PoolView, Reason, Spec};
 
 fn cases(cases: u32) -> ProptestConfig {
@@ -50,7 +50,7 @@ fn assert_balanced(view: &PoolView) {
         })
         .collect();
     let quotas = Quotas::of(&Problem {
-        classes: vec![Class { allowed: vec![true; candidates.len()] }],
+        classes: vec![LabelGroup { allowed: vec![true; candidates.len()] }],
         members: candidates,
         replicas: view.spec.replicas as usize,
         buckets: vec![Demand::default(); view.rows.len()],

@@ -3,7 +3,7 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use rota_core::batch::{self, Batch, Fate, Header, Origin, UnitError};
+use rota_core::batch::{self, Batch, Header, Origin, UnitError, UnitOutcome};
 use rota_core::state::check::check;
 use rota_core::state::{State, Submitted, Timestamp};
 
@@ -36,7 +36,7 @@ proptest! {
         let run = || {
             let (mut state, mut undecodable) = (State::new(), 0);
             batch::apply(&mut state, Batch::decode(bytes.clone()).unwrap(), |_, _, fate| {
-                undecodable += usize::from(matches!(fate, Fate::Undecodable));
+                undecodable += usize::from(matches!(fate, UnitOutcome::Undecodable));
             });
             (state, undecodable)
         };

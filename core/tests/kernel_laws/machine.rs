@@ -6,7 +6,7 @@ use crate::history::{Entry, end, intents, live};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use rota_core::batch::{self, Batch, Fate, Header, Origin};
+use rota_core::batch::{self, Batch, Header, Origin, UnitOutcome};
 use rota_core::state::check::check;
 use rota_core::state::{Actor, Command, EventKind, Op, OpReply, SessionId, State, Submitted, Timestamp};
 
@@ -48,9 +48,9 @@ proptest! {
             let batch = batch::encode_batch(header, [&bytes, &bytes].into_iter());
             let (mut done, mut skipped) = (Vec::new(), 0);
             batch::apply(&mut replica, Batch::decode(batch).unwrap(), |_, _, fate| match fate {
-                Fate::Applied(_, applied) => done.push(applied),
-                Fate::Skipped => skipped += 1,
-                Fate::Undecodable => panic!("it was encoded here"),
+                UnitOutcome::Applied(_, applied) => done.push(applied),
+                UnitOutcome::Skipped => skipped += 1,
+                UnitOutcome::Undecodable => panic!("it was encoded here"),
             });
             prop_assert_eq!((done.len(), skipped), (unit.len(), 1));
             for (applied, entry) in done.iter().zip(unit) {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use rota_core::Zxid;
-use rota_core::pool::{Bucket, Concerned, DecodedWrites, Delta, Owner, PoolView, Pools, RowEntry};
+use rota_core::pool::{AffectedMembers, Bucket, DecodedWrites, Delta, Owner, PoolView, Pools, RowEntry};
 use rota_core::state::{Command, Event, State, Timestamp};
 
 type Rows = BTreeMap<Bucket, RowEntry>;
@@ -35,10 +35,10 @@ impl Followed {
     }
 
     /// Takes in what was left.
-    fn catch_up(&mut self) -> Vec<(String, Concerned)> {
+    fn catch_up(&mut self) -> Vec<(String, AffectedMembers)> {
         let Self { state, pools, behind } = self;
         let follow = |(command, events): (Command, Vec<Event>)| {
-            pools.follow(state, &events, &DecodedWrites::from_commands([&command])).pools
+            pools.apply_events(state, &events, &DecodedWrites::from_commands([&command])).pools
         };
         behind.drain(..).flat_map(follow).collect()
     }
@@ -69,7 +69,7 @@ fn assert_as_if_loaded(followed: &Followed) {
         assert_eq!(a.rows, b.rows);
         assert_eq!((&a.plan, a.plan_version), (&b.plan, b.plan_version));
         assert_eq!(a.table_version(), b.table_version());
-        assert_eq!((&a.away, &a.history), (&b.away, &b.history));
+        assert_eq!((&a.awaiting_rejoin, &a.history), (&b.awaiting_rejoin, &b.history));
         for member in a.members.keys() {
             assert!(a.held_by(member).eq(b.held_by(member)), "{member}");
         }
@@ -104,8 +104,8 @@ proptest! {
                 let Some(was) = before.get(&pool.name) else { continue };
                 let concerns = |name: &str| touched.iter().any(|(touched, whom)| {
                     *touched == pool.name && match whom {
-                        Concerned::All => true,
-                        Concerned::Some(names) => names.contains(name),
+                        AffectedMembers::All => true,
+                        AffectedMembers::Some(names) => names.contains(name),
                     }
                 });
                 for name in was.members.keys().chain(pool.members.keys()).filter(|name| !concerns(name)) {

@@ -90,7 +90,7 @@ pub fn acl(state: &State, path: &str) -> String {
 
 /// The nodes that may be reaped.
 pub fn mortal(state: &State) -> String {
-    let paths: Vec<&str> = state.mortal().map(|path| path.as_str()).collect();
+    let paths: Vec<&str> = state.reapable().map(|path| path.as_str()).collect();
     format!("[{}]\n", paths.join(", "))
 }
 

@@ -10,11 +10,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use rota_core::Zxid;
-use rota_core::assign::{Known, Step, plan_step, quick_step};
-use rota_core::pool::history::Chapter;
+use rota_core::assign::{PlannerInputs, Step, fast_path_step, reconcile_step};
+use rota_core::pool::history::HistorySegment;
 use rota_core::pool::{
-    Bucket, DecodedWrites, Deed, Item, Member, Move, Owner, PoolView, Pools, Row, Spec, from_json, layout,
-    to_json,
+    Bucket, DecodedWrites, Item, Member, Move, Owner, OwnerAction, PoolView, Pools, Row, Spec, from_json,
+    layout, to_json,
 };
 use rota_core::state::check::check;
 use rota_core::state::{Actor, Applied, Command, CreateMode, Op, Password, SessionId, State, Timestamp};
@@ -30,7 +30,7 @@ pub struct World {
     pub state: State,
     pub pools: Pools,
     /// What is known besides the state.
-    pub known: Known,
+    pub known: PlannerInputs,
     sessions: u64,
     fences: BTreeMap<String, (Zxid, String)>,
 }
@@ -41,7 +41,7 @@ impl World {
         Self {
             pools: Pools::load(&state),
             state,
-            known: Known::default(),
+            known: PlannerInputs::default(),
             sessions: 0,
             fences: BTreeMap::new(),
         }
@@ -50,7 +50,7 @@ impl World {
     pub fn apply(&mut self, by: By, command: &Command) -> Applied {
         let before = self.state.clone();
         let applied = self.state.apply(before.zxid() + 1, Timestamp::at(self.known.now_ms), command.clone());
-        self.pools.follow(&self.state, &applied.events, &DecodedWrites::default());
+        self.pools.apply_events(&self.state, &applied.events, &DecodedWrites::default());
         assert_eq!(check(&self.state), [""; 0], "after {command:?}");
         safety::assert_rows_pass_on_safely(&before, &self.state, by);
         safety::assert_fences_grow(&self.state, &mut self.fences);
@@ -64,7 +64,7 @@ impl World {
     }
 
     /// What a pool's history tells.
-    pub fn chapters(&self, pool: &str) -> Vec<Chapter> {
+    pub fn chapters(&self, pool: &str) -> Vec<HistorySegment> {
         let folder = layout::history(pool);
         let nodes = self.state.tree().children(&folder);
         nodes.map(|(_, node)| from_json(node.bytes()).unwrap()).collect()
@@ -130,7 +130,7 @@ impl World {
     }
 
     /// Those who are asked to do something about a move: who, and what.
-    pub fn asked(&self, pool: &str) -> Vec<(Move, Owner, Deed)> {
+    pub fn asked(&self, pool: &str) -> Vec<(Move, Owner, OwnerAction)> {
         let Some(view) = self.view(pool) else { return Vec::new() };
         let mut asked = Vec::new();
         for the in view.pending_moves() {
@@ -142,26 +142,30 @@ impl World {
             if view.is_due(the)
                 && let Some(from) = of(&the.from, &row.owners)
             {
-                asked.push((the.clone(), from, if the.promote { Deed::StepDown } else { Deed::Release }));
+                asked.push((
+                    the.clone(),
+                    from,
+                    if the.promote { OwnerAction::StepDown } else { OwnerAction::Release },
+                ));
             }
             if let Some(to) = of(&the.to, &row.preparing) {
-                asked.push((the.clone(), to, Deed::Ready));
+                asked.push((the.clone(), to, OwnerAction::Ready));
             }
         }
         asked
     }
 
     /// A member does what a move asks of it.
-    pub fn comply(&mut self, pool: &str, the: &Move, who: &Owner, deed: Deed) -> Applied {
+    pub fn comply(&mut self, pool: &str, the: &Move, who: &Owner, deed: OwnerAction) -> Applied {
         self.deed(pool, the.bucket.as_str(), who, deed)
     }
 
     /// A member does something about a row that names it.
-    pub fn deed(&mut self, pool: &str, bucket: &str, who: &Owner, deed: Deed) -> Applied {
+    pub fn deed(&mut self, pool: &str, bucket: &str, who: &Owner, deed: OwnerAction) -> Applied {
         let view = self.view(pool).expect("the pool");
         let entry = &view.rows[&Bucket::new(bucket)];
         let replicas = view.spec.replicas as usize;
-        let row = entry.row.done(who, deed, replicas).expect("it can do that");
+        let row = entry.row.apply_action(who, deed, replicas).expect("it can do that");
         let path = layout::row(pool, bucket);
         let ops = vec![Op::CheckFence { path: path.clone(), fence: entry.zxid }, set(path, to_json(&row))];
         self.apply(By::Owner, &Command::Multi { by: Actor::rota(None), ops })
@@ -178,13 +182,13 @@ impl World {
     /// What the controller would do now. Nothing, once the pool is gone.
     pub fn plan(&self, pool: &str) -> Step {
         self.view(pool)
-            .map(|view| plan_step(self.state.tree(), view, &self.known).unwrap())
+            .map(|view| reconcile_step(self.state.tree(), view, &self.known).unwrap())
             .unwrap_or_default()
     }
 
     /// What the controller grants without planning.
     pub fn grant_quickly(&mut self, pool: &str) {
-        for multi in self.view(pool).map(quick_step).unwrap_or_default().multis {
+        for multi in self.view(pool).map(fast_path_step).unwrap_or_default().multis {
             self.propose(&multi).reply.unwrap();
         }
     }
@@ -221,7 +225,7 @@ impl World {
             assert!(settled.rounds <= rounds_max, "not settled after {rounds_max} rounds");
             for (the, who, deed) in &asked {
                 self.comply(pool, the, who, *deed).reply.unwrap();
-                if *deed == Deed::Release {
+                if *deed == OwnerAction::Release {
                     settled.released.push(the.clone());
                 }
             }

@@ -46,7 +46,7 @@ pub fn assert_rows_pass_on_safely(before: &State, after: &State, by: By) {
 pub fn assert_fences_grow(state: &State, last: &mut BTreeMap<String, (Zxid, String)>) {
     for (_, path, node) in rows(state) {
         let mzxid = node.stamps.mzxid;
-        let row = row(node).fenced(mzxid);
+        let row = row(node).resolve_fences(mzxid);
         assert!(row.owners.iter().chain(&row.preparing).all(|owner| owner.fence <= mzxid));
         let Some(primary) = row.primary() else { continue };
         let who = format!("{} {}", primary.member, primary.joined);

@@ -1,6 +1,6 @@
 //! Assignments over HTTP: what a member owns, and what it does with it.
 
-use rota_core::pool::{Deed, Item, LeaseEnd, Role};
+use rota_core::pool::{Item, OnLeaseExpiry, OwnerAction, Role};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -29,17 +29,17 @@ pub struct Assignment {
     pub grace_ms: u64,
     /// What it does when its lease ends and no coordinator is heard.
     #[serde(default)]
-    pub lease_end: LeaseEnd,
+    pub lease_end: OnLeaseExpiry,
 }
 
 impl Assignment {
     /// What the plan asks the member to do about a bucket.
     #[must_use]
-    pub fn asked(&self, bucket: &str) -> Option<Deed> {
+    pub fn asked(&self, bucket: &str) -> Option<OwnerAction> {
         let names = |buckets: &[String]| buckets.iter().any(|other| other == bucket);
         match () {
-            () if names(&self.release) => Some(Deed::Release),
-            () if names(&self.step_down) => Some(Deed::StepDown),
+            () if names(&self.release) => Some(OwnerAction::Release),
+            () if names(&self.step_down) => Some(OwnerAction::StepDown),
             () => None,
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rota_core::pool::history::Event;
 use rota_core::pool::{
-    Affinity, Balance, Handoff, Item, Kind, Labels, LeaseEnd, Member, Move, Owner, Plan, Report, Spec,
+    Affinity, Balance, Handoff, Item, Kind, Labels, Member, Move, OnLeaseExpiry, Owner, Plan, Report, Spec,
     SpecError, Spread, Strategy, WhenStuck,
 };
 use serde::de::DeserializeOwned;
@@ -118,7 +118,7 @@ pub struct PoolChange {
     pub grace_ms: Option<u64>,
     /// What members do when their lease ends and no coordinator is heard. Default: `stop`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lease_end: Option<LeaseEnd>,
+    pub lease_end: Option<OnLeaseExpiry>,
     /// What counts when buckets are shared in balance. Default: `weight`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balance: Option<Balance>,

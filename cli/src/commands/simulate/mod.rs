@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
-use rota_core::simulation::{Account, Phase, simulate};
+use rota_core::simulation::{Metrics, Phase, simulate};
 use serde::Serialize;
 
 use super::change::{shortages, why_short};
@@ -94,7 +94,7 @@ pub(crate) fn run(global: &Global, args: &SimulateArgs) -> anyhow::Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-fn outcome(account: &Account, words: &[String]) -> Outcome {
+fn outcome(account: &Metrics, words: &[String]) -> Outcome {
     let of = |(phase, event): (&Phase, &String)| EventOutcome {
         at_ms: phase.at_ms,
         event: event.clone(),
@@ -112,7 +112,7 @@ fn outcome(account: &Account, words: &[String]) -> Outcome {
     Outcome { events: account.phases.iter().zip(words).map(of).collect() }
 }
 
-fn render(outcome: &Outcome, account: &Account) -> String {
+fn render(outcome: &Outcome, account: &Metrics) -> String {
     let seconds = |ms: u64| format!("{}.{:03}", ms / 1000, ms % 1000);
     let row = |event: &EventOutcome| {
         [

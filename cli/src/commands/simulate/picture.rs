@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use rota_core::simulation::{Account, Sample};
+use rota_core::simulation::{Metrics, Sample};
 
 const WIDTH: f64 = 900.0;
 const LEFT: f64 = 70.0;
@@ -15,7 +15,7 @@ const GAP: f64 = 56.0;
 type Line = (&'static str, &'static str, fn(&Sample) -> u64);
 
 /// The picture, in SVG.
-pub(super) fn svg(account: &Account, words: &[String]) -> String {
+pub(super) fn svg(account: &Metrics, words: &[String]) -> String {
     let end_ms = account.samples.last().map_or(1, |last| last.at_ms).max(1);
     let charts: [(&str, &[Line]); 3] = [
         ("buckets that nobody leads", &[("", "#c8553d", |s| s.unowned)]),
@@ -55,7 +55,7 @@ fn across(at_ms: u64, end_ms: u64) -> f64 {
     LEFT + (WIDTH - LEFT - RIGHT) * at_ms as f64 / end_ms as f64
 }
 
-fn chart(body: &mut String, account: &Account, end_ms: u64, top: f64, title: &str, lines: &[Line]) {
+fn chart(body: &mut String, account: &Metrics, end_ms: u64, top: f64, title: &str, lines: &[Line]) {
     let highest = account.samples.iter().flat_map(|s| lines.iter().map(move |(.., value)| value(s))).max();
     let highest = highest.unwrap_or(0).max(1);
     let up = |value: u64| top + HEIGHT - HEIGHT * value as f64 / highest as f64;

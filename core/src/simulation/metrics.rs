@@ -6,7 +6,7 @@ use crate::pool::{Bucket, Report};
 
 /// What a simulation has cost.
 #[derive(Debug, Clone, Default)]
-pub struct Account {
+pub struct Metrics {
     /// From each event to the next.
     pub phases: Vec<Phase>,
     /// What was when something changed, in order.
@@ -57,7 +57,7 @@ pub struct Sample {
     pub least: u64,
 }
 
-impl Account {
+impl Metrics {
     /// The phase that goes on.
     pub(super) fn phase(&mut self) -> &mut Phase {
         if self.phases.is_empty() {

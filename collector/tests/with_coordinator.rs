@@ -17,7 +17,7 @@ use rota_collector::agent::{self, AgentConfig, AgentOptions};
 use rota_collector::collector::sink::Modes;
 use rota_collector::collector::{self, CollectorConfig, gaps};
 use rota_coordinator::config::{Config, Limits, Timing, Zookeeper};
-use rota_coordinator::parts::{Parts, SystemClock, SystemEntropy, TcpDialer};
+use rota_coordinator::env::{Env, SystemClock, SystemRandomSource, TcpConnector};
 use rota_coordinator::server::Server;
 use rota_protocol::http::{ItemBody, JoinPool, MemberBody};
 use support::{append, bench, log, output, until, until_seen};
@@ -51,14 +51,14 @@ async fn coordinator(dir: &Path) -> (Server, Client) {
         super_digest: None,
         super_x509: None,
     };
-    let parts = Parts {
+    let parts = Env {
         peer_listener: Box::new(peer_listener),
         http_listener: Box::new(http_listener),
         zookeeper_listener: None,
         zookeeper_tls_listener: None,
-        dialer: Arc::new(TcpDialer),
+        dialer: Arc::new(TcpConnector),
         clock: Arc::new(SystemClock),
-        entropy: Arc::new(SystemEntropy),
+        entropy: Arc::new(SystemRandomSource),
         directory: dir.join("coordinator"),
     };
     let server = Server::start(config, parts).await.unwrap();

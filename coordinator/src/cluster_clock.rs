@@ -12,7 +12,7 @@ use std::time::Duration;
 use rota_core::state::Timestamp;
 use tokio::time::Instant;
 
-use crate::parts::Clock;
+use crate::env::Clock;
 
 /// Source of the timestamps of proposals.
 pub(crate) struct ClusterClock {

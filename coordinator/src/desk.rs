@@ -11,14 +11,14 @@ use rota_core::Zxid;
 use rota_core::pool::{Bucket, Pools};
 use rota_core::state::{Password, SessionId};
 use rota_protocol::http::MemberReport;
-use rota_protocol::peer::{Answer, Call, CallError, HeardPool, MembershipChange};
+use rota_protocol::peer::{Answer, Call, CallError, MembershipChange, PoolReports};
 use tokio::time::Instant;
 
-use crate::heard;
-use crate::peers::{CHANGE_TIMEOUT, CallFailure, Caller};
-use crate::raft::{Group, Leadership};
+use crate::member_reports;
+use crate::peers::{CHANGE_TIMEOUT, CallFailure, RpcClient};
+use crate::raft::{Leadership, RaftNode};
 use crate::replica::Replica;
-use crate::sessions::Liveness;
+use crate::session_leases::SessionLeases;
 
 /// Pause before the leader is asked again.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
@@ -31,12 +31,12 @@ const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Answers, or has the leader answer.
 pub(crate) struct Desk {
-    group: Group,
+    group: RaftNode,
     replica: Arc<Replica>,
-    liveness: Arc<Liveness>,
-    caller: Caller,
+    session_leases: Arc<SessionLeases>,
+    caller: RpcClient,
     /// Kept connections for votes and pings.
-    votes: Caller,
+    votes: RpcClient,
 }
 
 /// Why there is no answer.
@@ -55,13 +55,13 @@ pub(crate) enum DeskError {
 
 impl Desk {
     pub(crate) fn new(
-        group: Group,
+        group: RaftNode,
         replica: Arc<Replica>,
-        liveness: Arc<Liveness>,
-        caller: Caller,
-        votes: Caller,
+        liveness: Arc<SessionLeases>,
+        caller: RpcClient,
+        votes: RpcClient,
     ) -> Self {
-        Self { group, replica, liveness, caller, votes }
+        Self { group, replica, session_leases: liveness, caller, votes }
     }
 
     /// A client gave a sign of life: its session's timeout, in milliseconds.
@@ -100,9 +100,9 @@ impl Desk {
     }
 
     /// What the members of a pool said of their work.
-    pub(crate) async fn heard_of(&self, pool: &str) -> Result<HeardPool, DeskError> {
-        match self.ask(Call::Heard { pool: pool.to_owned() }).await? {
-            Answer::Heard(said) => Ok(said),
+    pub(crate) async fn reports_of(&self, pool: &str) -> Result<PoolReports, DeskError> {
+        match self.ask(Call::GetReports { pool: pool.to_owned() }).await? {
+            Answer::Reports(said) => Ok(said),
             _ => Err(DeskError::NoLeader),
         }
     }
@@ -170,7 +170,7 @@ impl Desk {
     }
 
     fn is_leader(&self, server: u64) -> bool {
-        match self.group.leads() {
+        match self.group.current_leadership() {
             Leadership::Own { .. } => server == self.group.server(),
             Leadership::Other { leader } => server == leader,
             Leadership::Unknown => false,
@@ -215,8 +215,8 @@ impl Desk {
             Call::ReadIndex => {
                 self.group.read_index().await.map(Answer::ReadIndex).map_err(|_| CallError::NotLeader)
             }
-            Call::Heard { pool } => match self.liveness.term() {
-                Some(_) => Ok(Answer::Heard(self.heard(&pool))),
+            Call::GetReports { pool } => match self.session_leases.term() {
+                Some(_) => Ok(Answer::Reports(self.reports(&pool))),
                 None => Err(CallError::NotLeader),
             },
             Call::ChangeMembership { change, expected } => {
@@ -232,9 +232,12 @@ impl Desk {
         result.unwrap_or_else(Answer::Error)
     }
 
-    fn heard(&self, pool: &str) -> HeardPool {
+    fn reports(&self, pool: &str) -> PoolReports {
         let now_ms = self.replica.cluster_clock().now_ms();
-        HeardPool { now_ms, ..heard::fitting(self.liveness.heard.of(pool, Instant::now())) }
+        PoolReports {
+            now_ms,
+            ..member_reports::truncate_to_frame(self.session_leases.heard.pool_reports(pool, Instant::now()))
+        }
     }
 
     /// Answered only while a quorum confirms that no other leader can have begun
@@ -247,7 +250,7 @@ impl Desk {
         seen: Zxid,
     ) -> Result<Answer, CallError> {
         let received_at = Instant::now();
-        let term = self.liveness.term().ok_or(CallError::NotLeader)?;
+        let term = self.session_leases.term().ok_or(CallError::NotLeader)?;
         let caught_up = tokio::time::timeout(CATCH_UP_TIMEOUT, self.replica.reached(seen)).await;
         caught_up.map_err(|_| CallError::NotLeader)?;
         let (timeout_ms, reports) = {
@@ -256,13 +259,13 @@ impl Desk {
             if known.password != password {
                 return Err(CallError::BadPassword);
             }
-            (known.timeout_ms, believable(&applied.pools, session, reports))
+            (known.timeout_ms, drop_reports_of_others(&applied.pools, session, reports))
         };
         let is_sure = self.group.holds_lease().await;
-        if self.liveness.term() != Some(term) {
+        if self.session_leases.term() != Some(term) {
             return Err(CallError::NotLeader);
         }
-        let taken = self.liveness.keep_alive(session, received_at, reports);
+        let taken = self.session_leases.keep_alive(session, received_at, reports);
         // What arrived counts all the same, if this is the leader: to judge later is always safe.
         if !is_sure {
             return Err(CallError::NotLeader);
@@ -273,13 +276,13 @@ impl Desk {
 
     async fn answer_touch(&self, sessions: &[SessionId], seen: Zxid) -> Result<Answer, CallError> {
         let received_at = Instant::now();
-        let term = self.liveness.term().ok_or(CallError::NotLeader)?;
+        let term = self.session_leases.term().ok_or(CallError::NotLeader)?;
         let is_sure = self.group.holds_lease().await;
-        if self.liveness.term() != Some(term) {
+        if self.session_leases.term() != Some(term) {
             return Err(CallError::NotLeader);
         }
         // As for a single one.
-        let unknown = self.liveness.touch(sessions, received_at);
+        let unknown = self.session_leases.record_heartbeats(sessions, received_at);
         if !is_sure {
             return Err(CallError::NotLeader);
         }
@@ -289,10 +292,10 @@ impl Desk {
         // Some may have been opened a moment ago.
         let caught_up = tokio::time::timeout(CATCH_UP_TIMEOUT, self.replica.reached(seen)).await;
         caught_up.map_err(|_| CallError::NotLeader)?;
-        if !self.group.holds_lease().await || self.liveness.term() != Some(term) {
+        if !self.group.holds_lease().await || self.session_leases.term() != Some(term) {
             return Err(CallError::NotLeader);
         }
-        Ok(Answer::Touched { gone: self.liveness.touch(&unknown, received_at) })
+        Ok(Answer::Touched { gone: self.session_leases.record_heartbeats(&unknown, received_at) })
     }
 
     async fn answer_transfer(&self, server: u64) -> Result<Answer, CallError> {
@@ -308,7 +311,11 @@ impl Desk {
 
 /// What a session may say: of members that it keeps, and of buckets that there
 /// are. So nobody speaks for others, and what is remembered has a bound.
-fn believable(pools: &Pools, session: SessionId, reports: Vec<MemberReport>) -> Vec<MemberReport> {
+fn drop_reports_of_others(
+    pools: &Pools,
+    session: SessionId,
+    reports: Vec<MemberReport>,
+) -> Vec<MemberReport> {
     let of_own = |mut report: MemberReport| {
         let pool = pools.get(&report.pool)?;
         let member = pool.members.get(&report.member)?;

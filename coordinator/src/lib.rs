@@ -10,32 +10,32 @@
 //! it is given and stops it in order.
 
 mod auth;
-mod behind;
 mod cluster_clock;
 pub mod config;
 mod connections;
 mod controllers;
 mod desk;
+pub mod env;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-mod heard;
 mod http;
 mod http_watches;
+mod low_priority;
+mod member_reports;
 mod members;
 pub mod metrics;
-mod outbox;
-pub mod parts;
 mod peers;
 mod raft;
 mod replica;
 pub mod server;
 mod service;
 mod service_state;
-mod sessions;
+mod session_leases;
 mod store;
 mod suspension;
 mod tasks;
 mod timings;
+mod write_queue;
 mod zk;
 
 pub use auth::{digest, is_digest};

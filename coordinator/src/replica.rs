@@ -17,12 +17,12 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::cluster_clock::ClusterClock;
+use crate::env::Clock;
 use crate::http_watches::HttpWatches;
-use crate::outbox::Outbox;
-use crate::parts::Clock;
-use crate::sessions::{LiveSession, Liveness};
+use crate::session_leases::{LiveSession, SessionLeases};
 use crate::timings::Timings;
-use crate::zk::Hub;
+use crate::write_queue::WriteQueue;
+use crate::zk::ConnectionRegistry;
 
 /// Events that are remembered for watchers: some seconds at full load, hours
 /// at an ordinary one. 6 MB.
@@ -50,11 +50,11 @@ pub(crate) struct Replica {
     clock: ClusterClock,
     http_watches: Arc<HttpWatches>,
     timings: Arc<Timings>,
-    outbox: Arc<Outbox>,
-    liveness: Arc<Liveness>,
-    hub: Arc<Hub>,
+    outbox: Arc<WriteQueue>,
+    liveness: Arc<SessionLeases>,
+    hub: Arc<ConnectionRegistry>,
     progress: watch::Sender<Progress>,
-    followed: Mutex<BTreeMap<String, Followed>>,
+    followed: Mutex<BTreeMap<String, Subscription>>,
     /// Pools that changed since the assignment controller looked.
     dirty: Mutex<BTreeSet<String>>,
     dirtied: Notify,
@@ -64,14 +64,14 @@ pub(crate) struct Replica {
 
 /// Who follows a pool. The values count changes.
 #[derive(Default)]
-struct Followed {
+struct Subscription {
     /// All of it.
     pool: watch::Sender<u64>,
     /// What concerns one member.
     members: BTreeMap<String, watch::Sender<u64>>,
 }
 
-impl Followed {
+impl Subscription {
     fn is_followed(&self) -> bool {
         self.pool.receiver_count() > 0 || self.members.values().any(|sender| sender.receiver_count() > 0)
     }
@@ -90,9 +90,9 @@ pub(crate) struct Applied {
 
 impl Replica {
     pub(crate) fn new(
-        outbox: Arc<Outbox>,
-        liveness: Arc<Liveness>,
-        hub: Arc<Hub>,
+        outbox: Arc<WriteQueue>,
+        liveness: Arc<SessionLeases>,
+        hub: Arc<ConnectionRegistry>,
         clock: Arc<dyn Clock>,
         timings: Arc<Timings>,
     ) -> Self {
@@ -170,7 +170,7 @@ impl Replica {
     }
 
     /// Applies an entry that says nothing.
-    pub(crate) fn apply_nothing(&self, at: LogId) {
+    pub(crate) fn apply_blank(&self, at: LogId) {
         self.write().last = Some(at);
     }
 
@@ -204,7 +204,7 @@ impl Replica {
             match &mut fate {
                 UnitOutcome::Applied(_, applied) => {
                     refused += u32::from(applied.reply.is_err());
-                    self.hub.happened(&applied.events);
+                    self.hub.dispatch_events(&applied.events);
                     events.append(&mut applied.events);
                 }
                 UnitOutcome::Undecodable => {
@@ -223,7 +223,7 @@ impl Replica {
             self.outbox.resolve(state, origin, fate);
             if is_anew {
                 anew = true;
-                self.begin_anew(state);
+                self.reset_subscribers(state);
             }
             // Whoever asked for it has been answered.
             if let Some(changed) = changed {
@@ -245,17 +245,17 @@ impl Replica {
         if inner.state.zxid() > zxid_before {
             inner.remember_digest();
         }
-        self.note_dirty(touched);
+        self.mark_changed(touched);
         *self.lock_log_bytes() += len;
         Ok(refused)
     }
 
     /// The state is another one: clients come back and say what they have seen, and the
     /// sessions that there are get their full timeouts.
-    fn begin_anew(&self, state: &State) {
+    fn reset_subscribers(&self, state: &State) {
         self.hub.close_all();
         self.http_watches.notify_all();
-        self.liveness.begin_again(live_sessions(state), Instant::now());
+        self.liveness.restart(live_sessions(state), Instant::now());
     }
 
     fn note_session(&self, changed: SessionChange) {
@@ -291,12 +291,12 @@ impl Replica {
         self.http_watches.notify_all();
         drop(inner);
         self.outbox.restored(submitted);
-        self.note_dirty(names);
+        self.mark_changed(names);
         *self.lock_log_bytes() = 0;
     }
 
     /// Tells those who wait how far this server has come.
-    pub(crate) fn announce(&self) {
+    pub(crate) fn publish_progress(&self) {
         let now = {
             let inner = self.read();
             Progress { zxid: inner.state.zxid(), next_index: inner.last.map_or(0, |id| id.index + 1) }
@@ -310,7 +310,7 @@ impl Replica {
     }
 
     /// Follows the changes of one pool.
-    pub(crate) fn follow_pool(&self, pool: &str) -> watch::Receiver<u64> {
+    pub(crate) fn subscribe_pool(&self, pool: &str) -> watch::Receiver<u64> {
         let mut followed = self.lock_followed();
         followed.retain(|name, who| name == pool || who.is_followed());
         followed.entry(pool.to_owned()).or_default().pool.subscribe()
@@ -318,7 +318,7 @@ impl Replica {
 
     /// Follows what concerns one member of a pool, so that a thousand of them are not woken by
     /// each other's rows.
-    pub(crate) fn follow_member(&self, pool: &str, member: &str) -> watch::Receiver<u64> {
+    pub(crate) fn subscribe_member(&self, pool: &str, member: &str) -> watch::Receiver<u64> {
         let mut followed = self.lock_followed();
         if !followed.contains_key(pool) {
             followed.retain(|_, who| who.is_followed());
@@ -335,11 +335,11 @@ impl Replica {
         members.entry(member.to_owned()).or_default().subscribe()
     }
 
-    fn lock_followed(&self) -> MutexGuard<'_, BTreeMap<String, Followed>> {
+    fn lock_followed(&self) -> MutexGuard<'_, BTreeMap<String, Subscription>> {
         self.followed.lock().expect("no code panics while it holds this")
     }
 
-    fn note_dirty(&self, touched: ChangeSet) {
+    fn mark_changed(&self, touched: ChangeSet) {
         if touched.pools.is_empty() {
             return;
         }
@@ -372,7 +372,7 @@ impl Replica {
     }
 
     /// The pools that changed since this was last asked.
-    pub(crate) fn take_dirty(&self) -> BTreeSet<String> {
+    pub(crate) fn take_changed_pools(&self) -> BTreeSet<String> {
         std::mem::take(&mut self.lock_dirty())
     }
 
@@ -382,7 +382,7 @@ impl Replica {
     }
 
     /// Returns when a pool may have changed.
-    pub(crate) async fn dirtied(&self) {
+    pub(crate) async fn changed(&self) {
         self.dirtied.notified().await;
     }
 

@@ -14,22 +14,23 @@ use crate::config::Config;
 use crate::connections::ConnectionBudget;
 use crate::controllers::{self, Control, Reaping};
 use crate::desk::Desk;
+use crate::env::{Env, Listener};
 use crate::http;
 use crate::members::{Bootstrap, Flags, Upkeep, initial_members_digest, own_address};
-use crate::outbox::Outbox;
-use crate::parts::{Accept, Parts};
-use crate::peers::{self, Admission, Caller, Peers, UnitSender};
+use crate::peers::{self, Admission, BatchForwarder, Peers, RpcClient};
 use crate::raft::{
-    Elections, Group, GroupError, Leadership, Machine, NetworkFactory, PeerService, Proposer, serve_peer,
+    Elections, GroupError, Leadership, NetworkFactory, PeerService, Proposer, RaftNode, StateMachine,
+    serve_peer,
 };
 use crate::replica::Replica;
 use crate::service::Service;
 use crate::service_state::ServiceStates;
-use crate::sessions::Liveness;
+use crate::session_leases::SessionLeases;
 use crate::store::{Identity, LogPosition, LogStore, NewDisk, SnapshotStore, StoreError};
 use crate::tasks::Tasks;
 use crate::timings::Timings;
-use crate::zk::{self, Hub, Tls, TlsError, Zk};
+use crate::write_queue::WriteQueue;
+use crate::zk::{self, ConnectionRegistry, Tls, TlsError, Zk};
 
 /// How many times as long as the least the log becomes between two snapshots of much data.
 const SNAPSHOT_LOG_FACTOR_MAX: u64 = 2;
@@ -80,12 +81,12 @@ impl Server {
     ///
     /// # Errors
     /// When the configuration is wrong or the data directory cannot be used.
-    pub fn start(config: Config, parts: Parts) -> BoxFuture<'static, Result<Self, ServerError>> {
+    pub fn start(config: Config, parts: Env) -> BoxFuture<'static, Result<Self, ServerError>> {
         // Boxed, so that it is compiled here and not once more by whoever runs it.
         Box::pin(Self::build(config, parts))
     }
 
-    async fn build(config: Config, parts: Parts) -> Result<Self, ServerError> {
+    async fn build(config: Config, parts: Env) -> Result<Self, ServerError> {
         let faults = config.faults();
         if !faults.is_empty() {
             return Err(ServerError::Config(faults));
@@ -101,8 +102,9 @@ impl Server {
         let timings = Arc::new(Timings::default());
         let log = LogStore::open(&parts.directory.join("log"), positions, Arc::clone(&timings)).await?;
         let snapshots = SnapshotStore::open(&parts.directory.join("snapshots"))?;
-        let outbox = Arc::new(Outbox::new(config.server, identity.boot));
-        let (liveness, hub) = (Arc::new(Liveness::default()), Arc::new(Hub::new(Arc::clone(&timings))));
+        let outbox = Arc::new(WriteQueue::new(config.server, identity.boot));
+        let (liveness, hub) =
+            (Arc::new(SessionLeases::default()), Arc::new(ConnectionRegistry::new(Arc::clone(&timings))));
         let clock = Arc::clone(&parts.clock);
         let replica = Replica::new(
             Arc::clone(&outbox),
@@ -112,7 +114,7 @@ impl Server {
             Arc::clone(&timings),
         );
         let replica = Arc::new(replica);
-        let machine = Machine::open(Arc::clone(&replica), snapshots.clone())?;
+        let machine = StateMachine::open(Arc::clone(&replica), snapshots.clone())?;
 
         let tasks = Tasks::new(CancellationToken::new());
         let (clients, clients_gone) = (CancellationToken::new(), CancellationToken::new());
@@ -123,11 +125,11 @@ impl Server {
         };
         let peers =
             Peers::new(Arc::clone(&parts.dialer), Arc::clone(&identity), states.clone(), initial_members);
-        let votes = Caller::new(peers.clone(), tasks.clone());
+        let votes = RpcClient::new(peers.clone(), tasks.clone());
         let network = NetworkFactory::new(peers.clone(), votes.clone());
         let (server, cluster) = (config.server, config.cluster.as_str());
         let (group, leadership) =
-            Group::build(server, cluster, &config.timing, log.clone(), machine, network, peers.clone())
+            RaftNode::build(server, cluster, &config.timing, log.clone(), machine, network, peers.clone())
                 .await?;
         tasks.spawn_vital("raft", group.clone().run(leadership, timings));
         let checked = match group.recovered_membership().await {
@@ -146,14 +148,14 @@ impl Server {
             }
         };
 
-        let caller = Caller::new(peers.clone(), tasks.clone());
+        let caller = RpcClient::new(peers.clone(), tasks.clone());
         let (elections, ended) =
             Elections::new(group.clone(), peers.clone(), &config.timing, Arc::clone(&parts.entropy));
         let (shared, lives) = (Arc::clone(&replica), Arc::clone(&liveness));
         let desk = Desk::new(group.clone(), shared, lives, caller.clone(), votes.clone());
         let desk = Arc::new(desk);
         let (proposer, queue) = Proposer::new(group.clone(), Arc::clone(&replica));
-        let sender = UnitSender {
+        let sender = BatchForwarder {
             outbox: Arc::clone(&outbox),
             peers: peers.clone(),
             leadership: group.leadership(),
@@ -195,10 +197,10 @@ impl Server {
             replica,
             group: group.clone(),
             desk,
-            outbox,
+            write_queue: outbox,
             entropy: Arc::clone(&parts.entropy),
             authority,
-            liveness,
+            session_leases: liveness,
             states: states.clone(),
             connections: ConnectionBudget::of_this_process(),
             directory: parts.directory.clone(),
@@ -229,7 +231,7 @@ impl Server {
         tasks.spawn_lasting("controllers", controllers::run(control));
         tasks.spawn_lasting("snapshots", snapshot_when_due(Arc::clone(&service), log));
         tasks.spawn_lasting("metrics", http::sort_observations());
-        tasks.spawn("faces", http::announce(Arc::clone(&service)));
+        tasks.spawn("faces", http::advertise(Arc::clone(&service)));
         tasks.spawn_lasting("pulse", zk::run_pulse(Arc::clone(&zk)));
         tasks.spawn_lasting("standing", zk::run_standing(Arc::clone(&zk)));
         tasks.spawn_lasting("syncs", zk::run_syncs(Arc::clone(&zk)));
@@ -304,7 +306,7 @@ impl Server {
     async fn hand_over(&self) {
         let group = &self.service.group;
         let own = self.service.config.server;
-        let Leadership::Own { .. } = group.leads() else { return };
+        let Leadership::Own { .. } = group.current_leadership() else { return };
         // One that does not answer would only be waited for.
         let up = group.peers_up().into_iter().filter(|(_, is_up)| *is_up).map(|(id, _)| id);
         let voters = group.voters();
@@ -356,7 +358,7 @@ fn check_members(
     own_address(&flags, membership, was_member).map_err(ServerError::Members)
 }
 
-async fn accept_peers(mut listener: Box<dyn Accept>, service: PeerService) {
+async fn accept_peers(mut listener: Box<dyn Listener>, service: PeerService) {
     loop {
         match listener.accept().await {
             Ok((wire, from)) => {

@@ -10,32 +10,32 @@ use rota_core::Zxid;
 use rota_core::pool::layout;
 use rota_core::state::{Acl, Actor, Command, Op, Password, Refusal, Reply, SessionId, perms};
 use rota_protocol::http::MemberReport;
-use rota_protocol::peer::{HeardPool, MembershipChange};
+use rota_protocol::peer::{MembershipChange, PoolReports};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::auth::Authority;
 use crate::config::Config;
 use crate::connections::ConnectionBudget;
 use crate::desk::{Desk, DeskError};
+use crate::env::RandomSource;
 use crate::http::{SummaryCache, TableCache};
-use crate::outbox::{Outbox, Waiter};
-use crate::parts::Entropy;
-use crate::raft::Group;
+use crate::raft::RaftNode;
 use crate::replica::Replica;
 use crate::service_state::ServiceStates;
-use crate::sessions::Liveness;
-use crate::zk::Hub;
+use crate::session_leases::SessionLeases;
+use crate::write_queue::{Completion, WriteQueue};
+use crate::zk::ConnectionRegistry;
 
 /// One server, as its faces see it.
 pub(crate) struct Service {
     pub(crate) config: Config,
     pub(crate) replica: Arc<Replica>,
-    pub(crate) group: Group,
+    pub(crate) group: RaftNode,
     pub(crate) desk: Arc<Desk>,
-    pub(crate) outbox: Arc<Outbox>,
-    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) write_queue: Arc<WriteQueue>,
+    pub(crate) entropy: Arc<dyn RandomSource>,
     pub(crate) authority: Authority,
-    pub(crate) liveness: Arc<Liveness>,
+    pub(crate) session_leases: Arc<SessionLeases>,
     /// Whether this server may serve.
     pub(crate) states: ServiceStates,
     /// Places for clients' connections.
@@ -43,7 +43,7 @@ pub(crate) struct Service {
     /// The data directory.
     pub(crate) directory: PathBuf,
     pub(crate) started_at: Instant,
-    pub(crate) hub: Arc<Hub>,
+    pub(crate) hub: Arc<ConnectionRegistry>,
     pub(crate) tables: Arc<TableCache>,
     pub(crate) summary_cache: Arc<SummaryCache>,
     /// Permits of long computations for reads.
@@ -99,7 +99,7 @@ impl Service {
     pub(crate) async fn write(&self, command: Command) -> Result<Reply, ServiceError> {
         metrics::counter!(crate::metrics::WRITES).increment(1);
         let (sender, outcome) = oneshot::channel();
-        self.outbox.submit(&command, Waiter::Once(sender)).map_err(|_| ServiceError::Overloaded)?;
+        self.write_queue.submit(&command, Completion::Once(sender)).map_err(|_| ServiceError::Overloaded)?;
         match tokio::time::timeout(self.request_timeout(), outcome).await {
             Ok(Ok(outcome)) => Ok(outcome?),
             _ => Err(ServiceError::OutcomeUnknown),
@@ -107,9 +107,9 @@ impl Service {
     }
 
     /// Has one command done for somebody who has waited for room.
-    pub(crate) fn submit(&self, command: &Command, waiter: Waiter) {
+    pub(crate) fn submit(&self, command: &Command, waiter: Completion) {
         metrics::counter!(crate::metrics::WRITES).increment(1);
-        self.outbox.submit_anyway(command, waiter);
+        self.write_queue.submit_unbounded(command, waiter);
     }
 
     /// Has one operation done.
@@ -206,8 +206,8 @@ impl Service {
     }
 
     /// What the members of a pool said.
-    pub(crate) async fn heard_of(&self, pool: &str) -> Result<HeardPool, ServiceError> {
-        Ok(self.desk.heard_of(pool).await?)
+    pub(crate) async fn reports_of(&self, pool: &str) -> Result<PoolReports, ServiceError> {
+        Ok(self.desk.reports_of(pool).await?)
     }
 
     /// Changes the cluster's members, if they are the `expected` ones.

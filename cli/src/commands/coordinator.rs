@@ -10,7 +10,7 @@ use clap::Args;
 use nix::sys::stat::Mode;
 use rota_coordinator::Tls;
 use rota_coordinator::config::{Config, Limits, Timing, Zookeeper};
-use rota_coordinator::parts::{Accept, Parts, SystemClock, SystemEntropy, TcpDialer};
+use rota_coordinator::env::{Env, Listener, SystemClock, SystemRandomSource, TcpConnector};
 use rota_coordinator::server::Server;
 
 use super::services::{listen, reachable_at, told_to_stop};
@@ -201,7 +201,7 @@ pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
     nix::sys::stat::umask(Mode::from_bits_truncate(0o077));
     let (http_listener, http) = listen(&args.http, "--http").await?;
     let (peer_listener, peer) = listen(&args.peer, "--peer").await?;
-    let mut zookeeper_listener: Option<Box<dyn Accept>> = None;
+    let mut zookeeper_listener: Option<Box<dyn Listener>> = None;
     let mut zookeeper_address = None;
     if args.zookeeper != "off" {
         let (listener, address) = listen(&args.zookeeper, "--zookeeper").await?;
@@ -214,7 +214,7 @@ pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
             bail!("--peers names server {id} twice");
         }
     }
-    let mut zookeeper_tls_listener: Option<Box<dyn Accept>> = None;
+    let mut zookeeper_tls_listener: Option<Box<dyn Listener>> = None;
     let mut zookeeper_tls_address = None;
     if let Some(address) = &args.zookeeper_tls {
         let (listener, address) = listen(address, "--zookeeper-tls").await?;
@@ -277,14 +277,14 @@ pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
         super_digest: args.super_digest,
         super_x509: args.super_x509,
     };
-    let parts = Parts {
+    let parts = Env {
         peer_listener: Box::new(peer_listener),
         http_listener: Box::new(http_listener),
         zookeeper_listener,
         zookeeper_tls_listener,
-        dialer: Arc::new(TcpDialer),
+        dialer: Arc::new(TcpConnector),
         clock: Arc::new(SystemClock),
-        entropy: Arc::new(SystemEntropy),
+        entropy: Arc::new(SystemRandomSource),
         directory: args.data,
     };
     let server = Server::start(config, parts).await?;

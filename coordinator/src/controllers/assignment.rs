@@ -10,10 +10,10 @@ use rota_core::state::{Actor, Command, Op};
 
 use tokio::time::Instant;
 
-use rota_protocol::peer::HeardPool;
+use rota_protocol::peer::PoolReports;
 
-use super::{Control, Term};
-use crate::heard::{Watch, gather_loads, known};
+use super::{Control, LeaderTerm};
+use crate::member_reports::{StuckDetector, gather_loads, planner_inputs};
 
 /// Every pool is looked at this often, changed or not.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -26,26 +26,26 @@ const RETRY_AFTER: Duration = Duration::from_millis(50);
 /// it stays below a megabyte, so that other writes wait little.
 const MULTIS_MAX: usize = 8;
 
-pub(super) async fn run(term: Term) {
+pub(super) async fn run(term: LeaderTerm) {
     let replica = &term.control.replica;
     // Of an earlier term, when it is not in the list of all pools, too.
-    drop(replica.take_dirty());
-    let mut pools: BTreeMap<String, Occasion> = all_pools(&term);
+    drop(replica.take_changed_pools());
+    let mut pools: BTreeMap<String, Trigger> = all_pools(&term);
     // When pools are to be looked at again though nothing changes, by the cluster clock.
     let mut due: BTreeMap<String, u64> = BTreeMap::new();
-    let mut memories: BTreeMap<String, Memory> = BTreeMap::new();
+    let mut memories: BTreeMap<String, PoolState> = BTreeMap::new();
     let mut all_at = Instant::now() + PERIOD;
     loop {
         for (pool, occasion) in std::mem::take(&mut pools) {
-            match look(&term, &pool, occasion, memories.entry(pool.clone()).or_default()).await {
+            match reconcile(&term, &pool, occasion, memories.entry(pool.clone()).or_default()).await {
                 Ok(Some(at_ms)) => drop(due.insert(pool, at_ms)),
                 Ok(None) => drop(due.remove(&pool)),
-                Err(NotProposed) => drop(pools.insert(pool, Occasion::Due)),
+                Err(NotProposed) => drop(pools.insert(pool, Trigger::Due)),
             }
         }
-        let dirty = |pools: &mut BTreeMap<String, Occasion>| {
-            for pool in replica.take_dirty() {
-                pools.entry(pool).or_insert(Occasion::Changed);
+        let dirty = |pools: &mut BTreeMap<String, Trigger>| {
+            for pool in replica.take_changed_pools() {
+                pools.entry(pool).or_insert(Trigger::Changed);
             }
         };
         dirty(&mut pools);
@@ -53,10 +53,10 @@ pub(super) async fn run(term: Term) {
             let next = due.values().min().map(|at| replica.cluster_clock().instant_of(*at));
             let soonest = next.map_or(all_at, |next| all_at.min(next));
             tokio::select! {
-                () = replica.dirtied() => {}
+                () = replica.changed() => {}
                 () = tokio::time::sleep_until(soonest) => {}
             }
-        } else if pools.values().any(|occasion| *occasion == Occasion::Due) {
+        } else if pools.values().any(|occasion| *occasion == Trigger::Due) {
             tokio::time::sleep(RETRY_AFTER).await;
         }
         dirty(&mut pools);
@@ -66,14 +66,14 @@ pub(super) async fn run(term: Term) {
         }
         let now_ms = now_ms(&term);
         let is_due = due.iter().filter(|(_, at)| **at <= now_ms);
-        pools.extend(is_due.map(|(pool, _)| (pool.clone(), Occasion::Due)));
+        pools.extend(is_due.map(|(pool, _)| (pool.clone(), Trigger::Due)));
         memories.retain(|pool, _| replica.read().pools.get(pool).is_some());
     }
 }
 
 /// Why a pool is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Occasion {
+enum Trigger {
     /// It has changed.
     Changed,
     /// It is time, or the last step could not be taken.
@@ -82,9 +82,9 @@ enum Occasion {
 
 /// What is remembered of a pool.
 #[derive(Default)]
-struct Memory {
+struct PoolState {
     planned: Option<Planned>,
-    watch: Watch,
+    watch: StuckDetector,
 }
 
 /// When a pool was planned last, and on account of what.
@@ -98,19 +98,19 @@ struct Planned {
 /// Looks at a pool: grants at once what can be granted without planning; and plans, unless all
 /// that has changed since the last plan is what that plan asked for, a moment ago. Returns when it
 /// is to be looked at again though nothing changes.
-async fn look(
-    term: &Term,
+async fn reconcile(
+    term: &LeaderTerm,
     pool: &str,
-    occasion: Occasion,
-    memory: &mut Memory,
+    occasion: Trigger,
+    memory: &mut PoolState,
 ) -> Result<Option<u64>, NotProposed> {
-    grant_quickly(term, pool).await?;
+    fast_path_grants(term, pool).await?;
     let (causes, moves) = {
         let applied = term.control.replica.read();
         let view = applied.pools.get(pool);
         (view.map(|view| view.causes), view.map_or(0, |view| view.pending_moves().count()))
     };
-    if let (Occasion::Changed, Some(last)) = (occasion, &memory.planned)
+    if let (Trigger::Changed, Some(last)) = (occasion, &memory.planned)
         && Some(last.causes) == causes
         && moves > 0
         && last.at.elapsed() < PLAN_PERIOD
@@ -119,7 +119,7 @@ async fn look(
         return Ok(Some(last.look_again_ms.map_or(soon_ms, |at_ms| at_ms.min(soon_ms))));
     }
     let at = Instant::now();
-    let look_again_ms = advance(term, pool, &mut memory.watch).await?;
+    let look_again_ms = reconcile_pool(term, pool, &mut memory.watch).await?;
     memory.planned = causes.map(|causes| Planned { at, causes, look_again_ms });
     Ok(look_again_ms)
 }
@@ -128,25 +128,29 @@ async fn look(
 struct NotProposed;
 
 /// The cluster clock, in milliseconds.
-fn now_ms(term: &Term) -> u64 {
+fn now_ms(term: &LeaderTerm) -> u64 {
     term.control.replica.cluster_clock().now_ms()
 }
 
-fn all_pools(term: &Term) -> BTreeMap<String, Occasion> {
-    term.control.replica.read().pools.iter().map(|pool| (pool.name.clone(), Occasion::Due)).collect()
+fn all_pools(term: &LeaderTerm) -> BTreeMap<String, Trigger> {
+    term.control.replica.read().pools.iter().map(|pool| (pool.name.clone(), Trigger::Due)).collect()
 }
 
 /// Takes one step in one pool. What it changes makes the pool dirty, so that it
 /// is looked at again. Returns when it is to be looked at again though nothing changes.
-async fn advance(term: &Term, pool: &str, watch: &mut Watch) -> Result<Option<u64>, NotProposed> {
+async fn reconcile_pool(
+    term: &LeaderTerm,
+    pool: &str,
+    watch: &mut StuckDetector,
+) -> Result<Option<u64>, NotProposed> {
     let Control { replica, liveness, .. } = &term.control;
     let now = Instant::now();
     // Before the pool is looked at: it knows of every grant that something was said of.
-    let said = liveness.heard.of(pool, now);
+    let said = liveness.heard.pool_reports(pool, now);
     let (tree, view) = {
         let applied = replica.read();
         let Some(view) = applied.pools.get(pool) else {
-            liveness.heard.forget_pool(pool);
+            liveness.heard.remove_pool(pool);
             return Ok(None);
         };
         (applied.state.tree().clone(), view.clone())
@@ -155,16 +159,16 @@ async fn advance(term: &Term, pool: &str, watch: &mut Watch) -> Result<Option<u6
     let (control, mut watching) = (term.control.clone(), std::mem::take(watch));
     // Large pools take long enough to hold up heartbeats, and what members let go of meanwhile.
     let mut planning = tokio::task::spawn_blocking(move || {
-        let known = know(&control, &view, said, &mut watching, at);
+        let known = collect_inputs(&control, &view, said, &mut watching, at);
         (reconcile_step(&tree, &view, &known), watching)
     });
     let planned = loop {
         tokio::select! {
             planned = &mut planning => break planned,
-            () = replica.dirtied() => {
+            () = replica.changed() => {
                 for pool in replica.dirty() {
                     // If it cannot be proposed now, neither can the plan: that is seen below.
-                    drop(grant_quickly(term, &pool).await);
+                    drop(fast_path_grants(term, &pool).await);
                 }
             }
         }
@@ -184,7 +188,7 @@ async fn advance(term: &Term, pool: &str, watch: &mut Watch) -> Result<Option<u6
     };
     let refused = propose(term, pool, &step.multis).await?;
     liveness.heard.churned(pool, step.churned, Instant::now());
-    tell(pool, &step, refused);
+    record_metrics(pool, &step, refused);
     Ok(step.recheck_after_ms)
 }
 
@@ -199,24 +203,30 @@ struct At {
 }
 
 /// What is known besides the tree; what is known of what is no more is forgotten.
-fn know(control: &Control, view: &PoolView, mut said: HeardPool, watch: &mut Watch, at: At) -> PlannerInputs {
+fn collect_inputs(
+    control: &Control,
+    view: &PoolView,
+    mut said: PoolReports,
+    watch: &mut StuckDetector,
+    at: At,
+) -> PlannerInputs {
     let (heard, now) = (&control.liveness.heard, at.now);
-    heard.forget_old(view, &said);
+    heard.drop_outdated(view, &said);
     match view.spec.stuck_ms {
-        Some(after_ms) => watch.look(view, &mut said, Duration::from_millis(after_ms), now),
+        Some(after_ms) => watch.observe(view, &mut said, Duration::from_millis(after_ms), now),
         None => {
-            *watch = Watch::default();
+            *watch = StuckDetector::default();
             said.stuck.clear();
             said.stuck_anywhere.clear();
         }
     }
     gather_loads(view, &mut said, at.waited);
     heard.found(&view.name, &said);
-    known(view, &said, at.now_ms)
+    planner_inputs(view, &said, at.now_ms)
 }
 
 /// Does what can be done without planning.
-async fn grant_quickly(term: &Term, pool: &str) -> Result<(), NotProposed> {
+async fn fast_path_grants(term: &LeaderTerm, pool: &str) -> Result<(), NotProposed> {
     let quick = term.control.replica.read().pools.get(pool).map(fast_path_step).unwrap_or_default();
     // What is refused is seen by the next plan.
     if propose(term, pool, &quick.multis).await? == 0 {
@@ -226,7 +236,7 @@ async fn grant_quickly(term: &Term, pool: &str) -> Result<(), NotProposed> {
 }
 
 /// Proposes multis, each on its own. Returns how many were refused.
-async fn propose(term: &Term, pool: &str, multis: &[Vec<Op>]) -> Result<u32, NotProposed> {
+async fn propose(term: &LeaderTerm, pool: &str, multis: &[Vec<Op>]) -> Result<u32, NotProposed> {
     let mut refused = 0;
     for some in multis.chunks(MULTIS_MAX) {
         let commands: Vec<Command> =
@@ -242,7 +252,7 @@ async fn propose(term: &Term, pool: &str, multis: &[Vec<Op>]) -> Result<u32, Not
     Ok(refused)
 }
 
-fn tell(pool: &str, step: &Step, refused: u32) {
+fn record_metrics(pool: &str, step: &Step, refused: u32) {
     if refused > 0 {
         // Nothing that was refused makes the pool dirty: the next look at all pools
         // tries again.

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use rota_core::state::{Actor, Command};
 
-use super::Term;
+use super::LeaderTerm;
 
 /// Age of the last stamp at which another is written, and pause between two checks: together the
 /// most that restarts of all servers can lose.
 const STAMP_AGE_MAX: Duration = Duration::from_secs(15);
 
-pub(super) async fn run(term: Term) {
+pub(super) async fn run(term: LeaderTerm) {
     let replica = &term.control.replica;
     let mut period = tokio::time::interval(STAMP_AGE_MAX);
     loop {
@@ -30,7 +30,7 @@ pub(super) async fn run(term: Term) {
 }
 
 /// Whether a grace period or the TTL of a node is under way.
-async fn has_running_timeout(term: &Term) -> bool {
+async fn has_running_timeout(term: &LeaderTerm) -> bool {
     let (state, has_away) = {
         let applied = term.control.replica.read();
         (applied.state.clone(), applied.pools.iter().any(|pool| !pool.awaiting_rejoin.is_empty()))

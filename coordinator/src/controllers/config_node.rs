@@ -5,7 +5,7 @@ use std::time::Duration;
 use rota_core::state::{Actor, Command};
 use tokio::time::{Instant, sleep};
 
-use super::Term;
+use super::LeaderTerm;
 use crate::zk;
 
 /// Shortest time between two comparisons.
@@ -16,7 +16,7 @@ const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 /// the ports that its client gave.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-pub(super) async fn run(term: Term) {
+pub(super) async fn run(term: LeaderTerm) {
     let replica = &term.control.replica;
     let mut progress = replica.progress();
     let began = Instant::now();

@@ -13,7 +13,7 @@ use futures::stream::FuturesUnordered;
 use rota_core::state::{Command, SessionId};
 use tokio::time::Instant;
 
-use super::Term;
+use super::LeaderTerm;
 
 /// How often the clock is looked at when nothing is due.
 const PERIOD: Duration = Duration::from_millis(250);
@@ -52,7 +52,7 @@ impl Grace {
     }
 }
 
-pub(super) async fn run(term: Term) {
+pub(super) async fn run(term: LeaderTerm) {
     let control = &term.control;
     let mut grace = Grace::default();
     let (mut turned_at, mut asked) = (Instant::now(), Duration::ZERO);
@@ -70,7 +70,7 @@ pub(super) async fn run(term: Term) {
                     unsure_ms = unsure.as_millis(),
                     "without a majority for a while: sessions are put off"
                 );
-                control.liveness.put_off(std::mem::take(&mut unsure));
+                control.liveness.postpone(std::mem::take(&mut unsure));
             }
             true => unsure = Duration::ZERO,
         }
@@ -90,7 +90,7 @@ pub(super) async fn run(term: Term) {
         asked = if grace.left.is_zero() { due } else { period };
         tokio::select! {
             () = tokio::time::sleep(asked) => {}
-            () = control.liveness.sooner() => {}
+            () = control.liveness.deadline_moved_up() => {}
             Some(()) = closing.next(), if !closing.is_empty() => {}
         }
     }
@@ -99,7 +99,7 @@ pub(super) async fn run(term: Term) {
 /// Proposes the end of sessions. If it is not known whether that will be
 /// committed, they stay as they are here, neither kept alive nor closed, until
 /// it is: by this leader's next attempt or by its successor.
-async fn close(term: &Term, sessions: Vec<(SessionId, u32)>) {
+async fn close(term: &LeaderTerm, sessions: Vec<(SessionId, u32)>) {
     let commands: Vec<Command> = sessions
         .iter()
         .map(|(session, connection)| Command::ExpireSession { session: *session, connection: *connection })

@@ -18,16 +18,16 @@ use tokio::time::Instant;
 
 pub(crate) use reaper::Reaping;
 
-use crate::raft::{Group, Leadership, ProposeError};
+use crate::raft::{Leadership, ProposeError, RaftNode};
 use crate::replica::{Replica, live_sessions};
-use crate::sessions::Liveness;
+use crate::session_leases::SessionLeases;
 
 /// What controllers work with.
 #[derive(Clone)]
 pub(crate) struct Control {
-    pub(crate) group: Group,
+    pub(crate) group: RaftNode,
     pub(crate) replica: Arc<Replica>,
-    pub(crate) liveness: Arc<Liveness>,
+    pub(crate) liveness: Arc<SessionLeases>,
     /// How long a leader that was deposed without knowing may still answer
     /// keep-alives, when a server that voted for it was restarted and votes for
     /// another at once. A new leader waits so much longer.
@@ -37,19 +37,19 @@ pub(crate) struct Control {
 
 /// One term of this server's leadership.
 #[derive(Clone)]
-struct Term {
+struct LeaderTerm {
     control: Control,
     term: u64,
     /// Since when.
     began: Instant,
 }
 
-impl Term {
+impl LeaderTerm {
     /// Gives every session its full timeout, from `now` on.
-    fn begin_counting(&self, now: Instant) {
+    fn reset_session_leases(&self, now: Instant) {
         // While this is held, no session comes or goes.
         let applied = self.control.replica.read();
-        self.control.liveness.begin(self.term, live_sessions(&applied.state), now);
+        self.control.liveness.reset(self.term, live_sessions(&applied.state), now);
     }
 
     /// Proposes commands in the name of this term and waits until they are
@@ -69,7 +69,7 @@ pub(crate) async fn run(control: Control) {
         let now = *leadership.borrow_and_update();
         match now {
             Leadership::Own { term } => {
-                let term = Term { control: control.clone(), term, began: Instant::now() };
+                let term = LeaderTerm { control: control.clone(), term, began: Instant::now() };
                 let changed = tokio::select! {
                     () = lead(term) => return,
                     changed = leadership.changed() => changed,
@@ -87,11 +87,11 @@ pub(crate) async fn run(control: Control) {
 }
 
 /// Leads until it is cancelled.
-async fn lead(mut term: Term) {
+async fn lead(mut term: LeaderTerm) {
     caught_up(&term).await;
     let replica = Arc::clone(&term.control.replica);
     let _leading = replica.cluster_clock().start_leading();
-    term.begin_counting(Instant::now() + term.control.lease_grace);
+    term.reset_session_leases(Instant::now() + term.control.lease_grace);
     // What members said before is forgotten: it is waited for from here on.
     term.began = Instant::now();
     tracing::info!(term = term.term, "this server leads");
@@ -106,7 +106,7 @@ async fn lead(mut term: Term) {
 
 /// Waits until this server has applied an entry of its own term, and with it
 /// everything that earlier leaders committed.
-async fn caught_up(term: &Term) {
+async fn caught_up(term: &LeaderTerm) {
     let mut progress = term.control.replica.progress();
     while term.control.replica.head().last.is_none_or(|last| last.term < term.term) {
         drop(progress.changed().await);

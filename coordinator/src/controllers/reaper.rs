@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use rota_core::state::{Actor, Command, Op};
 
-use super::Term;
+use super::LeaderTerm;
 
 /// Removed by one entry.
 const REAPED_MAX: usize = 256;
 
-pub(super) async fn run(term: Term) {
+pub(super) async fn run(term: LeaderTerm) {
     let settings = term.control.reaping;
     let mut period = tokio::time::interval(settings.period);
     loop {
@@ -32,7 +32,7 @@ pub(super) async fn run(term: Term) {
 
 /// What is due is looked at once more where it is removed: it may have been changed
 /// since.
-async fn reap(term: &Term, paths: &[String]) {
+async fn reap(term: &LeaderTerm, paths: &[String]) {
     let reap = |path: &String| Command::Write { by: Actor::rota(None), op: Op::Reap { path: path.clone() } };
     let commands: Vec<Command> = paths.iter().map(reap).collect();
     match term.propose(&commands).await {

@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use super::error::{ApiError, ApiResult};
 use super::extract::{Body, Names, Params, ReadParams, Shared};
 use super::nodes::bytes;
-use super::pools::{with_pool, with_pool_now};
+use super::pools::{with_pool, with_pool_after_catch_up};
 use crate::service::{Service, ServiceError};
 
 /// How often a bucket is looked at that changes between the look and the write.
@@ -61,7 +61,8 @@ async fn write(
     let data = bytes(body.data.clone(), body.encoding)?;
     let mut looks = 0..LOOKS_MAX;
     loop {
-        let zxid = with_pool_now(&service, &pool, |view| led_since(view, &bucket, body.fence)).await?;
+        let zxid =
+            with_pool_after_catch_up(&service, &pool, |view| led_since(view, &bucket, body.fence)).await?;
         let place = Place {
             path: layout::checkpoint(&pool, &bucket),
             fence: Op::CheckFence { path: layout::row(&pool, &bucket), fence: zxid },

@@ -42,7 +42,7 @@ async fn show(State(service): State<Shared>, Params(read): Params<ReadParams>) -
 }
 
 async fn describe(service: &Service) -> Cluster {
-    let leader = service.group.living_leader().await;
+    let leader = service.group.recent_leader().await;
     let applied = service.replica.read();
     let membership = applied.membership();
     let servers = membership.servers.iter().map(|(id, endpoint)| {
@@ -147,7 +147,7 @@ async fn snapshot(State(service): State<Shared>) -> ApiResult<Json<SnapshotTaken
 }
 
 /// Says how clients reach this server, once a leader takes it.
-pub(crate) async fn announce(service: Shared) {
+pub(crate) async fn advertise(service: Shared) {
     let (server, faces) = (service.config.server, service.config.faces());
     while service.replica.read().state.server_endpoints(server) != Some(&faces) {
         let announce = Command::Announce { server, endpoints: faces.clone() };

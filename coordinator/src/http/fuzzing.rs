@@ -14,8 +14,8 @@ use rota_protocol::http::{
 use rota_protocol::peer;
 use serde::de::DeserializeOwned;
 
-use super::changes::{change_in_thought, selected};
 use super::items::checked_item;
+use super::member_admin::{apply_hypothetical, selected};
 use super::members::join_op;
 use super::nodes::{bytes, create_op, into_op};
 use super::pools;
@@ -142,7 +142,7 @@ fn import_commands(body: &[u8]) -> Option<Vec<Command>> {
 fn check_plan(state: &State, body: &[u8]) {
     let Some(asked) = json::<PlanPreview>(body) else { return };
     let mut view = Pools::load(state).get(POOL).expect("it was created").clone();
-    if change_in_thought(&mut view, &asked).is_ok() && is_small(&view.spec) {
+    if apply_hypothetical(&mut view, &asked).is_ok() && is_small(&view.spec) {
         let known = PlannerInputs::default();
         rota_core::assign::preview(state.tree(), &view, &known).expect("an accepted change has a plan");
     }

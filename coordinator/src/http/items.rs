@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 use super::error::{ApiError, ApiResult};
 use super::extract::{Body, Names, Params, ReadParams, Session, Shared};
 use super::members::check_living;
-use super::pools::{with_pool, with_pool_now};
+use super::pools::{with_pool, with_pool_after_catch_up};
 use crate::service::{Service, ServiceError};
 
 /// Attempts to create or replace an item that other clients modify concurrently.
@@ -141,7 +141,7 @@ async fn delete_item(
     Names((pool, item)): Names<(String, String)>,
     session: Session,
 ) -> ApiResult<StatusCode> {
-    with_pool_now(&service, &pool, |view| {
+    with_pool_after_catch_up(&service, &pool, |view| {
         if view.items.contains_key(&item) { Ok(()) } else { Err(no_item(&pool, &item)) }
     })
     .await?;

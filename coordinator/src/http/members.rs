@@ -9,14 +9,14 @@ use rota_core::pool::{
 };
 use rota_core::state::{Actor, CreateMode, Op, Refusal, SessionId};
 use rota_protocol::http::{Assignment, Code, ErrorBody, Grant, JoinPool, MemberBody, OfGrant, Peer};
-use rota_protocol::peer::{HeardMember, HeardPool};
+use rota_protocol::peer::{LatestReport, PoolReports};
 use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::error::{ApiError, ApiResult};
 use super::extract::{Body, Names, Params, ReadParams, Session, Shared, poll_deadline};
-use super::pools::{with_pool, with_pool_now};
+use super::pools::{with_pool, with_pool_after_catch_up};
 use crate::service::{RequestKind, Service, ServiceError};
 
 /// How often a change is tried again when another came in between.
@@ -44,7 +44,7 @@ async fn list_members(
     read.ready(&service).await?;
     with_pool(&service, &pool, |_| Ok(()))?;
     // What members said is a courtesy: the list is there without a leader too.
-    let heard = service.heard_of(&pool).await.unwrap_or_default();
+    let heard = service.reports_of(&pool).await.unwrap_or_default();
     Ok(Json(describe_members(&service, &pool, heard, |_| true, RequestKind::Read).await?))
 }
 
@@ -52,7 +52,7 @@ async fn list_members(
 pub(super) async fn describe_members(
     service: &Service,
     pool: &str,
-    said: HeardPool,
+    said: PoolReports,
     filter: impl Fn(&str) -> bool + Send + 'static,
     answers: RequestKind,
 ) -> ApiResult<Vec<MemberBody>> {
@@ -64,8 +64,8 @@ pub(super) async fn describe_members(
     Ok(service.compute(answers, describe).await?)
 }
 
-fn describe(view: &PoolView, name: &str, entry: &MemberEntry, said: &HeardPool) -> MemberBody {
-    let heard = said.members.get(name).map(|heard| HeardMember::clone(heard));
+fn describe(view: &PoolView, name: &str, entry: &MemberEntry, said: &PoolReports) -> MemberBody {
+    let heard = said.members.get(name).map(|heard| LatestReport::clone(heard));
     let mut heard = heard.unwrap_or_default();
     let mut stuck = said.stuck.get(name).cloned().unwrap_or_default();
     heard.progress.retain(|bucket, _| is_owned(view, bucket, name));
@@ -130,19 +130,19 @@ async fn join(
         Err(ServiceError::Refused(Refusal::NoNode { .. })) => return Err(ApiError::no_pool(&pool)),
         other => other?,
     };
-    let joined = member_body(&service, &pool, &body.name, &HeardPool::default())?;
+    let joined = member_body(&service, &pool, &body.name, &PoolReports::default())?;
     Ok((StatusCode::CREATED, Json(joined)))
 }
 
 pub(super) async fn check_living(service: &Service, pool: &str) -> ApiResult<()> {
-    with_pool_now(service, pool, |view| match view.spec.deleting {
+    with_pool_after_catch_up(service, pool, |view| match view.spec.deleting {
         true => Err(ApiError::new(Code::Deleting, format!("pool {pool:?} is being deleted"))),
         false => Ok(()),
     })
     .await
 }
 
-fn member_body(service: &Service, pool: &str, member: &str, said: &HeardPool) -> ApiResult<MemberBody> {
+fn member_body(service: &Service, pool: &str, member: &str, said: &PoolReports) -> ApiResult<MemberBody> {
     with_pool(service, pool, |view| {
         let entry = view.members.get(member).ok_or_else(|| ApiError::no_member(pool, member))?;
         Ok(describe(view, member, entry, said))
@@ -159,7 +159,7 @@ async fn show_member(
     Params(read): Params<ReadParams>,
 ) -> ApiResult<Json<MemberBody>> {
     read.ready(&service).await?;
-    let heard = service.heard_of(&pool).await.unwrap_or_default();
+    let heard = service.reports_of(&pool).await.unwrap_or_default();
     Ok(Json(member_body(&service, &pool, &member, &heard)?))
 }
 
@@ -181,7 +181,7 @@ async fn leave(
 }
 
 async fn check_kept_by(service: &Service, pool: &str, member: &str, session: SessionId) -> ApiResult<()> {
-    with_pool_now(service, pool, |view| {
+    with_pool_after_catch_up(service, pool, |view| {
         let entry = view.members.get(member).ok_or_else(|| ApiError::no_member(pool, member))?;
         if entry.session == Some(session) {
             return Ok(());
@@ -223,7 +223,7 @@ async fn set_draining(
 ) -> ApiResult<Json<MemberBody>> {
     let mut attempts = 0..ATTEMPTS;
     loop {
-        let (next, version) = with_pool_now(service, pool, |view| {
+        let (next, version) = with_pool_after_catch_up(service, pool, |view| {
             let entry = view.members.get(member).ok_or_else(|| ApiError::no_member(pool, member))?;
             // Who is taken back has no successor; a worker that leaves while it is replaced keeps it.
             let successor = entry.member.successor.clone().filter(|_| draining);
@@ -238,7 +238,7 @@ async fn set_draining(
             }
             other => {
                 other?;
-                return Ok(Json(member_body(service, pool, member, &HeardPool::default())?));
+                return Ok(Json(member_body(service, pool, member, &PoolReports::default())?));
             }
         }
     }
@@ -270,7 +270,7 @@ async fn assignment(
     let deadline = poll_deadline(poll.wait_ms)?;
     service.reach(poll.since.unwrap_or(0)).await?;
     with_pool(&service, &pool, |view| assignment_of(view, &member, who))?;
-    let mut changes = service.replica.follow_member(&pool, &member);
+    let mut changes = service.replica.subscribe_member(&pool, &member);
     let (first, changed) = with_pool(&service, &pool, |view| {
         Ok((assignment_of(view, &member, who)?, view.changed_for(&member)))
     })?;
@@ -364,7 +364,7 @@ async fn release(
     session: Session,
     Body(body): Body<OfGrant>,
 ) -> ApiResult<StatusCode> {
-    do_deed(&service, names, session, body.fence, OwnerAction::Release).await
+    apply_owner_action(&service, names, session, body.fence, OwnerAction::Release).await
 }
 
 /// Lead a bucket no longer, but go on as a backup. Whoever does must have stopped
@@ -378,7 +378,7 @@ async fn step_down(
     session: Session,
     Body(body): Body<OfGrant>,
 ) -> ApiResult<StatusCode> {
-    do_deed(&service, names, session, body.fence, OwnerAction::StepDown).await
+    apply_owner_action(&service, names, session, body.fence, OwnerAction::StepDown).await
 }
 
 /// Own a bucket: the member was preparing, and has all that it takes.
@@ -391,12 +391,12 @@ async fn ready(
     session: Session,
     Body(body): Body<OfGrant>,
 ) -> ApiResult<StatusCode> {
-    do_deed(&service, names, session, body.fence, OwnerAction::Ready).await
+    apply_owner_action(&service, names, session, body.fence, OwnerAction::Ready).await
 }
 
 /// A session's member does something with a row that names it. Others may change the row
 /// meanwhile.
-async fn do_deed(
+async fn apply_owner_action(
     service: &Service,
     (pool, bucket): (String, String),
     session: Session,
@@ -408,7 +408,8 @@ async fn do_deed(
     let mut attempts = 0..ATTEMPTS;
     loop {
         let (zxid, row) =
-            with_pool_now(service, &pool, |view| row_after(view, &bucket, who, fence, deed)).await?;
+            with_pool_after_catch_up(service, &pool, |view| row_after(view, &bucket, who, fence, deed))
+                .await?;
         let ops = vec![
             Op::CheckFence { path: path.clone(), fence: zxid },
             Op::set(path.clone(), to_json(&row), None),

@@ -3,7 +3,6 @@
 //! Handlers look at this server's replica, or have the service write; they
 //! decide nothing. Bodies are [`rota_protocol::http`]'s.
 
-mod changes;
 mod checkpoints;
 mod cluster;
 mod error;
@@ -13,6 +12,7 @@ pub(crate) mod fuzzing;
 mod history;
 mod import;
 mod items;
+mod member_admin;
 mod members;
 mod nodes;
 mod operations;
@@ -48,7 +48,7 @@ use utoipa_axum::router::OpenApiRouter;
 use error::ApiError;
 use extract::Shared;
 
-pub(crate) use cluster::announce;
+pub(crate) use cluster::advertise;
 pub(crate) use operations::{install_recorder, sort_observations};
 pub(crate) use serve::serve;
 
@@ -111,7 +111,7 @@ fn described() -> OpenApiRouter<Shared> {
         .merge(sessions::router())
         .merge(nodes::router())
         .merge(pools::router())
-        .merge(changes::router())
+        .merge(member_admin::router())
         .merge(history::router())
         .merge(members::router())
         .merge(items::router())
@@ -137,7 +137,7 @@ pub(crate) fn router(service: Shared) -> Router {
         .merge(operations::router())
         .fallback(no_endpoint)
         .method_not_allowed_fallback(bad_method)
-        .layer(from_fn_with_state(Arc::clone(&service), around))
+        .layer(from_fn_with_state(Arc::clone(&service), middleware))
         .with_state(service)
 }
 
@@ -155,7 +155,7 @@ async fn bad_method(request: Request) -> ApiError {
 /// seen, renews its session, enforces the timeout, records metrics, and adds the zxid that this
 /// server has applied. One layer does it all, because each layer copies the routes below it for
 /// every request.
-async fn around(State(service): State<Shared>, mut request: Request, next: Next) -> Response {
+async fn middleware(State(service): State<Shared>, mut request: Request, next: Next) -> Response {
     DefaultBodyLimit::max(service.config.limits.body_bytes_max).apply(&mut request);
     let route: Arc<str> = request.extensions().get::<MatchedPath>().map_or("none", |p| p.as_str()).into();
     let route = metrics::SharedString::from_shared(route);
@@ -164,7 +164,7 @@ async fn around(State(service): State<Shared>, mut request: Request, next: Next)
     let answer = async {
         // What the headers say is taken out first: a request's body cannot be shared.
         let (seen, who) = (min_zxid(&request), extract::credentials(request.headers()));
-        match prepare(&service, seen, who, &route).await {
+        match check_preconditions(&service, seen, who, &route).await {
             // What waits for changes does not wait for those of a cluster that has gone on without
             // this server.
             Ok(()) => tokio::select! {
@@ -203,7 +203,7 @@ fn while_in_service<S: Stream>(service: &Shared, events: S) -> impl Stream<Item 
 /// Endpoints that a server answers which does not serve otherwise.
 const ALWAYS_SERVED: [&str; 5] = ["/v1/cluster", "/v1/openapi.json", "/metrics", "/healthz", "/readyz"];
 
-async fn prepare(
+async fn check_preconditions(
     service: &Shared,
     seen: Result<u64, ApiError>,
     who: Result<Option<Credentials>, ApiError>,

@@ -81,7 +81,7 @@ async fn metrics(State(service): State<Shared>) -> Response {
     }
     // If the compute pool is busy, the pool gauges keep their last values.
     for pool in recent_summaries(&service, SUMMARIES_TIMEOUT).await {
-        let stuck = service.liveness.heard.stuck_count(&pool.name);
+        let stuck = service.session_leases.heard.stuck_count(&pool.name);
         for (name, value) in [
             (names::VACANT, f64::from(pool.vacant)),
             (names::AWAY, pool.away.len() as f64),
@@ -93,7 +93,7 @@ async fn metrics(State(service): State<Shared>) -> Response {
     }
     gauge(names::PURGED, service.group.purged());
     gauge(names::TERM, service.group.term());
-    gauge(names::LEADS, u64::from(matches!(service.group.leads(), Leadership::Own { .. })));
+    gauge(names::LEADS, u64::from(matches!(service.group.current_leadership(), Leadership::Own { .. })));
     for (peer, answers) in service.group.peers_up() {
         ::metrics::gauge!(names::PEER_ANSWERS, "peer" => peer.to_string()).set(f64::from(u8::from(answers)));
         let is_out = service.group.fault_of(peer).is_some();
@@ -110,7 +110,7 @@ async fn metrics(State(service): State<Shared>) -> Response {
     for (direction, count) in [("received", packets.received), ("sent", packets.sent)] {
         ::metrics::counter!(names::ZK_PACKETS, "direction" => direction).absolute(count);
     }
-    gauge(names::OUTBOX_COMMANDS, service.outbox.len() as u64);
+    gauge(names::OUTBOX_COMMANDS, service.write_queue.len() as u64);
     recorder().run_upkeep();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], recorder().render()).into_response()
 }
@@ -125,7 +125,7 @@ async fn ready(State(service): State<Shared>) -> ApiResult<&'static str> {
     if let Some(why) = service.states.unavailable() {
         return Err(ApiError::new(Code::NotServing, why));
     }
-    match service.group.living_leader().await {
+    match service.group.recent_leader().await {
         Some(_) => Ok("ready\n"),
         None => Err(ApiError::new(Code::NoLeader, "no leader is there now")),
     }

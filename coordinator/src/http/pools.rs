@@ -41,7 +41,7 @@ pub(super) fn with_pool<T>(
 /// Looks at a pool on account of a write. This server may be behind what the
 /// client knows of, so the answer is no only when it is still no once this server
 /// has caught up.
-pub(super) async fn with_pool_now<T>(
+pub(super) async fn with_pool_after_catch_up<T>(
     service: &Service,
     pool: &str,
     look: impl Fn(&PoolView) -> ApiResult<T>,
@@ -136,7 +136,7 @@ async fn edit_spec(
 ) -> ApiResult<()> {
     let mut attempts = 0..ATTEMPTS;
     loop {
-        let (next, version) = with_pool_now(service, pool, |view| {
+        let (next, version) = with_pool_after_catch_up(service, pool, |view| {
             let next = edit(&view.spec, view.spec_version)?;
             view.spec.check_change(&next)?;
             Ok((next, view.spec_version))
@@ -159,7 +159,7 @@ async fn delete(
     State(service): State<Shared>,
     Names(pool): Names<String>,
 ) -> ApiResult<Result<StatusCode, (StatusCode, Json<PoolBody>)>> {
-    let mut changes = service.replica.follow_pool(&pool);
+    let mut changes = service.replica.subscribe_pool(&pool);
     edit_spec(&service, &pool, |spec, _| Ok(Spec { deleting: true, ..spec.clone() })).await?;
     let gone = async {
         while service.replica.read().pools.get(&pool).is_some() {

@@ -18,7 +18,7 @@ use tower::ServiceExt;
 use tower_http::timeout::TimeoutBody;
 
 use crate::connections::{ConnectionBudget, Protocol, ip_of};
-use crate::parts::{Accept, BoxWire};
+use crate::env::{BoxByteStream, Listener};
 use crate::tasks::Tasks;
 
 /// How long a request's head may take, from the beginning of the connection or its first byte.
@@ -81,7 +81,7 @@ impl Watch {
 
 /// A connection whose bytes are watched.
 struct Watched {
-    wire: BoxWire,
+    wire: BoxByteStream,
     watch: SharedWatch,
 }
 
@@ -146,7 +146,7 @@ impl AsyncWrite for Watched {
 /// Accepts connections until it is told to stop; returns when the last one has ended, or has had
 /// `drain` for that.
 pub(crate) async fn serve(
-    mut listener: Box<dyn Accept>,
+    mut listener: Box<dyn Listener>,
     router: Router,
     budget: ConnectionBudget,
     per_address_max: usize,
@@ -187,7 +187,7 @@ pub(crate) async fn serve(
     }
 }
 
-async fn serve_connection(wire: BoxWire, router: Router, stop: CancellationToken) {
+async fn serve_connection(wire: BoxByteStream, router: Router, stop: CancellationToken) {
     let phase = Phase::Head { since: Instant::now() };
     let watch: SharedWatch = Arc::new(Mutex::new(Watch { phase, blocked_since: None }));
     let io = TokioIo::new(Watched { wire, watch: Arc::clone(&watch) });

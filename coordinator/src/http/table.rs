@@ -111,7 +111,7 @@ async fn newer_table(
     deadline: Instant,
     is_known: impl Fn(u64) -> bool,
 ) -> ApiResult<(u64, Option<Bytes>)> {
-    let mut changes = service.replica.follow_pool(pool);
+    let mut changes = service.replica.subscribe_pool(pool);
     loop {
         let version = with_pool(service, pool, |view| Ok(view.table_version()))?;
         let newer = since.is_none_or(|since| version > since);

@@ -13,9 +13,9 @@ use rota_protocol::peer::{
 };
 use tokio::time::Instant;
 
-use crate::parts::Entropy;
+use crate::env::RandomSource;
 use crate::peers::Peers;
-use crate::raft::Group;
+use crate::raft::RaftNode;
 use crate::service_state::ServiceStates;
 use crate::store::Identity;
 
@@ -35,9 +35,9 @@ const TAKEN_LOOK_PERIOD: Duration = Duration::from_millis(5);
 pub(crate) struct Bootstrap {
     pub(crate) identity: Arc<Identity>,
     pub(crate) peers: Peers,
-    pub(crate) group: Group,
+    pub(crate) group: RaftNode,
     pub(crate) states: ServiceStates,
-    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) entropy: Arc<dyn RandomSource>,
     /// The servers, this one included.
     pub(crate) initial_members: BTreeMap<u64, String>,
 }

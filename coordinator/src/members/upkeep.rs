@@ -11,8 +11,8 @@ use rota_protocol::peer::{
 };
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::peers::{Caller, LogLimit, Peers};
-use crate::raft::{Group, Leadership};
+use crate::peers::{LogLimit, Peers, RpcClient};
+use crate::raft::{Leadership, RaftNode};
 use crate::replica::Replica;
 use crate::service_state::ServiceStates;
 use crate::store::Identity;
@@ -26,9 +26,9 @@ const SUSPICIOUS_SILENCE: Duration = Duration::from_secs(3);
 
 pub(crate) struct Upkeep {
     pub(crate) identity: Arc<Identity>,
-    pub(crate) group: Group,
+    pub(crate) group: RaftNode,
     pub(crate) peers: Peers,
-    pub(crate) caller: Caller,
+    pub(crate) caller: RpcClient,
     pub(crate) replica: Arc<Replica>,
     pub(crate) states: ServiceStates,
     /// Where this server is reached, if the cluster knows another address.
@@ -59,10 +59,10 @@ impl Upkeep {
                 self.states.take_out_of_service(&removed(self.identity.server));
                 return;
             }
-            if self.group.living_leader().await.is_some() {
+            if self.group.recent_leader().await.is_some() {
                 led_at = now;
             }
-            if let Leadership::Own { .. } = self.group.leads() {
+            if let Leadership::Own { .. } = self.group.current_leadership() {
                 self.note_disks().await;
             }
             if let Some(address) = self.own_address.clone().filter(|_| now >= update.retry_at) {
@@ -113,7 +113,7 @@ impl Upkeep {
         }
         let endpoint = ServerEndpoint { peer_address, disk: Some(self.identity.disk) };
         let change = MembershipChange::UpdateEndpoint { server, endpoint };
-        let refused = match self.group.leads() {
+        let refused = match self.group.current_leadership() {
             Leadership::Own { .. } => {
                 self.group.change_membership(change, None, &self.replica).await.err().map(|e| e.to_string())
             }

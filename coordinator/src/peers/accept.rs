@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::{Frames, Peers, decode, framed, send};
-use crate::parts::BoxWire;
+use crate::env::BoxByteStream;
 
 /// How long a connection may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
@@ -136,7 +136,7 @@ impl Peers {
     /// other side was refused and told why, or only wanted to know who is here.
     pub(crate) async fn accept_handshake(
         &self,
-        wire: BoxWire,
+        wire: BoxByteStream,
         from: &str,
         admission: &Admission,
         view: impl FnOnce(u64, DiskId) -> PeerView,

@@ -2,11 +2,11 @@
 //! What is said over them is [`rota_protocol::peer`]'s.
 
 mod accept;
-mod calls;
+mod batch_forwarder;
 mod codec;
 mod log_limit;
+mod rpc_client;
 mod rtt;
-mod units;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,23 +22,23 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::codec::Framed;
 
-use crate::parts::{BoxWire, Dial};
+use crate::env::{BoxByteStream, Connector};
 use crate::service_state::ServiceStates;
 use crate::store::Identity;
 
 pub(crate) use accept::{Admission, PeerView};
-pub(crate) use calls::{CHANGE_TIMEOUT, CallFailure, Caller};
+pub(crate) use batch_forwarder::BatchForwarder;
 pub(crate) use codec::FrameCodec;
 pub(crate) use log_limit::LogLimit;
+pub(crate) use rpc_client::{CHANGE_TIMEOUT, CallFailure, RpcClient};
 pub(crate) use rtt::{RoundTrips, measure};
-pub(crate) use units::UnitSender;
 
 /// How long a connection and its handshake may take. Three round trips: servers may be
 /// half a world apart.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// A framed connection to another server.
-pub(crate) type Frames = Framed<BoxWire, FrameCodec>;
+pub(crate) type Frames = Framed<BoxByteStream, FrameCodec>;
 
 /// Reaches other servers. Clones share everything.
 #[derive(Clone)]
@@ -47,7 +47,7 @@ pub(crate) struct Peers {
 }
 
 struct Inner {
-    dialer: Arc<dyn Dial>,
+    dialer: Arc<dyn Connector>,
     identity: Arc<Identity>,
     states: ServiceStates,
     /// Digest of `--peers`, by which servers that are to bootstrap a cluster compare them.
@@ -67,7 +67,7 @@ struct Inner {
 
 impl Peers {
     pub(crate) fn new(
-        dialer: Arc<dyn Dial>,
+        dialer: Arc<dyn Connector>,
         identity: Arc<Identity>,
         states: ServiceStates,
         initial_members: u64,
@@ -251,7 +251,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// Frames of a connection whose handshake is not done.
-fn framed(wire: BoxWire) -> Frames {
+fn framed(wire: BoxByteStream) -> Frames {
     Framed::new(wire, FrameCodec::new(HANDSHAKE_BYTES_MAX))
 }
 

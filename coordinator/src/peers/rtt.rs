@@ -9,7 +9,7 @@ use std::time::Duration;
 use rota_protocol::peer::Call;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{Caller, Peers};
+use super::{Peers, RpcClient};
 
 /// Pause between two pings of a server.
 const PING_PERIOD: Duration = Duration::from_secs(1);
@@ -67,7 +67,7 @@ impl RoundTrips {
 }
 
 /// Pings every other server now and then, until the server stops.
-pub(crate) async fn measure(peers: Peers, caller: Caller, server: u64) {
+pub(crate) async fn measure(peers: Peers, caller: RpcClient, server: u64) {
     let mut period = interval(PING_PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

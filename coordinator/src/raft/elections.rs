@@ -13,9 +13,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::election_timer::{Bounds, ElectionTimer};
-use super::group::{Group, Leadership};
+use super::node::{Leadership, RaftNode};
 use crate::config::Timing;
-use crate::parts::Entropy;
+use crate::env::RandomSource;
 use crate::peers::Peers;
 
 /// How often a leader whose connection ended is dialled to find out whether its process has.
@@ -55,9 +55,9 @@ pub(crate) type EndedSender = mpsc::Sender<Ended>;
 
 /// Sends heartbeats while this server leads, and campaigns when no leader is there.
 pub(crate) struct Elections {
-    group: Group,
+    group: RaftNode,
     peers: Peers,
-    entropy: Arc<dyn Entropy>,
+    entropy: Arc<dyn RandomSource>,
     heartbeat: Duration,
     bounds: Bounds,
     ended: mpsc::Receiver<Ended>,
@@ -65,10 +65,10 @@ pub(crate) struct Elections {
 
 impl Elections {
     pub(crate) fn new(
-        group: Group,
+        group: RaftNode,
         peers: Peers,
         timing: &Timing,
-        entropy: Arc<dyn Entropy>,
+        entropy: Arc<dyn RandomSource>,
     ) -> (Self, EndedSender) {
         let (sender, ended) = mpsc::channel(ENDED_MAX);
         let bounds = Bounds {
@@ -105,12 +105,12 @@ impl Elections {
         let mut boot_query: Fuse<BoxFuture<'static, Option<LeaderBoot>>> = Fuse::terminated();
         let mut boot_query_at: Option<(u64, Instant)> = None;
         loop {
-            let leads = matches!(self.group.leads(), Leadership::Own { .. });
+            let leads = matches!(self.group.current_leadership(), Leadership::Own { .. });
             let pause =
                 if leads { self.heartbeat.min(super::election_timer::TICK) } else { timer.next_look() };
             let term = self.group.term();
             let is_due = boot_query_at.is_none_or(|(of, at)| of != term || at.elapsed() >= BOOT_RETRY);
-            if let Leadership::Other { leader } = self.group.leads()
+            if let Leadership::Other { leader } = self.group.current_leadership()
                 && boot.is_none_or(|known| known.term != term)
                 && is_due
                 && boot_query.is_terminated()
@@ -156,7 +156,7 @@ impl Elections {
             if contact != heard_at {
                 heard_at = contact;
                 let is_late = died.is_some_and(|(leader, at)| {
-                    now - at < LATE_MAX && self.group.leads() == (Leadership::Other { leader })
+                    now - at < LATE_MAX && self.group.current_leadership() == (Leadership::Other { leader })
                 });
                 if !is_late {
                     timer.contact(round_trip, self.chance());
@@ -187,10 +187,16 @@ async fn query_boot(peers: Peers, leader: u64, term: u64) -> Option<LeaderBoot> 
 
 /// The leader that this server follows, if its process has ended after one of its connections
 /// did: nobody listens at its address any more, or it was started anew.
-async fn find_dead_leader(group: Group, peers: Peers, ended: Ended, boot: Option<LeaderBoot>) -> Option<u64> {
+async fn find_dead_leader(
+    group: RaftNode,
+    peers: Peers,
+    ended: Ended,
+    boot: Option<LeaderBoot>,
+) -> Option<u64> {
     let Ended { server, term } = ended;
     let boot = boot.filter(|known| (known.leader, known.term) == (server, term)).map(|known| known.boot);
-    let is_still_leader = || group.leads() == (Leadership::Other { leader: server }) && group.term() == term;
+    let is_still_leader =
+        || group.current_leadership() == (Leadership::Other { leader: server }) && group.term() == term;
     for check in 0..CHECKS {
         if !is_still_leader() {
             return None;

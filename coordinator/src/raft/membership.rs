@@ -13,7 +13,7 @@ use openraft::{ChangeMembers, Instant as _};
 use rota_protocol::peer::{CallError, DiskId, MembershipChange, RefusalReason, ServerEndpoint};
 use tokio::time::Instant;
 
-use super::group::{Group, Leadership};
+use super::node::{Leadership, RaftNode};
 use super::types::RaftServer;
 use crate::replica::Replica;
 
@@ -33,7 +33,7 @@ fn refused<T>(why: String) -> Result<T, CallError> {
     Err(CallError::Refused(why))
 }
 
-impl Group {
+impl RaftNode {
     /// Changes the cluster's members. Only a leader can. With `expected`, the members that the change
     /// was decided on and whether each votes, it is refused when they are others.
     pub(crate) async fn change_membership(
@@ -245,7 +245,7 @@ impl Group {
     pub(crate) async fn check_voters(&self, voters: &BTreeSet<u64>) -> Result<(), CallError> {
         let asked_at = Instant::now();
         loop {
-            if !matches!(self.leads(), Leadership::Own { .. }) {
+            if !matches!(self.current_leadership(), Leadership::Own { .. }) {
                 return Err(CallError::NotLeader);
             }
             let answered = |id: &u64| {
@@ -255,7 +255,7 @@ impl Group {
             if (voters.len() - silent.len()) * 2 > voters.len() {
                 return Ok(());
             }
-            if asked_at.elapsed() >= self.silence_max() {
+            if asked_at.elapsed() >= self.leader_timeout() {
                 return refused(format!(
                     "no majority of the voters {voters:?} that would remain answers: not {silent:?}"
                 ));
@@ -271,7 +271,7 @@ impl Group {
         server: u64,
         answers: impl Future<Output = bool>,
     ) -> Result<(), CallError> {
-        if !matches!(self.leads(), Leadership::Own { .. }) {
+        if !matches!(self.current_leadership(), Leadership::Own { .. }) {
             return Err(CallError::NotLeader);
         }
         if !self.voters().contains(&server) {
@@ -318,7 +318,7 @@ impl Group {
     /// The other servers, and whether each answered this leader's last heartbeats.
     /// None, if this server does not lead.
     pub(crate) fn peers_up(&self) -> Vec<(u64, bool)> {
-        if !matches!(self.leads(), Leadership::Own { .. }) {
+        if !matches!(self.current_leadership(), Leadership::Own { .. }) {
             return Vec::new();
         }
         let others = self.membership().servers.into_keys().filter(|id| *id != self.server());
@@ -327,7 +327,7 @@ impl Group {
 
     /// Whether a server answered this leader's last heartbeats.
     fn is_reachable(&self, server: u64) -> bool {
-        server == self.server() || self.last_answer(server).is_some_and(|age| age < self.silence_max())
+        server == self.server() || self.last_answer(server).is_some_and(|age| age < self.leader_timeout())
     }
 
     /// How long ago this leader sent the last message that a server has answered.

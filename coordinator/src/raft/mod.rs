@@ -4,20 +4,20 @@
 
 mod election_timer;
 mod elections;
-mod group;
-mod machine;
 mod membership;
 mod network;
+mod node;
 mod proposer;
 mod service;
+mod state_machine;
 pub(crate) mod types;
 mod validation;
 
 pub(crate) use elections::Elections;
-pub use group::GroupError;
-pub(crate) use group::{Group, Leadership, ProposeError};
-pub(crate) use machine::Machine;
 pub(crate) use membership::is_loopback;
 pub(crate) use network::NetworkFactory;
+pub use node::GroupError;
+pub(crate) use node::{Leadership, ProposeError, RaftNode};
 pub(crate) use proposer::{Proposer, ProposerQueue};
 pub(crate) use service::{PeerService, serve_peer};
+pub(crate) use state_machine::StateMachine;

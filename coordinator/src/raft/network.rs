@@ -23,11 +23,11 @@ use rota_protocol::peer::{
 };
 use tokio::time::Instant;
 
-use super::machine::{SnapshotData, head_of};
 use super::proposer::entries_in_flight;
+use super::state_machine::{SnapshotData, head_of};
 use super::types::{RaftServer, TypeConfig, entry_out, log_id_in, log_id_out, vote_in, vote_out};
 use super::validation::{check_log_id, check_term};
-use crate::peers::{Caller, Frames, Peers, decode, flush, receive};
+use crate::peers::{Frames, Peers, RpcClient, decode, flush, receive};
 
 /// Requests to a near server that are not answered yet. A far one has as many as there are
 /// entries under way.
@@ -47,11 +47,11 @@ const BACKOFF_MS: [u64; 4] = [20, 40, 80, 150];
 pub(crate) struct NetworkFactory {
     peers: Peers,
     /// Kept connections for votes: to dial first would take longer than the vote.
-    votes: Caller,
+    votes: RpcClient,
 }
 
 impl NetworkFactory {
-    pub(crate) fn new(peers: Peers, votes: Caller) -> Self {
+    pub(crate) fn new(peers: Peers, votes: RpcClient) -> Self {
         Self { peers, votes }
     }
 }
@@ -73,7 +73,7 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
 /// Raft's connections to one server, for one purpose.
 pub(crate) struct Network {
     peers: Peers,
-    votes: Caller,
+    votes: RpcClient,
     target: u64,
     endpoint: ServerEndpoint,
     append: Option<Frames>,

@@ -13,7 +13,7 @@ use rota_core::batch::{Header, encode_batch};
 use rota_protocol::peer::BATCH_CLOSED_BYTES;
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::group::Group;
+use super::node::RaftNode;
 use super::types::CallOnce;
 use crate::replica::Replica;
 
@@ -40,7 +40,7 @@ pub(crate) struct ProposerQueue {
 pub(crate) struct Proposer {
     queue: mpsc::Receiver<Bytes>,
     losses: Arc<watch::Sender<u64>>,
-    group: Group,
+    group: RaftNode,
     replica: Arc<Replica>,
     in_flight: Arc<InFlight>,
 }
@@ -69,7 +69,7 @@ pub(super) fn entries_in_flight(round_trip: Duration) -> usize {
 }
 
 impl Proposer {
-    pub(crate) fn new(group: Group, replica: Arc<Replica>) -> (Self, ProposerQueue) {
+    pub(crate) fn new(group: RaftNode, replica: Arc<Replica>) -> (Self, ProposerQueue) {
         let (units, queue) = mpsc::channel(QUEUE_LEN_MAX);
         let losses = Arc::new(watch::Sender::new(0));
         let handle = ProposerQueue { units, losses: losses.subscribe() };

@@ -16,12 +16,12 @@ use rota_protocol::peer::{
 use tokio::sync::mpsc;
 
 use super::elections::{Ended, EndedSender, is_telling};
-use super::group::{Group, Leadership};
-use super::machine::{Received, SnapshotData};
+use super::node::{Leadership, RaftNode};
 use super::proposer::ProposerQueue;
+use super::state_machine::{Received, SnapshotData};
 use super::types::{TypeConfig, entry_in, log_id_in, log_id_out, meta_in, vote_in, vote_out};
 use super::validation::{check_clock, check_log_id, check_term, invalid_data};
-use crate::parts::BoxWire;
+use crate::env::BoxByteStream;
 use crate::peers::{Admission, Frames, PeerView, Peers, decode, send};
 use crate::replica::Replica;
 use crate::store::{SnapshotFile, SnapshotStore};
@@ -37,7 +37,7 @@ const SNAPSHOT_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(crate) struct PeerService {
     pub(crate) peers: Peers,
-    pub(crate) group: Group,
+    pub(crate) group: RaftNode,
     pub(crate) proposer: ProposerQueue,
     pub(crate) snapshots: SnapshotStore,
     pub(crate) desk: Arc<crate::desk::Desk>,
@@ -66,7 +66,7 @@ impl PeerService {
                 _ => PeerStatus::Unknown,
             }
         };
-        let leader = match self.group.leads() {
+        let leader = match self.group.current_leadership() {
             Leadership::Own { .. } => Some(self.group.server()),
             Leadership::Other { leader } => Some(leader),
             Leadership::Unknown => None,
@@ -76,7 +76,7 @@ impl PeerService {
 }
 
 /// Serves one connection until it ends.
-pub(crate) async fn serve_peer(service: PeerService, wire: BoxWire, from: String) {
+pub(crate) async fn serve_peer(service: PeerService, wire: BoxByteStream, from: String) {
     let accepted = {
         let Some(_handshake) = service.admission.handshake() else {
             service.peers.log_handshake_limit(&from);
@@ -117,7 +117,9 @@ pub(crate) async fn serve_peer(service: PeerService, wire: BoxWire, from: String
             tracing::debug!(peer = hello.from, kind = ?hello.kind, %error, "a peer's connection ended");
         }
     }
-    if is_telling(hello.kind) && service.group.leads() == (Leadership::Other { leader: hello.from }) {
+    if is_telling(hello.kind)
+        && service.group.current_leadership() == (Leadership::Other { leader: hello.from })
+    {
         // When many ended, one look is as good as all.
         let term = service.group.term();
         let _ = service.ended.try_send(Ended { server: hello.from, term });
@@ -153,7 +155,7 @@ async fn serve_append(service: &PeerService, frames: Frames) -> io::Result<()> {
         }
         // Raft knows its sender as the leader.
         if !matches!(reply.result, AppendResult::HigherVote(_)) {
-            group.note_leader_contact();
+            group.record_leader_contact();
         }
         replies.send(peer::encode(&reply)).await?;
         if !matches!(reply.result, AppendResult::Stored(_)) {
@@ -197,7 +199,7 @@ fn check_payload(payload: &peer::Payload, service: &PeerService) -> io::Result<(
 }
 
 /// Whether a membership is one of this server's cluster.
-fn check_cluster(membership: &peer::Membership, group: &Group) -> io::Result<()> {
+fn check_cluster(membership: &peer::Membership, group: &RaftNode) -> io::Result<()> {
     let (theirs, ours) = (membership.cluster_id, group.cluster_id());
     match theirs == ours || ours.is_none() {
         true => Ok(()),
@@ -244,7 +246,7 @@ async fn serve_calls(service: &PeerService, frames: Frames) -> io::Result<()> {
     }
 }
 
-async fn answer(group: &Group, desk: &crate::desk::Desk, call: Call) -> Answer {
+async fn answer(group: &RaftNode, desk: &crate::desk::Desk, call: Call) -> Answer {
     let refused = |e: &dyn std::fmt::Display| Answer::Error(peer::CallError::Refused(e.to_string()));
     match call {
         Call::Vote(request) | Call::PreVote(request) if check_vote(&request, group).is_err() => {
@@ -262,7 +264,7 @@ async fn answer(group: &Group, desk: &crate::desk::Desk, call: Call) -> Answer {
     }
 }
 
-fn check_vote(request: &peer::VoteRequest, group: &Group) -> io::Result<()> {
+fn check_vote(request: &peer::VoteRequest, group: &RaftNode) -> io::Result<()> {
     check_term(&request.vote, group.term())?;
     check_log_id(request.last.as_ref())
 }
@@ -306,7 +308,7 @@ async fn serve_units(service: &PeerService, from: u64, mut frames: Frames) -> io
     let mut losses = service.proposer.losses.clone();
     losses.mark_unchanged();
     leadership.mark_unchanged();
-    while matches!(service.group.leads(), Leadership::Own { .. }) {
+    while matches!(service.group.current_leadership(), Leadership::Own { .. }) {
         tokio::select! {
             frame = frames.next() => match frame {
                 Some(unit) => {

@@ -24,7 +24,7 @@ use super::codec::Stored;
 use super::log_position::{LogPosition, Pending, Position};
 use super::torn_tail::{self, Tail};
 use super::{StoreError, create_directory};
-use crate::behind;
+use crate::low_priority;
 use crate::raft::types::{TypeConfig, log_id_in, log_id_out, payload_in, payload_out, vote_in, vote_out};
 use crate::timings::Timings;
 
@@ -340,7 +340,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         if !gone.is_empty() {
             let (sender, removed) = oneshot::channel();
             log.flush(true, Some(Flushed::Waiter(sender)))?;
-            let begun = behind::begin(move || {
+            let begun = low_priority::spawn(move || {
                 // However it ended: this holds them no longer.
                 let _ = removed.blocking_recv();
                 drop(gone);

@@ -13,29 +13,29 @@ use rota_protocol::peer;
 use tempfile::TempDir;
 
 use super::{LogPosition, LogStore, SnapshotStore, StoreError};
-use crate::outbox::Outbox;
-use crate::parts::SystemClock;
-use crate::raft::Machine;
+use crate::env::SystemClock;
+use crate::raft::StateMachine;
 use crate::raft::types::{TypeConfig, log_id_in, payload_in, vote_in};
 use crate::replica::Replica;
+use crate::write_queue::WriteQueue;
 
 type Entry = openraft::alias::EntryOf<TypeConfig>;
 
 struct Builder;
 
-impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Builder {
-    async fn build(&self) -> Result<(TempDir, LogStore, Machine), openraft::StorageError<TypeConfig>> {
+impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
+    async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), openraft::StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().unwrap();
         let log = create(dir.path()).await;
         let replica = Arc::new(Replica::new(
-            Arc::new(Outbox::new(1, 1)),
+            Arc::new(WriteQueue::new(1, 1)),
             Arc::default(),
             Arc::default(),
             Arc::new(SystemClock),
             Arc::default(),
         ));
         let snapshots = SnapshotStore::open(&dir.path().join("snapshots")).unwrap();
-        Ok((dir, log, Machine::open(replica, snapshots).unwrap()))
+        Ok((dir, log, StateMachine::open(replica, snapshots).unwrap()))
     }
 }
 

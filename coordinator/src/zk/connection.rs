@@ -15,16 +15,16 @@ use rota_protocol::zk::{Body, ErrorCode, EventType, OpCode, Request, XID_PING};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::hub::Hub;
-use super::pending::{Asked, Handshake, Pending};
+use super::pending::{Handshake, Pending, PendingRequest};
 use super::reads::{self, Reader};
+use super::registry::ConnectionRegistry;
 use super::stats::{self, Counts};
 
 mod inner;
 mod outcome;
 
 use inner::Inner;
-use outcome::greet;
+use outcome::write_connect_response;
 
 /// Requests that may wait for their answers; then no more are read.
 const PENDING_MAX: usize = 1_000;
@@ -47,7 +47,7 @@ pub(crate) struct Connection {
     watcher: Watcher,
     address: SocketAddr,
     opened_at: Instant,
-    hub: Arc<Hub>,
+    hub: Arc<ConnectionRegistry>,
     /// Longest answer, in bytes.
     answer_bytes_max: usize,
     inner: Mutex<Inner>,
@@ -70,7 +70,7 @@ impl Connection {
     pub(super) fn new(
         watcher: Watcher,
         address: SocketAddr,
-        hub: Arc<Hub>,
+        hub: Arc<ConnectionRegistry>,
         identities: Vec<Identity>,
         answer_bytes_max: usize,
     ) -> Self {
@@ -171,7 +171,7 @@ impl Connection {
     }
 
     /// Gives back a buffer that was written, for the next output.
-    pub(super) fn give_back(&self, mut buffer: BytesMut) {
+    pub(super) fn return_buffer(&self, mut buffer: BytesMut) {
         let mut inner = self.lock();
         if inner.out.is_empty() && inner.out.capacity() == 0 && buffer.capacity() <= OUT_BYTES_KEPT {
             buffer.clear();
@@ -221,7 +221,7 @@ impl Connection {
 
     /// Whether it is there for reading alone, and has said nothing for as long as its
     /// session may.
-    pub(super) fn is_forsaken(&self) -> bool {
+    pub(super) fn is_idle_without_leader(&self) -> bool {
         self.is_read_only() && self.lock().heard_at.elapsed() > self.timeout()
     }
 
@@ -262,7 +262,7 @@ impl Connection {
     /// else can be put there.
     pub(super) fn expect(&self, bytes: usize, pending: Pending, submit: impl FnOnce()) {
         let mut inner = self.lock();
-        inner.unready += usize::from(matches!(pending, Pending::Sync { .. } | Pending::Later { .. }));
+        inner.unready += usize::from(matches!(pending, Pending::Sync { .. } | Pending::Deferred { .. }));
         inner.put_pending(bytes, pending);
         submit();
     }
@@ -328,7 +328,7 @@ impl Connection {
     pub(super) fn complete(&self, state: &State, ticket: u64, answer: Result<Body, ErrorCode>) {
         let mut inner = self.lock();
         let waiting = inner.pending.iter_mut().find_map(|asked| match &mut asked.pending {
-            Pending::Later { ticket: own, answer, .. } if *own == ticket => Some(answer),
+            Pending::Deferred { ticket: own, answer, .. } if *own == ticket => Some(answer),
             _ => None,
         });
         if let Some(waiting) = waiting {
@@ -356,7 +356,7 @@ impl Connection {
     }
 
     /// Tells of an event, if the client may read the node.
-    pub(super) fn happened(&self, event: &Event) {
+    pub(super) fn deliver_event(&self, event: &Event) {
         let mut inner = self.lock();
         if self.is_closing() || !event.acl.allows(perms::READ, &inner.identities) {
             return;
@@ -416,7 +416,7 @@ impl Connection {
     /// Puts the response to the handshake into the output.
     fn put_greeting(&self, inner: &mut Inner, zxid: Zxid, handshake: &Handshake, granted: Option<Granted>) {
         let start = inner.out.len();
-        greet(&mut inner.out, handshake, granted);
+        write_connect_response(&mut inner.out, handshake, granted);
         stats::count(&self.hub.counters().bytes_sent, inner.out.len() - start);
         inner.counts.sent += 1;
         inner.counts.last_zxid = zxid;
@@ -427,7 +427,7 @@ impl Connection {
     fn drain(&self, inner: &mut Inner, state: &State) {
         // One that ends hears no more, so that it knows what it has not heard.
         while !self.is_closing()
-            && let Some(Asked { at: asked_at, bytes, pending }) = inner.pending.pop_front()
+            && let Some(PendingRequest { at: asked_at, bytes, pending }) = inner.pending.pop_front()
         {
             inner.pending_bytes -= bytes;
             if inner.is_out_full() {
@@ -466,7 +466,7 @@ impl Connection {
                     let took = self.put(inner, xid, state.zxid(), &Ok(Body::Path(path)), Some(asked_at));
                     took.into_iter().for_each(|took| self.hub.timings().read.record(took));
                 }
-                Pending::Later { xid, answer: Some(answer), .. } => {
+                Pending::Deferred { xid, answer: Some(answer), .. } => {
                     self.put(inner, xid, state.zxid(), &answer, Some(asked_at));
                 }
                 Pending::Write { xid, done: Some(done), .. } => {
@@ -477,11 +477,11 @@ impl Connection {
                     }
                 }
                 waiting @ (Pending::Sync { .. }
-                | Pending::Later { .. }
+                | Pending::Deferred { .. }
                 | Pending::Write { .. }
                 | Pending::Handshake(_)) => {
                     inner.pending_bytes += bytes;
-                    inner.pending.push_front(Asked { at: asked_at, bytes, pending: waiting });
+                    inner.pending.push_front(PendingRequest { at: asked_at, bytes, pending: waiting });
                     return;
                 }
             }

@@ -10,17 +10,17 @@ use rota_protocol::zk::ConnectRequest;
 use super::connection::Connection;
 use super::pending::{Handshake, Pending};
 use super::{Zk, configuration, zxid_seen};
-use crate::outbox::Waiter;
 use crate::raft::Leadership;
 use crate::service::{Credentials, ServiceError};
+use crate::write_queue::Completion;
 
 /// How long a client may be ahead of this server, and a server without a leader.
 /// After that the client is sent away: it tries the next server.
-const PATIENCE: Duration = Duration::from_millis(1_000);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(1_000);
 
 /// Why a client is sent away.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SentAway {
+pub(super) enum Rejected {
     #[error("it has seen write {seen}, and this server has only {here}")]
     Ahead { seen: u64, here: u64 },
     #[error("there is no leader, and this server does not go on without one for such a client")]
@@ -32,21 +32,21 @@ pub(super) enum SentAway {
 }
 
 /// Takes in a client for reading alone, if it agrees.
-fn begin_reading(zk: &Zk, connection: &Arc<Connection>, request: &ConnectRequest) -> Result<(), SentAway> {
+fn begin_reading(zk: &Zk, connection: &Arc<Connection>, request: &ConnectRequest) -> Result<(), Rejected> {
     if !zk.is_read_only() || request.read_only != Some(true) {
-        return Err(SentAway::NoLeader);
+        return Err(Rejected::NoLeader);
     }
     let applied = zk.service.replica.read();
     let (seen, here) = (zxid_seen(request.last_zxid_seen), applied.state.zxid());
     if seen > here {
-        return Err(SentAway::Ahead { seen, here });
+        return Err(Rejected::Ahead { seen, here });
     }
     let who = match own_credentials(request) {
         Some(who) => {
             // It may be a session that this server has not heard of: only a leader can say that it
             // has expired.
             let session = applied.state.session(who.session);
-            session.filter(|session| session.password == who.password).ok_or(SentAway::UnknownSession)?;
+            session.filter(|session| session.password == who.password).ok_or(Rejected::UnknownSession)?;
             who
         }
         // A new session is known to this server alone, and ends with the connection.
@@ -88,7 +88,7 @@ async fn await_configuration(zk: &Zk) {
         }
     };
     // Later clients do not wait for a server that is away.
-    if tokio::time::timeout(PATIENCE, complete).await.is_err() {
+    if tokio::time::timeout(HANDSHAKE_TIMEOUT, complete).await.is_err() {
         tracing::warn!(
             "some servers have not announced their client addresses: /zookeeper/config does not list them"
         );
@@ -101,25 +101,26 @@ pub(super) async fn begin(
     zk: &Zk,
     connection: &Arc<Connection>,
     request: ConnectRequest,
-) -> Result<(), SentAway> {
+) -> Result<(), Rejected> {
     let service = &zk.service;
     let seen = zxid_seen(request.last_zxid_seen);
     if service.states.unavailable().is_some() {
-        return Err(SentAway::NoLeader);
+        return Err(Rejected::NoLeader);
     }
-    if zk.standing.is_cut_off() {
+    if zk.serving_mode.is_cut_off() {
         return begin_reading(zk, connection, &request);
     }
-    let reached = tokio::time::timeout(PATIENCE, service.replica.reached(seen)).await;
+    let reached = tokio::time::timeout(HANDSHAKE_TIMEOUT, service.replica.reached(seen)).await;
     if reached.is_err() {
         let here = service.replica.read().state.zxid();
-        return Err(SentAway::Ahead { seen, here });
+        return Err(Rejected::Ahead { seen, here });
     }
     let mut leadership = service.group.leadership();
     let led =
-        tokio::time::timeout(PATIENCE, leadership.wait_for(|leads| *leads != Leadership::Unknown)).await;
+        tokio::time::timeout(HANDSHAKE_TIMEOUT, leadership.wait_for(|leads| *leads != Leadership::Unknown))
+            .await;
     if !matches!(led, Ok(Ok(_))) {
-        return Err(SentAway::NoLeader);
+        return Err(Rejected::NoLeader);
     }
     drop(led);
     await_configuration(zk).await;
@@ -136,7 +137,7 @@ pub(super) async fn begin(
     let handshake =
         Handshake { session, password: password.0, timeout_ms, tells_read_only: request.read_only.is_some() };
     connection.expect(0, Pending::Handshake(handshake), || {
-        service.submit(&command, Waiter::Each(Arc::clone(connection) as _));
+        service.submit(&command, Completion::Each(Arc::clone(connection) as _));
     });
     Ok(())
 }

@@ -14,18 +14,18 @@
 
 mod configuration;
 mod connection;
+mod four_letter_words;
 mod handshake;
-mod hub;
 mod pending;
-mod pulse;
+mod ping_batcher;
 mod reads;
 mod reconfig;
+mod registry;
 mod serve;
-mod standing;
+mod serving_mode;
 mod stats;
 mod syncs;
 mod tls;
-mod words;
 mod writes;
 
 use std::sync::Arc;
@@ -34,16 +34,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use rota_core::Zxid;
 
 pub(crate) use configuration::{all_have_faces, configuration_version, correction};
-pub(crate) use hub::Hub;
-use pulse::Pulse;
-pub(crate) use pulse::run as run_pulse;
+pub(crate) use four_letter_words::ALL as ALL_WORDS;
+use ping_batcher::PingBatcher;
+pub(crate) use ping_batcher::run as run_pulse;
+pub(crate) use registry::ConnectionRegistry;
 pub(crate) use serve::accept;
-use standing::Standing;
-pub(crate) use standing::run as run_standing;
+use serving_mode::ServingMode;
+pub(crate) use serving_mode::run as run_standing;
 use syncs::Syncs;
 pub(crate) use syncs::run as run_syncs;
 pub use tls::{Tls, TlsError};
-pub(crate) use words::ALL as ALL_WORDS;
 
 use crate::service::Service;
 use crate::tasks::Tasks;
@@ -51,10 +51,10 @@ use crate::tasks::Tasks;
 /// What connections work with.
 pub(crate) struct Zk {
     service: Arc<Service>,
-    hub: Arc<Hub>,
-    pulse: Pulse,
+    hub: Arc<ConnectionRegistry>,
+    ping_batcher: PingBatcher,
     syncs: Syncs,
-    standing: Standing,
+    serving_mode: ServingMode,
     /// How many `reconfig` requests of this server's clients are in progress.
     reconfigs: Arc<AtomicUsize>,
     /// Whether clients need not wait for a complete configuration any more.
@@ -77,21 +77,22 @@ impl Zk {
 
     /// Whether this server serves any clients.
     fn is_serving(&self) -> bool {
-        self.service.states.unavailable().is_none() && (!self.standing.is_cut_off() || self.is_read_only())
+        self.service.states.unavailable().is_none()
+            && (!self.serving_mode.is_cut_off() || self.is_read_only())
     }
 
     /// Whether this server serves only read-only clients.
     fn is_read_only(&self) -> bool {
-        self.service.config.zookeeper.read_only && self.standing.is_cut_off()
+        self.service.config.zookeeper.read_only && self.serving_mode.is_cut_off()
     }
 
-    pub(crate) fn new(service: Arc<Service>, hub: Arc<Hub>, tasks: Tasks) -> Self {
+    pub(crate) fn new(service: Arc<Service>, hub: Arc<ConnectionRegistry>, tasks: Tasks) -> Self {
         Self {
             service,
             hub,
-            pulse: Pulse::default(),
+            ping_batcher: PingBatcher::default(),
             syncs: Syncs::default(),
-            standing: Standing::default(),
+            serving_mode: ServingMode::default(),
             reconfigs: Arc::default(),
             is_configured: AtomicBool::new(false),
             tasks,

@@ -5,10 +5,10 @@ use rota_core::state::SessionId;
 use rota_protocol::zk::{Body, ErrorCode, Request};
 use tokio::time::Instant;
 
-use super::writes::Shape;
+use super::writes::ReplyFormat;
 
 /// Something that was asked, when, and in how many bytes.
-pub(super) struct Asked {
+pub(super) struct PendingRequest {
     pub(super) at: Instant,
     pub(super) bytes: usize,
     pub(super) pending: Pending,
@@ -19,19 +19,19 @@ pub(super) enum Pending {
     /// The session itself.
     Handshake(Handshake),
     /// A write is under way, or done and waits for what was asked before it.
-    Write { xid: i32, shape: Shape, done: Option<Done> },
+    Write { xid: i32, shape: ReplyFormat, done: Option<Ready> },
     /// A read waits for what was asked before it.
     Read { xid: i32, request: Request },
     /// The answer of a sync waits for this server to catch up.
     Sync { xid: i32, path: String, ready: bool },
     /// Somebody works on an answer.
-    Later { xid: i32, ticket: u64, answer: Option<Result<Body, ErrorCode>> },
+    Deferred { xid: i32, ticket: u64, answer: Option<Result<Body, ErrorCode>> },
     /// An answer waits for those before it.
     Answer { xid: i32, answer: Result<Body, ErrorCode> },
 }
 
 /// What a write brought about.
-pub(super) struct Done {
+pub(super) struct Ready {
     pub(super) zxid: Zxid,
     pub(super) answer: Result<Body, ErrorCode>,
     /// Whether nothing can follow.

@@ -10,7 +10,7 @@ use rota_protocol::zk::{
     SetWatches, WatcherType,
 };
 
-use super::hub::Hub;
+use super::registry::ConnectionRegistry;
 use super::zxid_seen;
 
 /// Bytes of what a `multiRead` answers: a request of a megabyte could ask for a thousand times as
@@ -20,7 +20,7 @@ const MULTI_READ_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Who reads, and what.
 pub(super) struct Reader<'a> {
     pub(super) state: &'a State,
-    pub(super) hub: &'a Hub,
+    pub(super) hub: &'a ConnectionRegistry,
     /// Longest answer, in bytes.
     pub(super) answer_bytes_max: usize,
     pub(super) watcher: Watcher,

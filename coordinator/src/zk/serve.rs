@@ -18,19 +18,19 @@ use tokio_util::sync::CancellationToken;
 use super::connection::Connection;
 use super::pending::Pending;
 use super::stats;
-use super::writes::{self, Shape, Work};
-use super::{Zk, handshake, reconfig, tls, words};
+use super::writes::{self, ReplyFormat, WriteRequest};
+use super::{Zk, four_letter_words, handshake, reconfig, tls};
 use crate::connections::{Protocol, ip_of};
-use crate::outbox::Waiter;
-use crate::parts::{Accept, BoxWire};
+use crate::env::{BoxByteStream, Listener};
 use crate::tasks::Tasks;
+use crate::write_queue::Completion;
 
 /// How long a client may take to say who it is.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long that may be, in bytes: many times what any client sends.
-const HELLO_BYTES_MAX: usize = 1024;
+const HANDSHAKE_BYTES_MAX: usize = 1024;
 /// How long a client may take to take what it is told last.
-const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes that are read at once: at first, and from a client that sends much.
 const READ_BYTES_MIN: usize = 512;
 const READ_BYTES_MAX: usize = 64 * 1024;
@@ -41,7 +41,7 @@ const READ_AHEAD_BYTES: usize = 16 * 1024;
 /// ended.
 pub(crate) async fn accept(
     zk: Arc<Zk>,
-    mut listener: Box<dyn Accept>,
+    mut listener: Box<dyn Listener>,
     tls: Option<TlsAcceptor>,
     stop: CancellationToken,
 ) {
@@ -68,7 +68,7 @@ pub(crate) async fn accept(
                 let address = address.parse().unwrap_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0));
                 // A socket of version 6 wraps addresses of version 4.
                 let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-                let serving = welcome(Arc::clone(&zk), wire, address, tls.clone());
+                let serving = admit(Arc::clone(&zk), wire, address, tls.clone());
                 tasks.spawn("zookeeper client", async move {
                     serving.await;
                     drop(place);
@@ -84,7 +84,7 @@ pub(crate) async fn accept(
     tasks.ended().await;
 }
 
-async fn welcome(zk: Arc<Zk>, wire: BoxWire, address: SocketAddr, tls: Option<TlsAcceptor>) {
+async fn admit(zk: Arc<Zk>, wire: BoxByteStream, address: SocketAddr, tls: Option<TlsAcceptor>) {
     let identities = vec![Identity::new("ip", &address.ip().to_string())];
     let settings = &zk.service.config.zookeeper;
     let (watcher, hub) = (Watcher(zk.next_ticket()), Arc::clone(&zk.hub));
@@ -94,9 +94,9 @@ async fn welcome(zk: Arc<Zk>, wire: BoxWire, address: SocketAddr, tls: Option<Tl
         tracing::warn!(%address, max = settings.connections_per_address_max, "too many connections from one address");
         return;
     }
-    let _left = Leaves { zk: &zk, connection: &connection };
+    let _left = LeaveOnDrop { zk: &zk, connection: &connection };
     let Some(tls) = tls else { return serve(&zk, &connection, wire).await };
-    let stream = match tokio::time::timeout(HELLO_TIMEOUT, tls.accept(wire)).await {
+    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(wire)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::info!(%address, %error, "no TLS with a client of ZooKeeper"),
         Err(_) => return,
@@ -111,9 +111,9 @@ async fn welcome(zk: Arc<Zk>, wire: BoxWire, address: SocketAddr, tls: Option<Tl
     Box::pin(serve(&zk, &connection, Box::new(stream))).await;
 }
 
-async fn serve(zk: &Arc<Zk>, connection: &Arc<Connection>, wire: BoxWire) {
+async fn serve(zk: &Arc<Zk>, connection: &Arc<Connection>, wire: BoxByteStream) {
     let (reader, writer) = tokio::io::split(wire);
-    let mut talk = Talk {
+    let mut talk = ConnectionTask {
         zk,
         connection,
         reader,
@@ -131,12 +131,12 @@ async fn serve(zk: &Arc<Zk>, connection: &Arc<Connection>, wire: BoxWire) {
 }
 
 /// Lets go of a connection, however it ends.
-struct Leaves<'a> {
+struct LeaveOnDrop<'a> {
     zk: &'a Zk,
     connection: &'a Arc<Connection>,
 }
 
-impl Drop for Leaves<'_> {
+impl Drop for LeaveOnDrop<'_> {
     fn drop(&mut self) {
         self.connection.close();
         self.zk.hub.leave(self.connection);
@@ -144,42 +144,42 @@ impl Drop for Leaves<'_> {
 }
 
 /// One connection and its socket.
-struct Talk<'a> {
+struct ConnectionTask<'a> {
     zk: &'a Arc<Zk>,
     connection: &'a Arc<Connection>,
-    reader: ReadHalf<BoxWire>,
-    writer: WriteHalf<BoxWire>,
+    reader: ReadHalf<BoxByteStream>,
+    writer: WriteHalf<BoxByteStream>,
     buffer: BytesMut,
     read_bytes: usize,
     /// A write that must wait.
     held: Option<Bytes>,
 }
 
-impl Talk<'_> {
+impl ConnectionTask<'_> {
     async fn run(&mut self) -> io::Result<()> {
-        let Some(first) = tokio::time::timeout(HELLO_TIMEOUT, self.first_packet()).await?? else {
+        let Some(first) = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.first_packet()).await?? else {
             return Ok(());
         };
-        if let Some(word) = words::word(&first) {
-            let answer = words::answer(self.zk, &word).await;
+        if let Some(word) = four_letter_words::word(&first) {
+            let answer = four_letter_words::answer(self.zk, &word).await;
             let said = async {
                 self.writer.write_all(answer.as_bytes()).await?;
                 self.writer.shutdown().await
             };
-            return tokio::time::timeout(HELLO_TIMEOUT, said).await?;
+            return tokio::time::timeout(HANDSHAKE_TIMEOUT, said).await?;
         }
         let hello = ConnectRequest::read(&mut first.clone()).map_err(bad)?;
         self.connection.count_handshake(first.len());
         handshake::begin(self.zk, self.connection, hello).await.map_err(io::Error::other)?;
         loop {
-            self.take_packets()?;
+            self.read_requests()?;
             if self.flush().await? {
                 continue;
             }
             if self.connection.is_closing() {
-                return tokio::time::timeout(LAST_WORDS_TIMEOUT, self.writer.shutdown()).await?;
+                return tokio::time::timeout(LINGER_TIMEOUT, self.writer.shutdown()).await?;
             }
-            let (outbox, connection) = (&self.zk.service.outbox, self.connection);
+            let (outbox, connection) = (&self.zk.service.write_queue, self.connection);
             let is_held = self.held.is_some();
             // Some is read in any case: whoever says something lives.
             let can_take = connection.session().is_some() && connection.has_room() && !is_held;
@@ -191,23 +191,23 @@ impl Talk<'_> {
                     if read == 0 {
                         return Ok(());
                     }
-                    note_life(self.zk, connection);
+                    record_heartbeat(self.zk, connection);
                     if read >= self.read_bytes {
                         self.read_bytes = (self.read_bytes * 4).min(READ_BYTES_MAX);
                     }
                 }
                 () = connection.woken() => {}
-                () = outbox.room(), if is_held && !connection.holds_writes() => {}
+                () = outbox.capacity(), if is_held && !connection.holds_writes() => {}
             }
         }
     }
 
     async fn first_packet(&mut self) -> io::Result<Option<Bytes>> {
         loop {
-            if words::word(&self.buffer).is_some() {
+            if four_letter_words::word(&self.buffer).is_some() {
                 return Ok(Some(self.buffer.split().freeze()));
             }
-            if let Some(packet) = frame::take(&mut self.buffer, HELLO_BYTES_MAX).map_err(bad)? {
+            if let Some(packet) = frame::take(&mut self.buffer, HANDSHAKE_BYTES_MAX).map_err(bad)? {
                 return Ok(Some(packet));
             }
             if self.reader.read_buf(&mut self.buffer).await? == 0 {
@@ -226,7 +226,7 @@ impl Talk<'_> {
     }
 
     /// Hands over what has come, as far as there is room.
-    fn take_packets(&mut self) -> io::Result<()> {
+    fn read_requests(&mut self) -> io::Result<()> {
         let connection = self.connection;
         // Nothing can be asked before there is a session.
         while connection.session().is_some() && !connection.is_closing() && connection.has_room() {
@@ -234,11 +234,12 @@ impl Talk<'_> {
             else {
                 break;
             };
-            if is_write(&packet) && (connection.holds_writes() || self.zk.service.outbox.is_full()) {
+            if is_write(&packet) && (connection.holds_writes() || self.zk.service.write_queue.is_full()) {
                 self.held = Some(packet);
                 break;
             }
-            if take(self.zk, connection, packet)? == OpCode::Ping.number() && self.buffer.is_empty() {
+            if handle_request(self.zk, connection, packet)? == OpCode::Ping.number() && self.buffer.is_empty()
+            {
                 self.shrink();
             }
         }
@@ -257,7 +258,7 @@ impl Talk<'_> {
             if !is_closing {
                 self.connection.ended().await;
             }
-            tokio::time::sleep(LAST_WORDS_TIMEOUT).await;
+            tokio::time::sleep(LINGER_TIMEOUT).await;
         };
         let write = async {
             self.writer.write_all(&out).await?;
@@ -275,12 +276,12 @@ impl Talk<'_> {
                 // A client that takes its answers slowly lives as long as it says so.
                 read = self.reader.read_buf(&mut self.buffer), if reads => match read? {
                     0 => ended = true,
-                    _ => note_life(self.zk, self.connection),
+                    _ => record_heartbeat(self.zk, self.connection),
                 },
             }
         }
         out.clear();
-        self.connection.give_back(out);
+        self.connection.return_buffer(out);
         Ok(true)
     }
 
@@ -299,7 +300,7 @@ impl Talk<'_> {
             }
         };
         // The connection is dropped in any case.
-        let _ = tokio::time::timeout(LAST_WORDS_TIMEOUT, rest).await;
+        let _ = tokio::time::timeout(LINGER_TIMEOUT, rest).await;
     }
 
     /// A client that pings is idle, and costs little then.
@@ -313,11 +314,11 @@ impl Talk<'_> {
 }
 
 /// Whoever says something lives.
-fn note_life(zk: &Zk, connection: &Arc<Connection>) {
+fn record_heartbeat(zk: &Zk, connection: &Arc<Connection>) {
     if let Some(session) = connection.session()
         && !connection.is_read_only()
     {
-        zk.pulse.note(session, connection, false);
+        zk.ping_batcher.note(session, connection, false);
     }
 }
 
@@ -351,7 +352,7 @@ fn is_write(packet: &Bytes) -> bool {
 const NO_TEXT: [u8; 4] = [0xff; 4];
 
 /// Takes one request, and says which operation it is.
-fn take(zk: &Arc<Zk>, connection: &Arc<Connection>, mut packet: Bytes) -> io::Result<i32> {
+fn handle_request(zk: &Arc<Zk>, connection: &Arc<Connection>, mut packet: Bytes) -> io::Result<i32> {
     let bytes = packet.len();
     let RequestHeader { xid, op } = RequestHeader::read(&mut packet).map_err(bad)?;
     connection.count_received(OpCode::from_number(op), bytes);
@@ -360,7 +361,7 @@ fn take(zk: &Arc<Zk>, connection: &Arc<Connection>, mut packet: Bytes) -> io::Re
         Some(_) if connection.is_read_only() && is_ping => {
             connection.answer_pings(1, zk.service.replica.read().state.zxid());
         }
-        Some(session) if is_ping => zk.pulse.note(session, connection, true),
+        Some(session) if is_ping => zk.ping_batcher.note(session, connection, true),
         _ => {}
     }
     let request = match OpCode::from_number(op) {
@@ -382,7 +383,7 @@ fn take(zk: &Arc<Zk>, connection: &Arc<Connection>, mut packet: Bytes) -> io::Re
         }
         Ok(Request::Reconfig(request)) => {
             let ticket = zk.next_ticket();
-            let waiting = Pending::Later { xid, ticket, answer: None };
+            let waiting = Pending::Deferred { xid, ticket, answer: None };
             let asked = (Arc::clone(zk), Arc::clone(connection));
             connection.expect(bytes, waiting, || {
                 let in_progress = ReconfigInProgress::begin(&zk.reconfigs);
@@ -399,21 +400,22 @@ fn take(zk: &Arc<Zk>, connection: &Arc<Connection>, mut packet: Bytes) -> io::Re
             connection.expect(bytes, waiting, || zk.syncs.add(connection));
         }
         Ok(request) => {
-            match writes::work(|| connection.actor(), request, zk.service.config.zookeeper.ttl_nodes) {
-                Work::Refused(refused) => answer(zk, connection, xid, refused),
-                Work::Write(_, Shape::CloseSession) if connection.is_read_only() => {
+            match writes::decode_write(|| connection.actor(), request, zk.service.config.zookeeper.ttl_nodes)
+            {
+                WriteRequest::Refused(refused) => answer(zk, connection, xid, refused),
+                WriteRequest::Write(_, ReplyFormat::CloseSession) if connection.is_read_only() => {
                     answer(zk, connection, xid, Ok(Body::Nothing));
                     connection.close();
                 }
-                Work::Write(..) if connection.is_read_only() => {
+                WriteRequest::Write(..) if connection.is_read_only() => {
                     answer(zk, connection, xid, Err(ErrorCode::NotReadOnly));
                 }
-                Work::Write(command, shape) => {
+                WriteRequest::Write(command, shape) => {
                     connection.expect(bytes, Pending::Write { xid, shape, done: None }, || {
-                        zk.service.submit(&command, Waiter::Each(Arc::clone(connection) as _));
+                        zk.service.submit(&command, Completion::Each(Arc::clone(connection) as _));
                     });
                 }
-                Work::Other(request) => {
+                WriteRequest::Other(request) => {
                     connection.read(&zk.service.replica.read().state, bytes, xid, request);
                 }
             }

@@ -7,11 +7,11 @@ use rota_protocol::zk::{
     Body, Create, CreateFlag, CreateTtl, ErrorCode, MultiOp, Part, PathVersion, Request,
 };
 
-use crate::outbox::Outcome;
+use crate::write_queue::Outcome;
 
 /// What the answer to a write looks like.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(super) enum ReplyFormat {
     /// Nothing but a header.
     Nothing,
     /// The path of what was made.
@@ -23,15 +23,15 @@ pub(super) enum Shape {
     /// An error, for an operation that is switched off.
     Unimplemented,
     /// Several of these, one for each operation.
-    Multi(Vec<Shape>),
+    Multi(Vec<ReplyFormat>),
     /// As `Nothing`; then the connection ends.
     CloseSession,
 }
 
 /// What is done about a request.
-pub(super) enum Work {
+pub(super) enum WriteRequest {
     /// The cluster does this, and the answer looks like that.
-    Write(Command, Shape),
+    Write(Command, ReplyFormat),
     /// It is answered at once.
     Refused(Result<Body, ErrorCode>),
     /// It is no write.
@@ -39,40 +39,43 @@ pub(super) enum Work {
 }
 
 /// What a client asks for with `request`. `ttl_nodes`: whether nodes with a time to live can be made.
-pub(super) fn work(by: impl FnOnce() -> Actor, request: Request, ttl_nodes: bool) -> Work {
+pub(super) fn decode_write(by: impl FnOnce() -> Actor, request: Request, ttl_nodes: bool) -> WriteRequest {
     let (op, shape) = match request {
-        Request::Create(create) => (make(create, plain_mode), Shape::Path),
-        Request::Create2(create) => (make(create, plain_mode), Shape::PathStat),
-        Request::CreateContainer(create) => (make(create, container_mode), Shape::PathStat),
+        Request::Create(create) => (make(create, plain_mode), ReplyFormat::Path),
+        Request::Create2(create) => (make(create, plain_mode), ReplyFormat::PathStat),
+        Request::CreateContainer(create) => (make(create, container_mode), ReplyFormat::PathStat),
         // As ZooKeeper without `extendedTypesEnabled`.
         Request::CreateTtl(create) if !ttl_nodes && has_ttl(&create) => {
-            return Work::Refused(Err(ErrorCode::Unimplemented));
+            return WriteRequest::Refused(Err(ErrorCode::Unimplemented));
         }
-        Request::CreateTtl(create) => (make_with_ttl(create), Shape::PathStat),
+        Request::CreateTtl(create) => (make_with_ttl(create), ReplyFormat::PathStat),
         Request::Delete(PathVersion { path, version }) => {
-            (Op::Delete { path, version: wanted(version) }, Shape::Nothing)
+            (Op::Delete { path, version: wanted(version) }, ReplyFormat::Nothing)
         }
-        Request::DeleteContainer(path) => (Op::Reap { path }, Shape::Nothing),
+        Request::DeleteContainer(path) => (Op::Reap { path }, ReplyFormat::Nothing),
         Request::SetData(r) => {
-            (Op::SetData { path: r.path, data: r.data, version: wanted(r.version) }, Shape::Stat)
+            (Op::SetData { path: r.path, data: r.data, version: wanted(r.version) }, ReplyFormat::Stat)
         }
         Request::SetAcl(r) => {
-            (Op::SetAcl { path: r.path, acl: r.acl, version: wanted(r.version) }, Shape::Stat)
+            (Op::SetAcl { path: r.path, acl: r.acl, version: wanted(r.version) }, ReplyFormat::Stat)
         }
         Request::Multi(ops) => {
             let (ops, shapes) = ops.into_iter().map(|op| part(op, ttl_nodes)).unzip();
-            return Work::Write(Command::Multi { by: by(), ops }, Shape::Multi(shapes));
+            return WriteRequest::Write(Command::Multi { by: by(), ops }, ReplyFormat::Multi(shapes));
         }
         Request::CloseSession => {
             let by = by();
             let (Some(session), Some(connection)) = (by.session, by.connection) else {
-                return Work::Other(Request::CloseSession);
+                return WriteRequest::Other(Request::CloseSession);
             };
-            return Work::Write(Command::ExpireSession { session, connection }, Shape::CloseSession);
+            return WriteRequest::Write(
+                Command::ExpireSession { session, connection },
+                ReplyFormat::CloseSession,
+            );
         }
-        other => return Work::Other(other),
+        other => return WriteRequest::Other(other),
     };
-    Work::Write(Command::Write { by: by(), op }, shape)
+    WriteRequest::Write(Command::Write { by: by(), op }, shape)
 }
 
 /// The answer to a multi whose operation `index` is refused with `code`.
@@ -89,27 +92,27 @@ fn has_ttl(request: &CreateTtl) -> bool {
     CreateFlag::from_number(request.create.flags).is_some_and(CreateFlag::has_ttl)
 }
 
-fn part(op: MultiOp, ttl_nodes: bool) -> (Op, Shape) {
+fn part(op: MultiOp, ttl_nodes: bool) -> (Op, ReplyFormat) {
     match op {
-        MultiOp::Create(create) => make_by_flags(create, Shape::Path),
-        MultiOp::Create2(create) => make_by_flags(create, Shape::PathStat),
-        MultiOp::CreateContainer(create) => make_by_flags(without_owner(create), Shape::PathStat),
+        MultiOp::Create(create) => make_by_flags(create, ReplyFormat::Path),
+        MultiOp::Create2(create) => make_by_flags(create, ReplyFormat::PathStat),
+        MultiOp::CreateContainer(create) => make_by_flags(without_owner(create), ReplyFormat::PathStat),
         // It fails where the operations before it do not.
         MultiOp::CreateTtl(request) if !ttl_nodes && has_ttl(&request) => {
-            (make(request.create, |_| BAD_MODE), Shape::Unimplemented)
+            (make(request.create, |_| BAD_MODE), ReplyFormat::Unimplemented)
         }
         MultiOp::CreateTtl(request) => match CreateFlag::from_number(request.create.flags) {
-            Some(flag) if !flag.has_ttl() => make_by_flags(request.create, Shape::Path),
-            _ => (make_with_ttl(request), Shape::PathStat),
+            Some(flag) if !flag.has_ttl() => make_by_flags(request.create, ReplyFormat::Path),
+            _ => (make_with_ttl(request), ReplyFormat::PathStat),
         },
         MultiOp::Delete(PathVersion { path, version }) => {
-            (Op::Delete { path, version: wanted(version) }, Shape::Nothing)
+            (Op::Delete { path, version: wanted(version) }, ReplyFormat::Nothing)
         }
         MultiOp::SetData(r) => {
-            (Op::SetData { path: r.path, data: r.data, version: wanted(r.version) }, Shape::Stat)
+            (Op::SetData { path: r.path, data: r.data, version: wanted(r.version) }, ReplyFormat::Stat)
         }
         MultiOp::Check(PathVersion { path, version }) => {
-            (Op::Check { path, version: wanted(version) }, Shape::Nothing)
+            (Op::Check { path, version: wanted(version) }, ReplyFormat::Nothing)
         }
     }
 }
@@ -121,9 +124,9 @@ fn make(create: Create, mode: impl FnOnce(i32) -> CreateMode) -> Op {
 
 /// In a multi the flags alone say what is made, whatever the operation's name
 /// (`MultiOperationRecord.java`).
-fn make_by_flags(create: Create, shape: Shape) -> (Op, Shape) {
+fn make_by_flags(create: Create, shape: ReplyFormat) -> (Op, ReplyFormat) {
     match CreateFlag::from_number(create.flags) {
-        Some(CreateFlag::Container) => (make(create, container_mode), Shape::PathStat),
+        Some(CreateFlag::Container) => (make(create, container_mode), ReplyFormat::PathStat),
         _ => (make(create, plain_mode), shape),
     }
 }
@@ -178,17 +181,17 @@ fn wanted(version: i32) -> Option<i32> {
 }
 
 /// What a client is answered.
-pub(super) fn answer(shape: &Shape, outcome: Outcome) -> Result<Body, ErrorCode> {
+pub(super) fn answer(shape: &ReplyFormat, outcome: Outcome) -> Result<Body, ErrorCode> {
     match (outcome, shape) {
         (Ok(Reply::Op(reply)), shape) => Ok(body(shape, reply)),
-        (Ok(Reply::Multi(replies)), Shape::Multi(shapes)) => {
+        (Ok(Reply::Multi(replies)), ReplyFormat::Multi(shapes)) => {
             let parts = replies.into_iter().zip(shapes).map(|(reply, shape)| done(shape, reply));
             Ok(Body::Parts(parts.collect()))
         }
         (Ok(_), _) => Ok(Body::Nothing),
-        (Err(Refusal::Multi { index, cause }), Shape::Multi(shapes)) => {
+        (Err(Refusal::Multi { index, cause }), ReplyFormat::Multi(shapes)) => {
             let code = match shapes.get(index) {
-                Some(Shape::Unimplemented) => ErrorCode::Unimplemented,
+                Some(ReplyFormat::Unimplemented) => ErrorCode::Unimplemented,
                 _ => code(&cause),
             };
             Ok(refused_parts(shapes.len(), index, code))
@@ -197,18 +200,18 @@ pub(super) fn answer(shape: &Shape, outcome: Outcome) -> Result<Body, ErrorCode>
     }
 }
 
-fn body(shape: &Shape, reply: OpReply) -> Body {
+fn body(shape: &ReplyFormat, reply: OpReply) -> Body {
     match (shape, reply) {
-        (Shape::Path, OpReply::Created { path, .. }) => Body::Path(path),
-        (Shape::PathStat, OpReply::Created { path, stat }) => Body::PathStat(path, stat),
-        (Shape::Stat, OpReply::Set { stat } | OpReply::Checked { stat }) => Body::Stat(stat),
+        (ReplyFormat::Path, OpReply::Created { path, .. }) => Body::Path(path),
+        (ReplyFormat::PathStat, OpReply::Created { path, stat }) => Body::PathStat(path, stat),
+        (ReplyFormat::Stat, OpReply::Set { stat } | OpReply::Checked { stat }) => Body::Stat(stat),
         _ => Body::Nothing,
     }
 }
 
-fn done(shape: &Shape, reply: OpReply) -> Part {
+fn done(shape: &ReplyFormat, reply: OpReply) -> Part {
     match (shape, reply) {
-        (Shape::Path, OpReply::Created { path, .. }) => Part::Create(path),
+        (ReplyFormat::Path, OpReply::Created { path, .. }) => Part::Create(path),
         (_, OpReply::Created { path, stat }) => Part::Create2(path, stat),
         (_, OpReply::Set { stat }) => Part::SetData(stat),
         (_, OpReply::Deleted) => Part::Delete,

@@ -41,7 +41,7 @@ pub enum Call {
     /// How far must I have applied the log so that a read is not stale?
     ReadIndex,
     /// What have the members of this pool said?
-    Heard {
+    GetReports {
         /// The pool.
         pool: String,
     },
@@ -88,7 +88,7 @@ pub enum MembershipChange {
 
 /// What the leader heard of a member.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct HeardMember {
+pub struct LatestReport {
     /// How busy it is.
     pub load: Option<f32>,
     /// What it said last of each bucket.
@@ -101,9 +101,9 @@ pub struct HeardMember {
 
 /// What the leader heard in a pool, and made of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct HeardPool {
+pub struct PoolReports {
     /// What was heard of members, by name.
-    pub members: BTreeMap<String, Arc<HeardMember>>,
+    pub members: BTreeMap<String, Arc<LatestReport>>,
     /// By member, the buckets of which it has said nothing new for longer than its pool allows.
     pub stuck: BTreeMap<String, Vec<String>>,
     /// Of those, buckets that were stuck with their owner before as well: it is not the owner.
@@ -139,7 +139,7 @@ pub enum Answer {
     /// To [`Call::ReadIndex`]: this log index.
     ReadIndex(u64),
     /// To [`Call::Heard`].
-    Heard(HeardPool),
+    Reports(PoolReports),
     /// It is done; also to [`Call::Ping`].
     Done,
     /// It is not.

@@ -12,7 +12,7 @@ mod raft;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use call::{Answer, Call, CallError, HeardMember, HeardPool, MembershipChange};
+pub use call::{Answer, Call, CallError, LatestReport, MembershipChange, PoolReports};
 pub use handshake::{
     Acknowledged, ClusterId, DiskId, HANDSHAKE_BYTES_MAX, HandshakeContext, Hello, PROTOCOL_VERSION,
     PeerStatus, RefusalReason, Refused, ServerInfo, StreamKind, Welcome, check_hello, check_log_end,

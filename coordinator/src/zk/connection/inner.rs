@@ -12,12 +12,12 @@ use rota_protocol::zk::{
 use tokio::time::Instant;
 
 use super::OUT_BYTES_MAX;
-use crate::zk::pending::{Asked, Pending};
+use crate::zk::pending::{Pending, PendingRequest};
 use crate::zk::stats::Counts;
 
 pub(super) struct Inner {
     pub(super) identities: Vec<Identity>,
-    pub(super) pending: VecDeque<Asked>,
+    pub(super) pending: VecDeque<PendingRequest>,
     /// Of what they were asked with.
     pub(super) pending_bytes: usize,
     /// How many of them are a sync, or work of somebody's, that is not done.
@@ -41,7 +41,7 @@ impl Inner {
 
     pub(super) fn put_pending(&mut self, bytes: usize, pending: Pending) {
         self.pending_bytes += bytes;
-        self.pending.push_back(Asked { at: Instant::now(), bytes, pending });
+        self.pending.push_back(PendingRequest { at: Instant::now(), bytes, pending });
     }
 
     pub(super) fn put_answer(&mut self, xid: i32, zxid: Zxid, answer: &Result<Body, ErrorCode>) {

@@ -9,12 +9,12 @@ use rota_protocol::zk::jute::Record;
 use rota_protocol::zk::{ConnectResponse, frame};
 
 use super::{Connection, Granted};
-use crate::outbox::{Listens, Outcome};
-use crate::zk::pending::{Asked, Done, Handshake, Pending};
-use crate::zk::writes::{self, Shape};
+use crate::write_queue::{CompletionHandler, Outcome};
+use crate::zk::pending::{Handshake, Pending, PendingRequest, Ready};
+use crate::zk::writes::{self, ReplyFormat};
 
 /// Says which session the client has, or that it has none any more.
-pub(super) fn greet(out: &mut BytesMut, handshake: &Handshake, granted: Option<Granted>) {
+pub(super) fn write_connect_response(out: &mut BytesMut, handshake: &Handshake, granted: Option<Granted>) {
     let is_read_only = granted.is_some_and(|granted| granted.read_only);
     let read_only = handshake.tells_read_only.then_some(is_read_only);
     let response = match granted {
@@ -38,7 +38,7 @@ pub(super) fn greet(out: &mut BytesMut, handshake: &Handshake, granted: Option<G
 
 impl Connection {
     /// The session is open, or it is not there.
-    fn greeted(self: Arc<Self>, state: &State, handshake: &Handshake, outcome: &Outcome) {
+    fn on_session_granted(self: Arc<Self>, state: &State, handshake: &Handshake, outcome: &Outcome) {
         let number = match outcome {
             Ok(Reply::SessionOpened { .. }) => Some(0),
             Ok(Reply::SessionResumed { connection, .. }) => Some(*connection),
@@ -62,14 +62,14 @@ impl Connection {
     }
 }
 
-impl Listens for Connection {
-    fn resolved(self: Arc<Self>, state: &State, outcome: Outcome) {
+impl CompletionHandler for Connection {
+    fn on_applied(self: Arc<Self>, state: &State, outcome: Outcome) {
         let mut inner = self.lock();
-        if let Some(Asked { pending: Pending::Handshake(_), .. }) = inner.pending.front() {
+        if let Some(PendingRequest { pending: Pending::Handshake(_), .. }) = inner.pending.front() {
             let front = inner.pending.pop_front();
             drop(inner);
-            if let Some(Asked { pending: Pending::Handshake(handshake), .. }) = front {
-                self.greeted(state, &handshake, &outcome);
+            if let Some(PendingRequest { pending: Pending::Handshake(handshake), .. }) = front {
+                self.on_session_granted(state, &handshake, &outcome);
             }
             return;
         }
@@ -84,15 +84,15 @@ impl Listens for Connection {
             return self.close();
         };
         let refused = outcome.as_ref().err().map(Refusal::cause);
-        let is_last = *shape == Shape::CloseSession
+        let is_last = *shape == ReplyFormat::CloseSession
             || matches!(refused, Some(Refusal::SessionMoved { .. } | Refusal::SessionExpired { .. }));
-        *done = Some(Done { zxid: state.zxid(), answer: writes::answer(shape, outcome), is_last });
+        *done = Some(Ready { zxid: state.zxid(), answer: writes::answer(shape, outcome), is_last });
         self.drain(&mut inner, state);
         drop(inner);
         self.wake.notify_one();
     }
 
-    fn lost(self: Arc<Self>) {
+    fn on_lost(self: Arc<Self>) {
         // Nothing can be answered any more: the client finds out by itself what took
         // effect.
         let mut inner = self.lock();

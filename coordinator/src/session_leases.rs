@@ -16,15 +16,15 @@ use rota_protocol::http::MemberReport;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::heard::Heard;
+use crate::member_reports::MemberReports;
 
 /// Which sessions live, for as long as this server leads.
 #[derive(Default)]
-pub(crate) struct Liveness {
+pub(crate) struct SessionLeases {
     table: Mutex<Table>,
     sooner: Notify,
     /// What their members said.
-    pub(crate) heard: Heard,
+    pub(crate) heard: MemberReports,
 }
 
 /// A session that lives.
@@ -58,14 +58,14 @@ struct Lease {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Expiring;
 
-impl Liveness {
+impl SessionLeases {
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().expect("no code panics while it holds this")
     }
 
     /// This server leads, from now on, in `term`: everyone gets a full timeout. The
     /// sessions must be those that are applied, and none be applied meanwhile.
-    pub(crate) fn begin(&self, term: u64, sessions: impl Iterator<Item = LiveSession>, now: Instant) {
+    pub(crate) fn reset(&self, term: u64, sessions: impl Iterator<Item = LiveSession>, now: Instant) {
         self.lock().begin(term, sessions, now);
         self.heard.clear();
     }
@@ -83,7 +83,7 @@ impl Liveness {
 
     /// The sessions are others: if this server counts, each of them gets its full timeout.
     /// None may be applied meanwhile.
-    pub(crate) fn begin_again(&self, sessions: impl Iterator<Item = LiveSession>, now: Instant) {
+    pub(crate) fn restart(&self, sessions: impl Iterator<Item = LiveSession>, now: Instant) {
         let mut table = self.lock();
         if let Some(term) = table.term {
             table.begin(term, sessions, now);
@@ -126,7 +126,7 @@ impl Liveness {
 
     /// Signs of life that were received at `at`. Returns the sessions for which it is
     /// too late.
-    pub(crate) fn touch(&self, sessions: &[SessionId], at: Instant) -> Vec<SessionId> {
+    pub(crate) fn record_heartbeats(&self, sessions: &[SessionId], at: Instant) -> Vec<SessionId> {
         let mut table = self.lock();
         sessions.iter().copied().filter(|session| table.touch(*session, at).is_err()).collect()
     }
@@ -149,7 +149,7 @@ impl Liveness {
     }
 
     /// Every session's time is over so much later.
-    pub(crate) fn put_off(&self, by: Duration) {
+    pub(crate) fn postpone(&self, by: Duration) {
         let mut table = self.lock();
         let later = table.order.iter().map(|(at, session)| (*at + by, *session)).collect();
         table.order = later;
@@ -164,7 +164,7 @@ impl Liveness {
     }
 
     /// Returns when that may have become sooner.
-    pub(crate) async fn sooner(&self) {
+    pub(crate) async fn deadline_moved_up(&self) {
         self.sooner.notified().await;
     }
 }
@@ -220,11 +220,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_sign_of_life_counts_until_it_is_decided_that_there_was_none() {
-        let liveness = Liveness::default();
+        let liveness = SessionLeases::default();
         let start = Instant::now();
-        liveness.begin(1, [live(A, 100), live(B, 200)].into_iter(), start);
+        liveness.reset(1, [live(A, 100), live(B, 200)].into_iter(), start);
         liveness.keep_alive(A, start + ms(50), vec![]).unwrap();
-        assert_eq!(liveness.touch(&[A, SessionId(9)], start + ms(40)), [SessionId(9)]);
+        assert_eq!(liveness.record_heartbeats(&[A, SessionId(9)], start + ms(40)), [SessionId(9)]);
         assert_eq!(liveness.next_deadline(), Some(start + ms(150)));
         assert_eq!(liveness.take_expired(start + ms(149)), []);
         assert_eq!(liveness.take_expired(start + ms(150)), [(A, 0)]);
@@ -233,14 +233,14 @@ mod tests {
         liveness.closed(B);
         // A's end is not applied, and it must not come back to life by a sign of it.
         assert_eq!(liveness.next_deadline(), None);
-        assert_eq!(liveness.touch(&[A], start + ms(210)), [A]);
+        assert_eq!(liveness.record_heartbeats(&[A], start + ms(210)), [A]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_session_that_goes_on_elsewhere_before_its_end_is_applied_lives() {
-        let liveness = Liveness::default();
+        let liveness = SessionLeases::default();
         let start = Instant::now();
-        liveness.begin(1, [live(A, 100)].into_iter(), start);
+        liveness.reset(1, [live(A, 100)].into_iter(), start);
         assert_eq!(liveness.take_expired(start + ms(100)), [(A, 0)]);
         liveness.opened(LiveSession { connection: 1, ..live(A, 300) }, start + ms(110));
         assert_eq!(liveness.take_expired(start + ms(409)), []);
@@ -249,28 +249,28 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn deadlines_are_put_off_together() {
-        let liveness = Liveness::default();
+        let liveness = SessionLeases::default();
         let start = Instant::now();
-        liveness.begin(1, [live(A, 100), live(B, 200)].into_iter(), start);
-        liveness.put_off(ms(1000));
+        liveness.reset(1, [live(A, 100), live(B, 200)].into_iter(), start);
+        liveness.postpone(ms(1000));
         assert_eq!(liveness.take_expired(start + ms(1099)), []);
         liveness.keep_alive(B, start + ms(1150), vec![]).unwrap();
         assert_eq!(liveness.take_expired(start + ms(1349)), [(A, 0)]);
         assert_eq!(liveness.take_expired(start + ms(1350)), [(B, 0)]);
-        liveness.put_off(ms(1000));
+        liveness.postpone(ms(1000));
         assert_eq!(liveness.next_deadline(), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn sessions_come_and_go_where_somebody_counts() {
-        let liveness = Liveness::default();
+        let liveness = SessionLeases::default();
         let start = Instant::now();
         liveness.opened(live(A, 100), start);
         assert_eq!(liveness.next_deadline(), None);
-        liveness.begin(1, [live(A, 100)].into_iter(), start);
+        liveness.reset(1, [live(A, 100)].into_iter(), start);
         liveness.closed(A);
         liveness.opened(live(B, 100), start + ms(10));
-        liveness.sooner().await;
+        liveness.deadline_moved_up().await;
         assert_eq!(liveness.take_expired(start + ms(500)), [(B, 0)]);
     }
 }

@@ -32,7 +32,7 @@ pub(crate) enum CallFailure {
     Overloaded,
 }
 
-struct Question {
+struct PendingCall {
     call: Call,
     answer: oneshot::Sender<Answer>,
 }
@@ -46,13 +46,13 @@ struct Waiting {
 
 /// Asks other servers.
 #[derive(Clone)]
-pub(crate) struct Caller {
+pub(crate) struct RpcClient {
     peers: Peers,
     tasks: Tasks,
-    queues: Arc<Mutex<BTreeMap<u64, mpsc::Sender<Question>>>>,
+    queues: Arc<Mutex<BTreeMap<u64, mpsc::Sender<PendingCall>>>>,
 }
 
-impl Caller {
+impl RpcClient {
     pub(crate) fn new(peers: Peers, tasks: Tasks) -> Self {
         Self { peers, tasks, queues: Arc::default() }
     }
@@ -61,7 +61,7 @@ impl Caller {
     pub(crate) async fn call(&self, server: u64, call: Call) -> Result<Answer, CallFailure> {
         let (sender, receiver) = oneshot::channel();
         let timeout = timeout_of(&call);
-        let question = Question { call, answer: sender };
+        let question = PendingCall { call, answer: sender };
         self.queue(server).try_send(question).map_err(|_| CallFailure::Overloaded)?;
         match tokio::time::timeout(timeout, receiver).await {
             Ok(Ok(answer)) => Ok(answer),
@@ -70,12 +70,12 @@ impl Caller {
         }
     }
 
-    fn queue(&self, server: u64) -> mpsc::Sender<Question> {
+    fn queue(&self, server: u64) -> mpsc::Sender<PendingCall> {
         let mut queues = self.queues.lock().expect("no code panics while it holds this");
         let queue = queues.entry(server).or_insert_with(|| {
             let (sender, receiver) = mpsc::channel(QUEUE_LEN_MAX);
             let peers = self.peers.clone();
-            self.tasks.spawn("calls", converse_for_ever(peers, server, receiver));
+            self.tasks.spawn("calls", keep_calling(peers, server, receiver));
             sender
         });
         queue.clone()
@@ -89,11 +89,11 @@ fn timeout_of(call: &Call) -> Duration {
     }
 }
 
-async fn converse_for_ever(peers: Peers, server: u64, mut questions: mpsc::Receiver<Question>) {
+async fn keep_calling(peers: Peers, server: u64, mut questions: mpsc::Receiver<PendingCall>) {
     while let Some(first) = questions.recv().await {
         let talk = async {
             let mut frames = peers.connect(server, StreamKind::Call).await?;
-            converse(&mut frames, first, &mut questions).await
+            run_rpc_connection(&mut frames, first, &mut questions).await
         };
         if let Err(error) = talk.await {
             tracing::debug!(peer = server, %error, "the connection for calls ended");
@@ -104,17 +104,17 @@ async fn converse_for_ever(peers: Peers, server: u64, mut questions: mpsc::Recei
     }
 }
 
-async fn converse(
+async fn run_rpc_connection(
     frames: &mut Frames,
-    first: Question,
-    questions: &mut mpsc::Receiver<Question>,
+    first: PendingCall,
+    questions: &mut mpsc::Receiver<PendingCall>,
 ) -> io::Result<()> {
     let mut waiting: BTreeMap<u64, Waiting> = BTreeMap::new();
     let mut next_id = 0u64;
     let mut received_at = Instant::now();
     let mut question = Some(first);
     loop {
-        while let Some(Question { call, answer }) = question.take().or_else(|| questions.try_recv().ok()) {
+        while let Some(PendingCall { call, answer }) = question.take().or_else(|| questions.try_recv().ok()) {
             let asked_at = Instant::now();
             waiting.insert(next_id, Waiting { asked_at, overdue_at: asked_at + timeout_of(&call), answer });
             let send = frames.feed(peer::encode(&(next_id, call)));

@@ -135,7 +135,7 @@ async fn mode(zk: &Zk) -> &'static str {
     if zk.is_read_only() {
         return "read-only";
     }
-    match service.group.leads() {
+    match service.group.current_leadership() {
         Leadership::Own { .. } if service.group.voters().len() == 1 => "standalone",
         Leadership::Own { .. } => "leader",
         _ if service.group.voters().contains(&service.config.server) => "follower",
@@ -175,7 +175,7 @@ async fn summary(zk: &Zk, to: &mut String) -> fmt::Result {
     writeln!(to, "Received: {}", counts.received)?;
     writeln!(to, "Sent: {}", counts.sent)?;
     writeln!(to, "Connections: {}", zk.hub.len())?;
-    writeln!(to, "Outstanding: {}", zk.service.outbox.len())?;
+    writeln!(to, "Outstanding: {}", zk.service.write_queue.len())?;
     let applied = zk.service.replica.read();
     writeln!(to, "Zxid: 0x{:x}", applied.state.zxid())?;
     writeln!(to, "Mode: {mode}")?;
@@ -243,7 +243,7 @@ async fn mntr(zk: &Zk, to: &mut String) -> fmt::Result {
     line("packets_received", &counts.received)?;
     line("packets_sent", &counts.sent)?;
     line("num_alive_connections", &zk.hub.len())?;
-    line("outstanding_requests", &service.outbox.len())?;
+    line("outstanding_requests", &service.write_queue.len())?;
     line("last_processed_zxid", &zxid)?;
     line("znode_count", &nodes)?;
     line("watch_count", &watches)?;

@@ -10,10 +10,12 @@ const NICE: i32 = 10;
 ///
 /// # Errors
 /// When no thread can be made, or the work panics.
-pub(crate) async fn others<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+pub(crate) async fn run_at_low_priority<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
     let (done, outcome) = tokio::sync::oneshot::channel();
     // Whoever asked may have gone.
-    begin(move || drop(done.send(work())))?;
+    spawn(move || drop(done.send(work())))?;
     outcome.await.map_err(io::Error::other)
 }
 
@@ -21,7 +23,7 @@ pub(crate) async fn others<T: Send + 'static>(work: impl FnOnce() -> T + Send + 
 ///
 /// # Errors
 /// When no thread can be made.
-pub(crate) fn begin(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+pub(crate) fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let thread = std::thread::Builder::new().name("behind".to_owned());
     thread.spawn(move || {
         // Linux keeps this for each thread. Without it, the work is done as well.

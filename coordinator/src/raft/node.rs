@@ -19,8 +19,8 @@ use rota_protocol::peer::{self, ClusterId, Membership, ServerEndpoint};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-use super::machine::Machine;
 use super::network::NetworkFactory;
+use super::state_machine::StateMachine;
 use super::types::{
     Batch, CallOnce, RaftServer, TypeConfig, log_id_in, log_id_out, membership_out, vote_in, vote_out,
 };
@@ -72,11 +72,11 @@ pub(crate) enum ProposeError {
     Unknown,
 }
 
-pub(super) type RaftOf = Raft<TypeConfig, Machine>;
+pub(super) type RaftOf = Raft<TypeConfig, StateMachine>;
 
 /// A server's part in the replicated group.
 #[derive(Clone)]
-pub(crate) struct Group {
+pub(crate) struct RaftNode {
     server: u64,
     raft: RaftOf,
     peers: Peers,
@@ -84,7 +84,7 @@ pub(crate) struct Group {
     /// When another server's entries or heartbeats last arrived here.
     leader_contact: Arc<Mutex<Option<Instant>>>,
     /// How long a leader that was heard of is taken to be there.
-    silence_max: Duration,
+    leader_timeout: Duration,
     /// A leader that was asked to move the leadership, and is not followed by another yet,
     /// sends none, so that the others elect one.
     heartbeats_suspended: Arc<AtomicBool>,
@@ -93,14 +93,14 @@ pub(crate) struct Group {
     membership_changes: Arc<tokio::sync::Mutex<()>>,
 }
 
-impl Group {
+impl RaftNode {
     /// Builds Raft on its parts; it does nothing before [`Group::run`].
     pub(crate) async fn build(
         server: u64,
         cluster: &str,
         timing: &Timing,
         log: LogStore,
-        machine: Machine,
+        machine: StateMachine,
         network: NetworkFactory,
         peers: Peers,
     ) -> Result<(Self, watch::Sender<Leadership>), GroupError> {
@@ -139,7 +139,7 @@ impl Group {
             peers,
             leadership,
             leader_contact: Arc::default(),
-            silence_max: Duration::from_millis(timing.election_max_ms),
+            leader_timeout: Duration::from_millis(timing.election_max_ms),
             heartbeats_suspended: Arc::default(),
             suspension: Arc::new(Suspension::new()),
             membership_changes: Arc::default(),
@@ -253,12 +253,12 @@ impl Group {
     }
 
     /// Who leads now.
-    pub(crate) fn leads(&self) -> Leadership {
+    pub(crate) fn current_leadership(&self) -> Leadership {
         *self.leadership.borrow()
     }
 
     /// Takes note that a leader's entries or heartbeat were accepted.
-    pub(crate) fn note_leader_contact(&self) {
+    pub(crate) fn record_leader_contact(&self) {
         *self.leader_contact.lock().expect("no code panics while it holds this") = Some(Instant::now());
     }
 
@@ -314,17 +314,17 @@ impl Group {
     }
 
     /// How long a server that answered is taken to be there.
-    pub(super) fn silence_max(&self) -> Duration {
-        self.silence_max
+    pub(super) fn leader_timeout(&self) -> Duration {
+        self.leader_timeout
     }
 
     /// Who leads, for people: a leader that a quorum has not confirmed for a while,
     /// or that this server does not hear of any more, is none.
-    pub(crate) async fn living_leader(&self) -> Option<u64> {
-        match self.leads() {
+    pub(crate) async fn recent_leader(&self) -> Option<u64> {
+        match self.current_leadership() {
             Leadership::Own { .. } => self.holds_lease().await.then_some(self.server),
             Leadership::Other { leader } => {
-                self.leader_contact().is_some_and(|at| at.elapsed() < self.silence_max).then_some(leader)
+                self.leader_contact().is_some_and(|at| at.elapsed() < self.leader_timeout).then_some(leader)
             }
             Leadership::Unknown => None,
         }

@@ -18,7 +18,7 @@ use crate::timings::Timings;
 
 /// All connections.
 #[derive(Default)]
-pub(crate) struct Hub {
+pub(crate) struct ConnectionRegistry {
     inner: Mutex<Inner>,
     totals: Totals,
     counters: ConnectionCounters,
@@ -33,7 +33,7 @@ struct Inner {
     watches: Watches,
 }
 
-impl Hub {
+impl ConnectionRegistry {
     pub(crate) fn new(timings: Arc<Timings>) -> Self {
         Self { timings, ..Self::default() }
     }
@@ -122,7 +122,7 @@ impl Hub {
     }
 
     /// Tells what happened to those who watch it and may know.
-    pub(crate) fn happened(&self, events: &[Event]) {
+    pub(crate) fn dispatch_events(&self, events: &[Event]) {
         for event in events {
             let heard: Vec<Arc<Connection>> = {
                 let mut inner = self.lock();
@@ -133,7 +133,7 @@ impl Hub {
                 watchers.iter().filter_map(|watcher| inner.connections.get(watcher).cloned()).collect()
             };
             for connection in heard {
-                connection.happened(event);
+                connection.deliver_event(event);
             }
         }
     }

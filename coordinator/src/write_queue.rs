@@ -33,42 +33,42 @@ pub(crate) struct Overloaded;
 pub(crate) type Outcome = Result<Reply, Refusal>;
 
 /// Somebody who has several commands under way and hears of each, in their order.
-pub(crate) trait Listens: Send + Sync {
+pub(crate) trait CompletionHandler: Send + Sync {
     /// The next of the commands was applied and left the state as it is now.
-    fn resolved(self: Arc<Self>, state: &State, outcome: Outcome);
+    fn on_applied(self: Arc<Self>, state: &State, outcome: Outcome);
     /// Nobody will know what became of the next of the commands.
-    fn lost(self: Arc<Self>);
+    fn on_lost(self: Arc<Self>);
 }
 
 /// Whom to tell what became of a command.
-pub(crate) enum Waiter {
+pub(crate) enum Completion {
     /// One who waits for this command alone. To be dropped is to hear that nobody
     /// knows.
     Once(oneshot::Sender<Outcome>),
     /// One who has several under way.
-    Each(Arc<dyn Listens>),
+    Each(Arc<dyn CompletionHandler>),
 }
 
-impl Waiter {
+impl Completion {
     /// Tells what the command brought about.
     pub(crate) fn resolved(self, state: &State, outcome: Outcome) {
         match self {
             // A client that gave up waiting is not told.
             Self::Once(sender) => drop(sender.send(outcome)),
-            Self::Each(listener) => listener.resolved(state, outcome),
+            Self::Each(listener) => listener.on_applied(state, outcome),
         }
     }
 
     fn lost(self) {
         match self {
             Self::Once(sender) => drop(sender),
-            Self::Each(listener) => listener.lost(),
+            Self::Each(listener) => listener.on_lost(),
         }
     }
 }
 
 /// The units of one start of this server.
-pub(crate) struct Outbox {
+pub(crate) struct WriteQueue {
     server: u64,
     boot: u64,
     inner: Mutex<Inner>,
@@ -85,7 +85,7 @@ struct Inner {
     unresolved: VecDeque<Unit>,
     /// The unit that is still being filled.
     payload: Vec<u8>,
-    waiters: VecDeque<Waiter>,
+    waiters: VecDeque<Completion>,
     /// Commands and bytes of all of them.
     commands: usize,
     bytes: usize,
@@ -97,10 +97,10 @@ struct Unit {
     seq: u64,
     bytes: Bytes,
     /// Of the commands that are not resolved yet.
-    waiters: VecDeque<Waiter>,
+    waiters: VecDeque<Completion>,
 }
 
-impl Outbox {
+impl WriteQueue {
     pub(crate) fn new(server: u64, boot: u64) -> Self {
         Self { server, boot, inner: Mutex::default(), wake: Notify::new(), room: Notify::new() }
     }
@@ -116,16 +116,16 @@ impl Outbox {
 
     /// Takes in a command. What it brings about is told when this server has applied
     /// it, in the order of submission.
-    pub(crate) fn submit(&self, command: &Command, waiter: Waiter) -> Result<(), Overloaded> {
+    pub(crate) fn submit(&self, command: &Command, waiter: Completion) -> Result<(), Overloaded> {
         if self.lock().is_full() {
             return Err(Overloaded);
         }
-        self.submit_anyway(command, waiter);
+        self.submit_unbounded(command, waiter);
         Ok(())
     }
 
     /// The same for those who have waited for [room](Self::room).
-    pub(crate) fn submit_anyway(&self, command: &Command, waiter: Waiter) {
+    pub(crate) fn submit_unbounded(&self, command: &Command, waiter: Completion) {
         let mut inner = self.lock();
         let before = inner.payload.len();
         inner.payload = encode_command(command, mem::take(&mut inner.payload));
@@ -133,7 +133,7 @@ impl Outbox {
         inner.commands += 1;
         inner.waiters.push_back(waiter);
         if inner.payload.len() >= UNIT_CLOSED_BYTES {
-            self.seal(&mut inner);
+            self.close_batch(&mut inner);
         }
         drop(inner);
         self.wake.notify_one();
@@ -145,7 +145,7 @@ impl Outbox {
     }
 
     /// Returns when there may be room for a command.
-    pub(crate) async fn room(&self) {
+    pub(crate) async fn capacity(&self) {
         loop {
             let freed = self.room.notified();
             tokio::pin!(freed);
@@ -157,7 +157,7 @@ impl Outbox {
         }
     }
 
-    fn seal(&self, inner: &mut Inner) {
+    fn close_batch(&self, inner: &mut Inner) {
         if inner.waiters.is_empty() {
             return;
         }
@@ -188,7 +188,7 @@ impl Outbox {
                     (lost, waiter, was_full && !inner.is_full())
                 };
                 // Not under the lock: they may submit.
-                lost.into_iter().for_each(Waiter::lost);
+                lost.into_iter().for_each(Completion::lost);
                 if let Some(waiter) = waiter {
                     waiter.resolved(state, applied.reply);
                 }
@@ -220,7 +220,7 @@ impl Outbox {
     /// Drops the units through `seq`; their callers get an unknown outcome.
     fn drop_through(&self, seq: u64) {
         let lost = self.lock().forget_below(seq + 1);
-        lost.into_iter().for_each(Waiter::lost);
+        lost.into_iter().for_each(Completion::lost);
         self.room.notify_waiters();
     }
 
@@ -233,7 +233,7 @@ impl Outbox {
     /// one, if there is any), and the new cursor.
     pub(crate) fn after(&self, cursor: u64, bytes_max: usize) -> (Vec<Bytes>, u64) {
         let mut inner = self.lock();
-        self.seal(&mut inner);
+        self.close_batch(&mut inner);
         let first = inner.unresolved.front().map_or(inner.sealed + 1, |u| u.seq);
         let skip = usize::try_from((cursor + 1).saturating_sub(first)).unwrap_or(usize::MAX);
         let mut bytes = 0;
@@ -259,7 +259,7 @@ impl Outbox {
     }
 
     /// Whether sending must begin again; asking clears it.
-    pub(crate) fn take_resend(&self) -> bool {
+    pub(crate) fn next_to_resend(&self) -> bool {
         mem::take(&mut self.lock().resend)
     }
 
@@ -276,7 +276,7 @@ impl Inner {
 
     /// Who waits for the next command of the unit `seq`, if it is the first one that
     /// is not resolved.
-    fn resolve_next(&mut self, seq: u64) -> Option<Waiter> {
+    fn resolve_next(&mut self, seq: u64) -> Option<Completion> {
         let unit = self.unresolved.front_mut().filter(|unit| unit.seq == seq)?;
         let waiter = unit.waiters.pop_front()?;
         self.commands -= 1;
@@ -288,7 +288,7 @@ impl Inner {
     }
 
     /// Drops the units before `seq`, and says who waits for them.
-    fn forget_below(&mut self, seq: u64) -> Vec<Waiter> {
+    fn forget_below(&mut self, seq: u64) -> Vec<Completion> {
         let mut lost = Vec::new();
         while self.unresolved.front().is_some_and(|unit| unit.seq < seq) {
             let Some(unit) = self.unresolved.pop_front() else { break };
@@ -306,14 +306,14 @@ mod tests {
     use rota_core::state::{Applied, SessionId};
 
     /// A command, sealed in a unit of its own.
-    fn submit(outbox: &Outbox, n: u64) -> oneshot::Receiver<Outcome> {
+    fn submit(outbox: &WriteQueue, n: u64) -> oneshot::Receiver<Outcome> {
         let (sender, receiver) = oneshot::channel();
-        outbox.submit(&Command::CloseSession { session: SessionId(n) }, Waiter::Once(sender)).unwrap();
-        outbox.seal(&mut outbox.lock());
+        outbox.submit(&Command::CloseSession { session: SessionId(n) }, Completion::Once(sender)).unwrap();
+        outbox.close_batch(&mut outbox.lock());
         receiver
     }
 
-    fn fate(outbox: &Outbox, seq: u64, applied: bool) {
+    fn fate(outbox: &WriteQueue, seq: u64, applied: bool) {
         let origin = Origin { server: outbox.server, unit: Submitted { boot: outbox.boot, seq } };
         let fate = match applied {
             true => {
@@ -327,7 +327,7 @@ mod tests {
 
     #[tokio::test]
     async fn units_leave_in_order_and_again_from_the_first_unresolved() {
-        let outbox = Outbox::new(1, 7);
+        let outbox = WriteQueue::new(1, 7);
         let replies: Vec<_> = (1..=3).map(|n| submit(&outbox, n)).collect();
         let (units, cursor) = outbox.after(0, usize::MAX);
         assert_eq!((units.len(), cursor), (3, 3));
@@ -335,9 +335,9 @@ mod tests {
         assert_eq!(outbox.after(3, usize::MAX), (vec![], 3));
         assert_eq!(outbox.after(0, usize::MAX).0, units[1..]);
         fate(&outbox, 3, false);
-        assert!(outbox.take_resend() && !outbox.take_resend());
+        assert!(outbox.next_to_resend() && !outbox.next_to_resend());
         fate(&outbox, 1, false);
-        assert!(!outbox.take_resend(), "a repeat of what is done needs nothing");
+        assert!(!outbox.next_to_resend(), "a repeat of what is done needs nothing");
         fate(&outbox, 2, true);
         fate(&outbox, 3, true);
         for reply in replies {
@@ -348,12 +348,12 @@ mod tests {
 
     #[tokio::test]
     async fn commands_gather_in_a_unit_until_it_is_sent() {
-        let outbox = Outbox::new(1, 7);
+        let outbox = WriteQueue::new(1, 7);
         let replies: Vec<_> = (1..=3u64)
             .map(|n| {
                 let (sender, receiver) = oneshot::channel();
                 let command = Command::CloseSession { session: SessionId(n) };
-                outbox.submit(&command, Waiter::Once(sender)).unwrap();
+                outbox.submit(&command, Completion::Once(sender)).unwrap();
                 receiver
             })
             .collect();
@@ -371,7 +371,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_snapshot_has_is_not_waited_for() {
-        let outbox = Outbox::new(1, 7);
+        let outbox = WriteQueue::new(1, 7);
         let [first, second, third] = [1, 2, 3].map(|n| submit(&outbox, n));
         outbox.restored(Some(Submitted { boot: 6, seq: 9 }));
         assert_eq!(outbox.len(), 3, "that was another start of this server");
@@ -389,7 +389,7 @@ mod tests {
 
     #[tokio::test]
     async fn undecodable_unit_is_dropped_and_frees_capacity() {
-        let outbox = Outbox::new(1, 7);
+        let outbox = WriteQueue::new(1, 7);
         let [first, second] = [1, 2].map(|n| submit(&outbox, n));
         let origin = Origin { server: 1, unit: Submitted { boot: 7, seq: 1 } };
         outbox.resolve(&State::new(), origin, UnitOutcome::Undecodable);
@@ -402,13 +402,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_outbox_takes_nothing_until_something_is_resolved() {
-        let outbox = Outbox::new(1, 7);
+        let outbox = WriteQueue::new(1, 7);
         outbox.lock().commands = COMMANDS_MAX;
         let (sender, _receiver) = oneshot::channel();
         let command = Command::CloseSession { session: SessionId(1) };
-        assert_eq!(outbox.submit(&command, Waiter::Once(sender)), Err(Overloaded));
+        assert_eq!(outbox.submit(&command, Completion::Once(sender)), Err(Overloaded));
         outbox.lock().commands = 0;
-        outbox.room().await;
+        outbox.capacity().await;
         let reply = submit(&outbox, 1);
         fate(&outbox, 1, true);
         assert!(reply.await.is_ok());
@@ -416,7 +416,7 @@ mod tests {
 
     #[test]
     fn a_portion_has_a_bound_and_at_least_one_unit() {
-        let outbox = Outbox::new(1, 7);
+        let outbox = WriteQueue::new(1, 7);
         let _replies: Vec<_> = (1..=3).map(|n| submit(&outbox, n)).collect();
         let (units, cursor) = outbox.after(0, 1);
         assert_eq!((units.len(), cursor), (1, 1));

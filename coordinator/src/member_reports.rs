@@ -8,7 +8,7 @@ use std::time::Duration;
 use rota_core::assign::PlannerInputs;
 use rota_core::pool::{Balance, Bucket, Owner, PoolView, WhenStuck};
 use rota_protocol::http::{FAILED, MemberReport};
-use rota_protocol::peer::{HeardMember, HeardPool};
+use rota_protocol::peer::{LatestReport, PoolReports};
 use tokio::time::Instant;
 
 /// Buckets of which something is remembered for one member.
@@ -24,18 +24,18 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// What members said, by pool.
 #[derive(Debug, Default)]
-pub(crate) struct Heard {
+pub(crate) struct MemberReports {
     pools: Mutex<BTreeMap<String, Pool>>,
 }
 
 #[derive(Debug, Default)]
 struct Pool {
-    said: HeardPool,
+    said: PoolReports,
     /// When moves were planned that count as churn, in the last minute.
     churned: Vec<Instant>,
 }
 
-impl Heard {
+impl MemberReports {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Pool>> {
         self.pools.lock().expect("no code panics while it holds this")
     }
@@ -49,16 +49,16 @@ impl Heard {
         for report in reports {
             let pool = pools.entry(report.pool.clone()).or_default();
             let member = pool.said.members.entry(report.member.clone()).or_default();
-            take_report(Arc::make_mut(member), report);
+            record_report(Arc::make_mut(member), report);
         }
     }
 
     /// What was said in a pool. It costs O(members).
-    pub(crate) fn of(&self, pool: &str, now: Instant) -> HeardPool {
+    pub(crate) fn pool_reports(&self, pool: &str, now: Instant) -> PoolReports {
         let mut pools = self.lock();
-        let Some(pool) = pools.get_mut(pool) else { return HeardPool::default() };
+        let Some(pool) = pools.get_mut(pool) else { return PoolReports::default() };
         pool.churned.retain(|at| now.duration_since(*at) < MINUTE);
-        HeardPool { churned: u32::try_from(pool.churned.len()).unwrap_or(u32::MAX), ..pool.said.clone() }
+        PoolReports { churned: u32::try_from(pool.churned.len()).unwrap_or(u32::MAX), ..pool.said.clone() }
     }
 
     /// So many moves were planned that count as churn.
@@ -72,7 +72,7 @@ impl Heard {
 
     /// What the controller made of what was said: who is stuck, and how busy buckets keep their
     /// primaries.
-    pub(crate) fn found(&self, pool: &str, found: &HeardPool) {
+    pub(crate) fn found(&self, pool: &str, found: &PoolReports) {
         let is_nothing = found.stuck.is_empty() && found.loads.is_empty();
         let mut pools = self.lock();
         if !is_nothing || pools.contains_key(pool) {
@@ -90,13 +90,13 @@ impl Heard {
     }
 
     /// Forgets what was said in a pool that is gone.
-    pub(crate) fn forget_pool(&self, pool: &str) {
+    pub(crate) fn remove_pool(&self, pool: &str) {
         self.lock().remove(pool);
     }
 
     /// Forgets, of what was said before a pool was looked at, what those said who are no members,
     /// and what was said of buckets whose rows do not name who said it.
-    pub(crate) fn forget_old(&self, view: &PoolView, said: &HeardPool) {
+    pub(crate) fn drop_outdated(&self, view: &PoolView, said: &PoolReports) {
         let names = |bucket: &str, member: &str| {
             let entry = view.rows.get(&Bucket::new(bucket));
             entry.is_some_and(|entry| entry.row.mentions(member))
@@ -130,7 +130,7 @@ impl Heard {
     }
 }
 
-fn take_report(member: &mut HeardMember, report: MemberReport) {
+fn record_report(member: &mut LatestReport, report: MemberReport) {
     fn has_room<T>(known: &BTreeMap<String, T>, bucket: &str) -> bool {
         known.len() < BUCKETS_MAX || known.contains_key(bucket)
     }
@@ -159,7 +159,7 @@ fn take_report(member: &mut HeardMember, report: MemberReport) {
 }
 
 /// As much of it as one answer holds.
-pub(crate) fn fitting(mut said: HeardPool) -> HeardPool {
+pub(crate) fn truncate_to_frame(mut said: PoolReports) -> PoolReports {
     let mut left = ANSWER_BYTES_MAX;
     for member in said.members.values_mut() {
         let bytes: usize = member.progress.iter().map(|(bucket, text)| bucket.len() + text.len()).sum();
@@ -178,7 +178,7 @@ pub(crate) fn fitting(mut said: HeardPool) -> HeardPool {
 }
 
 /// What a plan is made of besides the tree.
-pub(crate) fn known(view: &PoolView, said: &HeardPool, now_ms: u64) -> PlannerInputs {
+pub(crate) fn planner_inputs(view: &PoolView, said: &PoolReports, now_ms: u64) -> PlannerInputs {
     let spec = &view.spec;
     let churn_left = spec.churn_per_minute().saturating_sub(said.churned);
     let mut known =
@@ -199,7 +199,7 @@ pub(crate) fn known(view: &PoolView, said: &HeardPool, now_ms: u64) -> PlannerIn
 
 /// Takes note of how busy buckets keep those who lead them. What an earlier primary said counts
 /// until the next says something. `waited`: since this server began to listen.
-pub(crate) fn gather_loads(view: &PoolView, said: &mut HeardPool, waited: Duration) {
+pub(crate) fn gather_loads(view: &PoolView, said: &mut PoolReports, waited: Duration) {
     if view.spec.balance != Balance::Load {
         (said.loads, said.loads_known) = (Arc::default(), false);
         return;
@@ -222,7 +222,7 @@ pub(crate) fn gather_loads(view: &PoolView, said: &mut HeardPool, waited: Durati
 /// Watches whether the work of a pool's buckets goes on: that of those who lead them, and of those
 /// who prepare to.
 #[derive(Debug, Default)]
-pub(crate) struct Watch {
+pub(crate) struct StuckDetector {
     works: BTreeMap<(Bucket, String), Work>,
     /// With which primaries buckets were stuck since their work went on last.
     stuck_with: BTreeMap<Bucket, BTreeSet<String>>,
@@ -247,9 +247,15 @@ struct Expected<'a> {
     now: Instant,
 }
 
-impl Watch {
+impl StuckDetector {
     /// Finds the buckets of which members have said nothing new for `after`.
-    pub(crate) fn look(&mut self, view: &PoolView, heard: &mut HeardPool, after: Duration, now: Instant) {
+    pub(crate) fn observe(
+        &mut self,
+        view: &PoolView,
+        heard: &mut PoolReports,
+        after: Duration,
+        now: Instant,
+    ) {
         self.rounds += 1;
         let mut stuck: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (bucket, entry) in &view.rows {
@@ -365,11 +371,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_says_nothing_new_is_stuck_until_it_does_or_there_is_another_grant() {
-        let (mut world, heard, start) = (World::new(), Heard::default(), Instant::now());
-        let mut watch = Watch::default();
+        let (mut world, heard, start) = (World::new(), MemberReports::default(), Instant::now());
+        let mut watch = StuckDetector::default();
         let mut look = |world: &World, at_ms| {
-            let mut said = heard.of("p", start);
-            watch.look(&world.view(), &mut said, ms(1000), start + ms(at_ms));
+            let mut said = heard.pool_reports("p", start);
+            watch.observe(&world.view(), &mut said, ms(1000), start + ms(at_ms));
             let stuck = said.stuck.into_keys().collect::<Vec<String>>().concat();
             if said.stuck_anywhere.is_empty() { stuck } else { stuck + " anywhere" }
         };
@@ -395,24 +401,24 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn loads_are_smoothed_and_churn_is_that_of_the_last_minute() {
-        let (heard, start) = (Heard::default(), Instant::now());
+        let (heard, start) = (MemberReports::default(), Instant::now());
         heard.take(report(&[("7", 10.0)], &[]));
         heard.take(report(&[("7", 20.0)], &[]));
-        assert_eq!(heard.of("p", start).members["m"].loads, [("7".to_owned(), 13.0)].into());
+        assert_eq!(heard.pool_reports("p", start).members["m"].loads, [("7".to_owned(), 13.0)].into());
         heard.churned("p", 2, start);
         heard.churned("p", 1, start + ms(30_000));
-        let churned = |at_ms| heard.of("p", start + ms(at_ms)).churned;
+        let churned = |at_ms| heard.pool_reports("p", start + ms(at_ms)).churned;
         assert_eq!((churned(30_000), churned(59_999), churned(60_000), churned(90_000)), (3, 3, 1, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_buckets_load_outlives_its_primary_and_is_waited_for() {
-        let (mut world, heard, now) = (World::new(), Heard::default(), Instant::now());
+        let (mut world, heard, now) = (World::new(), MemberReports::default(), Instant::now());
         let gather = |world: &World, waited_ms| {
-            let mut said = heard.of("p", now);
+            let mut said = heard.pool_reports("p", now);
             gather_loads(&world.view(), &mut said, ms(waited_ms));
             heard.found("p", &said);
-            let known = known(&world.view(), &said, 0);
+            let known = planner_inputs(&world.view(), &said, 0);
             (known.loads.into_values().collect::<Vec<u64>>(), known.churn_left)
         };
         assert_eq!(gather(&world, 0), (vec![], Some(0)));
@@ -426,16 +432,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_was_said_of_buckets_that_others_have_is_forgotten() {
-        let (world, heard, now) = (World::new(), Heard::default(), Instant::now());
+        let (world, heard, now) = (World::new(), MemberReports::default(), Instant::now());
         heard.take(report(&[("0", 1.0), ("7", 2.0)], &[("7", "half"), ("8", "done")]));
-        let before = heard.of("p", now);
+        let before = heard.pool_reports("p", now);
         let newcomer = MemberReport { member: "late".to_owned(), ..report(&[("0", 3.0)], &[]).remove(0) };
         heard.take(vec![newcomer]);
-        heard.forget_old(&world.view(), &before);
-        let said = heard.of("p", now);
+        heard.drop_outdated(&world.view(), &before);
+        let said = heard.pool_reports("p", now);
         assert!(said.members.contains_key("late"), "it has joined since");
-        heard.forget_old(&world.view(), &said);
-        let said = heard.of("p", now);
+        heard.drop_outdated(&world.view(), &said);
+        let said = heard.pool_reports("p", now);
         assert!(!said.members.contains_key("late"));
         assert_eq!(said.members["m"].loads, [("0".to_owned(), 1.0)].into());
         assert!(said.members["m"].progress.is_empty());

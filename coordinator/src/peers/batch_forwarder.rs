@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Frames, Peers, flush};
-use crate::outbox::Outbox;
 use crate::raft::{Leadership, ProposerQueue};
+use crate::write_queue::WriteQueue;
 
 /// Most bytes of units taken from the outbox at once.
 const PORTION_BYTES_MAX: usize = 1024 * 1024;
@@ -28,8 +28,8 @@ const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(320);
 
 /// Moves units from the outbox to the leader's proposer.
-pub(crate) struct UnitSender {
-    pub(crate) outbox: Arc<Outbox>,
+pub(crate) struct BatchForwarder {
+    pub(crate) outbox: Arc<WriteQueue>,
     pub(crate) peers: Peers,
     pub(crate) leadership: watch::Receiver<Leadership>,
     /// This server's own proposer.
@@ -43,13 +43,13 @@ enum Sink {
 
 /// Why sending ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fed {
+enum SendState {
     LeaderChanged,
     /// Something may be lost: it is sent again from the first unresolved unit on.
     Again,
 }
 
-impl UnitSender {
+impl BatchForwarder {
     pub(crate) async fn run(mut self) {
         let mut backoff = Backoff::default();
         loop {
@@ -70,7 +70,7 @@ impl UnitSender {
                 },
             };
             let again = match sink {
-                Some(sink) => self.feed(sink).await == Fed::Again,
+                Some(sink) => self.feed(sink).await == SendState::Again,
                 None => true,
             };
             if again {
@@ -95,7 +95,7 @@ impl UnitSender {
 
     /// Sends from the first unresolved unit on, until the leader changes, the
     /// connection ends, or something must be sent again.
-    async fn feed(&mut self, mut sink: Sink) -> Fed {
+    async fn feed(&mut self, mut sink: Sink) -> SendState {
         let mut cursor = 0;
         let mut front = self.outbox.front();
         let mut moved_at = Instant::now();
@@ -104,9 +104,9 @@ impl UnitSender {
             cursor = next;
             if !units.is_empty() {
                 tokio::select! {
-                    sent = sink.send(units) => if sent.is_err() { return Fed::Again },
+                    sent = sink.send(units) => if sent.is_err() { return SendState::Again },
                     // A leader that hangs takes nothing, and is replaced.
-                    _ = self.leadership.changed() => return Fed::LeaderChanged,
+                    _ = self.leadership.changed() => return SendState::LeaderChanged,
                 }
                 continue;
             }
@@ -122,15 +122,15 @@ impl UnitSender {
             };
             tokio::select! {
                 () = self.outbox.changed() => {
-                    if self.outbox.take_resend() {
-                        return Fed::Again;
+                    if self.outbox.next_to_resend() {
+                        return SendState::Again;
                     }
                 }
-                _ = self.leadership.changed() => return Fed::LeaderChanged,
-                () = sink.ended() => return Fed::Again,
+                _ = self.leadership.changed() => return SendState::LeaderChanged,
+                () = sink.ended() => return SendState::Again,
                 () = stalled => {
                     if self.outbox.front() == front {
-                        return Fed::Again;
+                        return SendState::Again;
                     }
                 }
             }

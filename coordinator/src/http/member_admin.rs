@@ -16,8 +16,8 @@ use utoipa_axum::routes;
 use super::error::{ApiError, ApiResult};
 use super::extract::{Body, Names, Shared};
 use super::members::describe_members;
-use super::pools::{self, with_pool, with_pool_now};
-use crate::heard::known;
+use super::pools::{self, with_pool, with_pool_after_catch_up};
+use crate::member_reports::planner_inputs;
 use crate::service::{RequestKind, Service, ServiceError};
 
 /// How often a change is tried again when another came in between.
@@ -67,7 +67,7 @@ async fn replace(
 async fn change_all(service: &Service, pool: &str, changes: &[MembersChange]) -> ApiResult<Vec<MemberBody>> {
     let mut attempts = 0..ATTEMPTS;
     let names = loop {
-        let (names, ops) = with_pool_now(service, pool, |view| {
+        let (names, ops) = with_pool_after_catch_up(service, pool, |view| {
             let (mut names, mut ops) = (BTreeSet::new(), Vec::new());
             for change in changes {
                 for (name, entry) in selected(view, change)? {
@@ -125,14 +125,14 @@ async fn preview_plan(
     service.catch_up().await?;
     let view = with_pool(&service, &pool, |view| {
         let mut view = view.clone();
-        change_in_thought(&mut view, &asked)?;
+        apply_hypothetical(&mut view, &asked)?;
         Ok(view)
     })?;
     let tree = service.replica.read().state.tree().clone();
-    let said = service.heard_of(&pool).await?;
+    let said = service.reports_of(&pool).await?;
     // Large pools take long enough to hold up heartbeats.
     let planned = service.compute(RequestKind::Read, move || {
-        let known = known(&view, &said, said.now_ms);
+        let known = planner_inputs(&view, &said, said.now_ms);
         preview(&tree, &view, &known).map(|plan| (view, plan))
     });
     let (view, preview) = planned.await?.map_err(|fault| ApiError::new(Code::Internal, fault.to_string()))?;
@@ -141,7 +141,7 @@ async fn preview_plan(
     Ok(Json(Previewed { plan, shares: preview.shares, primaries: preview.primaries }))
 }
 
-pub(super) fn change_in_thought(view: &mut PoolView, asked: &PlanPreview) -> ApiResult<()> {
+pub(super) fn apply_hypothetical(view: &mut PoolView, asked: &PlanPreview) -> ApiResult<()> {
     if let Some(change) = &asked.pool {
         let next = pools::changed(&view.name, &view.spec, view.spec_version, change)?;
         view.spec.check_change(&next)?;

@@ -18,11 +18,11 @@ const LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What this server can do for clients now.
 #[derive(Debug, Default)]
-pub(crate) struct Standing {
+pub(crate) struct ServingMode {
     cut_off: AtomicBool,
 }
 
-impl Standing {
+impl ServingMode {
     /// Whether no leader is there, and has not been for long.
     pub(super) fn is_cut_off(&self) -> bool {
         self.cut_off.load(Ordering::Acquire)
@@ -38,7 +38,7 @@ pub(crate) async fn run(zk: Arc<Zk>) {
     loop {
         tokio::time::sleep(PERIOD).await;
         let now = Instant::now();
-        let is_led = zk.service.group.living_leader().await.is_some();
+        let is_led = zk.service.group.recent_leader().await.is_some();
         if is_led {
             heard_at = now;
         }
@@ -50,10 +50,10 @@ pub(crate) async fn run(zk: Arc<Zk>) {
         // The client that removed this server gets its answer first.
         let is_answering = zk.reconfigs.load(Ordering::Acquire) > 0 && now - out_at < LAST_ANSWER_TIMEOUT;
         let cut_off = !is_answering && (now - heard_at > patience || is_out);
-        if zk.standing.cut_off.swap(cut_off, Ordering::AcqRel) == cut_off {
+        if zk.serving_mode.cut_off.swap(cut_off, Ordering::AcqRel) == cut_off {
             if cut_off {
                 // Nobody else keeps the time of sessions now.
-                zk.hub.connections().iter().filter(|c| c.is_forsaken()).for_each(|c| c.close());
+                zk.hub.connections().iter().filter(|c| c.is_idle_without_leader()).for_each(|c| c.close());
             }
             continue;
         }

@@ -11,7 +11,7 @@ use rota_core::state::{State, snapshot};
 use rota_protocol::peer::SnapshotHead;
 
 use super::types::{TypeConfig, log_id_out, membership_out, meta_in, meta_out};
-use crate::behind;
+use crate::low_priority;
 use crate::replica::Replica;
 use crate::store::{SnapshotFile, SnapshotStore, SnapshotWriter, StoreError};
 
@@ -31,12 +31,12 @@ pub(crate) struct Received {
 }
 
 /// The state machine of one server.
-pub(crate) struct Machine {
+pub(crate) struct StateMachine {
     replica: Arc<Replica>,
     snapshots: SnapshotStore,
 }
 
-impl Machine {
+impl StateMachine {
     /// Loads the newest snapshot into the replica. Raft then applies what the
     /// log has beyond it.
     ///
@@ -53,7 +53,7 @@ impl Machine {
     fn apply_entry(&self, entry: EntryOf<TypeConfig>) -> io::Result<u32> {
         let at = log_id_out(entry.log_id);
         match entry.payload {
-            EntryPayload::Blank => self.replica.apply_nothing(at),
+            EntryPayload::Blank => self.replica.apply_blank(at),
             EntryPayload::Membership(m) => self.replica.apply_membership(at, membership_out(&m)),
             EntryPayload::Normal(batch) => return self.replica.apply_batch(at, batch.0),
         }
@@ -61,7 +61,7 @@ impl Machine {
     }
 }
 
-impl RaftStateMachine<TypeConfig> for Machine {
+impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotData = SnapshotData;
     type SnapshotBuilder = Builder;
 
@@ -83,7 +83,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 responder.send(refused);
             }
         }
-        self.replica.announce();
+        self.replica.publish_progress();
         Ok(())
     }
 
@@ -110,7 +110,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         })
         .await??;
         self.replica.restore(state, file.head);
-        self.replica.announce();
+        self.replica.publish_progress();
         Ok(())
     }
 
@@ -147,7 +147,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         let state = std::mem::take(&mut self.state);
         let (head, snapshots) = (self.head.clone(), self.snapshots.clone());
         let began = std::time::Instant::now();
-        let file = behind::others(move || {
+        let file = low_priority::run_at_low_priority(move || {
             let mut writer = snapshots.writer(head)?;
             for block in snapshot::encode(&state) {
                 writer.write(&block)?;

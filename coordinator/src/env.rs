@@ -15,23 +15,23 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
 /// A byte stream between two processes.
-pub trait Wire: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Wire for T {}
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> ByteStream for T {}
 
 /// Any [`Wire`].
-pub type BoxWire = Box<dyn Wire>;
+pub type BoxByteStream = Box<dyn ByteStream>;
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Takes in connections.
-pub trait Accept: Send + 'static {
+pub trait Listener: Send + 'static {
     /// The next connection and where it comes from.
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxWire, String)>>;
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxByteStream, String)>>;
 }
 
 /// Makes connections.
-pub trait Dial: Send + Sync + 'static {
+pub trait Connector: Send + Sync + 'static {
     /// Connects to `address`.
-    fn dial<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<BoxWire>>;
+    fn dial<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<BoxByteStream>>;
 }
 
 /// The wall clock. Durations are measured by tokio's clock.
@@ -41,7 +41,7 @@ pub trait Clock: Send + Sync + 'static {
 }
 
 /// Draws chance: session ids and passwords.
-pub trait Entropy: Send + Sync + 'static {
+pub trait RandomSource: Send + Sync + 'static {
     /// Fills `bytes` so that nobody can guess them.
     ///
     /// # Errors
@@ -50,31 +50,31 @@ pub trait Entropy: Send + Sync + 'static {
 }
 
 /// All that a server is built from.
-pub struct Parts {
+pub struct Env {
     /// Takes in other servers.
-    pub peer_listener: Box<dyn Accept>,
+    pub peer_listener: Box<dyn Listener>,
     /// Takes in HTTP clients.
-    pub http_listener: Box<dyn Accept>,
+    pub http_listener: Box<dyn Listener>,
     /// Takes in clients of ZooKeeper's protocol, if any.
-    pub zookeeper_listener: Option<Box<dyn Accept>>,
+    pub zookeeper_listener: Option<Box<dyn Listener>>,
     /// The same over TLS.
-    pub zookeeper_tls_listener: Option<Box<dyn Accept>>,
+    pub zookeeper_tls_listener: Option<Box<dyn Listener>>,
     /// Reaches other servers.
-    pub dialer: Arc<dyn Dial>,
+    pub dialer: Arc<dyn Connector>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Draws chance.
-    pub entropy: Arc<dyn Entropy>,
+    pub entropy: Arc<dyn RandomSource>,
     /// Where the server keeps what it must not forget.
     pub directory: PathBuf,
 }
 
-impl Accept for TcpListener {
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxWire, String)>> {
+impl Listener for TcpListener {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxByteStream, String)>> {
         Box::pin(async {
             let (stream, address) = TcpListener::accept(self).await?;
             prepare(&stream)?;
-            Ok((Box::new(stream) as BoxWire, address.to_string()))
+            Ok((Box::new(stream) as BoxByteStream, address.to_string()))
         })
     }
 }
@@ -101,14 +101,14 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
 
 /// Dials by TCP.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct TcpDialer;
+pub struct TcpConnector;
 
-impl Dial for TcpDialer {
-    fn dial<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<BoxWire>> {
+impl Connector for TcpConnector {
+    fn dial<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<BoxByteStream>> {
         Box::pin(async move {
             let stream = TcpStream::connect(address).await?;
             prepare(&stream)?;
-            Ok(Box::new(stream) as BoxWire)
+            Ok(Box::new(stream) as BoxByteStream)
         })
     }
 }
@@ -126,9 +126,9 @@ impl Clock for SystemClock {
 
 /// The system's chance.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct SystemEntropy;
+pub struct SystemRandomSource;
 
-impl Entropy for SystemEntropy {
+impl RandomSource for SystemRandomSource {
     fn fill(&self, bytes: &mut [u8]) -> io::Result<()> {
         getrandom::fill(bytes).map_err(io::Error::other)
     }

@@ -22,19 +22,19 @@ const SESSIONS_MAX: usize = 16_384;
 
 /// The signs of life that no leader has taken note of yet.
 #[derive(Default)]
-pub(crate) struct Pulse {
-    waiting: Mutex<HashMap<SessionId, Sign>>,
+pub(crate) struct PingBatcher {
+    waiting: Mutex<HashMap<SessionId, PendingPings>>,
     more: Notify,
 }
 
-struct Sign {
+struct PendingPings {
     connection: Arc<Connection>,
     since: Instant,
     /// How many of them were pings.
     pings: u32,
 }
 
-impl Sign {
+impl PendingPings {
     /// Ends the connection of a client that no leader has heard of for half its timeout:
     /// it looks elsewhere before its session ends.
     fn close_if_late(&self) {
@@ -44,8 +44,8 @@ impl Sign {
     }
 }
 
-impl Pulse {
-    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Sign>> {
+impl PingBatcher {
+    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, PendingPings>> {
         self.waiting.lock().expect("no code panics while it holds this")
     }
 
@@ -60,14 +60,14 @@ impl Pulse {
         match waiting.get_mut(&session) {
             Some(sign) if Arc::ptr_eq(&sign.connection, connection) => sign.pings += pings,
             _ => {
-                let sign = Sign { connection: Arc::clone(connection), since: Instant::now(), pings };
+                let sign = PendingPings { connection: Arc::clone(connection), since: Instant::now(), pings };
                 waiting.insert(session, sign);
                 self.more.notify_one();
             }
         }
     }
 
-    fn take(&self) -> HashMap<SessionId, Sign> {
+    fn take(&self) -> HashMap<SessionId, PendingPings> {
         let mut waiting = self.lock();
         if waiting.len() <= SESSIONS_MAX {
             return std::mem::take(&mut waiting);
@@ -77,12 +77,12 @@ impl Pulse {
     }
 
     /// Puts back what did not reach a leader.
-    fn put_back(&self, signs: HashMap<SessionId, Sign>) {
+    fn put_back(&self, signs: HashMap<SessionId, PendingPings>) {
         let mut waiting = self.lock();
         for (session, sign) in signs {
             sign.close_if_late();
             if !sign.connection.is_closing() {
-                let entry = waiting.entry(session).or_insert(Sign {
+                let entry = waiting.entry(session).or_insert(PendingPings {
                     connection: Arc::clone(&sign.connection),
                     since: sign.since,
                     pings: 0,
@@ -99,9 +99,9 @@ impl Pulse {
 /// Carries signs of life to the leader until the server stops.
 pub(crate) async fn run(zk: Arc<Zk>) {
     loop {
-        let signs = zk.pulse.take();
+        let signs = zk.ping_batcher.take();
         if signs.is_empty() {
-            zk.pulse.more.notified().await;
+            zk.ping_batcher.more.notified().await;
             continue;
         }
         let sessions: Vec<SessionId> = signs.keys().copied().collect();
@@ -111,8 +111,8 @@ pub(crate) async fn run(zk: Arc<Zk>) {
             tokio::select! {
                 touched = &mut touched => break touched,
                 () = tokio::time::sleep(PAUSE) => {
-                    signs.values().for_each(Sign::close_if_late);
-                    zk.pulse.lock().values().for_each(Sign::close_if_late);
+                    signs.values().for_each(PendingPings::close_if_late);
+                    zk.ping_batcher.lock().values().for_each(PendingPings::close_if_late);
                 }
             }
         };
@@ -129,7 +129,7 @@ pub(crate) async fn run(zk: Arc<Zk>) {
             }
             Err(error) => {
                 tracing::debug!(%error, sessions = signs.len(), "no leader took note of signs of life");
-                zk.pulse.put_back(signs);
+                zk.ping_batcher.put_back(signs);
             }
         }
         tokio::time::sleep(PAUSE).await;

@@ -149,7 +149,7 @@ impl Default for Limits {
 impl Config {
     /// How clients reach this server.
     #[must_use]
-    pub fn faces(&self) -> ServerEndpoints {
+    pub fn endpoints(&self) -> ServerEndpoints {
         ServerEndpoints { http: self.http_address.clone(), zookeeper: self.zookeeper_address.clone() }
     }
 

@@ -57,11 +57,11 @@ impl Desk {
     pub(crate) fn new(
         group: RaftNode,
         replica: Arc<Replica>,
-        liveness: Arc<SessionLeases>,
+        session_leases: Arc<SessionLeases>,
         caller: RpcClient,
         votes: RpcClient,
     ) -> Self {
-        Self { group, replica, session_leases: liveness, caller, votes }
+        Self { group, replica, session_leases: session_leases, caller, votes }
     }
 
     /// A client gave a sign of life: its session's timeout, in milliseconds.
@@ -236,7 +236,9 @@ impl Desk {
         let now_ms = self.replica.cluster_clock().now_ms();
         PoolReports {
             now_ms,
-            ..member_reports::truncate_to_frame(self.session_leases.heard.pool_reports(pool, Instant::now()))
+            ..member_reports::truncate_to_frame(
+                self.session_leases.member_reports.pool_reports(pool, Instant::now()),
+            )
         }
     }
 

@@ -1,7 +1,7 @@
 //! The coordinator: one server of a Rota cluster.
 //!
 //! ```text
-//! HTTP ──► service ──► outbox ──► leader's proposer ──► Raft ──► machine ──► replica
+//! HTTP ──► service ──► write queue ──► leader's proposer ──► Raft ──► machine ──► replica
 //!             ▲                                                                │
 //!             └──────────────── answered at this server's own apply ───────────┘
 //! ```

@@ -252,7 +252,7 @@ impl StuckDetector {
     pub(crate) fn observe(
         &mut self,
         view: &PoolView,
-        heard: &mut PoolReports,
+        member_reports: &mut PoolReports,
         after: Duration,
         now: Instant,
     ) {
@@ -262,7 +262,7 @@ impl StuckDetector {
             let at_work = entry.row.primary().into_iter().chain(&entry.row.preparing);
             // Whoever is gone says nothing; that is not for here.
             for owner in at_work.filter(|owner| view.is_living(owner)) {
-                let said = heard.members.get(&owner.member);
+                let said = member_reports.members.get(&owner.member);
                 // Of whom not all is remembered, nothing can be told.
                 let is_known = said.is_none_or(|said| said.progress.len() < BUCKETS_MAX);
                 let said = said.and_then(|said| said.progress.get(bucket.as_str()));
@@ -277,8 +277,8 @@ impl StuckDetector {
         self.works.retain(|_, work| work.round == rounds);
         self.stuck_with.retain(|bucket, _| view.rows.contains_key(bucket));
         let anywhere = self.stuck_with.iter().filter(|(_, members)| members.len() > 1);
-        heard.stuck_anywhere = anywhere.map(|(bucket, _)| bucket.to_string()).collect();
-        heard.stuck = stuck;
+        member_reports.stuck_anywhere = anywhere.map(|(bucket, _)| bucket.to_string()).collect();
+        member_reports.stuck = stuck;
     }
 
     fn is_stuck(
@@ -371,22 +371,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_says_nothing_new_is_stuck_until_it_does_or_there_is_another_grant() {
-        let (mut world, heard, start) = (World::new(), MemberReports::default(), Instant::now());
+        let (mut world, member_reports, start) = (World::new(), MemberReports::default(), Instant::now());
         let mut watch = StuckDetector::default();
         let mut look = |world: &World, at_ms| {
-            let mut said = heard.pool_reports("p", start);
+            let mut said = member_reports.pool_reports("p", start);
             watch.observe(&world.view(), &mut said, ms(1000), start + ms(at_ms));
             let stuck = said.stuck.into_keys().collect::<Vec<String>>().concat();
             if said.stuck_anywhere.is_empty() { stuck } else { stuck + " anywhere" }
         };
         assert_eq!([look(&world, 0), look(&world, 999), look(&world, 1000)], ["", "", "mn"]);
-        heard.take(report(&[], &[("0", "10 %")]));
+        member_reports.take(report(&[], &[("0", "10 %")]));
         assert_eq!([look(&world, 1100), look(&world, 2000)], ["n", "n"]);
-        heard.take(report(&[], &[("0", "10 %")]));
+        member_reports.take(report(&[], &[("0", "10 %")]));
         assert_eq!(look(&world, 2100), "mn");
         world.grant_anew();
         assert_eq!([look(&world, 2200), look(&world, 3200)], ["", "mn"]);
-        heard.take(report(&[], &[("0", "20 %")]));
+        member_reports.take(report(&[], &[("0", "20 %")]));
         assert_eq!(look(&world, 3300), "n");
         // Another is stuck with it as well: it is not they.
         world.row.owners = std::mem::take(&mut world.row.preparing);
@@ -395,35 +395,38 @@ mod tests {
         world.row.owners = vec![Owner::new("m", world.view().members["m"].joined)];
         world.grant_anew();
         assert_eq!([look(&world, 5100), look(&world, 6100)], ["", "m anywhere"]);
-        heard.take(report(&[], &[("0", "30 %")]));
+        member_reports.take(report(&[], &[("0", "30 %")]));
         assert_eq!(look(&world, 6200), "");
     }
 
     #[tokio::test(start_paused = true)]
     async fn loads_are_smoothed_and_churn_is_that_of_the_last_minute() {
-        let (heard, start) = (MemberReports::default(), Instant::now());
-        heard.take(report(&[("7", 10.0)], &[]));
-        heard.take(report(&[("7", 20.0)], &[]));
-        assert_eq!(heard.pool_reports("p", start).members["m"].loads, [("7".to_owned(), 13.0)].into());
-        heard.churned("p", 2, start);
-        heard.churned("p", 1, start + ms(30_000));
-        let churned = |at_ms| heard.pool_reports("p", start + ms(at_ms)).churned;
+        let (member_reports, start) = (MemberReports::default(), Instant::now());
+        member_reports.take(report(&[("7", 10.0)], &[]));
+        member_reports.take(report(&[("7", 20.0)], &[]));
+        assert_eq!(
+            member_reports.pool_reports("p", start).members["m"].loads,
+            [("7".to_owned(), 13.0)].into()
+        );
+        member_reports.churned("p", 2, start);
+        member_reports.churned("p", 1, start + ms(30_000));
+        let churned = |at_ms| member_reports.pool_reports("p", start + ms(at_ms)).churned;
         assert_eq!((churned(30_000), churned(59_999), churned(60_000), churned(90_000)), (3, 3, 1, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_buckets_load_outlives_its_primary_and_is_waited_for() {
-        let (mut world, heard, now) = (World::new(), MemberReports::default(), Instant::now());
+        let (mut world, member_reports, now) = (World::new(), MemberReports::default(), Instant::now());
         let gather = |world: &World, waited_ms| {
-            let mut said = heard.pool_reports("p", now);
+            let mut said = member_reports.pool_reports("p", now);
             gather_loads(&world.view(), &mut said, ms(waited_ms));
-            heard.found("p", &said);
+            member_reports.found("p", &said);
             let known = planner_inputs(&world.view(), &said, 0);
             (known.loads.into_values().collect::<Vec<u64>>(), known.churn_left)
         };
         assert_eq!(gather(&world, 0), (vec![], Some(0)));
         assert_eq!(gather(&world, 60_000), (vec![], Some(10)));
-        heard.take(report(&[("0", 2.5), ("7", 9.0)], &[]));
+        member_reports.take(report(&[("0", 2.5), ("7", 9.0)], &[]));
         assert_eq!(gather(&world, 0), (vec![2500], Some(10)));
         world.row.owners = std::mem::take(&mut world.row.preparing);
         world.grant_anew();
@@ -432,16 +435,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_was_said_of_buckets_that_others_have_is_forgotten() {
-        let (world, heard, now) = (World::new(), MemberReports::default(), Instant::now());
-        heard.take(report(&[("0", 1.0), ("7", 2.0)], &[("7", "half"), ("8", "done")]));
-        let before = heard.pool_reports("p", now);
+        let (world, member_reports, now) = (World::new(), MemberReports::default(), Instant::now());
+        member_reports.take(report(&[("0", 1.0), ("7", 2.0)], &[("7", "half"), ("8", "done")]));
+        let before = member_reports.pool_reports("p", now);
         let newcomer = MemberReport { member: "late".to_owned(), ..report(&[("0", 3.0)], &[]).remove(0) };
-        heard.take(vec![newcomer]);
-        heard.drop_outdated(&world.view(), &before);
-        let said = heard.pool_reports("p", now);
+        member_reports.take(vec![newcomer]);
+        member_reports.drop_outdated(&world.view(), &before);
+        let said = member_reports.pool_reports("p", now);
         assert!(said.members.contains_key("late"), "it has joined since");
-        heard.drop_outdated(&world.view(), &said);
-        let said = heard.pool_reports("p", now);
+        member_reports.drop_outdated(&world.view(), &said);
+        let said = member_reports.pool_reports("p", now);
         assert!(!said.members.contains_key("late"));
         assert_eq!(said.members["m"].loads, [("0".to_owned(), 1.0)].into());
         assert!(said.members["m"].progress.is_empty());

@@ -18,23 +18,23 @@ pub(crate) const CAMPAIGNS: &str = "rota_raft_campaigns_total";
 pub(crate) const UNDECODABLE: &str = "rota_raft_undecodable_units_total";
 pub(crate) const PEER_INVALID: &str = "rota_peer_invalid_total";
 pub(crate) const PEER_OUT: &str = "rota_peer_out_of_service";
-pub(crate) const LEADS: &str = "rota_raft_leads";
+pub(crate) const IS_LEADER: &str = "rota_raft_is_leader";
 pub(crate) const NODES: &str = "rota_nodes";
 pub(crate) const SESSIONS: &str = "rota_sessions";
 pub(crate) const SESSIONS_EXPIRED: &str = "rota_sessions_expired_total";
-pub(crate) const OUTBOX_COMMANDS: &str = "rota_outbox_commands";
+pub(crate) const PENDING_WRITES: &str = "rota_pending_writes";
 pub(crate) const GRANTS: &str = "rota_assignment_grants_total";
 pub(crate) const MOVES_PLANNED: &str = "rota_assignment_moves_planned_total";
-pub(crate) const PLAN_FAULTS: &str = "rota_assignment_plan_faults_total";
-pub(crate) const STEPS_REFUSED: &str = "rota_assignment_refused_total";
-pub(crate) const PEER_ANSWERS: &str = "rota_peer_answers";
+pub(crate) const INVALID_PLANS: &str = "rota_assignment_invalid_plans_total";
+pub(crate) const CONFLICTS: &str = "rota_assignment_conflicts_total";
+pub(crate) const PEER_UP: &str = "rota_peer_up";
 pub(crate) const REAPED: &str = "rota_reaped_nodes_total";
 pub(crate) const ZK_CONNECTIONS: &str = "rota_zookeeper_connections";
 pub(crate) const HTTP_WATCHES: &str = "rota_http_watches";
 pub(crate) const ZK_WATCHES: &str = "rota_zookeeper_watches";
 pub(crate) const ZK_PACKETS: &str = "rota_zookeeper_packets_total";
-pub(crate) const VACANT: &str = "rota_pool_vacant_buckets";
-pub(crate) const AWAY: &str = "rota_pool_members_away";
+pub(crate) const UNASSIGNED: &str = "rota_pool_unassigned_buckets";
+pub(crate) const AWAITING_REJOIN: &str = "rota_pool_members_awaiting_rejoin";
 pub(crate) const DEGRADED: &str = "rota_pool_degraded_buckets";
 pub(crate) const STUCK: &str = "rota_pool_stuck_buckets";
 
@@ -58,7 +58,7 @@ pub const ALL: &[(&str, Kind, &str, &str)] = &[
     (APPLIED_ZXID, Kind::Gauge, "", "last write that this server has applied"),
     (TERM, Kind::Gauge, "", "Raft's term"),
     (PURGED, Kind::Gauge, "", "last entry of the log that was removed after a snapshot"),
-    (LEADS, Kind::Gauge, "", "1 if this server leads, else 0"),
+    (IS_LEADER, Kind::Gauge, "", "1 if this server leads, else 0"),
     (CONNECTIONS, Kind::Gauge, "protocol", "connections of clients: http or zookeeper"),
     (
         CONNECTIONS_REFUSED,
@@ -90,23 +90,18 @@ pub const ALL: &[(&str, Kind, &str, &str)] = &[
         "",
         "sessions that this server, as leader, ended for want of a sign of life",
     ),
-    (
-        OUTBOX_COMMANDS,
-        Kind::Gauge,
-        "",
-        "commands submitted through this server that are not applied here yet",
-    ),
+    (PENDING_WRITES, Kind::Gauge, "", "commands submitted through this server that are not applied here yet"),
     (GRANTS, Kind::Counter, "", "buckets that this server, as leader, granted"),
     (MOVES_PLANNED, Kind::Counter, "", "moves that this server, as leader, put in a plan"),
-    (PLAN_FAULTS, Kind::Counter, "", "planner's answers that failed their independent check: a bug"),
+    (INVALID_PLANS, Kind::Counter, "", "planner's answers that failed their independent check: a bug"),
     (
-        STEPS_REFUSED,
+        CONFLICTS,
         Kind::Counter,
         "",
         "parts of steps that were refused, because the pool had changed: never for long",
     ),
     (
-        PEER_ANSWERS,
+        PEER_UP,
         Kind::Gauge,
         "peer",
         "on the leader: 1 if the other server answered its last heartbeats, else 0",
@@ -126,8 +121,8 @@ pub const ALL: &[(&str, Kind, &str, &str)] = &[
         "direction",
         "packets from clients of ZooKeeper (received), and answers and events to them (sent)",
     ),
-    (VACANT, Kind::Gauge, "pool", "buckets that no member leads"),
-    (AWAY, Kind::Gauge, "pool", "members that have gone and whose buckets wait for them"),
+    (UNASSIGNED, Kind::Gauge, "pool", "buckets that no member leads"),
+    (AWAITING_REJOIN, Kind::Gauge, "pool", "members that have gone and whose buckets wait for them"),
     (DEGRADED, Kind::Gauge, "pool", "buckets that have fewer owners than they should, but not none"),
     (
         STUCK,

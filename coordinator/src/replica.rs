@@ -50,9 +50,9 @@ pub(crate) struct Replica {
     clock: ClusterClock,
     http_watches: Arc<HttpWatches>,
     timings: Arc<Timings>,
-    outbox: Arc<WriteQueue>,
-    liveness: Arc<SessionLeases>,
-    hub: Arc<ConnectionRegistry>,
+    write_queue: Arc<WriteQueue>,
+    session_leases: Arc<SessionLeases>,
+    registry: Arc<ConnectionRegistry>,
     progress: watch::Sender<Progress>,
     followed: Mutex<BTreeMap<String, Subscription>>,
     /// Pools that changed since the assignment controller looked.
@@ -90,9 +90,9 @@ pub(crate) struct Applied {
 
 impl Replica {
     pub(crate) fn new(
-        outbox: Arc<WriteQueue>,
-        liveness: Arc<SessionLeases>,
-        hub: Arc<ConnectionRegistry>,
+        write_queue: Arc<WriteQueue>,
+        session_leases: Arc<SessionLeases>,
+        registry: Arc<ConnectionRegistry>,
         clock: Arc<dyn Clock>,
         timings: Arc<Timings>,
     ) -> Self {
@@ -111,9 +111,9 @@ impl Replica {
             clock: ClusterClock::new(clock),
             http_watches: Arc::default(),
             timings,
-            outbox,
-            liveness,
-            hub,
+            write_queue,
+            session_leases,
+            registry,
             progress: watch::Sender::new(Progress::default()),
             followed: Mutex::default(),
             dirty: Mutex::default(),
@@ -204,7 +204,7 @@ impl Replica {
             match &mut fate {
                 UnitOutcome::Applied(_, applied) => {
                     refused += u32::from(applied.reply.is_err());
-                    self.hub.dispatch_events(&applied.events);
+                    self.registry.dispatch_events(&applied.events);
                     events.append(&mut applied.events);
                 }
                 UnitOutcome::Undecodable => {
@@ -220,7 +220,7 @@ impl Replica {
             }
             let changed = session_change(&fate);
             let is_anew = matches!(&fate, UnitOutcome::Applied(_, applied) if applied.reply == Ok(Reply::Imported { anew: true }));
-            self.outbox.resolve(state, origin, fate);
+            self.write_queue.resolve(state, origin, fate);
             if is_anew {
                 anew = true;
                 self.reset_subscribers(state);
@@ -253,22 +253,22 @@ impl Replica {
     /// The state is another one: clients come back and say what they have seen, and the
     /// sessions that there are get their full timeouts.
     fn reset_subscribers(&self, state: &State) {
-        self.hub.close_all();
+        self.registry.close_all();
         self.http_watches.notify_all();
-        self.liveness.restart(live_sessions(state), Instant::now());
+        self.session_leases.restart(live_sessions(state), Instant::now());
     }
 
     fn note_session(&self, changed: SessionChange) {
         let now = Instant::now();
         match changed {
-            SessionChange::Opened(session) => self.liveness.opened(session, now),
+            SessionChange::Opened(session) => self.session_leases.opened(session, now),
             SessionChange::Resumed(session) => {
-                self.liveness.opened(session, now);
-                self.hub.resumed(session.session, session.connection);
+                self.session_leases.opened(session, now);
+                self.registry.resumed(session.session, session.connection);
             }
             SessionChange::Closed(session) => {
-                self.liveness.closed(session);
-                self.hub.closed(session);
+                self.session_leases.closed(session);
+                self.registry.closed(session);
             }
         }
     }
@@ -284,13 +284,13 @@ impl Replica {
         inner.membership_at = head.membership_at;
         inner.membership = head.membership;
         inner.digests.clear();
-        let submitted = inner.state.submitted(self.outbox.server());
+        let submitted = inner.state.submitted(self.write_queue.server());
         // Nobody here saw the events that led to this state: no client may hear of it
         // before it has come back and said what it has seen.
-        self.hub.close_all();
+        self.registry.close_all();
         self.http_watches.notify_all();
         drop(inner);
-        self.outbox.restored(submitted);
+        self.write_queue.restored(submitted);
         self.mark_changed(names);
         *self.lock_log_bytes() = 0;
     }

@@ -102,14 +102,14 @@ impl Server {
         let timings = Arc::new(Timings::default());
         let log = LogStore::open(&parts.directory.join("log"), positions, Arc::clone(&timings)).await?;
         let snapshots = SnapshotStore::open(&parts.directory.join("snapshots"))?;
-        let outbox = Arc::new(WriteQueue::new(config.server, identity.boot));
-        let (liveness, hub) =
+        let write_queue = Arc::new(WriteQueue::new(config.server, identity.boot));
+        let (session_leases, registry) =
             (Arc::new(SessionLeases::default()), Arc::new(ConnectionRegistry::new(Arc::clone(&timings))));
         let clock = Arc::clone(&parts.clock);
         let replica = Replica::new(
-            Arc::clone(&outbox),
-            Arc::clone(&liveness),
-            Arc::clone(&hub),
+            Arc::clone(&write_queue),
+            Arc::clone(&session_leases),
+            Arc::clone(&registry),
             clock,
             Arc::clone(&timings),
         );
@@ -151,12 +151,12 @@ impl Server {
         let caller = RpcClient::new(peers.clone(), tasks.clone());
         let (elections, ended) =
             Elections::new(group.clone(), peers.clone(), &config.timing, Arc::clone(&parts.entropy));
-        let (shared, lives) = (Arc::clone(&replica), Arc::clone(&liveness));
+        let (shared, lives) = (Arc::clone(&replica), Arc::clone(&session_leases));
         let desk = Desk::new(group.clone(), shared, lives, caller.clone(), votes.clone());
         let desk = Arc::new(desk);
         let (proposer, queue) = Proposer::new(group.clone(), Arc::clone(&replica));
         let sender = BatchForwarder {
-            outbox: Arc::clone(&outbox),
+            write_queue: Arc::clone(&write_queue),
             peers: peers.clone(),
             leadership: group.leadership(),
             proposer: queue.clone(),
@@ -175,7 +175,7 @@ impl Server {
         let control = Control {
             group: group.clone(),
             replica: Arc::clone(&replica),
-            liveness: Arc::clone(&liveness),
+            session_leases: Arc::clone(&session_leases),
             lease_grace: Duration::from_millis(config.timing.election_min_ms),
             reaping: Reaping {
                 period: Duration::from_millis(config.zookeeper.reap_period_ms),
@@ -197,21 +197,21 @@ impl Server {
             replica,
             group: group.clone(),
             desk,
-            write_queue: outbox,
+            write_queue: write_queue,
             entropy: Arc::clone(&parts.entropy),
             authority,
-            session_leases: liveness,
+            session_leases: session_leases,
             states: states.clone(),
             connections: ConnectionBudget::of_this_process(),
             directory: parts.directory.clone(),
             started_at: Instant::now(),
-            hub: Arc::clone(&hub),
+            registry: Arc::clone(&registry),
             tables: Arc::default(),
             summary_cache: Arc::default(),
             heavy: Arc::new(tokio::sync::Semaphore::new(2)),
             table_permit: Arc::new(tokio::sync::Semaphore::new(1)),
         });
-        let zk = Arc::new(Zk::new(Arc::clone(&service), hub, tasks.clone()));
+        let zk = Arc::new(Zk::new(Arc::clone(&service), registry, tasks.clone()));
 
         tasks.spawn_lasting("peers", accept_peers(parts.peer_listener, peer_service));
         tasks.spawn_lasting("elections", elections.run());
@@ -231,9 +231,9 @@ impl Server {
         tasks.spawn_lasting("controllers", controllers::run(control));
         tasks.spawn_lasting("snapshots", snapshot_when_due(Arc::clone(&service), log));
         tasks.spawn_lasting("metrics", http::sort_observations());
-        tasks.spawn("faces", http::advertise(Arc::clone(&service)));
-        tasks.spawn_lasting("pulse", zk::run_pulse(Arc::clone(&zk)));
-        tasks.spawn_lasting("standing", zk::run_standing(Arc::clone(&zk)));
+        tasks.spawn("advertise", http::advertise(Arc::clone(&service)));
+        tasks.spawn_lasting("ping batcher", zk::run_pulse(Arc::clone(&zk)));
+        tasks.spawn_lasting("serving mode", zk::run_standing(Arc::clone(&zk)));
         tasks.spawn_lasting("syncs", zk::run_syncs(Arc::clone(&zk)));
         let router = http::router(Arc::clone(&service));
         let budget = service.connections.clone();
@@ -246,8 +246,8 @@ impl Server {
             DRAIN_TIMEOUT,
         );
         let gone = Arc::new(clients_gone.clone().drop_guard());
-        let faces = [(parts.zookeeper_listener, None), (parts.zookeeper_tls_listener, tls)];
-        for (listener, tls) in faces {
+        let endpoints = [(parts.zookeeper_listener, None), (parts.zookeeper_tls_listener, tls)];
+        for (listener, tls) in endpoints {
             let Some(listener) = listener else { continue };
             let serve = zk::accept(Arc::clone(&zk), listener, tls, clients.clone());
             let gone = Arc::clone(&gone);

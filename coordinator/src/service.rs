@@ -26,7 +26,7 @@ use crate::session_leases::SessionLeases;
 use crate::write_queue::{Completion, WriteQueue};
 use crate::zk::ConnectionRegistry;
 
-/// One server, as its faces see it.
+/// One server, as its endpoints see it.
 pub(crate) struct Service {
     pub(crate) config: Config,
     pub(crate) replica: Arc<Replica>,
@@ -43,7 +43,7 @@ pub(crate) struct Service {
     /// The data directory.
     pub(crate) directory: PathBuf,
     pub(crate) started_at: Instant,
-    pub(crate) hub: Arc<ConnectionRegistry>,
+    pub(crate) registry: Arc<ConnectionRegistry>,
     pub(crate) tables: Arc<TableCache>,
     pub(crate) summary_cache: Arc<SummaryCache>,
     /// Permits of long computations for reads.

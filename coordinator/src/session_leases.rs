@@ -24,7 +24,7 @@ pub(crate) struct SessionLeases {
     table: Mutex<Table>,
     sooner: Notify,
     /// What their members said.
-    pub(crate) heard: MemberReports,
+    pub(crate) member_reports: MemberReports,
 }
 
 /// A session that lives.
@@ -67,7 +67,7 @@ impl SessionLeases {
     /// sessions must be those that are applied, and none be applied meanwhile.
     pub(crate) fn reset(&self, term: u64, sessions: impl Iterator<Item = LiveSession>, now: Instant) {
         self.lock().begin(term, sessions, now);
-        self.heard.clear();
+        self.member_reports.clear();
     }
 
     /// The term in which this server counts, if it does.
@@ -78,7 +78,7 @@ impl SessionLeases {
     /// This server does not lead any more.
     pub(crate) fn end(&self) {
         *self.lock() = Table::default();
-        self.heard.clear();
+        self.member_reports.clear();
     }
 
     /// The sessions are others: if this server counts, each of them gets its full timeout.
@@ -120,7 +120,7 @@ impl SessionLeases {
         reports: Vec<MemberReport>,
     ) -> Result<(), Expiring> {
         self.lock().touch(session, at)?;
-        self.heard.take(reports);
+        self.member_reports.take(reports);
         Ok(())
     }
 
@@ -220,57 +220,57 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_sign_of_life_counts_until_it_is_decided_that_there_was_none() {
-        let liveness = SessionLeases::default();
+        let session_leases = SessionLeases::default();
         let start = Instant::now();
-        liveness.reset(1, [live(A, 100), live(B, 200)].into_iter(), start);
-        liveness.keep_alive(A, start + ms(50), vec![]).unwrap();
-        assert_eq!(liveness.record_heartbeats(&[A, SessionId(9)], start + ms(40)), [SessionId(9)]);
-        assert_eq!(liveness.next_deadline(), Some(start + ms(150)));
-        assert_eq!(liveness.take_expired(start + ms(149)), []);
-        assert_eq!(liveness.take_expired(start + ms(150)), [(A, 0)]);
-        assert_eq!(liveness.keep_alive(A, start + ms(150), vec![]), Err(Expiring));
-        assert_eq!(liveness.take_expired(start + ms(200)), [(B, 0)]);
-        liveness.closed(B);
+        session_leases.reset(1, [live(A, 100), live(B, 200)].into_iter(), start);
+        session_leases.keep_alive(A, start + ms(50), vec![]).unwrap();
+        assert_eq!(session_leases.record_heartbeats(&[A, SessionId(9)], start + ms(40)), [SessionId(9)]);
+        assert_eq!(session_leases.next_deadline(), Some(start + ms(150)));
+        assert_eq!(session_leases.take_expired(start + ms(149)), []);
+        assert_eq!(session_leases.take_expired(start + ms(150)), [(A, 0)]);
+        assert_eq!(session_leases.keep_alive(A, start + ms(150), vec![]), Err(Expiring));
+        assert_eq!(session_leases.take_expired(start + ms(200)), [(B, 0)]);
+        session_leases.closed(B);
         // A's end is not applied, and it must not come back to life by a sign of it.
-        assert_eq!(liveness.next_deadline(), None);
-        assert_eq!(liveness.record_heartbeats(&[A], start + ms(210)), [A]);
+        assert_eq!(session_leases.next_deadline(), None);
+        assert_eq!(session_leases.record_heartbeats(&[A], start + ms(210)), [A]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_session_that_goes_on_elsewhere_before_its_end_is_applied_lives() {
-        let liveness = SessionLeases::default();
+        let session_leases = SessionLeases::default();
         let start = Instant::now();
-        liveness.reset(1, [live(A, 100)].into_iter(), start);
-        assert_eq!(liveness.take_expired(start + ms(100)), [(A, 0)]);
-        liveness.opened(LiveSession { connection: 1, ..live(A, 300) }, start + ms(110));
-        assert_eq!(liveness.take_expired(start + ms(409)), []);
-        assert_eq!(liveness.take_expired(start + ms(410)), [(A, 1)]);
+        session_leases.reset(1, [live(A, 100)].into_iter(), start);
+        assert_eq!(session_leases.take_expired(start + ms(100)), [(A, 0)]);
+        session_leases.opened(LiveSession { connection: 1, ..live(A, 300) }, start + ms(110));
+        assert_eq!(session_leases.take_expired(start + ms(409)), []);
+        assert_eq!(session_leases.take_expired(start + ms(410)), [(A, 1)]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn deadlines_are_put_off_together() {
-        let liveness = SessionLeases::default();
+        let session_leases = SessionLeases::default();
         let start = Instant::now();
-        liveness.reset(1, [live(A, 100), live(B, 200)].into_iter(), start);
-        liveness.postpone(ms(1000));
-        assert_eq!(liveness.take_expired(start + ms(1099)), []);
-        liveness.keep_alive(B, start + ms(1150), vec![]).unwrap();
-        assert_eq!(liveness.take_expired(start + ms(1349)), [(A, 0)]);
-        assert_eq!(liveness.take_expired(start + ms(1350)), [(B, 0)]);
-        liveness.postpone(ms(1000));
-        assert_eq!(liveness.next_deadline(), None);
+        session_leases.reset(1, [live(A, 100), live(B, 200)].into_iter(), start);
+        session_leases.postpone(ms(1000));
+        assert_eq!(session_leases.take_expired(start + ms(1099)), []);
+        session_leases.keep_alive(B, start + ms(1150), vec![]).unwrap();
+        assert_eq!(session_leases.take_expired(start + ms(1349)), [(A, 0)]);
+        assert_eq!(session_leases.take_expired(start + ms(1350)), [(B, 0)]);
+        session_leases.postpone(ms(1000));
+        assert_eq!(session_leases.next_deadline(), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn sessions_come_and_go_where_somebody_counts() {
-        let liveness = SessionLeases::default();
+        let session_leases = SessionLeases::default();
         let start = Instant::now();
-        liveness.opened(live(A, 100), start);
-        assert_eq!(liveness.next_deadline(), None);
-        liveness.reset(1, [live(A, 100)].into_iter(), start);
-        liveness.closed(A);
-        liveness.opened(live(B, 100), start + ms(10));
-        liveness.deadline_moved_up().await;
-        assert_eq!(liveness.take_expired(start + ms(500)), [(B, 0)]);
+        session_leases.opened(live(A, 100), start);
+        assert_eq!(session_leases.next_deadline(), None);
+        session_leases.reset(1, [live(A, 100)].into_iter(), start);
+        session_leases.closed(A);
+        session_leases.opened(live(B, 100), start + ms(10));
+        session_leases.deadline_moved_up().await;
+        assert_eq!(session_leases.take_expired(start + ms(500)), [(B, 0)]);
     }
 }

@@ -306,15 +306,17 @@ mod tests {
     use rota_core::state::{Applied, SessionId};
 
     /// A command, sealed in a unit of its own.
-    fn submit(outbox: &WriteQueue, n: u64) -> oneshot::Receiver<Outcome> {
+    fn submit(write_queue: &WriteQueue, n: u64) -> oneshot::Receiver<Outcome> {
         let (sender, receiver) = oneshot::channel();
-        outbox.submit(&Command::CloseSession { session: SessionId(n) }, Completion::Once(sender)).unwrap();
-        outbox.close_batch(&mut outbox.lock());
+        write_queue
+            .submit(&Command::CloseSession { session: SessionId(n) }, Completion::Once(sender))
+            .unwrap();
+        write_queue.close_batch(&mut write_queue.lock());
         receiver
     }
 
-    fn fate(outbox: &WriteQueue, seq: u64, applied: bool) {
-        let origin = Origin { server: outbox.server, unit: Submitted { boot: outbox.boot, seq } };
+    fn fate(write_queue: &WriteQueue, seq: u64, applied: bool) {
+        let origin = Origin { server: write_queue.server, unit: Submitted { boot: write_queue.boot, seq } };
         let fate = match applied {
             true => {
                 let reply = Ok(Reply::SessionClosed { session: SessionId(seq) });
@@ -322,48 +324,48 @@ mod tests {
             }
             false => UnitOutcome::Skipped,
         };
-        outbox.resolve(&State::new(), origin, fate);
+        write_queue.resolve(&State::new(), origin, fate);
     }
 
     #[tokio::test]
     async fn units_leave_in_order_and_again_from_the_first_unresolved() {
-        let outbox = WriteQueue::new(1, 7);
-        let replies: Vec<_> = (1..=3).map(|n| submit(&outbox, n)).collect();
-        let (units, cursor) = outbox.after(0, usize::MAX);
+        let write_queue = WriteQueue::new(1, 7);
+        let replies: Vec<_> = (1..=3).map(|n| submit(&write_queue, n)).collect();
+        let (units, cursor) = write_queue.after(0, usize::MAX);
         assert_eq!((units.len(), cursor), (3, 3));
-        fate(&outbox, 1, true);
-        assert_eq!(outbox.after(3, usize::MAX), (vec![], 3));
-        assert_eq!(outbox.after(0, usize::MAX).0, units[1..]);
-        fate(&outbox, 3, false);
-        assert!(outbox.next_to_resend() && !outbox.next_to_resend());
-        fate(&outbox, 1, false);
-        assert!(!outbox.next_to_resend(), "a repeat of what is done needs nothing");
-        fate(&outbox, 2, true);
-        fate(&outbox, 3, true);
+        fate(&write_queue, 1, true);
+        assert_eq!(write_queue.after(3, usize::MAX), (vec![], 3));
+        assert_eq!(write_queue.after(0, usize::MAX).0, units[1..]);
+        fate(&write_queue, 3, false);
+        assert!(write_queue.next_to_resend() && !write_queue.next_to_resend());
+        fate(&write_queue, 1, false);
+        assert!(!write_queue.next_to_resend(), "a repeat of what is done needs nothing");
+        fate(&write_queue, 2, true);
+        fate(&write_queue, 3, true);
         for reply in replies {
             assert!(reply.await.is_ok());
         }
-        assert_eq!((outbox.len(), outbox.lock().bytes), (0, 0));
+        assert_eq!((write_queue.len(), write_queue.lock().bytes), (0, 0));
     }
 
     #[tokio::test]
     async fn commands_gather_in_a_unit_until_it_is_sent() {
-        let outbox = WriteQueue::new(1, 7);
+        let write_queue = WriteQueue::new(1, 7);
         let replies: Vec<_> = (1..=3u64)
             .map(|n| {
                 let (sender, receiver) = oneshot::channel();
                 let command = Command::CloseSession { session: SessionId(n) };
-                outbox.submit(&command, Completion::Once(sender)).unwrap();
+                write_queue.submit(&command, Completion::Once(sender)).unwrap();
                 receiver
             })
             .collect();
-        assert_eq!(outbox.after(0, usize::MAX).0.len(), 1);
-        assert_eq!(outbox.len(), 3);
+        assert_eq!(write_queue.after(0, usize::MAX).0.len(), 1);
+        assert_eq!(write_queue.len(), 3);
         for _ in 0..3 {
-            assert_eq!(outbox.front(), Some(1));
-            fate(&outbox, 1, true);
+            assert_eq!(write_queue.front(), Some(1));
+            fate(&write_queue, 1, true);
         }
-        assert_eq!(outbox.front(), None);
+        assert_eq!(write_queue.front(), None);
         for reply in replies {
             assert!(reply.await.is_ok());
         }
@@ -371,56 +373,56 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_snapshot_has_is_not_waited_for() {
-        let outbox = WriteQueue::new(1, 7);
-        let [first, second, third] = [1, 2, 3].map(|n| submit(&outbox, n));
-        outbox.restored(Some(Submitted { boot: 6, seq: 9 }));
-        assert_eq!(outbox.len(), 3, "that was another start of this server");
-        outbox.restored(Some(Submitted { boot: 7, seq: 2 }));
+        let write_queue = WriteQueue::new(1, 7);
+        let [first, second, third] = [1, 2, 3].map(|n| submit(&write_queue, n));
+        write_queue.restored(Some(Submitted { boot: 6, seq: 9 }));
+        assert_eq!(write_queue.len(), 3, "that was another start of this server");
+        write_queue.restored(Some(Submitted { boot: 7, seq: 2 }));
         assert!(first.await.is_err() && second.await.is_err(), "nobody knows what they brought about");
-        assert_eq!(outbox.front(), Some(3));
-        fate(&outbox, 3, true);
+        assert_eq!(write_queue.front(), Some(3));
+        fate(&write_queue, 3, true);
         assert!(third.await.is_ok());
-        let fourth = submit(&outbox, 4);
-        let fifth = submit(&outbox, 5);
-        fate(&outbox, 5, true);
+        let fourth = submit(&write_queue, 4);
+        let fifth = submit(&write_queue, 5);
+        fate(&write_queue, 5, true);
         assert!(fourth.await.is_err() && fifth.await.is_ok());
-        assert_eq!((outbox.len(), outbox.lock().bytes), (0, 0));
+        assert_eq!((write_queue.len(), write_queue.lock().bytes), (0, 0));
     }
 
     #[tokio::test]
     async fn undecodable_unit_is_dropped_and_frees_capacity() {
-        let outbox = WriteQueue::new(1, 7);
-        let [first, second] = [1, 2].map(|n| submit(&outbox, n));
+        let write_queue = WriteQueue::new(1, 7);
+        let [first, second] = [1, 2].map(|n| submit(&write_queue, n));
         let origin = Origin { server: 1, unit: Submitted { boot: 7, seq: 1 } };
-        outbox.resolve(&State::new(), origin, UnitOutcome::Undecodable);
+        write_queue.resolve(&State::new(), origin, UnitOutcome::Undecodable);
         assert!(first.await.is_err(), "nobody knows what it would have brought about");
-        assert_eq!(outbox.front(), Some(2));
-        fate(&outbox, 2, true);
+        assert_eq!(write_queue.front(), Some(2));
+        fate(&write_queue, 2, true);
         assert!(second.await.is_ok());
-        assert_eq!((outbox.len(), outbox.lock().bytes), (0, 0));
+        assert_eq!((write_queue.len(), write_queue.lock().bytes), (0, 0));
     }
 
     #[tokio::test]
     async fn a_full_outbox_takes_nothing_until_something_is_resolved() {
-        let outbox = WriteQueue::new(1, 7);
-        outbox.lock().commands = COMMANDS_MAX;
+        let write_queue = WriteQueue::new(1, 7);
+        write_queue.lock().commands = COMMANDS_MAX;
         let (sender, _receiver) = oneshot::channel();
         let command = Command::CloseSession { session: SessionId(1) };
-        assert_eq!(outbox.submit(&command, Completion::Once(sender)), Err(Overloaded));
-        outbox.lock().commands = 0;
-        outbox.capacity().await;
-        let reply = submit(&outbox, 1);
-        fate(&outbox, 1, true);
+        assert_eq!(write_queue.submit(&command, Completion::Once(sender)), Err(Overloaded));
+        write_queue.lock().commands = 0;
+        write_queue.capacity().await;
+        let reply = submit(&write_queue, 1);
+        fate(&write_queue, 1, true);
         assert!(reply.await.is_ok());
     }
 
     #[test]
     fn a_portion_has_a_bound_and_at_least_one_unit() {
-        let outbox = WriteQueue::new(1, 7);
-        let _replies: Vec<_> = (1..=3).map(|n| submit(&outbox, n)).collect();
-        let (units, cursor) = outbox.after(0, 1);
+        let write_queue = WriteQueue::new(1, 7);
+        let _replies: Vec<_> = (1..=3).map(|n| submit(&write_queue, n)).collect();
+        let (units, cursor) = write_queue.after(0, 1);
         assert_eq!((units.len(), cursor), (1, 1));
-        let (units, cursor) = outbox.after(cursor, usize::MAX);
+        let (units, cursor) = write_queue.after(cursor, usize::MAX);
         assert_eq!((units.len(), cursor), (2, 3));
     }
 }

@@ -269,10 +269,10 @@ impl Script {
     /// Those who are asked to do it, do it.
     fn comply(&mut self, deed: OwnerAction, who: Option<&str>) -> String {
         let mut text = String::new();
-        for (the, owner, asked) in self.world.asked(&self.pool) {
+        for (mv, owner, asked) in self.world.asked(&self.pool) {
             if asked == deed && who.is_none_or(|who| who == owner.member) {
-                let applied = self.world.comply(&self.pool, &the, &owner, deed);
-                write!(text, "{} by {}: {}", the.bucket, owner.member, outcome(&applied)).unwrap();
+                let applied = self.world.comply(&self.pool, &mv, &owner, deed);
+                write!(text, "{} by {}: {}", mv.bucket, owner.member, outcome(&applied)).unwrap();
             }
         }
         text
@@ -445,12 +445,12 @@ fn plan(view: &PoolView) -> String {
     for short in &view.plan.report.short {
         writeln!(text, "  {} short: {:?} {:?}", short.buckets, short.reason, short.require).unwrap();
     }
-    for the in &view.plan.moves {
-        let to = the.to.as_deref().unwrap_or("nobody");
-        let fate = if pending.contains(&the) { "pending" } else { "over" };
-        let from = the.from.as_deref().unwrap_or("nobody");
-        let how = if the.promote { " leads" } else { "" };
-        writeln!(text, "  {}: {from} to {to}{how}, {fate}", the.bucket).unwrap();
+    for mv in &view.plan.moves {
+        let to = mv.to.as_deref().unwrap_or("nobody");
+        let fate = if pending.contains(&mv) { "pending" } else { "over" };
+        let from = mv.from.as_deref().unwrap_or("nobody");
+        let how = if mv.promote { " leads" } else { "" };
+        writeln!(text, "  {}: {from} to {to}{how}, {fate}", mv.bucket).unwrap();
     }
     text
 }

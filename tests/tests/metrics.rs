@@ -9,7 +9,7 @@ use rota_protocol::http::{Code, NodeBody, NodeCreate, OpenSession, SessionOpened
 use rota_tests::{Call, Cluster, LIVENESS, Pool, Settings, eventually};
 
 /// Names that a sound cluster never shows: they count bugs.
-const NEVER: &[&str] = &["rota_assignment_plan_faults_total"];
+const NEVER: &[&str] = &["rota_assignment_invalid_plans_total"];
 
 /// A page in Prometheus' text format: the kind of each name, and the values.
 #[derive(Debug, Default)]
@@ -101,13 +101,13 @@ async fn every_metric_is_there_with_its_kind_and_meaning() {
         assert!(page.values.get(*never).is_none_or(|value| *value == 0.0), "{never}");
     }
 
-    assert_eq!(page.values["rota_raft_leads"], 1.0);
+    assert_eq!(page.values["rota_raft_is_leader"], 1.0);
     assert_eq!(page.values["rota_assignment_grants_total"], 8.0 + 4.0);
     assert_eq!(page.values["rota_assignment_moves_planned_total"], 4.0);
-    assert_eq!(page.values["rota_pool_vacant_buckets{pool=\"work\"}"], 0.0);
+    assert_eq!(page.values["rota_pool_unassigned_buckets{pool=\"work\"}"], 0.0);
     let follower = cluster.ids().into_iter().find(|id| *id != leader).unwrap();
     let other = Page::of(&cluster, follower).await;
-    assert_eq!(other.values["rota_raft_leads"], 0.0);
+    assert_eq!(other.values["rota_raft_is_leader"], 0.0);
     assert_eq!(other.values["rota_raft_term"], page.values["rota_raft_term"]);
 }
 
@@ -136,7 +136,7 @@ async fn a_server_alone_of_three_is_healthy_and_not_ready() {
     healthy(&cluster).await;
     let _ = cluster.ask(2, Call::get("/readyz")).await.refused(Code::NoLeader, &["leader"]);
     let page = Page::of(&cluster, 2).await;
-    assert_eq!(page.values["rota_raft_leads"], 0.0);
+    assert_eq!(page.values["rota_raft_is_leader"], 0.0);
     let consistent = cluster.ask(2, Call::get("/v1/nodes?consistent=true")).await;
     let _ = consistent.refused(Code::NoLeader, &["majority"]);
 

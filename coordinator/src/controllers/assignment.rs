@@ -143,14 +143,14 @@ async fn reconcile_pool(
     pool: &str,
     watch: &mut StuckDetector,
 ) -> Result<Option<u64>, NotProposed> {
-    let Control { replica, liveness, .. } = &term.control;
+    let Control { replica, session_leases, .. } = &term.control;
     let now = Instant::now();
     // Before the pool is looked at: it knows of every grant that something was said of.
-    let said = liveness.heard.pool_reports(pool, now);
+    let said = session_leases.member_reports.pool_reports(pool, now);
     let (tree, view) = {
         let applied = replica.read();
         let Some(view) = applied.pools.get(pool) else {
-            liveness.heard.remove_pool(pool);
+            session_leases.member_reports.remove_pool(pool);
             return Ok(None);
         };
         (applied.state.tree().clone(), view.clone())
@@ -182,12 +182,12 @@ async fn reconcile_pool(
         // Nor does a planner that panics touch the other pools.
         Err(fault) => {
             tracing::error!(pool, %fault, "nothing is moved in this pool");
-            metrics::counter!(crate::metrics::PLAN_FAULTS).increment(1);
+            metrics::counter!(crate::metrics::INVALID_PLANS).increment(1);
             return Ok(None);
         }
     };
     let refused = propose(term, pool, &step.multis).await?;
-    liveness.heard.churned(pool, step.churned, Instant::now());
+    session_leases.member_reports.churned(pool, step.churned, Instant::now());
     record_metrics(pool, &step, refused);
     Ok(step.recheck_after_ms)
 }
@@ -210,8 +210,8 @@ fn collect_inputs(
     watch: &mut StuckDetector,
     at: At,
 ) -> PlannerInputs {
-    let (heard, now) = (&control.liveness.heard, at.now);
-    heard.drop_outdated(view, &said);
+    let (member_reports, now) = (&control.session_leases.member_reports, at.now);
+    member_reports.drop_outdated(view, &said);
     match view.spec.stuck_ms {
         Some(after_ms) => watch.observe(view, &mut said, Duration::from_millis(after_ms), now),
         None => {
@@ -221,7 +221,7 @@ fn collect_inputs(
         }
     }
     gather_loads(view, &mut said, at.waited);
-    heard.found(&view.name, &said);
+    member_reports.found(&view.name, &said);
     planner_inputs(view, &said, at.now_ms)
 }
 
@@ -258,7 +258,7 @@ fn record_metrics(pool: &str, step: &Step, refused: u32) {
         // tries again.
         tracing::info!(pool, refused, "a part of a step was refused: the pool has changed meanwhile");
     }
-    metrics::counter!(crate::metrics::STEPS_REFUSED).increment(u64::from(refused));
+    metrics::counter!(crate::metrics::CONFLICTS).increment(u64::from(refused));
     if refused > 0 {
         // What of it is still to be done is in the next step, and counted there.
         return;

@@ -70,12 +70,12 @@ pub(super) async fn run(term: LeaderTerm) {
                     unsure_ms = unsure.as_millis(),
                     "without a majority for a while: sessions are put off"
                 );
-                control.liveness.postpone(std::mem::take(&mut unsure));
+                control.session_leases.postpone(std::mem::take(&mut unsure));
             }
             true => unsure = Duration::ZERO,
         }
         if grace.turn(now - turned_at, asked, is_sure) {
-            let over = control.liveness.take_expired(now);
+            let over = control.session_leases.take_expired(now);
             closing.extend(over.chunks(CLOSED_MAX).map(|some| close(&term, some.to_vec())));
         } else if !was_graceful {
             tracing::debug!(
@@ -86,11 +86,11 @@ pub(super) async fn run(term: LeaderTerm) {
         }
         turned_at = Instant::now();
         let period = if grace.left.is_zero() { PERIOD } else { GRACE_PERIOD };
-        let due = control.liveness.next_deadline().map_or(period, |at| (at - turned_at).min(period));
+        let due = control.session_leases.next_deadline().map_or(period, |at| (at - turned_at).min(period));
         asked = if grace.left.is_zero() { due } else { period };
         tokio::select! {
             () = tokio::time::sleep(asked) => {}
-            () = control.liveness.deadline_moved_up() => {}
+            () = control.session_leases.deadline_moved_up() => {}
             Some(()) = closing.next(), if !closing.is_empty() => {}
         }
     }

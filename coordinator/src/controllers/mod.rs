@@ -27,7 +27,7 @@ use crate::session_leases::SessionLeases;
 pub(crate) struct Control {
     pub(crate) group: RaftNode,
     pub(crate) replica: Arc<Replica>,
-    pub(crate) liveness: Arc<SessionLeases>,
+    pub(crate) session_leases: Arc<SessionLeases>,
     /// How long a leader that was deposed without knowing may still answer
     /// keep-alives, when a server that voted for it was restarted and votes for
     /// another at once. A new leader waits so much longer.
@@ -49,7 +49,7 @@ impl LeaderTerm {
     fn reset_session_leases(&self, now: Instant) {
         // While this is held, no session comes or goes.
         let applied = self.control.replica.read();
-        self.control.liveness.reset(self.term, live_sessions(&applied.state), now);
+        self.control.session_leases.reset(self.term, live_sessions(&applied.state), now);
     }
 
     /// Proposes commands in the name of this term and waits until they are
@@ -74,7 +74,7 @@ pub(crate) async fn run(control: Control) {
                     () = lead(term) => return,
                     changed = leadership.changed() => changed,
                 };
-                control.liveness.end();
+                control.session_leases.end();
                 if changed.is_err() {
                     return;
                 }

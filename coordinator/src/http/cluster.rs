@@ -52,13 +52,13 @@ async fn describe(service: &Service) -> Cluster {
             true => Role::Follower,
             false => Role::Learner,
         };
-        let faces = applied.state.server_endpoints(*id);
+        let endpoints = applied.state.server_endpoints(*id);
         Server {
             id: *id,
             role,
             peer_address: endpoint.peer_address.clone(),
-            http_address: faces.map(|faces| faces.http.clone()),
-            zookeeper_address: faces.and_then(|faces| faces.zookeeper.clone()),
+            http_address: endpoints.map(|endpoints| endpoints.http.clone()),
+            zookeeper_address: endpoints.and_then(|endpoints| endpoints.zookeeper.clone()),
             disk_id: endpoint.disk.map(|disk| disk.to_string()),
             fault: service.group.fault_of(*id),
         }
@@ -148,9 +148,9 @@ async fn snapshot(State(service): State<Shared>) -> ApiResult<Json<SnapshotTaken
 
 /// Says how clients reach this server, once a leader takes it.
 pub(crate) async fn advertise(service: Shared) {
-    let (server, faces) = (service.config.server, service.config.faces());
-    while service.replica.read().state.server_endpoints(server) != Some(&faces) {
-        let announce = Command::Announce { server, endpoints: faces.clone() };
+    let (server, endpoints) = (service.config.server, service.config.endpoints());
+    while service.replica.read().state.server_endpoints(server) != Some(&endpoints) {
+        let announce = Command::Announce { server, endpoints: endpoints.clone() };
         if let Err(error) = service.write(announce).await {
             tracing::debug!(%error, "announcing how this server is reached");
             tokio::time::sleep(ANNOUNCE_AGAIN_AFTER).await;

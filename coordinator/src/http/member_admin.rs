@@ -136,7 +136,7 @@ async fn preview_plan(
         preview(&tree, &view, &known).map(|plan| (view, plan))
     });
     let (view, preview) = planned.await?.map_err(|fault| ApiError::new(Code::Internal, fault.to_string()))?;
-    let pending = preview.plan.moves.iter().filter(|the| view.is_pending(the)).cloned().collect();
+    let pending = preview.plan.moves.iter().filter(|mv| view.is_pending(mv)).cloned().collect();
     let plan = PlanBody::new(&preview.plan, pending);
     Ok(Json(Previewed { plan, shares: preview.shares, primaries: preview.primaries }))
 }

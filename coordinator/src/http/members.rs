@@ -44,8 +44,8 @@ async fn list_members(
     read.ready(&service).await?;
     with_pool(&service, &pool, |_| Ok(()))?;
     // What members said is a courtesy: the list is there without a leader too.
-    let heard = service.reports_of(&pool).await.unwrap_or_default();
-    Ok(Json(describe_members(&service, &pool, heard, |_| true, RequestKind::Read).await?))
+    let member_reports = service.reports_of(&pool).await.unwrap_or_default();
+    Ok(Json(describe_members(&service, &pool, member_reports, |_| true, RequestKind::Read).await?))
 }
 
 /// Describes the members whose names match `filter`, off the state lock.
@@ -65,12 +65,12 @@ pub(super) async fn describe_members(
 }
 
 fn describe(view: &PoolView, name: &str, entry: &MemberEntry, said: &PoolReports) -> MemberBody {
-    let heard = said.members.get(name).map(|heard| LatestReport::clone(heard));
-    let mut heard = heard.unwrap_or_default();
+    let member_reports = said.members.get(name).map(|member_reports| LatestReport::clone(member_reports));
+    let mut member_reports = member_reports.unwrap_or_default();
     let mut stuck = said.stuck.get(name).cloned().unwrap_or_default();
-    heard.progress.retain(|bucket, _| is_owned(view, bucket, name));
-    heard.loads.retain(|bucket, _| is_owned(view, bucket, name));
-    heard.lags.retain(|bucket, _| is_owned(view, bucket, name));
+    member_reports.progress.retain(|bucket, _| is_owned(view, bucket, name));
+    member_reports.loads.retain(|bucket, _| is_owned(view, bucket, name));
+    member_reports.lags.retain(|bucket, _| is_owned(view, bucket, name));
     stuck.retain(|bucket| is_owned(view, bucket, name));
     let (mut buckets, mut primaries) = (0, 0);
     for (_, row) in view.held_by(name) {
@@ -85,10 +85,10 @@ fn describe(view: &PoolView, name: &str, entry: &MemberEntry, said: &PoolReports
         session: entry.session.map(|s| s.to_string()),
         buckets,
         primaries,
-        load: heard.load,
-        progress: heard.progress,
-        loads: heard.loads,
-        lags: heard.lags,
+        load: member_reports.load,
+        progress: member_reports.progress,
+        loads: member_reports.loads,
+        lags: member_reports.lags,
         stuck,
     }
 }
@@ -159,8 +159,8 @@ async fn show_member(
     Params(read): Params<ReadParams>,
 ) -> ApiResult<Json<MemberBody>> {
     read.ready(&service).await?;
-    let heard = service.reports_of(&pool).await.unwrap_or_default();
-    Ok(Json(member_body(&service, &pool, &member, &heard)?))
+    let member_reports = service.reports_of(&pool).await.unwrap_or_default();
+    Ok(Json(member_body(&service, &pool, &member, &member_reports)?))
 }
 
 /// Leave a pool. Whoever leaves must have stopped working on its buckets: they
@@ -309,8 +309,8 @@ fn assignment_of(view: &PoolView, member: &str, who: Option<SessionId>) -> ApiRe
     });
     let asked: Vec<_> = view.held_moves(member).collect();
     let asked_to = |promote: bool| {
-        let due = asked.iter().filter(move |the| the.promote == promote && view.is_due(the));
-        due.map(|the| the.bucket.to_string()).collect()
+        let due = asked.iter().filter(move |mv| mv.promote == promote && view.is_due(mv));
+        due.map(|mv| mv.bucket.to_string()).collect()
     };
     Ok(Assignment {
         joined: entry.joined,
@@ -475,7 +475,7 @@ fn is_last_of_warm(view: &PoolView, entry: &RowEntry, own: &Owner) -> bool {
     let is_alone = view.spec.handoff == Handoff::Warm && entry.row.owners.len() == 1;
     let is_asked = || {
         let mut moves = view.held_moves(&own.member);
-        moves.any(|the| the.fence == own.fence && !the.promote && view.is_due(the))
+        moves.any(|mv| mv.fence == own.fence && !mv.promote && view.is_due(mv))
     };
     is_alone && entry.row.primary().is_some_and(|primary| primary.is_same(own)) && !is_asked()
 }

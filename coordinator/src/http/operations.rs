@@ -81,10 +81,10 @@ async fn metrics(State(service): State<Shared>) -> Response {
     }
     // If the compute pool is busy, the pool gauges keep their last values.
     for pool in recent_summaries(&service, SUMMARIES_TIMEOUT).await {
-        let stuck = service.session_leases.heard.stuck_count(&pool.name);
+        let stuck = service.session_leases.member_reports.stuck_count(&pool.name);
         for (name, value) in [
-            (names::VACANT, f64::from(pool.vacant)),
-            (names::AWAY, pool.away.len() as f64),
+            (names::UNASSIGNED, f64::from(pool.vacant)),
+            (names::AWAITING_REJOIN, pool.away.len() as f64),
             (names::DEGRADED, f64::from(pool.degraded)),
             (names::STUCK, stuck as f64),
         ] {
@@ -93,9 +93,9 @@ async fn metrics(State(service): State<Shared>) -> Response {
     }
     gauge(names::PURGED, service.group.purged());
     gauge(names::TERM, service.group.term());
-    gauge(names::LEADS, u64::from(matches!(service.group.current_leadership(), Leadership::Own { .. })));
+    gauge(names::IS_LEADER, u64::from(matches!(service.group.current_leadership(), Leadership::Own { .. })));
     for (peer, answers) in service.group.peers_up() {
-        ::metrics::gauge!(names::PEER_ANSWERS, "peer" => peer.to_string()).set(f64::from(u8::from(answers)));
+        ::metrics::gauge!(names::PEER_UP, "peer" => peer.to_string()).set(f64::from(u8::from(answers)));
         let is_out = service.group.fault_of(peer).is_some();
         ::metrics::gauge!(names::PEER_OUT, "peer" => peer.to_string()).set(f64::from(u8::from(is_out)));
     }
@@ -104,13 +104,13 @@ async fn metrics(State(service): State<Shared>) -> Response {
         ::metrics::gauge!(names::CONNECTIONS, "protocol" => protocol.name()).set(count);
     }
     gauge(names::HTTP_WATCHES, service.replica.http_watches().len() as u64);
-    gauge(names::ZK_CONNECTIONS, service.hub.len() as u64);
-    gauge(names::ZK_WATCHES, service.hub.watch_counts().iter().map(|side| side.watches as u64).sum());
-    let packets = service.hub.totals().counts();
+    gauge(names::ZK_CONNECTIONS, service.registry.len() as u64);
+    gauge(names::ZK_WATCHES, service.registry.watch_counts().iter().map(|side| side.watches as u64).sum());
+    let packets = service.registry.totals().counts();
     for (direction, count) in [("received", packets.received), ("sent", packets.sent)] {
         ::metrics::counter!(names::ZK_PACKETS, "direction" => direction).absolute(count);
     }
-    gauge(names::OUTBOX_COMMANDS, service.write_queue.len() as u64);
+    gauge(names::PENDING_WRITES, service.write_queue.len() as u64);
     recorder().run_upkeep();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], recorder().render()).into_response()
 }

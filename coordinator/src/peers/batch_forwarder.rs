@@ -14,7 +14,7 @@ use super::{Frames, Peers, flush};
 use crate::raft::{Leadership, ProposerQueue};
 use crate::write_queue::WriteQueue;
 
-/// Most bytes of units taken from the outbox at once.
+/// Most bytes of units taken from the write queue at once.
 const PORTION_BYTES_MAX: usize = 1024 * 1024;
 /// When no unit was applied for this time, they are sent again: a
 /// leader can lose them without its connections breaking.
@@ -27,9 +27,9 @@ const BACKOFF_MIN: Duration = Duration::from_millis(20);
 /// Largest backoff.
 const BACKOFF_MAX: Duration = Duration::from_millis(320);
 
-/// Moves units from the outbox to the leader's proposer.
+/// Moves units from the write queue to the leader's proposer.
 pub(crate) struct BatchForwarder {
-    pub(crate) outbox: Arc<WriteQueue>,
+    pub(crate) write_queue: Arc<WriteQueue>,
     pub(crate) peers: Peers,
     pub(crate) leadership: watch::Receiver<Leadership>,
     /// This server's own proposer.
@@ -74,7 +74,7 @@ impl BatchForwarder {
                 None => true,
             };
             if again {
-                let pause = backoff.next(leader, self.outbox.front());
+                let pause = backoff.next(leader, self.write_queue.front());
                 self.pause(leader, pause).await;
             }
             if self.leadership.has_changed().is_err() {
@@ -97,10 +97,10 @@ impl BatchForwarder {
     /// connection ends, or something must be sent again.
     async fn feed(&mut self, mut sink: Sink) -> SendState {
         let mut cursor = 0;
-        let mut front = self.outbox.front();
+        let mut front = self.write_queue.front();
         let mut moved_at = Instant::now();
         loop {
-            let (units, next) = self.outbox.after(cursor, PORTION_BYTES_MAX);
+            let (units, next) = self.write_queue.after(cursor, PORTION_BYTES_MAX);
             cursor = next;
             if !units.is_empty() {
                 tokio::select! {
@@ -110,7 +110,7 @@ impl BatchForwarder {
                 }
                 continue;
             }
-            let first = self.outbox.front();
+            let first = self.write_queue.front();
             if first != front {
                 (front, moved_at) = (first, Instant::now());
             }
@@ -121,15 +121,15 @@ impl BatchForwarder {
                 }
             };
             tokio::select! {
-                () = self.outbox.changed() => {
-                    if self.outbox.next_to_resend() {
+                () = self.write_queue.changed() => {
+                    if self.write_queue.next_to_resend() {
                         return SendState::Again;
                     }
                 }
                 _ = self.leadership.changed() => return SendState::LeaderChanged,
                 () = sink.ended() => return SendState::Again,
                 () = stalled => {
-                    if self.outbox.front() == front {
+                    if self.write_queue.front() == front {
                         return SendState::Again;
                     }
                 }

@@ -82,10 +82,10 @@ impl Spec {
         format!("{}:{}", self.host, self.peer_port)
     }
 
-    fn of_member(peer_address: &str, votes: bool, faces: &ServerEndpoints) -> Option<Self> {
+    fn of_member(peer_address: &str, votes: bool, endpoints: &ServerEndpoints) -> Option<Self> {
         let (host, port) = peer_address.rsplit_once(':')?;
         let port: u16 = port.parse().ok()?;
-        let client = faces.zookeeper.clone();
+        let client = endpoints.zookeeper.clone();
         let client_port = client.as_deref().and_then(|client| client.rsplit_once(':')?.1.parse().ok());
         let is_free = |other: &u16| *other != port && Some(*other) != client_port;
         let election_port = (port..=u16::MAX).chain(1..port).find(is_free)?;
@@ -112,11 +112,11 @@ fn servers(membership: &Membership, state: &State, known: &BTreeMap<u64, Spec>) 
     let spec = |(id, endpoint): (&u64, &ServerEndpoint)| {
         let address = &endpoint.peer_address;
         let votes = membership.configs.iter().any(|config| config.contains(id));
-        let faces = state.server_endpoints(*id);
+        let endpoints = state.server_endpoints(*id);
         let known = known.get(id).filter(|spec| spec.peer_address() == *address).cloned();
-        let mut spec = known.or_else(|| Spec::of_member(address, votes, faces?))?;
+        let mut spec = known.or_else(|| Spec::of_member(address, votes, endpoints?))?;
         spec.votes = votes;
-        if let Some(zookeeper) = faces.and_then(|faces| faces.zookeeper.clone()) {
+        if let Some(zookeeper) = endpoints.and_then(|endpoints| endpoints.zookeeper.clone()) {
             spec.client = Some(zookeeper);
         }
         Some((*id, spec))
@@ -127,7 +127,7 @@ fn servers(membership: &Membership, state: &State, known: &BTreeMap<u64, Spec>) 
 /// Whether clients reach a server at the port of `client`, as far as the server has announced it.
 pub(super) fn is_client_port(state: &State, server: u64, client: &str) -> bool {
     let port = |address: &str| address.rsplit_once(':').map(|(_, port)| port.to_owned());
-    let announced = state.server_endpoints(server).and_then(|faces| faces.zookeeper.clone());
+    let announced = state.server_endpoints(server).and_then(|endpoints| endpoints.zookeeper.clone());
     announced.is_none_or(|announced| port(&announced) == port(client))
 }
 
@@ -230,14 +230,14 @@ mod tests {
 
     #[test]
     fn a_member_has_two_ports_that_differ() {
-        let faces = ServerEndpoints { http: "h:1".into(), zookeeper: Some("h:2181".into()) };
+        let endpoints = ServerEndpoints { http: "h:1".into(), zookeeper: Some("h:2181".into()) };
         for (address, shown) in [
             ("h:7720", "h:7720:7721:participant;h:2181"),
             ("h:65535", "h:65535:1:participant;h:2181"),
             ("h:2180", "h:2180:2182:participant;h:2181"),
             ("[::1]:7720", "[::1]:7720:7721:participant;h:2181"),
         ] {
-            assert_eq!(Spec::of_member(address, true, &faces).unwrap().to_string(), shown);
+            assert_eq!(Spec::of_member(address, true, &endpoints).unwrap().to_string(), shown);
         }
     }
 

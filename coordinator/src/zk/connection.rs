@@ -47,7 +47,7 @@ pub(crate) struct Connection {
     watcher: Watcher,
     address: SocketAddr,
     opened_at: Instant,
-    hub: Arc<ConnectionRegistry>,
+    registry: Arc<ConnectionRegistry>,
     /// Longest answer, in bytes.
     answer_bytes_max: usize,
     inner: Mutex<Inner>,
@@ -70,7 +70,7 @@ impl Connection {
     pub(super) fn new(
         watcher: Watcher,
         address: SocketAddr,
-        hub: Arc<ConnectionRegistry>,
+        registry: Arc<ConnectionRegistry>,
         identities: Vec<Identity>,
         answer_bytes_max: usize,
     ) -> Self {
@@ -89,7 +89,7 @@ impl Connection {
             watcher,
             address,
             opened_at: Instant::now(),
-            hub,
+            registry,
             answer_bytes_max,
             inner: Mutex::new(inner),
             granted: OnceLock::new(),
@@ -201,7 +201,7 @@ impl Connection {
 
     /// Counts a packet that came.
     pub(super) fn count_handshake(&self, bytes: usize) {
-        stats::count(&self.hub.counters().session_requests, 1);
+        stats::count(&self.registry.counters().session_requests, 1);
         self.count_packet("SESS", bytes);
     }
 
@@ -210,13 +210,13 @@ impl Connection {
     }
 
     fn count_packet(&self, op: &'static str, bytes: usize) {
-        stats::count(&self.hub.counters().bytes_received, bytes);
+        stats::count(&self.registry.counters().bytes_received, bytes);
         let mut inner = self.lock();
         inner.counts.received += 1;
         inner.counts.last_op = Some(op);
         inner.heard_at = Instant::now();
         drop(inner);
-        self.hub.totals().change(|totals| totals.received += 1);
+        self.registry.totals().change(|totals| totals.received += 1);
     }
 
     /// Whether it is there for reading alone, and has said nothing for as long as its
@@ -398,29 +398,29 @@ impl Connection {
             inner.put_answer(xid, zxid, &Err(ErrorCode::MarshallingError));
         }
         inner.out_longest = inner.out_longest.max(inner.out.len() - start);
-        stats::count(&self.hub.counters().bytes_sent, inner.out.len() - start);
+        stats::count(&self.registry.counters().bytes_sent, inner.out.len() - start);
         let now = Instant::now();
         let took = asked_at.map(|asked_at| now - asked_at);
         inner.counts.answered(xid, zxid, now, took);
-        self.hub.totals().change(|totals| totals.answered(xid, zxid, now, took));
+        self.registry.totals().change(|totals| totals.answered(xid, zxid, now, took));
         took
     }
 
     fn put_event(&self, inner: &mut Inner, event_type: EventType, path: &str, zxid: Zxid) {
         let start = inner.out.len();
         inner.put_event(event_type, path, zxid);
-        stats::count(&self.hub.counters().bytes_sent, inner.out.len() - start);
-        self.hub.totals().change(|totals| totals.sent += 1);
+        stats::count(&self.registry.counters().bytes_sent, inner.out.len() - start);
+        self.registry.totals().change(|totals| totals.sent += 1);
     }
 
     /// Puts the response to the handshake into the output.
     fn put_greeting(&self, inner: &mut Inner, zxid: Zxid, handshake: &Handshake, granted: Option<Granted>) {
         let start = inner.out.len();
         write_connect_response(&mut inner.out, handshake, granted);
-        stats::count(&self.hub.counters().bytes_sent, inner.out.len() - start);
+        stats::count(&self.registry.counters().bytes_sent, inner.out.len() - start);
         inner.counts.sent += 1;
         inner.counts.last_zxid = zxid;
-        self.hub.totals().change(|totals| totals.sent += 1);
+        self.registry.totals().change(|totals| totals.sent += 1);
     }
 
     /// Answers what can be answered, from the front.
@@ -443,7 +443,7 @@ impl Connection {
                     let mut told = Vec::new();
                     let reader = Reader {
                         state,
-                        hub: &self.hub,
+                        registry: &self.registry,
                         answer_bytes_max: self.answer_bytes_max,
                         watcher: self.watcher,
                         session: self.session(),
@@ -460,18 +460,18 @@ impl Connection {
                         self.put_event(inner, event_type, &path, u64::MAX);
                     }
                     let took = self.put(inner, xid, state.zxid(), &answer, Some(asked_at));
-                    took.into_iter().for_each(|took| self.hub.timings().read.record(took));
+                    took.into_iter().for_each(|took| self.registry.timings().read.record(took));
                 }
                 Pending::Sync { xid, path, ready: true } => {
                     let took = self.put(inner, xid, state.zxid(), &Ok(Body::Path(path)), Some(asked_at));
-                    took.into_iter().for_each(|took| self.hub.timings().read.record(took));
+                    took.into_iter().for_each(|took| self.registry.timings().read.record(took));
                 }
                 Pending::Deferred { xid, answer: Some(answer), .. } => {
                     self.put(inner, xid, state.zxid(), &answer, Some(asked_at));
                 }
                 Pending::Write { xid, done: Some(done), .. } => {
                     let took = self.put(inner, xid, done.zxid, &done.answer, Some(asked_at));
-                    took.into_iter().for_each(|took| self.hub.timings().write.record(took));
+                    took.into_iter().for_each(|took| self.registry.timings().write.record(took));
                     if done.is_last {
                         return self.close();
                     }

@@ -53,12 +53,12 @@ pub(super) async fn answer(zk: &Zk, word: &str) -> String {
         _ if !zk.is_serving() => text.write_str(NOT_SERVING),
         "isro" => text.write_str(if zk.is_read_only() { "ro" } else { "rw" }),
         "crst" => {
-            zk.hub.connections().iter().for_each(|connection| connection.reset_counts());
+            zk.registry.connections().iter().for_each(|connection| connection.reset_counts());
             text.write_str("Connection stats reset.\n")
         }
         "srst" => {
-            zk.hub.totals().reset();
-            zk.hub.counters().reset();
+            zk.registry.totals().reset();
+            zk.registry.counters().reset();
             zk.service.replica.timings().reset();
             text.write_str("Server stats reset.\n")
         }
@@ -159,7 +159,7 @@ fn heading(zk: &Zk, to: &mut String) -> fmt::Result {
 async fn stat(zk: &Zk, to: &mut String) -> fmt::Result {
     heading(zk, to)?;
     writeln!(to, "Clients:")?;
-    for connection in zk.hub.connections() {
+    for connection in zk.registry.connections() {
         writeln!(to, " {})", brief(&connection))?;
     }
     writeln!(to)?;
@@ -168,13 +168,13 @@ async fn stat(zk: &Zk, to: &mut String) -> fmt::Result {
 
 async fn summary(zk: &Zk, to: &mut String) -> fmt::Result {
     let mode = mode(zk).await;
-    let counts = zk.hub.totals().counts();
+    let counts = zk.registry.totals().counts();
     let latency = counts.latency;
     let mean_ms = mean(latency.mean_ms());
     writeln!(to, "Latency min/avg/max: {}/{mean_ms:?}/{}", latency.min_ms(), latency.max_ms())?;
     writeln!(to, "Received: {}", counts.received)?;
     writeln!(to, "Sent: {}", counts.sent)?;
-    writeln!(to, "Connections: {}", zk.hub.len())?;
+    writeln!(to, "Connections: {}", zk.registry.len())?;
     writeln!(to, "Outstanding: {}", zk.service.write_queue.len())?;
     let applied = zk.service.replica.read();
     writeln!(to, "Zxid: 0x{:x}", applied.state.zxid())?;
@@ -194,7 +194,7 @@ fn brief(connection: &Connection) -> String {
 }
 
 fn cons(zk: &Zk, to: &mut String) -> fmt::Result {
-    for connection in zk.hub.connections() {
+    for connection in zk.registry.connections() {
         write!(to, " {}", brief(&connection))?;
         if let Some(session) = connection.session() {
             let (counts, _) = connection.counts();
@@ -221,8 +221,8 @@ fn cons(zk: &Zk, to: &mut String) -> fmt::Result {
 
 async fn mntr(zk: &Zk, to: &mut String) -> fmt::Result {
     let (service, mode) = (&zk.service, mode(zk).await);
-    let counts = zk.hub.totals().counts();
-    let watches: usize = zk.hub.watch_counts().iter().map(|summary| summary.watches).sum();
+    let counts = zk.registry.totals().counts();
+    let watches: usize = zk.registry.watch_counts().iter().map(|summary| summary.watches).sum();
     let (zxid, nodes, bytes, ephemerals, sessions) = {
         let applied = service.replica.read();
         let state = &applied.state;
@@ -242,7 +242,7 @@ async fn mntr(zk: &Zk, to: &mut String) -> fmt::Result {
     line("max_latency", &counts.latency.max_ms())?;
     line("packets_received", &counts.received)?;
     line("packets_sent", &counts.sent)?;
-    line("num_alive_connections", &zk.hub.len())?;
+    line("num_alive_connections", &zk.registry.len())?;
     line("outstanding_requests", &service.write_queue.len())?;
     line("last_processed_zxid", &zxid)?;
     line("znode_count", &nodes)?;
@@ -253,7 +253,7 @@ async fn mntr(zk: &Zk, to: &mut String) -> fmt::Result {
     line("local_sessions", &0)?;
     line("open_file_descriptor_count", &std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count))?;
     line("max_file_descriptor_count", &connections::descriptors_max())?;
-    let counters = zk.hub.counters();
+    let counters = zk.registry.counters();
     for (name, count) in [
         ("connection_request_count", &counters.session_requests),
         ("connection_rejected", &counters.rejected),
@@ -347,7 +347,7 @@ fn dump(zk: &Zk, to: &mut String) -> fmt::Result {
         session.ephemerals.iter().try_for_each(|path| writeln!(to, "\t{path}"))?;
     }
     writeln!(to, "Connections dump:")?;
-    for connection in zk.hub.connections() {
+    for connection in zk.registry.connections() {
         let session = connection.session().map_or(0, |session| session.0);
         writeln!(to, "\tip: /{} sessionId: 0x{session:x}", connection.address())?;
     }
@@ -368,7 +368,7 @@ fn dump(zk: &Zk, to: &mut String) -> fmt::Result {
 }
 
 fn wchs(zk: &Zk, to: &mut String) -> fmt::Result {
-    let (watchers, paths, watches) = zk.hub.watches(|watches| {
+    let (watchers, paths, watches) = zk.registry.watches(|watches| {
         let [data, children] = [WatchKind::Data, WatchKind::Children].map(|side| watches.summary(side));
         (data.watchers.max(children.watchers), data.paths + children.paths, data.watches + children.watches)
     });
@@ -378,9 +378,9 @@ fn wchs(zk: &Zk, to: &mut String) -> fmt::Result {
 
 fn wchc(zk: &Zk, to: &mut String) -> fmt::Result {
     let mut by_session: BTreeMap<u64, Vec<String>> = BTreeMap::new();
-    for connection in zk.hub.connections() {
+    for connection in zk.registry.connections() {
         let Some(session) = connection.session() else { continue };
-        let paths = zk.hub.watches(|watches| watches.paths_of(connection.watcher()));
+        let paths = zk.registry.watches(|watches| watches.paths_of(connection.watcher()));
         if !paths.is_empty() {
             by_session.insert(session.0, paths);
         }
@@ -394,9 +394,9 @@ fn wchc(zk: &Zk, to: &mut String) -> fmt::Result {
 
 fn wchp(zk: &Zk, to: &mut String) -> fmt::Result {
     let mut by_path: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    for connection in zk.hub.connections() {
+    for connection in zk.registry.connections() {
         let Some(session) = connection.session() else { continue };
-        for path in zk.hub.watches(|watches| watches.paths_of(connection.watcher())) {
+        for path in zk.registry.watches(|watches| watches.paths_of(connection.watcher())) {
             by_path.entry(path).or_default().push(session.0);
         }
     }

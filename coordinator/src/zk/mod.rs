@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! socket ─► serve ─► connection ─► reads: at once, of what is applied here
-//!              ▲          │        writes: outbox ─► leader ─► applied here ─┐
+//!              ▲          │        writes: write queue ─► leader ─► applied here ─┐
 //!              └── out ◄──┴────────── answers in the order of the requests ◄─┘
 //! ```
 //!
@@ -51,7 +51,7 @@ use crate::tasks::Tasks;
 /// What connections work with.
 pub(crate) struct Zk {
     service: Arc<Service>,
-    hub: Arc<ConnectionRegistry>,
+    registry: Arc<ConnectionRegistry>,
     ping_batcher: PingBatcher,
     syncs: Syncs,
     serving_mode: ServingMode,
@@ -86,10 +86,10 @@ impl Zk {
         self.service.config.zookeeper.read_only && self.serving_mode.is_cut_off()
     }
 
-    pub(crate) fn new(service: Arc<Service>, hub: Arc<ConnectionRegistry>, tasks: Tasks) -> Self {
+    pub(crate) fn new(service: Arc<Service>, registry: Arc<ConnectionRegistry>, tasks: Tasks) -> Self {
         Self {
             service,
-            hub,
+            registry,
             ping_batcher: PingBatcher::default(),
             syncs: Syncs::default(),
             serving_mode: ServingMode::default(),

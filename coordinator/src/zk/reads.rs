@@ -20,7 +20,7 @@ const MULTI_READ_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Who reads, and what.
 pub(super) struct Reader<'a> {
     pub(super) state: &'a State,
-    pub(super) hub: &'a ConnectionRegistry,
+    pub(super) registry: &'a ConnectionRegistry,
     /// Longest answer, in bytes.
     pub(super) answer_bytes_max: usize,
     pub(super) watcher: Watcher,
@@ -107,12 +107,12 @@ impl Reader<'_> {
             return Ok(());
         }
         let add = |watches: &mut Watches| watches.add(self.watcher, &asked.path, side, WatchMode::OneShot);
-        throttle_error(self.watcher, self.hub.watches_of(self.watcher, |watches| Some(add(watches))))
+        throttle_error(self.watcher, self.registry.watches_of(self.watcher, |watches| Some(add(watches))))
     }
 
     fn watch_persistent(&self, path: &str, reach: WatchMode) -> Result<(), ErrorCode> {
         let add = |watches: &mut Watches| watches.add_persistent(self.watcher, path, reach);
-        throttle_error(self.watcher, self.hub.watches_of(self.watcher, |watches| Some(add(watches))))
+        throttle_error(self.watcher, self.registry.watches_of(self.watcher, |watches| Some(add(watches))))
     }
 
     fn parts(&self, ops: Vec<ReadOp>) -> Result<Body, ErrorCode> {
@@ -204,7 +204,7 @@ impl Reader<'_> {
             Some(WatcherType::Any) => (None, None),
             None => return Err(ErrorCode::MarshallingError),
         };
-        let found = self.hub.watches_of(self.watcher, |watches| match remove {
+        let found = self.registry.watches_of(self.watcher, |watches| match remove {
             true => watches.remove(self.watcher, &asked.path, side, reach),
             false => watches.has(self.watcher, &asked.path, side, reach),
         });

@@ -1,8 +1,8 @@
 //! What the connections of this server have in common: who there is, who watches
 //! what, and which session is on which connection.
 //!
-//! Locks are taken in this order: the replica's, a connection's, then one of the hub's,
-//! the outbox's, the pulse's or the syncs', none of which is held while another is taken.
+//! Locks are taken in this order: the replica's, a connection's, then one of the registry's,
+//! the write queue's, the pulse's or the syncs', none of which is held while another is taken.
 //! Those of the counters ([`Totals`]) and of the timings are taken within any of them, and take none.
 
 use std::collections::HashMap;
@@ -124,7 +124,7 @@ impl ConnectionRegistry {
     /// Tells what happened to those who watch it and may know.
     pub(crate) fn dispatch_events(&self, events: &[Event]) {
         for event in events {
-            let heard: Vec<Arc<Connection>> = {
+            let member_reports: Vec<Arc<Connection>> = {
                 let mut inner = self.lock();
                 if inner.connections.is_empty() {
                     return;
@@ -132,7 +132,7 @@ impl ConnectionRegistry {
                 let watchers = inner.watches.notify(event.kind, event.path.as_str());
                 watchers.iter().filter_map(|watcher| inner.connections.get(watcher).cloned()).collect()
             };
-            for connection in heard {
+            for connection in member_reports {
                 connection.deliver_event(event);
             }
         }

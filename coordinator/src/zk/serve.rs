@@ -53,11 +53,11 @@ pub(crate) async fn accept(
         };
         match accepted {
             Ok((wire, address)) => {
-                let counters = zk.hub.counters();
-                // The bound for each address is the hub's.
+                let counters = zk.registry.counters();
+                // The bound for each address is the registry's.
                 let place = zk.service.connections.take(Protocol::ZooKeeper, ip_of(&address), 0);
                 let total_max = zk.service.config.zookeeper.connections_total_max;
-                let is_full = total_max > 0 && zk.hub.len() >= total_max;
+                let is_full = total_max > 0 && zk.registry.len() >= total_max;
                 let Some(place) = place.ok().filter(|_| !is_full) else {
                     stats::count(&counters.rejected, 1);
                     metrics::counter!(crate::metrics::CONNECTIONS_REFUSED, "protocol" => Protocol::ZooKeeper.name())
@@ -87,10 +87,11 @@ pub(crate) async fn accept(
 async fn admit(zk: Arc<Zk>, wire: BoxByteStream, address: SocketAddr, tls: Option<TlsAcceptor>) {
     let identities = vec![Identity::new("ip", &address.ip().to_string())];
     let settings = &zk.service.config.zookeeper;
-    let (watcher, hub) = (Watcher(zk.next_ticket()), Arc::clone(&zk.hub));
-    let connection = Arc::new(Connection::new(watcher, address, hub, identities, settings.answer_bytes_max));
-    if !zk.hub.enter(&connection, settings.connections_per_address_max) {
-        stats::count(&zk.hub.counters().rejected, 1);
+    let (watcher, registry) = (Watcher(zk.next_ticket()), Arc::clone(&zk.registry));
+    let connection =
+        Arc::new(Connection::new(watcher, address, registry, identities, settings.answer_bytes_max));
+    if !zk.registry.enter(&connection, settings.connections_per_address_max) {
+        stats::count(&zk.registry.counters().rejected, 1);
         tracing::warn!(%address, max = settings.connections_per_address_max, "too many connections from one address");
         return;
     }
@@ -139,7 +140,7 @@ struct LeaveOnDrop<'a> {
 impl Drop for LeaveOnDrop<'_> {
     fn drop(&mut self) {
         self.connection.close();
-        self.zk.hub.leave(self.connection);
+        self.zk.registry.leave(self.connection);
     }
 }
 
@@ -179,7 +180,7 @@ impl ConnectionTask<'_> {
             if self.connection.is_closing() {
                 return tokio::time::timeout(LINGER_TIMEOUT, self.writer.shutdown()).await?;
             }
-            let (outbox, connection) = (&self.zk.service.write_queue, self.connection);
+            let (write_queue, connection) = (&self.zk.service.write_queue, self.connection);
             let is_held = self.held.is_some();
             // Some is read in any case: whoever says something lives.
             let can_take = connection.session().is_some() && connection.has_room() && !is_held;
@@ -197,7 +198,7 @@ impl ConnectionTask<'_> {
                     }
                 }
                 () = connection.woken() => {}
-                () = outbox.capacity(), if is_held && !connection.holds_writes() => {}
+                () = write_queue.capacity(), if is_held && !connection.holds_writes() => {}
             }
         }
     }
@@ -219,7 +220,7 @@ impl ConnectionTask<'_> {
     fn packet(&mut self) -> io::Result<Option<Bytes>> {
         let len_max = self.zk.service.config.zookeeper.packet_bytes_max;
         frame::take(&mut self.buffer, len_max).map_err(|error| {
-            stats::count(&self.zk.hub.counters().too_large, 1);
+            stats::count(&self.zk.registry.counters().too_large, 1);
             tracing::warn!(address = %self.connection.address(), %error, "closing a client's connection");
             bad(error)
         })
@@ -456,7 +457,7 @@ fn authenticate(zk: &Zk, connection: &Arc<Connection>, xid: i32, auth: &Auth) {
     match proved.map(|identities| connection.add_identities(identities)) {
         Some(true) => answer(zk, connection, xid, Ok(Body::Nothing)),
         Some(false) | None => {
-            stats::count(&zk.hub.counters().auth_failed, 1);
+            stats::count(&zk.registry.counters().auth_failed, 1);
             let zxid = zk.service.replica.read().state.zxid();
             connection.answer_now(xid, zxid, &Err(ErrorCode::AuthFailed));
             connection.close();

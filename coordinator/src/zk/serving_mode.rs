@@ -53,11 +53,15 @@ pub(crate) async fn run(zk: Arc<Zk>) {
         if zk.serving_mode.cut_off.swap(cut_off, Ordering::AcqRel) == cut_off {
             if cut_off {
                 // Nobody else keeps the time of sessions now.
-                zk.hub.connections().iter().filter(|c| c.is_idle_without_leader()).for_each(|c| c.close());
+                zk.registry
+                    .connections()
+                    .iter()
+                    .filter(|c| c.is_idle_without_leader())
+                    .for_each(|c| c.close());
             }
             continue;
         }
-        let connections = zk.hub.len();
+        let connections = zk.registry.len();
         if cut_off {
             let goes_on = zk.service.config.zookeeper.read_only;
             tracing::warn!(connections, goes_on, "no leader is there: clients of ZooKeeper are sent away");
@@ -67,6 +71,6 @@ pub(crate) async fn run(zk: Arc<Zk>) {
                 "a leader is there: clients that only read are sent away, to come back"
             );
         }
-        zk.hub.close_all();
+        zk.registry.close_all();
     }
 }

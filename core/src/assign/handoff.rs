@@ -92,7 +92,7 @@ pub(super) fn next_row(rules: &HandoffRules<'_>, row: &Row, wanted: &[Owner], pl
             Handoff::Warm => {
                 let begun = |owner: &Owner| row.preparing.iter().find(|other| other.is_same(owner)).cloned();
                 let is_planned =
-                    |owner: &Owner| planned.iter().any(|the| the.to.as_deref() == Some(&owner.member));
+                    |owner: &Owner| planned.iter().any(|mv| mv.to.as_deref() == Some(&owner.member));
                 let prepares =
                     |owner: &Owner| begun(owner).or_else(|| is_planned(owner).then(|| owner.clone()));
                 preparing = missing.filter_map(prepares).collect();
@@ -129,9 +129,9 @@ pub(super) fn moves_of(
         missing.drain(..room.min(missing.len()));
     }
     let make = |from: Option<&Owner>, to: Option<&Owner>, promote| {
-        let before = planned.iter().find(|the| {
-            let is_from = the.from.as_deref() == from.map(|owner| owner.member.as_str());
-            is_from && (from.is_some() || the.to.as_deref() == to.map(|owner| owner.member.as_str()))
+        let before = planned.iter().find(|mv| {
+            let is_from = mv.from.as_deref() == from.map(|owner| owner.member.as_str());
+            is_from && (from.is_some() || mv.to.as_deref() == to.map(|owner| owner.member.as_str()))
         });
         Move {
             bucket: bucket.clone(),
@@ -139,14 +139,14 @@ pub(super) fn moves_of(
             to: to.map(|owner| owner.member.clone()),
             promote,
             fence: from.map_or(0, |owner| owner.fence),
-            reason: before.map_or_else(|| reason(from), |the| the.reason),
+            reason: before.map_or_else(|| reason(from), |mv| mv.reason),
         }
     };
     let mut moves = Vec::new();
     let mut unpaired = Vec::new();
     for from in leaving {
-        let before = planned.iter().find(|the| the.from.as_deref() == Some(&from.member));
-        let to = before.and_then(|the| wanted.iter().find(|owner| the.to.as_deref() == Some(&owner.member)));
+        let before = planned.iter().find(|mv| mv.from.as_deref() == Some(&from.member));
+        let to = before.and_then(|mv| wanted.iter().find(|owner| mv.to.as_deref() == Some(&owner.member)));
         match to {
             Some(to) if !owns(to) && missing.iter().any(|other| other.is_same(to)) => {
                 missing.retain(|other| !other.is_same(to));
@@ -173,7 +173,7 @@ pub(super) fn moves_of(
         moves.push(make(Some(leads), Some(should), true));
     }
     // A grant that this very step makes has no fence yet: the next look sees it.
-    moves.retain(|the| the.from.is_none() || the.fence > 0);
+    moves.retain(|mv| mv.from.is_none() || mv.fence > 0);
     moves
 }
 

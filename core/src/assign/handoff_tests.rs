@@ -183,10 +183,9 @@ fn moves_lead_to_what_is_wanted_whoever_complies_first() {
                 row = next_row(&rules, &row, &case.wanted, &by_ref).resolve_fences(FENCE + rounds);
                 let mut deeds: Vec<(Owner, OwnerAction)> =
                     row.preparing.iter().map(|o| (o.clone(), OwnerAction::Ready)).collect();
-                for the in planned.iter().filter(|the| the.is_pending(&row) && the.is_due(&row, case.handoff))
-                {
-                    let from = row.owners.iter().find(|o| Some(&o.member) == the.from.as_ref());
-                    let deed = if the.promote { OwnerAction::StepDown } else { OwnerAction::Release };
+                for mv in planned.iter().filter(|mv| mv.is_pending(&row) && mv.is_due(&row, case.handoff)) {
+                    let from = row.owners.iter().find(|o| Some(&o.member) == mv.from.as_ref());
+                    let deed = if mv.promote { OwnerAction::StepDown } else { OwnerAction::Release };
                     deeds.extend(from.map(|from| (from.clone(), deed)));
                 }
                 if last_first {

@@ -109,15 +109,15 @@ pub fn fast_path_step(pool: &PoolView) -> FastPathStep {
         (!draining && !cordoned && may).then_some(entry)
     };
     let mut granted: BTreeMap<&Bucket, (&RowEntry, Row, Reason)> = BTreeMap::new();
-    for the in &pool.plan.moves {
-        let Some((to, entry)) = the.to.as_ref().zip(pool.rows.get(&the.bucket)) else { continue };
-        if let Some(member) = is_able(to, &the.bucket)
-            && pool.is_wanted(&the.bucket)
+    for mv in &pool.plan.moves {
+        let Some((to, entry)) = mv.to.as_ref().zip(pool.rows.get(&mv.bucket)) else { continue };
+        if let Some(member) = is_able(to, &mv.bucket)
+            && pool.is_wanted(&mv.bucket)
             && entry.row.owners.is_empty()
             && entry.row.preparing.is_empty()
         {
             let row = Row::owned_by(Owner::new(to, member.joined));
-            granted.entry(&the.bucket).or_insert((entry, row, the.reason));
+            granted.entry(&mv.bucket).or_insert((entry, row, mv.reason));
         }
     }
     for (bucket, entry) in pool.departed_members().flat_map(|name| pool.held_by(name)) {
@@ -229,11 +229,11 @@ impl Reconciler<'_> {
 
     /// Why a row becomes another.
     fn reason(&self, bucket: &Bucket, before: &Row, after: &Row) -> Reason {
-        let planned = || self.pool.plan.moves.iter().find(|the| the.bucket == *bucket);
+        let planned = || self.pool.plan.moves.iter().find(|mv| mv.bucket == *bucket);
         let is_gone = |owner: &&Owner| self.member_status(owner) != MemberStatus::Living;
         let mut gone = before.owners.iter().filter(is_gone).peekable();
         if gone.peek().is_none() {
-            return planned().map_or(Reason::Vacant, |the| the.reason);
+            return planned().map_or(Reason::Vacant, |mv| mv.reason);
         }
         // Whoever is back under its name has joined anew.
         let is_back = |owner: &Owner| {
@@ -252,7 +252,7 @@ fn step_to(
     pool: &PoolView,
 ) -> Step {
     let mut pending: BTreeMap<&Bucket, Vec<&Move>> = BTreeMap::new();
-    pool.pending_moves().for_each(|the| pending.entry(&the.bucket).or_default().push(the));
+    pool.pending_moves().for_each(|mv| pending.entry(&mv.bucket).or_default().push(mv));
     let stepper = Reconciler { pool, absent, known, target, pending };
     let mut step = Step { report: target.report.clone(), ..Step::default() };
     step.recheck_after_ms =
@@ -290,7 +290,7 @@ fn step_to(
     let moves::Next { plan, added, is_news } = moves::next_plan(pool, absent, &needed, &target.report);
     step.report.waiting.clone_from(&plan.report.waiting);
     if is_news {
-        let is_churn = |the: &&Move| moves::is_churn(&pool.spec, target.has_weights, the);
+        let is_churn = |mv: &&Move| moves::is_churn(&pool.spec, target.has_weights, mv);
         let churned = target.released_grants + added.iter().filter(is_churn).count();
         step.churned = u32::try_from(churned).unwrap_or(u32::MAX);
         step.added = added;

@@ -25,8 +25,8 @@ impl Reconciler<'_> {
         // Nobody lets go for somebody who is away.
         let owns = |owner: &Owner| row.owners.iter().any(|other| other.member == owner.member);
         let mut away = wanted.iter().filter(|owner| !self.pool.is_living(owner) && !owns(owner)).count();
-        moves.retain(|the| {
-            let waits = the.to.is_none() && away > 0;
+        moves.retain(|mv| {
+            let waits = mv.to.is_none() && away > 0;
             away -= usize::from(waits);
             !waits
         });
@@ -49,12 +49,12 @@ impl Reconciler<'_> {
 }
 
 /// Whether a move is for something that changes by itself, and might change back.
-pub(super) fn is_churn(spec: &Spec, has_weights: bool, the: &Move) -> bool {
-    let is_asked_for = matches!(the.reason, Reason::Drained | Reason::Barred | Reason::Removed);
+pub(super) fn is_churn(spec: &Spec, has_weights: bool, mv: &Move) -> bool {
+    let is_asked_for = matches!(mv.reason, Reason::Drained | Reason::Barred | Reason::Removed);
     let is_paced = has_weights && spec.is_evened_out_slowly();
-    match the.reason {
+    match mv.reason {
         Reason::Stuck => true,
-        _ => is_paced && the.from.is_some() && the.to.is_some() && !the.promote && !is_asked_for,
+        _ => is_paced && mv.from.is_some() && mv.to.is_some() && !mv.promote && !is_asked_for,
     }
 }
 
@@ -81,25 +81,25 @@ pub(super) fn next_plan(
             && (a.from.is_some() || a.to == b.to)
     };
     let mut by_bucket: BTreeMap<&Bucket, Vec<&Move>> = BTreeMap::new();
-    pending.iter().for_each(|the| by_bucket.entry(&the.bucket).or_default().push(the));
+    pending.iter().for_each(|mv| by_bucket.entry(&mv.bucket).or_default().push(mv));
     let is_begun =
-        |the: &Move| by_bucket.get(&the.bucket).is_some_and(|all| all.iter().any(|p| is_same(p, the)));
-    let (kept, waiting): (Vec<&Move>, Vec<&Move>) = needed.iter().partition(|the| is_begun(the));
+        |mv: &Move| by_bucket.get(&mv.bucket).is_some_and(|all| all.iter().any(|p| is_same(p, mv)));
+    let (kept, waiting): (Vec<&Move>, Vec<&Move>) = needed.iter().partition(|mv| is_begun(mv));
     let mut budget = Budget::new(pool, absent);
-    kept.iter().for_each(|the| budget.take(the));
+    kept.iter().for_each(|mv| budget.take(mv));
     let (mut added, mut waits) = (Vec::new(), BTreeMap::<Blocked, u32>::new());
     // What lacks an owner comes first.
-    let (lacking, moving): (Vec<&Move>, Vec<&Move>) = waiting.into_iter().partition(|the| the.from.is_none());
-    for the in lacking.into_iter().chain(moving) {
-        match budget.waits_for(the) {
+    let (lacking, moving): (Vec<&Move>, Vec<&Move>) = waiting.into_iter().partition(|mv| mv.from.is_none());
+    for mv in lacking.into_iter().chain(moving) {
+        match budget.waits_for(mv) {
             None => {
-                budget.take(the);
-                added.push(the);
+                budget.take(mv);
+                added.push(mv);
             }
             Some(wait) => *waits.entry(wait).or_default() += 1,
         }
     }
-    let mut moves: Vec<Move> = kept.iter().chain(&added).map(|the| (*the).clone()).collect();
+    let mut moves: Vec<Move> = kept.iter().chain(&added).map(|mv| (*mv).clone()).collect();
     moves.sort_by(|a, b| (&a.bucket, &a.from, &a.to).cmp(&(&b.bucket, &b.from, &b.to)));
 
     // Who waits for something is to see for what.
@@ -134,44 +134,44 @@ impl<'a> Budget<'a> {
         self.pool.members.get(name).is_some_and(|entry| entry.member.draining)
     }
 
-    fn ends(the: &'a Move) -> impl Iterator<Item = &'a str> {
-        the.from.iter().chain(&the.to).map(String::as_str)
+    fn ends(mv: &'a Move) -> impl Iterator<Item = &'a str> {
+        mv.from.iter().chain(&mv.to).map(String::as_str)
     }
 
     /// The zones of both ends; one that is the same, once.
-    fn zones(&self, the: &'a Move) -> BTreeSet<&'a str> {
-        let entries = Self::ends(the).filter_map(|name| self.pool.members.get(name));
+    fn zones(&self, mv: &'a Move) -> BTreeSet<&'a str> {
+        let entries = Self::ends(mv).filter_map(|name| self.pool.members.get(name));
         entries.map(|entry| entry.member.zone.as_str()).collect()
     }
 
-    fn take(&mut self, the: &'a Move) {
+    fn take(&mut self, mv: &'a Move) {
         self.moving += 1;
-        Self::ends(the).for_each(|name| *self.members.entry(name).or_default() += 1);
-        for zone in self.zones(the) {
+        Self::ends(mv).for_each(|name| *self.members.entry(name).or_default() += 1);
+        for zone in self.zones(mv) {
             *self.zones.entry(zone).or_default() += 1;
         }
-        if let Some(from) = the.from.as_deref().filter(|from| self.is_draining(from)) {
+        if let Some(from) = mv.from.as_deref().filter(|from| self.is_draining(from)) {
             self.out.insert(from);
         }
     }
 
     /// What a move waits for, if it may not begin now.
-    fn waits_for(&self, the: &'a Move) -> Option<Blocked> {
+    fn waits_for(&self, mv: &'a Move) -> Option<Blocked> {
         let is_full = |counts: &BTreeMap<&str, u32>, name: &str, most: Option<u32>| {
             most.is_some_and(|most| counts.get(name).is_some_and(|count| *count >= most))
         };
-        let from = the.from.as_deref();
+        let from = mv.from.as_deref();
         let is_one_more = || from.is_some_and(|from| self.is_draining(from) && !self.out.contains(from));
         let out = u32::try_from(self.out.len()).unwrap_or(u32::MAX);
         match self.spec {
             // A bucket that goes away, or lacks an owner, does not wait for the operator.
-            spec if spec.paused && from.is_some() && the.to.is_some() => Some(Blocked::Paused),
+            spec if spec.paused && from.is_some() && mv.to.is_some() => Some(Blocked::Paused),
             spec if spec.max_out.is_some_and(|most| out >= most) && is_one_more() => Some(Blocked::Out),
             spec if self.moving >= spec.max_moving => Some(Blocked::Moving),
-            spec if Self::ends(the).any(|n| is_full(&self.members, n, spec.max_moving_per_member)) => {
+            spec if Self::ends(mv).any(|n| is_full(&self.members, n, spec.max_moving_per_member)) => {
                 Some(Blocked::Member)
             }
-            spec if self.zones(the).iter().any(|z| is_full(&self.zones, z, spec.max_moving_per_zone)) => {
+            spec if self.zones(mv).iter().any(|z| is_full(&self.zones, z, spec.max_moving_per_zone)) => {
                 Some(Blocked::Zone)
             }
             _ => None,

@@ -139,16 +139,16 @@ fn evictions(pool: &PoolView, known: &PlannerInputs) -> Evictions {
     if known.stuck.is_empty() {
         return Evictions { leaving: BTreeSet::new(), released_grants: 0, churn_left: known.churn_left };
     }
-    let is_stuck = |the: &Move| Some((the.bucket.clone(), the.from.clone()?));
+    let is_stuck = |mv: &Move| Some((mv.bucket.clone(), mv.from.clone()?));
     let begun: BTreeSet<(Bucket, String)> =
-        pool.pending_moves().filter(|the| the.reason == Reason::Stuck).filter_map(is_stuck).collect();
+        pool.pending_moves().filter(|mv| mv.reason == Reason::Stuck).filter_map(is_stuck).collect();
     let works = |(bucket, member): &&(Bucket, String)| {
         let row = pool.rows.get(bucket).map(|entry| &entry.row);
         let mut works = row.into_iter().flat_map(|row| row.primary().into_iter().chain(&row.preparing));
         works.any(|owner| owner.member == *member && pool.is_living(owner))
     };
     let (begun, others): (Vec<_>, Vec<_>) =
-        known.stuck.iter().filter(works).partition(|the| begun.contains(the));
+        known.stuck.iter().filter(works).partition(|mv| begun.contains(mv));
     let room = LEAVING_MAX.saturating_sub(begun.len()).min(known.churn_left.unwrap_or(usize::MAX));
     let more = room.min(others.len());
     let prepares = |(bucket, member): &&(Bucket, String)| {
@@ -255,7 +255,7 @@ impl ProblemBuilder {
             left.entry(bucket).or_default().extend(crew.at(member));
         }
         let mut planned: BTreeMap<&Bucket, Vec<&Move>> = BTreeMap::new();
-        pool.plan.moves.iter().for_each(|the| planned.entry(&the.bucket).or_default().push(the));
+        pool.plan.moves.iter().for_each(|mv| planned.entry(&mv.bucket).or_default().push(mv));
         // What buckets ask for, and the numbers of members that they are to leave.
         let mut classes: BTreeMap<(Affinity, Vec<usize>), usize> = BTreeMap::new();
         let mut buckets = Vec::with_capacity(wanted.len());
@@ -406,15 +406,15 @@ fn moves_in_progress(
     crew: &Candidates<'_>,
 ) -> Vec<MoveInProgress> {
     // What is asked for may be taken back.
-    let is_to_even_out = |the: &&Move| {
+    let is_to_even_out = |mv: &&Move| {
         let is_asked_for =
-            matches!(the.reason, Reason::Drained | Reason::Barred | Reason::Removed | Reason::Stuck);
-        !is_asked_for && !the.promote
+            matches!(mv.reason, Reason::Drained | Reason::Barred | Reason::Removed | Reason::Stuck);
+        !is_asked_for && !mv.promote
     };
     let moves = pool.pending_moves().filter(is_to_even_out);
-    let under_way = moves.filter_map(|the| {
-        let (from, to) = (crew.at(the.from.as_ref()?)?, crew.at(the.to.as_ref()?)?);
-        let bucket = wanted.binary_search_by(|wanted| wanted.bucket.cmp(&the.bucket)).ok()?;
+    let under_way = moves.filter_map(|mv| {
+        let (from, to) = (crew.at(mv.from.as_ref()?)?, crew.at(mv.to.as_ref()?)?);
+        let bucket = wanted.binary_search_by(|wanted| wanted.bucket.cmp(&mv.bucket)).ok()?;
         Some(MoveInProgress { bucket, from, to })
     });
     under_way.collect()
@@ -454,7 +454,7 @@ fn demand(row: &Row, planned: &[&Move], crew: &Candidates<'_>, replicas: usize) 
         }
     }
     let preparing = row.preparing.iter().map(|owner| owner.member.as_str());
-    let destined = planned.iter().filter_map(|the| the.to.as_deref()).chain(preparing).chain(successors);
+    let destined = planned.iter().filter_map(|mv| mv.to.as_deref()).chain(preparing).chain(successors);
     for at in destined.filter_map(|name| crew.at(name)) {
         add(&mut demand.reserved_for, at);
         // A place that is free is taken for whoever is destined for it, so that others are not.

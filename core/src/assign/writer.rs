@@ -64,8 +64,8 @@ impl<'a> Writer<'a> {
     /// What a member did with a row by itself is put down before what becomes of it.
     fn record_own(&mut self, bucket: &Bucket, entry: &RowEntry) {
         if self.unrecorded.remove(bucket) {
-            let planned = self.pool.plan.moves.iter().find(|the| the.bucket == *bucket);
-            let reason = planned.map_or(Reason::Left, |the| the.reason);
+            let planned = self.pool.plan.moves.iter().find(|mv| mv.bucket == *bucket);
+            let reason = planned.map_or(Reason::Left, |mv| mv.reason);
             self.recorder.note(bucket, &entry.row, reason, Some(entry.written_ms));
         }
     }

@@ -77,7 +77,7 @@ impl Pools {
             PathKind::Item(item) => names.extend(view.named_in(&Bucket::new(item))),
             PathKind::Row(bucket) => names.extend(view.named_in(bucket)),
             PathKind::Plan => {
-                names.extend(view.plan.moves.iter().filter_map(|the| the.from.clone()));
+                names.extend(view.plan.moves.iter().filter_map(|mv| mv.from.clone()));
                 // Whether anything is still to pass on depends on what the plan says at large.
                 let emptied = view.members.iter().filter(|(_, entry)| entry.member.draining);
                 names.extend(emptied.map(|(name, _)| name.clone()));

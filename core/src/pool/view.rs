@@ -393,24 +393,24 @@ impl PoolView {
 
     /// The plan's moves that are still pending.
     pub fn pending_moves(&self) -> impl Iterator<Item = &super::Move> {
-        self.plan.moves.iter().filter(|the| self.is_pending(the))
+        self.plan.moves.iter().filter(|mv| self.is_pending(mv))
     }
 
     /// Those that a member is to give up.
     pub fn held_moves<'a>(&'a self, member: &'a str) -> impl Iterator<Item = &'a super::Move> {
-        self.pending_moves().filter(move |the| the.from.as_deref() == Some(member))
+        self.pending_moves().filter(move |mv| mv.from.as_deref() == Some(member))
     }
 
     /// Whether a move is still to happen.
     #[must_use]
-    pub fn is_pending(&self, the: &super::Move) -> bool {
-        self.rows.get(&the.bucket).is_some_and(|entry| the.is_pending(&entry.row))
+    pub fn is_pending(&self, mv: &super::Move) -> bool {
+        self.rows.get(&mv.bucket).is_some_and(|entry| mv.is_pending(&entry.row))
     }
 
     /// Whether whoever gives a bucket up is asked to now.
     #[must_use]
-    pub fn is_due(&self, the: &super::Move) -> bool {
-        self.rows.get(&the.bucket).is_some_and(|entry| the.is_due(&entry.row, self.spec.handoff))
+    pub fn is_due(&self, mv: &super::Move) -> bool {
+        self.rows.get(&mv.bucket).is_some_and(|entry| mv.is_due(&entry.row, self.spec.handoff))
     }
 
     /// Which members may have a bucket.

@@ -312,18 +312,17 @@ impl<'a> World<'a> {
         let timing = self.scenario.timing;
         let view = self.view();
         let mut asked: Vec<(Bucket, Owner, OwnerAction, u64)> = Vec::new();
-        for the in view.pending_moves().filter(|the| view.is_due(the)) {
-            let owners = &view.rows[&the.bucket].row.owners;
-            let from = owners.iter().find(|owner| Some(&owner.member) == the.from.as_ref());
-            let deed = stop_of(the);
-            asked.extend(from.map(|from| (the.bucket.clone(), from.clone(), deed, timing.stop_ms)));
+        for mv in view.pending_moves().filter(|mv| view.is_due(mv)) {
+            let owners = &view.rows[&mv.bucket].row.owners;
+            let from = owners.iter().find(|owner| Some(&owner.member) == mv.from.as_ref());
+            let deed = stop_of(mv);
+            asked.extend(from.map(|from| (mv.bucket.clone(), from.clone(), deed, timing.stop_ms)));
         }
-        let destined = view.pending_moves().filter_map(|the| Some((the, the.to.as_ref()?)));
-        for (the, to) in destined {
-            let preparing = &view.rows[&the.bucket].row.preparing;
+        let destined = view.pending_moves().filter_map(|mv| Some((mv, mv.to.as_ref()?)));
+        for (mv, to) in destined {
+            let preparing = &view.rows[&mv.bucket].row.preparing;
             let who = preparing.iter().find(|owner| owner.member == *to);
-            asked
-                .extend(who.map(|who| (the.bucket.clone(), who.clone(), OwnerAction::Ready, timing.copy_ms)));
+            asked.extend(who.map(|who| (mv.bucket.clone(), who.clone(), OwnerAction::Ready, timing.copy_ms)));
         }
         for (bucket, who, deed, takes_ms) in asked {
             if self.is_working(&who) && self.begun.insert((bucket.clone(), who.member.clone(), who.fence)) {
@@ -383,16 +382,15 @@ impl<'a> World<'a> {
 }
 
 /// How an owner ends its part in a move.
-fn stop_of(the: &Move) -> OwnerAction {
-    if the.promote { OwnerAction::StepDown } else { OwnerAction::Release }
+fn stop_of(mv: &Move) -> OwnerAction {
+    if mv.promote { OwnerAction::StepDown } else { OwnerAction::Release }
 }
 
 /// How an owner is asked now to end its part, if it is.
 fn asked_of(view: &PoolView, bucket: &Bucket, member: &str) -> Option<OwnerAction> {
     // Plans are in order of their buckets.
-    let first = view.plan.moves.partition_point(|the| the.bucket < *bucket);
-    let mut moves = view.plan.moves[first..].iter().take_while(|the| the.bucket == *bucket);
-    let asked =
-        moves.find(|the| the.from.as_deref() == Some(member) && view.is_pending(the) && view.is_due(the));
+    let first = view.plan.moves.partition_point(|mv| mv.bucket < *bucket);
+    let mut moves = view.plan.moves[first..].iter().take_while(|mv| mv.bucket == *bucket);
+    let asked = moves.find(|mv| mv.from.as_deref() == Some(member) && view.is_pending(mv) && view.is_due(mv));
     asked.map(stop_of)
 }

@@ -61,8 +61,8 @@ pub fn check(state: &State) -> Vec<String> {
     for (server, unit) in &state.submitted {
         registered = registered.wrapping_add(digest::submitted_digest(*server, *unit));
     }
-    for (server, faces) in &state.server_endpoints {
-        registered = registered.wrapping_add(digest::endpoints_digest(*server, faces));
+    for (server, endpoints) in &state.server_endpoints {
+        registered = registered.wrapping_add(digest::endpoints_digest(*server, endpoints));
     }
     for (id, session) in state.sessions() {
         registered = registered.wrapping_add(session.digest(id));

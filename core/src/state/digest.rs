@@ -39,12 +39,12 @@ pub(super) fn submitted_digest(server: u64, unit: Submitted) -> u64 {
 }
 
 /// Digest of the endpoints of a server.
-pub(super) fn endpoints_digest(server: u64, faces: &ServerEndpoints) -> u64 {
-    let zookeeper = faces.zookeeper.as_deref();
+pub(super) fn endpoints_digest(server: u64, endpoints: &ServerEndpoints) -> u64 {
+    let zookeeper = endpoints.zookeeper.as_deref();
     let numbers = [server, u64::from(zookeeper.is_some())];
     component_digest(
         DigestDomain::Endpoints,
         &numbers,
-        &[faces.http.as_bytes(), zookeeper.unwrap_or_default().as_bytes()],
+        &[endpoints.http.as_bytes(), zookeeper.unwrap_or_default().as_bytes()],
     )
 }

@@ -177,8 +177,8 @@ impl State {
                 let connection = self.resume_session(session, password, timeout_ms)?;
                 Ok((Reply::SessionResumed { session, timeout_ms, connection }, Vec::new()))
             }
-            Command::Announce { server, endpoints: faces } => {
-                self.set_endpoints(server, faces);
+            Command::Announce { server, endpoints } => {
+                self.set_endpoints(server, endpoints);
                 Ok((Reply::Announced, Vec::new()))
             }
             Command::Import(part) => Ok((self.import(&part)?, Vec::new())),
@@ -236,9 +236,10 @@ impl State {
         }
     }
 
-    fn set_endpoints(&mut self, server: u64, faces: ServerEndpoints) {
-        self.non_tree_digest = self.non_tree_digest.wrapping_add(digest::endpoints_digest(server, &faces));
-        if let Some(before) = self.server_endpoints.insert(server, faces) {
+    fn set_endpoints(&mut self, server: u64, endpoints: ServerEndpoints) {
+        self.non_tree_digest =
+            self.non_tree_digest.wrapping_add(digest::endpoints_digest(server, &endpoints));
+        if let Some(before) = self.server_endpoints.insert(server, endpoints) {
             self.non_tree_digest =
                 self.non_tree_digest.wrapping_sub(digest::endpoints_digest(server, &before));
         }

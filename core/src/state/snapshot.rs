@@ -118,10 +118,10 @@ fn records(state: &State) -> impl Iterator<Item = Record<'_>> {
         boot: unit.boot,
         seq: unit.seq,
     });
-    let faces = state.server_endpoints.iter().map(|(server, faces)| Record::Faces {
+    let endpoints = state.server_endpoints.iter().map(|(server, endpoints)| Record::Faces {
         server: *server,
-        http: &faces.http,
-        zookeeper: faces.zookeeper.as_deref(),
+        http: &endpoints.http,
+        zookeeper: endpoints.zookeeper.as_deref(),
     });
     let nodes = state.tree.parents_first().map(|(path, node)| {
         Record::Node(NodeRecord {
@@ -143,7 +143,7 @@ fn records(state: &State) -> impl Iterator<Item = Record<'_>> {
         .chain(importing)
         .chain(sessions)
         .chain(submitted)
-        .chain(faces)
+        .chain(endpoints)
         .chain(nodes)
         .chain(std::iter::once(end))
 }
@@ -265,9 +265,9 @@ impl Decoder {
                 self.state.record_submitted(server, Submitted { boot, seq });
             }
             Record::Faces { server, http, zookeeper } => {
-                let faces =
+                let endpoints =
                     ServerEndpoints { http: http.to_owned(), zookeeper: zookeeper.map(str::to_owned) };
-                self.state.set_endpoints(server, faces);
+                self.state.set_endpoints(server, endpoints);
             }
             Record::Node(node) => self.take_node(&node)?,
             Record::Importing => self.state.importing = true,

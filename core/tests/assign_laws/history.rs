@@ -183,11 +183,11 @@ impl History {
             Some(which) if !asked.is_empty() => vec![which.get(&asked).clone()],
             _ => asked,
         };
-        for (the, who, deed) in &chosen {
+        for (mv, who, deed) in &chosen {
             // Another has done something about the same bucket a moment ago.
-            let still = self.world.asked(POOL).iter().any(|(a, b, c)| (a, b, c) == (the, who, deed));
+            let still = self.world.asked(POOL).iter().any(|(a, b, c)| (a, b, c) == (mv, who, deed));
             if still {
-                self.world.comply(POOL, the, who, *deed).reply.unwrap();
+                self.world.comply(POOL, mv, who, *deed).reply.unwrap();
             }
         }
     }
@@ -226,7 +226,7 @@ impl History {
         }
         let rounds_max = settled.released.len().div_ceil(pace) + 1;
         assert!(settled.rounds as usize <= rounds_max, "{settled:?}, at most {rounds_max} rounds expected");
-        let moved: BTreeSet<&Bucket> = settled.released.iter().map(|the| &the.bucket).collect();
+        let moved: BTreeSet<&Bucket> = settled.released.iter().map(|mv| &mv.bucket).collect();
         assert_eq!(moved.len(), settled.released.len(), "a bucket moved twice: {settled:?}");
         settled
     }

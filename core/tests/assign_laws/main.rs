@@ -162,7 +162,7 @@ proptest! {
         history.world.change_member(POOL, joined, |member| member.draining = true);
         let settled = history.settle();
         prop_assert_eq!(settled.released.len(), share);
-        prop_assert!(settled.released.iter().all(|the| the.from.as_deref() == Some(joined)));
+        prop_assert!(settled.released.iter().all(|mv| mv.from.as_deref() == Some(joined)));
         history.world.die(POOL, joined);
         prop_assert!(history.world.plan(POOL).multis.is_empty());
     }
@@ -236,8 +236,8 @@ fn a_plan_of_weights_stands_until_it_is_done() {
     history.world.settle(POOL, 3);
     history.world.join(POOL, "w2", &Member::default());
     assert_eq!(history.world.step(POOL).moves_planned(), 10);
-    for (the, who, deed) in history.world.asked(POOL).iter().take(9) {
-        history.world.comply(POOL, the, who, *deed).reply.unwrap();
+    for (mv, who, deed) in history.world.asked(POOL).iter().take(9) {
+        history.world.comply(POOL, mv, who, *deed).reply.unwrap();
     }
     history.world.step(POOL);
     assert_eq!(history.world.pending_moves(POOL).len(), 1);

@@ -53,8 +53,8 @@ fn told(pool: &PoolView, member: &str) -> impl PartialEq + std::fmt::Debug + use
         (bucket.clone(), row.row.clone(), addresses, pool.items.get(bucket.as_str()).cloned())
     };
     let rows: Vec<_> = pool.held_by(member).map(row).collect();
-    let asked = pool.pending_moves().filter(|the| the.from.as_deref() == Some(member));
-    let asked: Vec<_> = asked.map(|the| (the.clone(), pool.is_due(the))).collect();
+    let asked = pool.pending_moves().filter(|mv| mv.from.as_deref() == Some(member));
+    let asked: Vec<_> = asked.map(|mv| (mv.clone(), pool.is_due(mv))).collect();
     (entry, rows, asked, pool.spec.grace_ms, pool.spec.lease_end)
 }
 

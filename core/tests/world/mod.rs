@@ -133,31 +133,31 @@ impl World {
     pub fn asked(&self, pool: &str) -> Vec<(Move, Owner, OwnerAction)> {
         let Some(view) = self.view(pool) else { return Vec::new() };
         let mut asked = Vec::new();
-        for the in view.pending_moves() {
-            let row = &view.rows[&the.bucket].row;
+        for mv in view.pending_moves() {
+            let row = &view.rows[&mv.bucket].row;
             let of = |name: &Option<String>, owners: &[Owner]| {
                 let name = name.as_ref()?;
                 owners.iter().find(|owner| owner.member == *name && view.is_living(owner)).cloned()
             };
-            if view.is_due(the)
-                && let Some(from) = of(&the.from, &row.owners)
+            if view.is_due(mv)
+                && let Some(from) = of(&mv.from, &row.owners)
             {
                 asked.push((
-                    the.clone(),
+                    mv.clone(),
                     from,
-                    if the.promote { OwnerAction::StepDown } else { OwnerAction::Release },
+                    if mv.promote { OwnerAction::StepDown } else { OwnerAction::Release },
                 ));
             }
-            if let Some(to) = of(&the.to, &row.preparing) {
-                asked.push((the.clone(), to, OwnerAction::Ready));
+            if let Some(to) = of(&mv.to, &row.preparing) {
+                asked.push((mv.clone(), to, OwnerAction::Ready));
             }
         }
         asked
     }
 
     /// A member does what a move asks of it.
-    pub fn comply(&mut self, pool: &str, the: &Move, who: &Owner, deed: OwnerAction) -> Applied {
-        self.deed(pool, the.bucket.as_str(), who, deed)
+    pub fn comply(&mut self, pool: &str, mv: &Move, who: &Owner, deed: OwnerAction) -> Applied {
+        self.deed(pool, mv.bucket.as_str(), who, deed)
     }
 
     /// A member does something about a row that names it.
@@ -223,10 +223,10 @@ impl World {
             }
             settled.rounds += 1;
             assert!(settled.rounds <= rounds_max, "not settled after {rounds_max} rounds");
-            for (the, who, deed) in &asked {
-                self.comply(pool, the, who, *deed).reply.unwrap();
+            for (mv, who, deed) in &asked {
+                self.comply(pool, mv, who, *deed).reply.unwrap();
                 if *deed == OwnerAction::Release {
-                    settled.released.push(the.clone());
+                    settled.released.push(mv.clone());
                 }
             }
         }

@@ -67,7 +67,7 @@ pub fn assert_plans_follow_each_other(before: &State, after: &State) {
             continue;
         }
         assert_eq!((new.number, new.parent), (old.number + 1, old.number));
-        let key = |the: &rota_core::pool::Move| (the.bucket.clone(), the.from.clone(), the.to.clone());
+        let key = |mv: &rota_core::pool::Move| (mv.bucket.clone(), mv.from.clone(), mv.to.clone());
         assert!(new.moves.is_sorted_by(|a, b| key(a) < key(b)));
     }
 }

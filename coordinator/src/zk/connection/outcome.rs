@@ -58,7 +58,7 @@ impl Connection {
         self.drain(&mut inner, state);
         drop(inner);
         self.wake.notify_one();
-        self.hub.bind(session, Arc::clone(&self));
+        self.registry.bind(session, Arc::clone(&self));
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use http::Method;
-use rota_client::{Client, ClientError, Repeat};
+use rota_client::{Client, ClientError, Idempotency};
 use rota_protocol::http::HEADER_SESSION;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -59,7 +59,7 @@ impl Operator {
 
     /// Reads.
     pub(crate) async fn get(&self, path: &str) -> Result<Body, ClientError> {
-        self.ask(Method::GET, path, None::<&()>, Repeat::Safe).await
+        self.ask(Method::GET, path, None::<&()>, Idempotency::Safe).await
     }
 
     /// Reads, and shows what came.
@@ -77,7 +77,7 @@ impl Operator {
         method: Method,
         path: &str,
         body: Option<&B>,
-        repeat: Repeat,
+        repeat: Idempotency,
     ) -> Result<Body, ClientError> {
         self.client.request(method, path, body, &self.headers, repeat).await
     }

@@ -23,10 +23,10 @@ use crate::transport::{Answer, Failure, Transport};
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(15);
 /// How long the first server has to answer a request that may be repeated before
 /// the next is asked; each further round of all servers waits twice as long.
-const PATIENCE_DEFAULT: Duration = Duration::from_secs(2);
+const ATTEMPT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
 /// How long a server has to answer one that must not be: longer than the servers
 /// themselves take for any, so that what came of it is known.
-const PATIENCE_ONCE: Duration = Duration::from_secs(12);
+const ATTEMPT_TIMEOUT_ONCE: Duration = Duration::from_secs(12);
 /// A server that has answered so recently is asked to do something that must not
 /// be repeated; any other is first asked whether it is there.
 const FRESH: Duration = Duration::from_secs(1);
@@ -62,7 +62,7 @@ struct Inner {
 
 /// Whether a request may be carried out twice without harm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Repeat {
+pub enum Idempotency {
     /// It reads, or doing it again changes nothing: it is sent again to another
     /// server when the connection breaks.
     Safe,
@@ -94,7 +94,7 @@ impl Client {
         Ok(Self {
             inner: Arc::new(inner),
             deadline: DEADLINE_DEFAULT,
-            patience: PATIENCE_DEFAULT,
+            patience: ATTEMPT_TIMEOUT_DEFAULT,
             answer_time: Duration::ZERO,
             refused_deadline: Duration::MAX,
         })
@@ -126,7 +126,7 @@ impl Client {
     /// The same client, asking another server when one has not answered within
     /// `patience`. For requests that take long, or must not.
     #[must_use]
-    pub fn with_patience(&self, patience: Duration) -> Self {
+    pub fn with_attempt_timeout(&self, patience: Duration) -> Self {
         Self { patience, ..self.clone() }
     }
 
@@ -150,7 +150,7 @@ impl Client {
     /// # Errors
     /// When the answer is no, or no server answers.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        self.request(Method::GET, path, None::<&()>, &[], Repeat::Safe).await
+        self.request(Method::GET, path, None::<&()>, &[], Idempotency::Safe).await
     }
 
     /// Makes any request. Headers are names and values; an empty answer is read
@@ -164,7 +164,7 @@ impl Client {
         path: &str,
         body: Option<&B>,
         headers: &[(&'static str, String)],
-        repeat: Repeat,
+        repeat: Idempotency,
     ) -> Result<T, ClientError> {
         check_path(path)?;
         let headers = header_map(headers, body.is_some())?;
@@ -183,7 +183,7 @@ impl Client {
         path: &'a str,
         payload: Option<Bytes>,
         headers: HeaderMap,
-        repeat: Repeat,
+        repeat: Idempotency,
     ) -> BoxFuture<'a, Result<Bytes, ClientError>> {
         Box::pin(self.find_answer(method, path, payload, headers, repeat))
     }
@@ -194,7 +194,7 @@ impl Client {
         path: &str,
         payload: Option<Bytes>,
         headers: HeaderMap,
-        repeat: Repeat,
+        repeat: Idempotency,
     ) -> Result<Bytes, ClientError> {
         let request = Outgoing { method, path, headers, payload: payload.unwrap_or_default(), repeat };
         let mut budget = Budget::new(self.deadline, self.answer_time, self.refused_deadline);
@@ -208,12 +208,12 @@ impl Client {
                 let at = *self.inner.current.borrow();
                 let began = Instant::now();
                 let sent = self.attempt(&request, at, &budget, patience).await;
-                let verdict = self.judge(sent, repeat);
+                let verdict = self.classify(sent, repeat);
                 budget.spend(began.elapsed(), verdict.spent_on());
                 match verdict {
-                    Verdict::Answer(answer) => return Ok(answer.body),
-                    Verdict::Error(error) => return Err(error),
-                    Verdict::TryNext(next) => last = next,
+                    Disposition::Answer(answer) => return Ok(answer.body),
+                    Disposition::Error(error) => return Err(error),
+                    Disposition::TryNext(next) => last = next,
                 }
                 // Others may have moved on from this server meanwhile.
                 self.inner.current.send_if_modified(|current| {
@@ -253,15 +253,15 @@ impl Client {
         };
         let search = budget.search().unwrap_or_default();
         // What is to be done once, or takes long, is asked of a server that is there.
-        if request.repeat == Repeat::Unsafe || !self.answer_time.is_zero() {
+        if request.repeat == Idempotency::Unsafe || !self.answer_time.is_zero() {
             self.probe(server, search).await?;
         }
         match request.repeat {
-            Repeat::Safe => tokio::select! {
+            Idempotency::Safe => tokio::select! {
                 sent = send(budget.answer(patience)) => sent,
                 () = self.left_for_another(at) => Err(Failure::Broken("it answers no others".into())),
             },
-            Repeat::Unsafe => send(budget.answer(self.patience.max(PATIENCE_ONCE))).await,
+            Idempotency::Unsafe => send(budget.answer(self.patience.max(ATTEMPT_TIMEOUT_ONCE))).await,
         }
     }
 
@@ -276,7 +276,7 @@ impl Client {
     /// Makes sure that a server is there, unless it has answered just now. Whatever goes wrong,
     /// the request itself was not sent.
     async fn probe(&self, server: &str, left: Duration) -> Result<(), Failure> {
-        if self.heard().is_some_and(|at| at.elapsed() < FRESH) {
+        if self.recent_server().is_some_and(|at| at.elapsed() < FRESH) {
             return Ok(());
         }
         let (timeout, nothing) = (left.min(PROBE_TIMEOUT), HeaderMap::new());
@@ -285,36 +285,38 @@ impl Client {
         ask.await.map(drop).map_err(Failure::before_request)
     }
 
-    fn heard(&self) -> Option<Instant> {
+    fn recent_server(&self) -> Option<Instant> {
         *self.inner.heard.lock().expect("no code panics while it holds this")
     }
 
-    fn judge(&self, sent: Result<Answer, Failure>, repeat: Repeat) -> Verdict {
+    fn classify(&self, sent: Result<Answer, Failure>, repeat: Idempotency) -> Disposition {
         let heard = sent.is_ok().then(Instant::now);
         *self.inner.heard.lock().expect("no code panics while it holds this") = heard;
         let answer = match sent {
             Ok(answer) => answer,
-            Err(Failure::Broken(_)) if repeat == Repeat::Unsafe => {
-                return Verdict::Error(ClientError::OutcomeUnknown);
+            Err(Failure::Broken(_)) if repeat == Idempotency::Unsafe => {
+                return Disposition::Error(ClientError::OutcomeUnknown);
             }
-            Err(failure) => return Verdict::TryNext(Last::Failure(failure)),
+            Err(failure) => return Disposition::TryNext(Last::Failure(failure)),
         };
         if let Some(zxid) = answer.headers.get(HEADER_ZXID).and_then(|v| v.to_str().ok()?.parse().ok()) {
             self.inner.seen.fetch_max(zxid, Ordering::Relaxed);
         }
         if answer.status.is_success() || answer.status == StatusCode::NOT_MODIFIED {
-            return Verdict::Answer(answer);
+            return Disposition::Answer(answer);
         }
         match serde_json::from_slice::<ErrorBody>(&answer.body) {
             Ok(error) => match error.code {
                 // Certainly not carried out.
                 Code::NoLeader | Code::NotServing | Code::Overloaded | Code::Timeout => {
-                    Verdict::TryNext(Last::Refusal(error))
+                    Disposition::TryNext(Last::Refusal(error))
                 }
-                Code::OutcomeUnknown if repeat == Repeat::Safe => Verdict::TryNext(Last::Refusal(error)),
-                _ => Verdict::Error(ClientError::Refused(error)),
+                Code::OutcomeUnknown if repeat == Idempotency::Safe => {
+                    Disposition::TryNext(Last::Refusal(error))
+                }
+                _ => Disposition::Error(ClientError::Refused(error)),
             },
-            Err(_) => Verdict::Error(ClientError::BadAnswer(format!("status {}", answer.status))),
+            Err(_) => Disposition::Error(ClientError::BadAnswer(format!("status {}", answer.status))),
         }
     }
 }
@@ -325,7 +327,7 @@ struct Outgoing<'a> {
     path: &'a str,
     headers: HeaderMap,
     payload: Bytes,
-    repeat: Repeat,
+    repeat: Idempotency,
 }
 
 fn header_map(given: &[(&'static str, String)], has_body: bool) -> Result<HeaderMap, ClientError> {
@@ -342,13 +344,13 @@ fn header_map(given: &[(&'static str, String)], has_body: bool) -> Result<Header
     Ok(headers)
 }
 
-enum Verdict {
+enum Disposition {
     Answer(Answer),
     Error(ClientError),
     TryNext(Last),
 }
 
-impl Verdict {
+impl Disposition {
     /// What the attempt came to.
     fn spent_on(&self) -> Spent {
         match self {
@@ -416,8 +418,8 @@ mod tests {
         let began = Instant::now();
         let hour = Duration::from_secs(3600);
         client.long_poll::<()>("/v1/cluster", hour).await.unwrap_err();
-        let snapshot = client.with_answer_time(hour).with_patience(hour);
-        let post = snapshot.request::<(), ()>(Method::POST, "/v1/x", None, &[], Repeat::Safe);
+        let snapshot = client.with_answer_time(hour).with_attempt_timeout(hour);
+        let post = snapshot.request::<(), ()>(Method::POST, "/v1/x", None, &[], Idempotency::Safe);
         assert!(post.await.unwrap_err().is_unreachable());
         assert!(began.elapsed() < hour / 100, "it took {:?}", began.elapsed());
     }
@@ -436,7 +438,8 @@ mod tests {
         let client = client_without_servers().with_deadline(Duration::from_secs(3600));
         for (name, value) in [("Upper Case", "x"), ("é", "x"), ("", "x"), ("rota-session", "a\nb: c")] {
             let headers = [(name, value.to_owned())];
-            let sent = client.request::<(), ()>(Method::GET, "/v1/x", None, &headers, Repeat::Safe).await;
+            let sent =
+                client.request::<(), ()>(Method::GET, "/v1/x", None, &headers, Idempotency::Safe).await;
             assert!(matches!(sent, Err(ClientError::BadRequest(_))), "{name:?}: {sent:?}");
         }
         let sent = client.get::<()>("/a b").await;
@@ -445,7 +448,8 @@ mod tests {
 
     #[tokio::test]
     async fn no_duration_is_too_long() {
-        let client = client_without_servers().with_deadline(Duration::MAX).with_patience(Duration::MAX);
+        let client =
+            client_without_servers().with_deadline(Duration::MAX).with_attempt_timeout(Duration::MAX);
         let client = client.with_answer_time(Duration::MAX).with_refused_deadline(Duration::from_millis(60));
         assert!(client.get::<()>("/v1/cluster").await.unwrap_err().is_unreachable());
     }

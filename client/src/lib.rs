@@ -29,7 +29,7 @@ mod transport;
 mod version;
 mod watch;
 
-pub use client::{Client, Repeat};
+pub use client::{Client, Idempotency};
 pub use clock::BootInstant;
 pub use error::ClientError;
 pub use session::{LeaseState, Session};

@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::client::{Client, Repeat};
+use crate::client::{Client, Idempotency};
 use crate::clock::BootInstant;
 use crate::error::ClientError;
 use crate::task::spawn_vital;
@@ -82,7 +82,7 @@ impl Client {
         let sent_at = BootInstant::now();
         // Opening twice leaves one that expires by itself.
         let opened: SessionOpened =
-            self.request(Method::POST, "/v1/sessions", Some(&body), &[], Repeat::Safe).await?;
+            self.request(Method::POST, "/v1/sessions", Some(&body), &[], Idempotency::Safe).await?;
         Ok(Session::keep(self.clone(), &opened, sent_at))
     }
 }
@@ -184,7 +184,7 @@ impl Session {
         method: Method,
         path: &str,
         body: Option<&B>,
-        repeat: Repeat,
+        repeat: Idempotency,
     ) -> Result<T, ClientError> {
         self.request_by(&self.shared.client, method, path, body, repeat).await
     }
@@ -196,7 +196,7 @@ impl Session {
     /// When the answer is no, or no server answers.
     pub async fn long_poll<T: DeserializeOwned>(&self, path: &str, wait: Duration) -> Result<T, ClientError> {
         let client = self.shared.client.with_answer_time(wait);
-        self.request_by(&client, Method::GET, path, None::<&()>, Repeat::Safe).await
+        self.request_by(&client, Method::GET, path, None::<&()>, Idempotency::Safe).await
     }
 
     async fn request_by<B: Serialize + ?Sized, T: DeserializeOwned>(
@@ -205,7 +205,7 @@ impl Session {
         method: Method,
         path: &str,
         body: Option<&B>,
-        repeat: Repeat,
+        repeat: Idempotency,
     ) -> Result<T, ClientError> {
         let result = client.request(method, path, body, &self.shared.header(), repeat).await;
         if let Err(ClientError::Refused(error)) = &result
@@ -223,7 +223,7 @@ impl Session {
     /// When the answer is no, or no server answers.
     pub async fn put_item(&self, pool: &str, item: &ItemCreate) -> Result<(), ClientError> {
         let path = Client::path(["v1", "pools", pool, "items"]);
-        let _: serde_json::Value = self.request(Method::POST, &path, Some(item), Repeat::Safe).await?;
+        let _: serde_json::Value = self.request(Method::POST, &path, Some(item), Idempotency::Safe).await?;
         Ok(())
     }
 
@@ -233,7 +233,7 @@ impl Session {
     /// When the answer is no, or no server answers.
     pub async fn remove_item(&self, pool: &str, item: &str) -> Result<(), ClientError> {
         let path = Client::path(["v1", "pools", pool, "items", item]);
-        let removed = self.request::<(), ()>(Method::DELETE, &path, None, Repeat::Safe).await;
+        let removed = self.request::<(), ()>(Method::DELETE, &path, None, Idempotency::Safe).await;
         match removed {
             Err(error) if matches!(error.code(), Some(Code::NoItem | Code::NoNode)) => Ok(()),
             other => other,
@@ -246,7 +246,7 @@ impl Session {
     /// When no server answers; the session then ends with its timeout.
     pub async fn close(self) -> Result<(), ClientError> {
         let path = Client::path(["v1", "sessions", self.id()]);
-        let closed = self.request::<(), ()>(Method::DELETE, &path, None, Repeat::Safe).await;
+        let closed = self.request::<(), ()>(Method::DELETE, &path, None, Idempotency::Safe).await;
         self.shared.end();
         match closed {
             Err(error) if error.code() == Some(Code::SessionExpired) => Ok(()),
@@ -303,14 +303,14 @@ async fn keep_alive(shared: &Shared, opened_at: BootInstant) {
     let path = Client::path(["v1", "sessions", &shared.id, "keep-alive"]);
     // A server that hangs must not cost the session: others are asked in time.
     let client =
-        shared.client.with_deadline(period).with_patience(period / 2).with_answer_time(Duration::ZERO);
+        shared.client.with_deadline(period).with_attempt_timeout(period / 2).with_answer_time(Duration::ZERO);
     let mut due = opened_at + period;
     loop {
         due.reached().await;
         let body = KeepAlive { reports: shared.take_reports() };
         let sent_at = BootInstant::now();
         let answer: Result<KeptAlive, ClientError> =
-            client.request(Method::POST, &path, Some(&body), &shared.header(), Repeat::Safe).await;
+            client.request(Method::POST, &path, Some(&body), &shared.header(), Idempotency::Safe).await;
         due = match answer {
             // The answer may be to an earlier try than the last: count from the first.
             Ok(_) => {

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::client::{Client, Repeat};
+use crate::client::{Client, Idempotency};
 use crate::error::ClientError;
 use crate::store::DiskCopy;
 use crate::task::restart_on_panic;
@@ -263,7 +263,7 @@ impl TableCache {
 
     /// Somebody knows this version of the table: if it is newer than the cache's, it is pulled at
     /// once, from another server than the one that has not said it.
-    pub fn heard_of(&self, version: u64) {
+    pub fn hint(&self, version: u64) {
         if self.is_behind(version) {
             self.announced.send_if_modified(|announced| {
                 let is_news = announced.newest < version;
@@ -275,7 +275,7 @@ impl TableCache {
 
     /// Pulls until the table is at least of this version, and returns it.
     pub async fn reached(&self, version: u64) -> Arc<Table> {
-        self.heard_of(version);
+        self.hint(version);
         let mut state = self.state.clone();
         let reached = state.wait_for(|(table, _)| table.version >= version).await;
         match reached.map(|state| Arc::clone(&state.0)) {
@@ -328,8 +328,8 @@ async fn pull(
     let path = Client::query(&Client::path(["v1", "pools", pool, "table"]), [("since", since)]);
     let at_least = [(HEADER_MIN_ZXID, newest.to_string())];
     // Whoever said that there is one may be wrong.
-    let client = client.with_deadline(PULL_TIMEOUT).with_patience(PULL_TIMEOUT / 4);
-    client.request(Method::GET, &path, None::<&()>, &at_least, Repeat::Safe).await
+    let client = client.with_deadline(PULL_TIMEOUT).with_attempt_timeout(PULL_TIMEOUT / 4);
+    client.request(Method::GET, &path, None::<&()>, &at_least, Idempotency::Safe).await
 }
 
 async fn follow(

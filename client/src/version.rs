@@ -29,7 +29,7 @@ use crate::table::TableCache;
 pub const HEADER_TABLE_VERSION: HeaderName = HeaderName::from_static("rota-table-version");
 /// How long a server that is behind its client waits until its own table is as new, unless told
 /// otherwise.
-const PATIENCE: Duration = Duration::from_secs(1);
+const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The version that the sender of these headers knows, if it says one.
 #[must_use]
@@ -37,7 +37,7 @@ pub fn version_in(headers: &HeaderMap) -> Option<u64> {
     headers.get(HEADER_TABLE_VERSION)?.to_str().ok()?.parse().ok()
 }
 
-fn say(headers: &mut HeaderMap, version: u64) {
+fn write_header(headers: &mut HeaderMap, version: u64) {
     headers.insert(HEADER_TABLE_VERSION, HeaderValue::from(version));
 }
 
@@ -53,12 +53,12 @@ impl ServeTableVersion {
     /// Says the version of `table`.
     #[must_use]
     pub fn new(table: TableCache) -> Self {
-        Self { table, patience: PATIENCE }
+        Self { table, patience: SEND_TIMEOUT }
     }
 
     /// Waits at most so long for a table that a client says there is.
     #[must_use]
-    pub fn with_patience(self, patience: Duration) -> Self {
+    pub fn with_timeout(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }
 }
@@ -105,7 +105,7 @@ where
                 drop(tokio::time::timeout(patience, table.reached(version)).await);
             }
             let mut response = inner.call(request).await?;
-            say(response.headers_mut(), table.version());
+            write_header(response.headers_mut(), table.version());
             Ok(response)
         })
     }
@@ -155,12 +155,12 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        say(request.headers_mut(), self.table.version());
+        write_header(request.headers_mut(), self.table.version());
         let (table, response) = (self.table.clone(), self.inner.call(request));
         Box::pin(async move {
             let response = response.await?;
             if let Some(version) = version_in(response.headers()) {
-                table.heard_of(version);
+                table.hint(version);
             }
             Ok(response)
         })

@@ -2,7 +2,7 @@
 //! collector, makes it.
 
 use hyper::Method;
-use rota_client::{Client, ClientError, Repeat};
+use rota_client::{Client, ClientError, Idempotency};
 use rota_protocol::http::{Code, PoolBody, PoolCreate, PoolKind};
 
 /// Makes the named pool `name`, unless there is one of that name.
@@ -16,7 +16,7 @@ pub async fn ensure(client: &Client, name: &str) -> Result<(), ClientError> {
     }
     let pool = PoolCreate { name: name.to_owned(), kind: PoolKind::Named, ..PoolCreate::default() };
     let made: Result<PoolBody, _> =
-        client.request(Method::POST, "/v1/pools", Some(&pool), &[], Repeat::Safe).await;
+        client.request(Method::POST, "/v1/pools", Some(&pool), &[], Idempotency::Safe).await;
     match made {
         // Somebody else was quicker.
         Err(error) if error.code() == Some(Code::Exists) => Ok(()),

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rota_client::Client;
-use rota_collector::agent::beneath::Links;
 use rota_collector::agent::register::Registration;
+use rota_collector::agent::rooted_fs::Links;
 use rota_collector::agent::{self, AgentConfig, AgentOptions};
 use rota_collector::collector::sink::Modes;
 use rota_collector::collector::{self, CollectorConfig, gaps};

@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::patience::pause;
+use crate::eventually::pause;
 
 /// No test waits longer for one answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(70);

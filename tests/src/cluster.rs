@@ -12,7 +12,7 @@ use crate::certificates::Certificates;
 use crate::command::{Ran, command};
 use crate::ports::free_port;
 use crate::process::Process;
-use crate::turn::Turn;
+use crate::process_limit::Turn;
 
 /// How long anything may take that happens in well under a second on an idle
 /// machine.

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::call::{Call, Http, Outcome};
-use crate::patience::eventually;
+use crate::eventually::eventually;
 
 /// What writers were told, and what they tried.
 #[derive(Debug, Clone, Default)]

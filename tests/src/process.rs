@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use rota_worker::monotonic_ns;
 
 use crate::cluster::LIVENESS;
-use crate::patience::eventually;
+use crate::eventually::eventually;
 
 /// A running program, mostly `rota`. What it says is appended to its log file.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use rota_protocol::http::{Cluster as View, Code, OpenSession, SessionOpened};
 
 use crate::call::Call;
 use crate::cluster::{Cluster, LIVENESS};
-use crate::patience::eventually;
+use crate::eventually::eventually;
 
 /// How long a server may take to say who leads before it is passed over: a
 /// paused one would keep us waiting.

@@ -12,8 +12,8 @@ use rota_worker::{Handler, HandlerError, JoinOptions, Lease, Worker, monotonic_n
 
 use crate::call::Call;
 use crate::cluster::{Cluster, LIVENESS};
+use crate::eventually::eventually;
 use crate::histories::{Fate, Histories};
-use crate::patience::eventually;
 use crate::process::Process;
 
 /// The part of a timeout for which a lease certainly still holds when its worker

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use http::Method;
-use rota_client::{Client, Repeat, WatchItem};
+use rota_client::{Client, Idempotency, WatchItem};
 use rota_protocol::http::{NodeBody, NodeCreate, NodeSet, TransferLeader};
 use rota_tests::{Call, Cluster, LIVENESS, Load, Settings, eventually};
 use rota_worker::monotonic_ns;
@@ -215,7 +215,7 @@ async fn a_client_whose_first_server_hangs_asks_another() {
     let client = || Client::new(servers.clone()).unwrap().with_deadline(Duration::from_secs(9));
     let body = NodeCreate { data: "x".into(), ..NodeCreate::default() };
     let once_client = client();
-    let once = once_client.request(Method::POST, "/v1/nodes/hung", Some(&body), &[], Repeat::Unsafe);
+    let once = once_client.request(Method::POST, "/v1/nodes/hung", Some(&body), &[], Idempotency::Unsafe);
     let _: NodeBody = once.await.expect("what must not be repeated is not sent to a server that hangs");
     let read: NodeBody = client().get("/v1/nodes/hung?consistent=true").await.unwrap();
     assert_eq!(read.data.unwrap().data, "x");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use rota_client::Client;
 use rota_protocol::http::{Children, NodeBody, NodeCreate};
-use rota_tests::{Call, Chance, Cluster, LIVENESS, Load, Record, Settings};
+use rota_tests::{Call, Cluster, LIVENESS, Load, Record, Rng, Settings};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -78,7 +78,7 @@ fn watch_marks(client: Client, root: String, stop: CancellationToken) -> JoinHan
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_survives_the_death_of_all_servers() {
-    let mut chance = Chance::seeded("durability");
+    let mut chance = Rng::seeded("durability");
     let mut cluster = Cluster::start_with(3, Settings { alone: true, ..Settings::default() }).await;
     make_node(&cluster, "/load").await;
     let reader = cluster.client().with_deadline(Duration::from_secs(1));

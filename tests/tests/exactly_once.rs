@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use anyhow::ensure;
 use http::Method;
-use rota_client::{Client, ClientError, Repeat};
+use rota_client::{Client, ClientError, Idempotency};
 use rota_protocol::http::{Children, Code, Mode, NodeBody, NodeCreate, NodeSet, TransferLeader};
-use rota_tests::{Call, Chance, Cluster, Http, LIVENESS, Load, Outcome, Settings, eventually};
+use rota_tests::{Call, Cluster, Http, LIVENESS, Load, Outcome, Rng, Settings, eventually};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -70,7 +70,8 @@ async fn create_by_client(client: Client, writer: usize, stop: CancellationToken
         }
         let data = format!("client {writer} {number}");
         let body = sequential(&data);
-        let made = client.request(Method::POST, "/v1/nodes/line/n-", Some(&body), &[], Repeat::Unsafe).await;
+        let made =
+            client.request(Method::POST, "/v1/nodes/line/n-", Some(&body), &[], Idempotency::Unsafe).await;
         match made {
             Ok(NodeBody { .. }) => tally.done.push(data),
             Err(ClientError::OutcomeUnknown) => tally.unknown.push(data),
@@ -109,7 +110,7 @@ async fn increment(server: String, stop: CancellationToken) -> (u64, u64) {
 }
 
 /// Kills, moves and pauses leaders, at random.
-async fn disturb(cluster: &mut Cluster, chance: &mut Chance) {
+async fn disturb(cluster: &mut Cluster, chance: &mut Rng) {
     for _ in 0..DISTURBANCES {
         let leader = cluster.leader().await;
         // After so many more writes.
@@ -143,7 +144,7 @@ async fn disturb(cluster: &mut Cluster, chance: &mut Chance) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_answered_took_effect_once() {
-    let mut chance = Chance::seeded("exactly_once");
+    let mut chance = Rng::seeded("exactly_once");
     let mut cluster = Cluster::start_with(3, Settings { alone: true, ..Settings::default() }).await;
     let leader = cluster.leader().await;
     for (path, data) in [("/line", ""), ("/count", "0"), ("/load", "")] {

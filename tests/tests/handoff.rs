@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use rota_protocol::http::{MemberBody, PlanBody};
-use rota_tests::{Call, Chance, Cluster, Idle, LIVENESS, Pool, Settings, eventually};
+use rota_tests::{Call, Cluster, Idle, LIVENESS, Pool, Rng, Settings, eventually};
 use rota_worker::monotonic_ns;
 
 const BUCKETS: usize = 24;
@@ -78,7 +78,7 @@ async fn a_drained_worker_is_emptied_and_can_be_taken_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_leader_dies_during_a_handoff() {
-    let mut chance = Chance::seeded("handoff");
+    let mut chance = Rng::seeded("handoff");
     let (mut cluster, pool) = cluster_and_pool().await;
     let mut workers = vec![pool.start_worker("w0", LINGER), pool.start_worker("w1", LINGER)];
     pool.is_shared_by(&["w0", "w1"], BUCKETS).await;

@@ -71,7 +71,7 @@ async fn whoever_is_behind_pulls_by_itself() {
     assert_eq!(version_in(response.headers()), Some(table.version()));
     assert!(table.version() >= newest);
     // What there is not is not waited for beyond its patience.
-    let patient = ServeTableVersion::new(table.clone()).with_patience(Duration::from_millis(50));
+    let patient = ServeTableVersion::new(table.clone()).with_timeout(Duration::from_millis(50));
     let mut request = Request::new(());
     request.headers_mut().insert(HEADER_TABLE_VERSION, HeaderValue::from(u64::MAX));
     let response = patient.layer(Peer(0)).call(request).await.unwrap();
@@ -84,7 +84,7 @@ async fn whoever_is_behind_pulls_by_itself() {
         let mut pace = tokio::time::interval(Duration::from_millis(5));
         for more in 0.. {
             pace.tick().await;
-            told.heard_of(u64::MAX / 2 + more);
+            told.hint(u64::MAX / 2 + more);
         }
     });
     let before = table.version();

@@ -4,7 +4,7 @@
 use std::fs;
 
 use rota_tests::zk::{Release, Scenario, Target, ZooKeeper, compare, random_script, scenarios};
-use rota_tests::{Chance, Cluster, Settings};
+use rota_tests::{Cluster, Rng, Settings};
 
 /// How many steps by chance.
 const RANDOM_STEPS: usize = 10_000;
@@ -37,7 +37,7 @@ async fn lockstep(release: Release) {
     let mut all = written();
     assert!(all.len() >= 150, "{} scenarios", all.len());
     all.retain(|scenario| scenario.only.is_none_or(|only| only == release));
-    let mut chance = Chance::seeded(&format!("zookeeper_differential {release:?}"));
+    let mut chance = Rng::seeded(&format!("zookeeper_differential {release:?}"));
     for _ in 0..RANDOM_STEPS / RANDOM_STEPS_TOGETHER {
         all.push(random_script(release, &mut chance, RANDOM_STEPS_TOGETHER));
     }

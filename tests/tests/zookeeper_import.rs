@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rota_core::state::{AclEntry, Identity, Stat, perms};
 use rota_protocol::zk::{Auth, Body, Create, PathWatch, Request};
 use rota_tests::zk::{Raw, Release, Session, Target, ZooKeeper, create, play_alone, random_script};
-use rota_tests::{Call, Chance, Cluster, LIVENESS, Ran, Settings, eventually};
+use rota_tests::{Call, Cluster, LIVENESS, Ran, Rng, Settings, eventually};
 
 type Tree = BTreeMap<String, (Option<Bytes>, Vec<AclEntry>, Stat)>;
 
@@ -71,7 +71,7 @@ fn succeeded(ran: &Ran) {
 async fn what_zookeeper_held_is_found_again() {
     let mut zookeeper = ZooKeeper::start(Release::V3_8).await;
     let target = Target { name: "zookeeper".into(), addresses: zookeeper.addresses().to_vec() };
-    let mut chance = Chance::seeded("zookeeper_import");
+    let mut chance = Rng::seeded("zookeeper_import");
     for number in 0..4 {
         play_alone(&target, number, &random_script(Release::V3_8, &mut chance, 300)).await.unwrap();
     }

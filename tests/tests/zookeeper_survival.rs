@@ -13,7 +13,7 @@ use rota_protocol::http::{
 };
 use rota_protocol::zk::{ErrorCode, OpCode, PathWatch, Request};
 use rota_tests::zk::{Lasting, Raw, Session, create, get, set, text};
-use rota_tests::{Call, Chance, Cluster, LIVENESS, Settings, eventually};
+use rota_tests::{Call, Cluster, LIVENESS, Rng, Settings, eventually};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -102,7 +102,7 @@ async fn sessions_writes_and_watches_survive_kills_and_stops() {
     let settings = Settings { flags: vec!["--session-max-ms".into(), "60000".into()], ..Settings::default() };
     let mut cluster = Cluster::start_with(3, settings).await;
     let servers = addresses(&cluster);
-    let mut chance = Chance::seeded("zookeeper_survival");
+    let mut chance = Rng::seeded("zookeeper_survival");
     let stop = Arc::new(AtomicBool::new(false));
     let (finals, final_of): (Vec<_>, Vec<_>) = (0..PAIRS).map(|_| tokio::sync::watch::channel(None)).unzip();
     let mut founder = Lasting::new(servers.clone(), 0, TIMEOUT_MS);

@@ -84,19 +84,19 @@ impl Handler for Exec {
     }
 
     async fn run(&self, lease: Lease) -> Result<(), HandlerError> {
-        self.attend(&self.command, lease).await
+        self.supervise(&self.command, lease).await
     }
 
     async fn prepare(&self, lease: Lease) -> Result<(), HandlerError> {
         match &self.prepare {
-            Some(command) => self.attend(command, lease).await,
+            Some(command) => self.supervise(command, lease).await,
             None => Ok(()),
         }
     }
 
     async fn follow(&self, lease: Lease) -> Result<(), HandlerError> {
         match &self.follow {
-            Some(command) => self.attend(command, lease).await,
+            Some(command) => self.supervise(command, lease).await,
             None => {
                 lease.cancelled().await;
                 Ok(())
@@ -123,7 +123,7 @@ impl Exec {
         self.grace.min(GRACE_MAX)
     }
 
-    async fn attend(&self, command: &str, lease: Lease) -> Result<(), HandlerError> {
+    async fn supervise(&self, command: &str, lease: Lease) -> Result<(), HandlerError> {
         let checkpoint = lease.read_checkpoint_bytes().await?;
         let environment = Environment::new(&lease, checkpoint).await.map_err(ExecError::Environment)?;
         let (session, command) = (lease.work().key(), command.to_owned());
@@ -137,7 +137,7 @@ impl Exec {
             started.await.and_then(|started| started).map_err(ExecError::Spawn)?;
         let stdout =
             child.stdout.take().ok_or_else(|| ExecError::Output(std::io::ErrorKind::BrokenPipe.into()))?;
-        let status = Attendance {
+        let status = ChildSupervisor {
             output: Some(Output::new(stdout)),
             passing: None,
             lease: &lease,
@@ -223,7 +223,7 @@ impl Drop for Group {
 type Writing<'a> = Pin<Box<dyn Future<Output = (String, Result<(), ClientError>)> + Send + 'a>>;
 
 /// One run of a command, attended to.
-struct Attendance<'a> {
+struct ChildSupervisor<'a> {
     /// `None` when the output has ended.
     output: Option<Output<ChildStdout>>,
     /// A line that goes on to our own output, once there is room.
@@ -237,7 +237,7 @@ struct Attendance<'a> {
     over_at: Option<Instant>,
 }
 
-enum Happened {
+enum ChildEvent {
     Line(std::io::Result<Option<Line>>),
     Passed,
     Written(String, Result<(), ClientError>),
@@ -246,7 +246,7 @@ enum Happened {
     GraceOver,
 }
 
-impl Attendance<'_> {
+impl ChildSupervisor<'_> {
     /// Attends to the command until it has ended, its output is read, and the
     /// last position in it is put down.
     async fn until_ended(
@@ -264,26 +264,26 @@ impl Attendance<'_> {
                 return Ok(status);
             }
             match self.next(child, status.is_none()).await {
-                Happened::Line(Ok(Some(line))) => self.take_line(line),
-                Happened::Line(Ok(None)) => self.output = None,
-                Happened::Line(Err(error)) => return Err(ExecError::Output(error)),
-                Happened::Passed => {}
-                Happened::Written(position, result) => self.written(position, result),
-                Happened::Exited(result) => {
+                ChildEvent::Line(Ok(Some(line))) => self.take_line(line),
+                ChildEvent::Line(Ok(None)) => self.output = None,
+                ChildEvent::Line(Err(error)) => return Err(ExecError::Output(error)),
+                ChildEvent::Passed => {}
+                ChildEvent::Written(position, result) => self.written(position, result),
+                ChildEvent::Exited(result) => {
                     status = Some(result.map_err(ExecError::Spawn)?);
                     group.end();
                     self.over_at = Some(Instant::now() + grace);
                 }
-                Happened::Cancelled => {
+                ChildEvent::Cancelled => {
                     group.signal(Signal::SIGTERM);
                     self.over_at = Some(Instant::now() + grace);
                 }
-                Happened::GraceOver if status.is_some() => {
+                ChildEvent::GraceOver if status.is_some() => {
                     // Somebody outside the group holds it open.
                     self.output = None;
                     self.over_at = None;
                 }
-                Happened::GraceOver => {
+                ChildEvent::GraceOver => {
                     tracing::warn!(
                         bucket = self.lease.bucket(),
                         "the command did not end after TERM: it is killed"
@@ -295,17 +295,17 @@ impl Attendance<'_> {
         }
     }
 
-    async fn next(&mut self, child: &mut Child, running: bool) -> Happened {
+    async fn next(&mut self, child: &mut Child, running: bool) -> ChildEvent {
         let (output, passing, writing) = (&mut self.output, &mut self.passing, &mut self.writing);
         let (lease, over_at) = (self.lease, self.over_at);
         tokio::select! {
-            () = stdout::pass(passing), if passing.is_some() => Happened::Passed,
-            line = next_line(output), if passing.is_none() => Happened::Line(line),
-            (position, result) = next_written(writing) => Happened::Written(position, result),
-            status = child.wait(), if running => Happened::Exited(status),
-            () = lease.cancelled(), if running && over_at.is_none() => Happened::Cancelled,
+            () = stdout::pass(passing), if passing.is_some() => ChildEvent::Passed,
+            line = next_line(output), if passing.is_none() => ChildEvent::Line(line),
+            (position, result) = next_written(writing) => ChildEvent::Written(position, result),
+            status = child.wait(), if running => ChildEvent::Exited(status),
+            () = lease.cancelled(), if running && over_at.is_none() => ChildEvent::Cancelled,
             () = tokio::time::sleep_until(over_at.unwrap_or_else(Instant::now)), if over_at.is_some() => {
-                Happened::GraceOver
+                ChildEvent::GraceOver
             }
         }
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::Method;
-use rota_client::{BootInstant, Client, ClientError, Repeat, Session};
+use rota_client::{BootInstant, Client, ClientError, Idempotency, Session};
 use rota_core::pool::{Item, Role};
 use rota_protocol::http::{
     CheckpointBody, CheckpointPut, Code, Data, Encoding, FAILED, Grant, MemberReport, Peer,
@@ -312,7 +312,7 @@ impl Lease {
 
     async fn put_checkpoint(&self, body: &CheckpointPut) -> Result<CheckpointBody, ClientError> {
         let path = self.checkpoint_path();
-        self.inner.session.client().request(Method::PUT, &path, Some(body), &[], Repeat::Safe).await
+        self.inner.session.client().request(Method::PUT, &path, Some(body), &[], Idempotency::Safe).await
     }
 
     /// Says how the work goes, for whoever looks. It may be lost. In a pool that looks for stuck

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use rota_client::{BootInstant, Client, ClientError, LeaseState, Repeat, Session};
+use rota_client::{BootInstant, Client, ClientError, Idempotency, LeaseState, Session};
 use rota_core::pool::{OnLeaseExpiry, OwnerAction, Role};
 use rota_protocol::http::{Assignment, Code, Grant, OfGrant, Peer};
 use tokio::sync::{mpsc, watch};
@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::deadline::WorkDeadline;
 use crate::history::History;
 use crate::lease::Lease;
-use crate::work::{Returned, attend};
+use crate::work::{Returned, supervise};
 use crate::worker::{Ended, Handler, RETRY_AFTER};
 
 /// The last part of a lease in which handlers are told to stop: a tenth. When it
@@ -36,9 +36,9 @@ use crate::worker::{Ended, Handler, RETRY_AFTER};
 const STOPPING_PART: u32 = 10;
 /// How long a worker that leaves waits for the coordinator to ask for the next
 /// bucket before it stops everything by itself.
-const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long it waits at most while others copy what it has.
-const LEAVE_LIMIT: Duration = Duration::from_secs(15 * 60);
+const DRAIN_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// Handlers that say they need longer are taken to need this: the clock has an end.
 const STOP_TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -81,7 +81,7 @@ struct Running {
     peers: watch::Sender<Vec<Peer>>,
 }
 
-enum Happened {
+enum Event {
     Assigned(Assignment),
     Lease(LeaseState),
     LeaseNearlyOver,
@@ -143,89 +143,89 @@ impl<H: Handler> Runner<H> {
                 _ => None,
             };
             let happened = tokio::select! {
-                next = assigned.recv() => next.map_or(Happened::NoMember, Happened::Assigned),
+                next = assigned.recv() => next.map_or(Event::NoMember, Event::Assigned),
                 changed = self.lease.changed() => {
-                    if changed.is_err() { Happened::KeepAliveStopped } else { Happened::Lease(*self.lease.borrow()) }
+                    if changed.is_err() { Event::KeepAliveStopped } else { Event::Lease(*self.lease.borrow()) }
                 }
-                () = sleep_until(warn_at) => Happened::LeaseNearlyOver,
+                () = sleep_until(warn_at) => Event::LeaseNearlyOver,
                 Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => match done {
-                    Ok(returned) => Happened::Returned(returned),
+                    Ok(returned) => Event::Returned(returned),
                     Err(error) => {
                         tracing::error!(%error, "a handler's task failed: this is a bug");
-                        Happened::TaskFailed
+                        Event::TaskFailed
                     }
                 },
                 Some(said) = self.errands.join_next(), if !self.errands.is_empty() => match said {
-                    Ok(Some((bucket, fence))) => Happened::Refused(bucket, fence),
-                    Ok(None) => Happened::Said,
+                    Ok(Some((bucket, fence))) => Event::Refused(bucket, fence),
+                    Ok(None) => Event::Said,
                     // The coordinator waits for what was to be said. When the session ends, it does not.
                     Err(error) => {
                         tracing::error!(%error, "a call to the coordinator failed: this is a bug");
-                        Happened::TaskFailed
+                        Event::TaskFailed
                     }
                 },
-                () = leave.cancelled(), if !self.leaving => Happened::Leave,
-                () = tokio::time::sleep_until(patience), if self.leaving => Happened::Impatient,
+                () = leave.cancelled(), if !self.leaving => Event::Leave,
+                () = tokio::time::sleep_until(patience), if self.leaving => Event::Impatient,
             };
             match happened {
-                Happened::Assigned(assignment) => {
+                Event::Assigned(assignment) => {
                     self.latest = assignment;
                     // The pool may have changed its mind of what work does when its lease is over.
                     self.set_work_deadline(*self.lease.borrow());
-                    self.bring_in_step();
-                    patience = Instant::now() + LEAVE_PATIENCE;
+                    self.reconcile();
+                    patience = Instant::now() + DRAIN_TIMEOUT;
                 }
-                Happened::Lease(LeaseState::Held { .. }) => self.bring_in_step(),
-                Happened::Lease(LeaseState::Lapsed) if self.goes_on() => {
+                Event::Lease(LeaseState::Held { .. }) => self.reconcile(),
+                Event::Lease(LeaseState::Lapsed) if self.survives_lease() => {
                     tracing::warn!("no coordinator is heard: going on, as the pool says");
                 }
-                Happened::Lease(LeaseState::Lapsed) => self.end_all(),
-                Happened::LeaseNearlyOver => {
+                Event::Lease(LeaseState::Lapsed) => self.end_all(),
+                Event::LeaseNearlyOver => {
                     if let LeaseState::Held { until } = state {
                         warned_of = Some(until);
                     }
-                    if !self.goes_on() {
+                    if !self.survives_lease() {
                         self.ask_all();
                     }
                 }
-                Happened::Returned(returned) => {
+                Event::Returned(returned) => {
                     self.returned(&returned);
-                    patience = Instant::now() + LEAVE_PATIENCE;
+                    patience = Instant::now() + DRAIN_TIMEOUT;
                 }
-                Happened::Leave => {
+                Event::Leave => {
                     self.leaving = true;
                     left_at = Instant::now();
-                    patience = Instant::now() + LEAVE_PATIENCE;
+                    patience = Instant::now() + DRAIN_TIMEOUT;
                     // Whose rows wait for it leaves them as they are.
                     match self.latest.grace_ms {
                         0 => self.ask_to_be_drained(),
                         _ => self.stop_all(),
                     }
                 }
-                Happened::Said => {}
+                Event::Said => {}
                 // What it stopped for is not wanted any more, or cannot be: it works on.
-                Happened::Refused(bucket, fence) => {
+                Event::Refused(bucket, fence) => {
                     if self.given_up.get(&bucket) == Some(&fence) {
                         self.given_up.remove(&bucket);
                     }
-                    self.bring_in_step();
+                    self.reconcile();
                 }
                 // Others are copying what it has.
-                Happened::Impatient if self.latest.leaving > 0 && left_at.elapsed() < LEAVE_LIMIT => {
-                    patience = Instant::now() + LEAVE_PATIENCE;
+                Event::Impatient if self.latest.leaving > 0 && left_at.elapsed() < DRAIN_LIMIT => {
+                    patience = Instant::now() + DRAIN_TIMEOUT;
                 }
                 // Nobody asks for the rest: it is stopped, and left with the session.
-                Happened::Impatient => {
+                Event::Impatient => {
                     self.stop_all();
                     patience = Instant::now() + self.handler.stop_timeout().min(STOP_TIMEOUT_MAX);
                 }
-                Happened::NoMember if self.leaving => break Ended::Left,
-                Happened::NoMember => {
+                Event::NoMember if self.leaving => break Ended::Left,
+                Event::NoMember => {
                     self.end_all();
                     break self.why_no_member().await;
                 }
-                Happened::Lease(LeaseState::Ended) | Happened::KeepAliveStopped => break Ended::SessionEnded,
-                Happened::TaskFailed => break Ended::Failed,
+                Event::Lease(LeaseState::Ended) | Event::KeepAliveStopped => break Ended::SessionEnded,
+                Event::TaskFailed => break Ended::Failed,
             }
             // What is not said yet may not be wanted any more: then the work goes on.
             if self.leaving && self.running.is_empty() && (self.stopping || self.errands.is_empty()) {
@@ -250,13 +250,13 @@ impl<H: Handler> Runner<H> {
 
     /// Whether the work goes on when the session's lease is over and nobody has said that the
     /// session is.
-    fn goes_on(&self) -> bool {
+    fn survives_lease(&self) -> bool {
         self.latest.lease_end == OnLeaseExpiry::Continue
     }
 
     fn set_work_deadline(&self, state: LeaseState) {
         match state {
-            LeaseState::Held { .. } | LeaseState::Lapsed if self.goes_on() => self.work.set(None),
+            LeaseState::Held { .. } | LeaseState::Lapsed if self.survives_lease() => self.work.set(None),
             LeaseState::Held { until } => self.work.set(Some(until)),
             // It is past.
             LeaseState::Lapsed | LeaseState::Ended => self.work.set(Some(self.session.deadline())),
@@ -272,7 +272,8 @@ impl<H: Handler> Runner<H> {
     /// Why it is no member: because its session has ended, or although it lives.
     async fn why_no_member(&self) -> Ended {
         let path = Client::path(["v1", "sessions", self.session.id()]);
-        let asked = self.session.request::<(), serde_json::Value>(Method::GET, &path, None, Repeat::Safe);
+        let asked =
+            self.session.request::<(), serde_json::Value>(Method::GET, &path, None, Idempotency::Safe);
         match asked.await {
             Err(error) if error.code() == Some(Code::SessionExpired) => Ended::SessionEnded,
             _ => Ended::NoMember,
@@ -280,7 +281,7 @@ impl<H: Handler> Runner<H> {
     }
 
     /// Starts, stops and ends handlers so that they fit the latest assignment.
-    fn bring_in_step(&mut self) {
+    fn reconcile(&mut self) {
         let granted: BTreeMap<&str, &Grant> =
             self.latest.grants.iter().map(|g| (g.bucket.as_str(), g)).collect();
         for (bucket, running) in &mut self.running {
@@ -317,7 +318,7 @@ impl<H: Handler> Runner<H> {
         let idle: Vec<Grant> = self.latest.grants.iter().filter(idle).cloned().collect();
         for grant in idle {
             match self.latest.asked(&grant.bucket) {
-                Some(deed) => self.say(deed, grant.bucket, grant.fence),
+                Some(deed) => self.report_action(deed, grant.bucket, grant.fence),
                 None => self.start(&grant),
             }
         }
@@ -338,7 +339,7 @@ impl<H: Handler> Runner<H> {
         let running =
             Running { fence: grant.fence, role: grant.role, cancel, kill: kill.clone(), asked: None, peers };
         self.running.insert(grant.bucket.clone(), running);
-        self.tasks.spawn(attend(Arc::clone(&self.handler), lease, kill, self.history.clone()));
+        self.tasks.spawn(supervise(Arc::clone(&self.handler), lease, kill, self.history.clone()));
     }
 
     /// A handler has returned or was ended. If the bucket is still ours, what it was asked for
@@ -351,14 +352,14 @@ impl<H: Handler> Runner<H> {
         let asked = running.asked.and(self.latest.asked(bucket));
         let deed = asked.or(is_ready.then_some(OwnerAction::Ready));
         match deed {
-            Some(deed) if still_ours => self.say(deed, bucket.clone(), *fence),
-            _ => self.bring_in_step(),
+            Some(deed) if still_ours => self.report_action(deed, bucket.clone(), *fence),
+            _ => self.reconcile(),
         }
     }
 
     /// Tells the coordinator what the worker has done about a bucket, until that is heard or
     /// the session has ended, and the grant with it.
-    fn say(&mut self, deed: OwnerAction, bucket: String, fence: u64) {
+    fn report_action(&mut self, deed: OwnerAction, bucket: String, fence: u64) {
         self.given_up.insert(bucket.clone(), fence);
         let (session, pool) = (self.session.clone(), self.pool.clone());
         self.errands.spawn(async move {
@@ -370,7 +371,7 @@ impl<H: Handler> Runner<H> {
             let path = Client::path(["v1", "pools", &pool, "buckets", &bucket, what]);
             while *session.lease().borrow() != LeaseState::Ended {
                 let said: Result<serde_json::Value, _> =
-                    session.request(Method::POST, &path, Some(&OfGrant { fence }), Repeat::Safe).await;
+                    session.request(Method::POST, &path, Some(&OfGrant { fence }), Idempotency::Safe).await;
                 match said {
                     Ok(_) => return None,
                     // The grant stands, and this cannot be done with it now.
@@ -396,7 +397,7 @@ impl<H: Handler> Runner<H> {
         self.errands.spawn(async move {
             let path = Client::path(["v1", "pools", &pool, "members", &member, "drain"]);
             let drained: Result<serde_json::Value, _> =
-                session.request(Method::POST, &path, None::<&()>, Repeat::Safe).await;
+                session.request(Method::POST, &path, None::<&()>, Idempotency::Safe).await;
             if let Err(error) = drained {
                 tracing::warn!(%error, "could not ask to be drained");
             }

@@ -39,13 +39,13 @@ pub(crate) struct Returned {
 }
 
 /// Works under a lease until it is over; `kill` ends it at once.
-pub(crate) async fn attend<H: Handler>(
+pub(crate) async fn supervise<H: Handler>(
     handler: Arc<H>,
     lease: Lease,
     kill: CancellationToken,
     history: Option<Arc<History>>,
 ) -> Returned {
-    let stop = running_out(lease.token(), handler.stop_timeout());
+    let stop = expiring(lease.token(), handler.stop_timeout());
     // Of a bucket's owners only the primary works on it.
     let history = history.filter(|_| lease.role() == Role::Primary);
     let event = HistoryEvent {
@@ -69,7 +69,7 @@ pub(crate) async fn attend<H: Handler>(
 }
 
 /// Returns when a handler that was asked to stop has had its time for that.
-async fn running_out(asked: CancellationToken, time: Duration) {
+async fn expiring(asked: CancellationToken, time: Duration) {
     asked.cancelled().await;
     tokio::time::sleep(time).await;
 }

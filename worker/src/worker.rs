@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use http::Method;
-use rota_client::{Client, ClientError, Repeat, Session};
+use rota_client::{Client, ClientError, Idempotency, Session};
 use rota_protocol::http::{Assignment, Code, JoinPool, MemberBody};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -181,7 +181,7 @@ async fn enter(session: &Session, options: &JoinOptions) -> Result<(), ClientErr
     let deadline = Instant::now() + session.timeout() * 2;
     loop {
         let joined: Result<MemberBody, _> =
-            session.request(Method::POST, &path, Some(&options.join), Repeat::Safe).await;
+            session.request(Method::POST, &path, Some(&options.join), Idempotency::Safe).await;
         match joined {
             Ok(_) => return Ok(()),
             Err(error) if error.code() == Some(Code::Exists) => {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use http::Method;
-use rota_client::{Client, ClientError, Repeat};
+use rota_client::{Client, ClientError, Idempotency};
 use rota_protocol::http::MemberReport;
 use serde_json::{Value, json};
 
@@ -18,7 +18,8 @@ pub(super) struct Message<'a> {
 pub(super) async fn generate_traffic(client: &Client) -> anyhow::Result<()> {
     let session = client.open_session(Duration::from_secs(4)).await?;
     let send = async |method: Method, path: &str, body: Value| {
-        let sent: Result<Value, ClientError> = session.request(method, path, Some(&body), Repeat::Safe).await;
+        let sent: Result<Value, ClientError> =
+            session.request(method, path, Some(&body), Idempotency::Safe).await;
         sent.map(drop).with_context(|| path.to_owned())
     };
     let hashed = json!({"name": "hashed", "kind": "hashed", "buckets": 8, "replicas": 2, "handoff": "warm", "grace_ms": 1000,

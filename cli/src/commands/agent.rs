@@ -8,8 +8,8 @@ use anyhow::Context;
 use clap::Args;
 use nix::sys::resource::{Resource, getrlimit};
 use rota_collector::POOL_DEFAULT;
-use rota_collector::agent::beneath::Links;
 use rota_collector::agent::register::Registration;
+use rota_collector::agent::rooted_fs::Links;
 use rota_collector::agent::{self, AgentConfig, AgentOptions};
 
 use super::services::{listen, reachable_at, run_until_told};

@@ -4,7 +4,7 @@
 use anyhow::bail;
 use clap::Args;
 use http::Method;
-use rota_client::{Client, Repeat};
+use rota_client::{Client, Idempotency};
 use rota_core::pool::{Blocked, Move, Report, Shortage, ShortageReason};
 use rota_protocol::http::{MembersChange, PlanPreview, Previewed};
 
@@ -58,7 +58,7 @@ pub(crate) async fn preview(
     asked: &PlanPreview,
 ) -> anyhow::Result<Previewed> {
     let path = Client::path(["v1", "pools", pool, "plan"]);
-    Ok(operator.ask(Method::POST, &path, Some(asked), Repeat::Safe).await?.parse()?)
+    Ok(operator.ask(Method::POST, &path, Some(asked), Idempotency::Safe).await?.parse()?)
 }
 
 /// Prints what would come of changes, which are not made.
@@ -182,5 +182,5 @@ pub(crate) async fn carry_out(
         return Ok(None);
     }
     let path = Client::path(["v1", "pools", pool, "members"]);
-    Ok(Some(operator.ask(Method::PUT, &path, Some(&change), Repeat::Safe).await?))
+    Ok(Some(operator.ask(Method::PUT, &path, Some(&change), Idempotency::Safe).await?))
 }

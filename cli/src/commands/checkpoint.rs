@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use http::Method;
-use rota_client::{Client, Repeat};
+use rota_client::{Client, Idempotency};
 use rota_protocol::http::{CheckpointBody, CheckpointPut, Encoding};
 
 use crate::operator::{Operator, Reading};
@@ -56,13 +56,14 @@ pub(crate) async fn run(operator: &Operator, command: CheckpointCommand) -> anyh
         }
         CheckpointCommand::Delete { pool, bucket } => {
             let body =
-                operator.ask(Method::DELETE, &path(&pool, &bucket), None::<&()>, Repeat::Unsafe).await?;
+                operator.ask(Method::DELETE, &path(&pool, &bucket), None::<&()>, Idempotency::Unsafe).await?;
             operator.output.done(&body, &format!("the checkpoint of bucket {bucket} is deleted"))?;
         }
         CheckpointCommand::Put { pool, bucket, fence, data } => {
             let put = CheckpointPut { fence, data, replaces: None, encoding: Encoding::Utf8 };
             // Written twice, it is the same; and a grant that ended is refused either way.
-            let body = operator.ask(Method::PUT, &path(&pool, &bucket), Some(&put), Repeat::Safe).await?;
+            let body =
+                operator.ask(Method::PUT, &path(&pool, &bucket), Some(&put), Idempotency::Safe).await?;
             operator.output.body(&body, |_: &CheckpointBody| String::new())?;
             let written: CheckpointBody = body.parse()?;
             say(&format!("the checkpoint of bucket {bucket} is written (zxid {})", written.zxid));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::bail;
 use clap::Subcommand;
 use http::Method;
-use rota_client::{Client, Repeat};
+use rota_client::{Client, Idempotency};
 use rota_protocol::http::{AddServer, Cluster, Role, Server, SnapshotTaken, TransferLeader};
 
 use crate::failure::USAGE;
@@ -73,7 +73,7 @@ pub(crate) async fn run(operator: &Operator, command: ClusterCommand) -> anyhow:
             let add = AddServer { id, peer_address: address, force };
             let body = operator
                 .patient(CHANGE_PATIENCE)
-                .ask(Method::POST, "/v1/cluster/servers", Some(&add), Repeat::Unsafe)
+                .ask(Method::POST, "/v1/cluster/servers", Some(&add), Idempotency::Unsafe)
                 .await?;
             operator.output.body(&body, describe)?;
         }
@@ -81,7 +81,7 @@ pub(crate) async fn run(operator: &Operator, command: ClusterCommand) -> anyhow:
             let path = format!("{}/promote", path(id));
             let body = operator
                 .patient(CHANGE_PATIENCE)
-                .ask(Method::POST, &path, None::<&()>, Repeat::Unsafe)
+                .ask(Method::POST, &path, None::<&()>, Idempotency::Unsafe)
                 .await?;
             operator.output.body(&body, describe)?;
         }
@@ -91,21 +91,22 @@ pub(crate) async fn run(operator: &Operator, command: ClusterCommand) -> anyhow:
         ClusterCommand::Remove { id, yes: Some(_) } => {
             let body = operator
                 .patient(CHANGE_PATIENCE)
-                .ask(Method::DELETE, &path(id), None::<&()>, Repeat::Unsafe)
+                .ask(Method::DELETE, &path(id), None::<&()>, Idempotency::Unsafe)
                 .await?;
             operator.output.done(&body, &format!("server {id} is removed: it can be stopped now"))?;
         }
         ClusterCommand::Remove { id, .. } => return show_what_would_be_left(operator, id).await,
         ClusterCommand::Lead { id } => {
             let lead = TransferLeader { server: id };
-            let body = operator.ask(Method::POST, "/v1/cluster/leader", Some(&lead), Repeat::Safe).await?;
+            let body =
+                operator.ask(Method::POST, "/v1/cluster/leader", Some(&lead), Idempotency::Safe).await?;
             operator.output.body(&body, describe)?;
         }
         ClusterCommand::Snapshot => {
             let path = "/v1/cluster/snapshot";
             let body = operator
                 .patient(SNAPSHOT_PATIENCE)
-                .ask(Method::POST, path, None::<&()>, Repeat::Safe)
+                .ask(Method::POST, path, None::<&()>, Idempotency::Safe)
                 .await?;
             operator.output.body(&body, |taken: &SnapshotTaken| {
                 facts([("server", taken.server.to_string()), ("index", taken.index.to_string())])

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use http::Method;
-use rota_client::{Client, Repeat};
+use rota_client::{Client, Idempotency};
 use rota_protocol::http::{ItemBody, ItemCreate};
 
 use super::pool::AffinityArgs;
@@ -64,12 +64,12 @@ pub(crate) async fn run(operator: &Operator, command: ItemCommand) -> anyhow::Re
             let (labels, (require, prefer)) = (labels.into_iter().collect(), affinity.labels());
             let item =
                 ItemCreate { name, address, labels, require, prefer, weight: Some(weight), persistent: true };
-            let body = operator.ask(Method::POST, &path(&pool), Some(&item), Repeat::Safe).await?;
+            let body = operator.ask(Method::POST, &path(&pool), Some(&item), Idempotency::Safe).await?;
             operator.output.body(&body, |item: &ItemBody| table(std::slice::from_ref(item)))?;
         }
         ItemCommand::Remove { pool, name } => {
             let path = Client::path(["v1", "pools", &pool, "items", &name]);
-            let body = operator.ask(Method::DELETE, &path, None::<&()>, Repeat::Unsafe).await?;
+            let body = operator.ask(Method::DELETE, &path, None::<&()>, Idempotency::Unsafe).await?;
             operator.output.done(&body, &format!("item {name} of pool {pool} is removed"))?;
         }
     }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use http::Method;
-use rota_client::{Client, Repeat};
+use rota_client::{Client, Idempotency};
 use rota_core::pool::{Kind, Labels, Spec, layout};
 use rota_protocol::http::{NodeBody, PlanPreview, PoolBody, PoolChange, PoolCreate, PoolKind};
 use serde::Serialize;
@@ -129,7 +129,7 @@ pub(crate) async fn run(operator: &Operator, command: PoolCommand) -> anyhow::Re
                 KindArg::Named => PoolKind::Named,
             };
             let create = PoolCreate { name, kind, settings: settings.into_change()? };
-            let body = operator.ask(Method::POST, "/v1/pools", Some(&create), Repeat::Unsafe).await?;
+            let body = operator.ask(Method::POST, "/v1/pools", Some(&create), Idempotency::Unsafe).await?;
             operator.output.body(&body, describe)?;
         }
         PoolCommand::List(reading) => {
@@ -163,7 +163,7 @@ async fn change(operator: &Operator, name: &str, change: PoolChange, dry_run: bo
         let asked = PlanPreview { pool: Some(change), ..PlanPreview::default() };
         return show_preview(operator, name, &asked).await;
     }
-    let body = operator.ask(Method::PUT, &path(name), Some(&change), Repeat::Safe).await?;
+    let body = operator.ask(Method::PUT, &path(name), Some(&change), Idempotency::Safe).await?;
     operator.output.body(&body, describe)
 }
 
@@ -172,7 +172,7 @@ fn path(pool: &str) -> String {
 }
 
 async fn delete(operator: &Operator, name: &str) -> anyhow::Result<ExitCode> {
-    let body: Body = operator.ask(Method::DELETE, &path(name), None::<&()>, Repeat::Unsafe).await?;
+    let body: Body = operator.ask(Method::DELETE, &path(name), None::<&()>, Idempotency::Unsafe).await?;
     let Some(left) = body.parse::<Option<PoolBody>>()? else {
         operator.output.done(&body, &format!("pool {name} is deleted"))?;
         return Ok(ExitCode::SUCCESS);

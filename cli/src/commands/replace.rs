@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::Args;
 use http::Method;
-use rota_client::{Client, Repeat};
+use rota_client::{Client, Idempotency};
 use rota_protocol::http::{MemberBody, MembersChange, PlanPreview, Replace, TableBody};
 
 use super::change::{moves, preview, show_preview};
@@ -51,7 +51,8 @@ pub(crate) async fn run(operator: &Operator, args: ReplaceArgs) -> anyhow::Resul
     let previewed = preview(operator, pool, &asked).await?;
     say(&format!("{by} has {member}'s place after {}", moves(&previewed)));
     let path = Client::path(["v1", "pools", pool, "members", member, "replace"]);
-    let body = operator.ask(Method::POST, &path, Some(&Replace { by: by.clone() }), Repeat::Safe).await?;
+    let body =
+        operator.ask(Method::POST, &path, Some(&Replace { by: by.clone() }), Idempotency::Safe).await?;
     operator.output.body(&body, |members: &Vec<MemberBody>| super::member::list(members))?;
     if args.how.no_wait {
         return Ok(ExitCode::SUCCESS);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use http::Method;
-use rota_client::{Client, Repeat};
+use rota_client::{Client, Idempotency};
 use rota_protocol::http::{OpenSession, SessionBody, SessionOpened};
 
 use crate::args::duration;
@@ -58,7 +58,7 @@ pub(crate) async fn run(operator: &Operator, command: SessionCommand) -> anyhow:
         SessionCommand::Open { timeout } => open(operator, timeout).await?,
         SessionCommand::Close { id, password } => {
             let operator = operator.in_session(Some(format!("{id}:{password}")));
-            let body = operator.ask(Method::DELETE, &path(&id), None::<&()>, Repeat::Unsafe).await?;
+            let body = operator.ask(Method::DELETE, &path(&id), None::<&()>, Idempotency::Unsafe).await?;
             operator.output.done(&body, &format!("session {id} is closed"))?;
         }
     }
@@ -73,7 +73,7 @@ async fn open(operator: &Operator, timeout: Option<Duration>) -> anyhow::Result<
     let timeout_ms = timeout.map(|timeout| u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX));
     // Opened twice, one of them ends by itself.
     let body = OpenSession { timeout_ms };
-    let body = operator.ask(Method::POST, "/v1/sessions", Some(&body), Repeat::Safe).await?;
+    let body = operator.ask(Method::POST, "/v1/sessions", Some(&body), Idempotency::Safe).await?;
     operator.output.body(&body, |opened: &SessionOpened| {
         facts([
             ("session", opened.session.clone()),

@@ -202,7 +202,7 @@ fn note(shared: &Shared, item: &str, checkpoint: Checkpoint) {
     let reader = Reader { incarnation, offset, gaps };
     if let Confirmed::BeyondEnd { key } = table.collected(item, reader, &previous, Now::read()) {
         warn!(%item, incarnation, offset, "the file has lost bytes that were collected: it is read again");
-        table.had(&key, offset);
+        table.observe_min_size(&key, offset);
         drop(table);
         shared.hints.file(key.0);
     }

@@ -12,13 +12,13 @@ use std::time::UNIX_EPOCH;
 
 use tracing::{info, warn};
 
-use super::beneath::Opened;
+use super::classify::{BIRTH_SLACK_NS, is_born_between, is_rotated_name};
 use super::follow::Follower;
-use super::identity::{Trace, look};
-use super::judge::{BIRTH_SLACK_NS, is_born_between, is_rotated_name};
+use super::identity::{Fingerprint, look};
 use super::open_files::Key;
+use super::rooted_fs::Opened;
+use super::scan::{SEARCHES_MAX, Scan, is_transient};
 use super::source::{Loss, State, nanoseconds};
-use super::survey::{SEARCHES_MAX, Survey, is_transient};
 use crate::clock::Now;
 use crate::naming::display_text;
 use crate::wire::GapReason;
@@ -38,7 +38,7 @@ pub(super) struct FoundCopy {
     /// Where it is.
     pub(super) at: PathBuf,
     /// Its trace.
-    pub(super) trace: Trace,
+    pub(super) trace: Fingerprint,
     /// The file, open.
     pub(super) opened: Opened,
 }
@@ -46,7 +46,7 @@ pub(super) struct FoundCopy {
 impl Follower {
     /// A file was truncated or overwritten. What it contained is in a copy, or
     /// lost: to which end, nobody saw.
-    pub(super) fn lose_truncated(&self, key: &Key, known: &Trace, survey: &mut Survey, now: Now) {
+    pub(super) fn lose_truncated(&self, key: &Key, known: &Fingerprint, survey: &mut Scan, now: Now) {
         // A copy that cannot be read now is a gap.
         match self.find_copy(key, known, survey).unwrap_or_default() {
             Some(FoundCopy { at, trace, opened }) => {
@@ -56,7 +56,7 @@ impl Follower {
             None => {
                 warn!(path = %display_text(&key.0), size = known.stat.size, "file truncated, and no copy found");
                 let loss = Loss { reason: GapReason::Truncated, is_end_known: false };
-                self.shared.table().lose(key, loss, now);
+                self.shared.table().mark_lost(key, loss, now);
             }
         }
     }
@@ -93,12 +93,13 @@ impl Follower {
     pub(super) fn find_copy(
         &self,
         key: &Key,
-        known: &Trace,
-        survey: &mut Survey,
+        known: &Fingerprint,
+        survey: &mut Scan,
     ) -> io::Result<Option<FoundCopy>> {
         let seen_ns = self.shared.table().get(&key.0).map_or(0, |source| nanoseconds(source.seen_ms));
-        let is_made_since_seen = |trace: &Trace| is_born_between(seen_ns, trace.stat.id.born_ns, u64::MAX);
-        let rank = |trace: &Trace| match is_made_since_seen(trace) {
+        let is_made_since_seen =
+            |trace: &Fingerprint| is_born_between(seen_ns, trace.stat.id.born_ns, u64::MAX);
+        let rank = |trace: &Fingerprint| match is_made_since_seen(trace) {
             true => (true, u64::MAX - trace.stat.id.born_ns),
             false => (false, trace.stat.changed_ns),
         };
@@ -136,9 +137,9 @@ impl Follower {
     pub(super) fn is_truncated_after_copy(
         &self,
         key: &Key,
-        known: &Trace,
+        known: &Fingerprint,
         file: &File,
-        survey: &mut Survey,
+        survey: &mut Scan,
     ) -> io::Result<bool> {
         let Some(copy) = self.find_copy(key, known, survey)? else { return Ok(false) };
         let seen = look(file, &copy.trace);
@@ -157,7 +158,7 @@ impl Follower {
     pub(super) fn for_each_rotated_file(
         &self,
         path: &Path,
-        survey: &mut Survey,
+        survey: &mut Scan,
         mut visit: impl FnMut(PathBuf, io::Result<Opened>),
     ) -> io::Result<()> {
         let name = path.file_name().and_then(|name| name.to_str());

@@ -20,16 +20,16 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use super::beneath::{Opened, is_link_error};
+use super::classify::{Disposition, classify};
 use super::glob::Patterns;
-use super::identity::{FileId, Trace, look};
+use super::identity::{FileId, Fingerprint, look};
 use super::index::Index;
-use super::judge::{Verdict, judge};
 use super::open_files::Key;
+use super::rooted_fs::{Opened, is_link_error};
+use super::scan::{Scan, Scope};
 use super::settle::IndexState;
 use super::shared::Shared;
 use super::source::{Source, State};
-use super::survey::{Scope, Survey};
 use super::table::Unreadable;
 use super::unseen::UnseenFilter;
 use crate::clock::Now;
@@ -89,9 +89,9 @@ impl Follower {
     }
 
     /// Looks, once. Blocks.
-    pub fn look(&mut self, scope: &Scope) {
+    pub fn scan(&mut self, scope: &Scope) {
         let now = Now::read();
-        let mut survey = Survey::of(scope, &self.patterns, &self.shared.beneath, &self.linked_dirs);
+        let mut survey = Scan::of(scope, &self.patterns, &self.shared.beneath, &self.linked_dirs);
         for path in self.departed(scope, &survey, now) {
             self.revisit(&path, &mut survey, now);
         }
@@ -104,7 +104,7 @@ impl Follower {
             self.dirs = std::mem::take(&mut survey.dirs);
             self.subdirs = std::mem::take(&mut survey.subdirs);
             self.linked_dirs = std::mem::take(&mut survey.linked_dirs);
-            self.tend(&mut survey, now);
+            self.maintain(&mut survey, now);
             self.open_closed(&mut survey);
             self.report(&survey);
             self.retire(now);
@@ -117,7 +117,7 @@ impl Follower {
     }
 
     /// The sources in scope whose path does not lead to exactly what was known.
-    fn departed(&self, scope: &Scope, survey: &Survey, now: Now) -> Vec<PathBuf> {
+    fn departed(&self, scope: &Scope, survey: &Scan, now: Now) -> Vec<PathBuf> {
         let mut departed = Vec::new();
         let mut compare = |source: &mut Source| {
             let Some(live) = source.live() else { return };
@@ -140,7 +140,7 @@ impl Follower {
     }
 
     /// Finds out what became of a source's live file.
-    pub(super) fn revisit(&self, path: &Path, survey: &mut Survey, now: Now) {
+    pub(super) fn revisit(&self, path: &Path, survey: &mut Scan, now: Now) {
         let Some((key, known)) = self.live(path) else { return };
         let seen = match survey.file(path) {
             Some(entry) if entry.stat.id.ino == known.stat.id.ino => {
@@ -158,25 +158,27 @@ impl Follower {
             Err(error) if error.kind() == io::ErrorKind::NotFound || is_link_error(&error) => None,
             Err(error) => return survey.failed.push((path.to_owned(), error)),
         };
-        let mut verdict = judge(&known, seen.as_ref().map(|(seen, _)| seen));
-        if let (Verdict::Same | Verdict::Grown, Some((_, opened)), 0) = (verdict, &seen, known.stat.size) {
+        let mut verdict = classify(&known, seen.as_ref().map(|(seen, _)| seen));
+        if let (Disposition::Same | Disposition::Grown, Some((_, opened)), 0) =
+            (verdict, &seen, known.stat.size)
+        {
             if path.parent().is_some_and(|dir| survey.is_read_too_often(dir)) {
                 return self.shared.hints.file(path.into());
             }
             match self.is_truncated_after_copy(&key, &known, &opened.file, survey) {
-                Ok(true) => verdict = Verdict::Truncated,
+                Ok(true) => verdict = Disposition::Truncated,
                 Ok(false) => {}
                 Err(error) => return survey.failed.push((path.to_owned(), error)),
             }
         }
         match (verdict, seen) {
-            (Verdict::Same | Verdict::Grown, Some((seen, opened))) => {
+            (Disposition::Same | Disposition::Grown, Some((seen, opened))) => {
                 let mut table = self.shared.table();
                 table.each_at(path, |source| source.seen_ms = now.unix_ms);
                 table.grew(&key, seen.trace, now);
                 table.open.keep_if_absent(&key, opened.file);
             }
-            (Verdict::Truncated, Some((seen, opened))) => {
+            (Disposition::Truncated, Some((seen, opened))) => {
                 let homes = self.homes(&key);
                 self.lose_truncated(&key, &known, survey, now);
                 self.adopt_copies(path, homes, seen.trace.stat.id, survey, now);
@@ -197,7 +199,7 @@ impl Follower {
 
     /// Adopts the copies of a file that was truncated more than once since the last look: they are
     /// younger than the copy of what was known, or than the file if there is none.
-    fn adopt_copies(&self, path: &Path, homes: Vec<PathBuf>, id: FileId, survey: &mut Survey, now: Now) {
+    fn adopt_copies(&self, path: &Path, homes: Vec<PathBuf>, id: FileId, survey: &mut Scan, now: Now) {
         let last_born_ns = {
             let table = self.shared.table();
             let last = table.get(path).and_then(|source| source.incarnations.last());
@@ -215,7 +217,7 @@ impl Follower {
         }
     }
 
-    fn live(&self, path: &Path) -> Option<(Key, Trace)> {
+    fn live(&self, path: &Path) -> Option<(Key, Fingerprint)> {
         let table = self.shared.table();
         let live = table.get(path)?.live()?;
         Some(((path.to_owned(), live.number), live.trace))
@@ -235,7 +237,7 @@ impl Follower {
     }
 
     /// Lists what cannot be read, and says once of each that it cannot.
-    fn report(&self, survey: &Survey) {
+    fn report(&self, survey: &Scan) {
         let failed = survey.failed.iter().map(|(path, error)| (path_text(path), error.to_string()));
         let skipped = survey.skipped.iter().map(|(path, error)| (path_text(path), error.clone()));
         let mut now: BTreeSet<(String, String)> = failed.chain(skipped).collect();

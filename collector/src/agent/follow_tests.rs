@@ -7,14 +7,14 @@ use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::bench::{Bench, tick};
-use super::super::beneath::{Beneath, Links};
+use super::super::classify::BIRTH_SLACK_NS;
 use super::super::glob::Patterns;
 use super::super::index::Index;
-use super::super::judge::BIRTH_SLACK_NS;
+use super::super::rooted_fs::{Links, RootedFs};
+use super::super::scan::Scope;
 use super::super::shared::Shared;
 use super::super::source::Source;
-use super::super::survey::Scope;
+use super::super::test_bench::{Bench, tick};
 use super::*;
 use crate::wire::GapReason;
 
@@ -328,12 +328,12 @@ fn two_files_of_one_name_keep_their_names() {
     let whole = format!("{}/q/x.log", root.trim_start_matches('/'));
     for remove_first in [false, true] {
         let patterns = Patterns::new(&[format!("{root}/p/*.log"), format!("{root}/q/*.log")], &[]).unwrap();
-        let beneath = Beneath::new(vec![dir.path().to_owned()], Links::Refused);
+        let beneath = RootedFs::new(vec![dir.path().to_owned()], Links::Refused);
         let shared = Arc::new(Shared::new(beneath, 100));
         let owner = Owner { app: "a".into(), host: "h".into() };
         let index = Index::open(&dir.path().join("state")).unwrap();
         let mut follower = Follower::new(owner, patterns, index, Arc::clone(&shared));
-        follower.look(&Scope::All);
+        follower.scan(&Scope::All);
         let files: Vec<String> = shared.table().items().map(|s| s.file.clone()).collect();
         assert_eq!(files, ["x.log", &whole]);
         if !remove_first {
@@ -371,7 +371,7 @@ fn a_hint_about_one_file_is_enough_for_every_change_of_it() {
     b.look();
     let hint = |b: &mut Bench| {
         let scope = Scope::Some { dirs: BTreeSet::new(), files: [b.path("x.log")].into() };
-        b.agent.as_mut().unwrap().0.look(&scope);
+        b.agent.as_mut().unwrap().0.scan(&scope);
     };
     fs::write(b.path("x.log"), "").unwrap();
     hint(&mut b);

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::survey::Scope;
+use super::scan::Scope;
 
 /// Most hints that are kept; beyond, everything is looked at.
 pub const HINTS_MAX: usize = 1024;

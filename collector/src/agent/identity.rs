@@ -53,7 +53,7 @@ pub struct Mark {
 
 /// What is remembered of an incarnation's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Trace {
+pub struct Fingerprint {
     /// Which file, how long, when changed.
     pub stat: Stat,
     /// Of its first [`HEAD_BYTES`].
@@ -66,7 +66,7 @@ pub struct Trace {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
     /// What it is now.
-    pub trace: Trace,
+    pub trace: Fingerprint,
     /// It begins with the same bytes.
     pub head_same: bool,
     /// The same bytes stand before the end that was known.
@@ -92,7 +92,7 @@ impl Stat {
     }
 }
 
-impl Trace {
+impl Fingerprint {
     /// The trace of a file that cannot be read: its content is not known.
     #[must_use]
     pub fn without_marks(stat: Stat) -> Self {
@@ -124,8 +124,8 @@ impl Trace {
 ///
 /// # Errors
 /// When it cannot be read, or becomes shorter meanwhile.
-pub fn look(file: &File, known: &Trace) -> io::Result<Seen> {
-    let trace = Trace::of(file)?;
+pub fn look(file: &File, known: &Fingerprint) -> io::Result<Seen> {
+    let trace = Fingerprint::of(file)?;
     let same = |offset: u64, mark_known: Mark| {
         Ok::<_, io::Error>(mark(file, offset, mark_known.len)? == Some(mark_known))
     };
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn growth_keeps_head_and_tail() {
         let (_dir, path) = written("one\n");
-        let known = Trace::of(&File::open(&path).unwrap()).unwrap();
+        let known = Fingerprint::of(&File::open(&path).unwrap()).unwrap();
         fs::write(&path, "one\ntwo\n").unwrap();
         let seen = look(&File::open(&path).unwrap(), &known).unwrap();
         assert!(seen.head_same && seen.tail_same);
@@ -174,7 +174,7 @@ mod tests {
         let long = format!("{}{}", "h".repeat(2000), "t".repeat(100));
         let (_dir, path) = written(&long);
         let file = File::open(&path).unwrap();
-        let known = Trace::of(&file).unwrap();
+        let known = Fingerprint::of(&file).unwrap();
         fs::write(&path, format!("{}{}", "x".repeat(2000), "t".repeat(100))).unwrap();
         let seen = look(&file, &known).unwrap();
         assert!(!seen.head_same && seen.tail_same);
@@ -187,7 +187,7 @@ mod tests {
     fn a_file_that_became_shorter_is_not_the_same() {
         let (_dir, path) = written("one\ntwo\n");
         let file = File::open(&path).unwrap();
-        let known = Trace::of(&file).unwrap();
+        let known = Fingerprint::of(&file).unwrap();
         fs::write(&path, "one\n").unwrap();
         let seen = look(&file, &known).unwrap();
         assert!(!seen.head_same && !seen.tail_same);

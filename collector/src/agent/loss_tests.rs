@@ -6,10 +6,10 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::bench::{Bench, tick};
-use super::beneath::Links;
-use super::judge::BIRTH_SLACK_NS;
+use super::classify::BIRTH_SLACK_NS;
 use super::open_files::OpenFiles;
+use super::rooted_fs::Links;
+use super::test_bench::{Bench, tick};
 use crate::wire::GapReason::{Gone, Truncated};
 
 fn listed(b: &Bench) -> Vec<(String, String)> {
@@ -118,7 +118,7 @@ fn the_last_incarnation_is_lost_with_a_word() {
     let is_over = |b: &Bench| {
         let shared = &b.agent.as_ref().unwrap().1;
         let path = b.path("x.log");
-        shared.table().get(&path).is_some_and(|source| source.is_over(super::bench::in_a_year()))
+        shared.table().get(&path).is_some_and(|source| source.is_over(super::test_bench::in_a_year()))
     };
     assert!(is_over(&b), "its reader has recorded all");
 }

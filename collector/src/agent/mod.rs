@@ -14,40 +14,40 @@
 //! what the table says. Each part can be away or slow without the others noticing
 //! more than delay.
 
-mod adopt;
-mod answer;
-#[cfg(test)]
-mod bench;
-pub mod beneath;
+pub mod classify;
 pub mod confirm;
 mod copies;
+mod discover;
 pub mod follow;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod gap_list;
 pub mod glob;
 mod hints;
+mod http_reply;
 pub mod identity;
 pub mod index;
-pub mod judge;
 mod listen;
 mod listing;
 #[cfg(test)]
 mod loss_tests;
+mod maintain;
 mod open_files;
+mod plan_read;
 mod read;
 mod readers;
 mod record;
 pub mod register;
-mod reply;
+pub mod rooted_fs;
 mod run;
+mod scan;
 pub mod serve;
 mod settle;
 pub mod shared;
 pub mod source;
-mod survey;
 mod table;
-mod tend;
+#[cfg(test)]
+mod test_bench;
 mod unseen;
 mod watch;
 

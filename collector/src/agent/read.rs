@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::beneath::{Beneath, is_link_error, open};
-use super::identity::{FileId, Trace, look};
-use super::judge::{Verdict, judge};
+use super::classify::{Disposition, classify};
+use super::identity::{FileId, Fingerprint, look};
+use super::rooted_fs::{RootedFs, is_link_error, open};
 use crate::wire::CHUNK_BYTES;
 
 /// What is to be read.
@@ -24,7 +24,7 @@ pub struct Job {
     /// That is the source's own path, which may have become a link.
     pub is_live: bool,
     /// What is known of it.
-    pub trace: Trace,
+    pub trace: Fingerprint,
     /// Where to begin.
     pub offset: u64,
 }
@@ -37,7 +37,7 @@ pub enum Outcome {
         /// They.
         bytes: Bytes,
         /// The file's trace after that.
-        trace: Trace,
+        trace: Fingerprint,
         /// The file.
         file: Arc<File>,
     },
@@ -58,7 +58,7 @@ pub enum Outcome {
 ///
 /// # Errors
 /// When the file cannot be opened or read.
-pub fn read(job: Job, beneath: &Beneath) -> io::Result<Outcome> {
+pub fn read(job: Job, beneath: &RootedFs) -> io::Result<Outcome> {
     let file = match (job.file, job.path) {
         (Some(file), _) => file,
         (None, Some(path)) => {
@@ -86,12 +86,12 @@ pub fn read(job: Job, beneath: &Beneath) -> io::Result<Outcome> {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Outcome::Changed),
         Err(error) => return Err(error),
     };
-    match judge(&job.trace, Some(&seen)) {
-        Verdict::Same | Verdict::Grown if seen.trace.stat.size < job.offset => {
+    match classify(&job.trace, Some(&seen)) {
+        Disposition::Same | Disposition::Grown if seen.trace.stat.size < job.offset => {
             Ok(Outcome::Shorter { size: seen.trace.stat.size })
         }
-        Verdict::Same | Verdict::Grown => Ok(Outcome::Data { bytes, trace: seen.trace, file }),
-        Verdict::Truncated | Verdict::Replaced | Verdict::Missing => Ok(Outcome::Changed),
+        Disposition::Same | Disposition::Grown => Ok(Outcome::Data { bytes, trace: seen.trace, file }),
+        Disposition::Truncated | Disposition::Replaced | Disposition::Missing => Ok(Outcome::Changed),
     }
 }
 
@@ -115,16 +115,16 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use super::super::beneath::Links;
+    use super::super::rooted_fs::Links;
     use super::*;
 
-    fn job(path: &Path, trace: Trace, offset: u64) -> Job {
+    fn job(path: &Path, trace: Fingerprint, offset: u64) -> Job {
         Job { file: None, path: Some(path.to_owned()), is_live: true, trace, offset }
     }
 
     fn read(job: Job) -> io::Result<Outcome> {
         let base = job.path.as_ref().and_then(|path| path.parent()).map(Path::to_owned);
-        super::read(job, &Beneath::new(base.into_iter().collect(), Links::Refused))
+        super::read(job, &RootedFs::new(base.into_iter().collect(), Links::Refused))
     }
 
     fn bytes(outcome: Outcome) -> Vec<u8> {
@@ -137,7 +137,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         fs::write(&path, "one\ntwo\n").unwrap();
-        let trace = Trace::of(&File::open(&path).unwrap()).unwrap();
+        let trace = Fingerprint::of(&File::open(&path).unwrap()).unwrap();
         assert_eq!(bytes(read(job(&path, trace, 0)).unwrap()), b"one\ntwo\n");
         assert_eq!(bytes(read(job(&path, trace, 4)).unwrap()), b"two\n");
         assert!(bytes(read(job(&path, trace, 8)).unwrap()).is_empty());
@@ -157,7 +157,7 @@ mod tests {
         let path = dir.path().join("f");
         fs::write(&path, "one\n").unwrap();
         let file = Arc::new(open(&path).unwrap());
-        let trace = Trace::of(&file).unwrap();
+        let trace = Fingerprint::of(&file).unwrap();
         fs::remove_file(&path).unwrap();
         let job = Job { file: Some(file), path: None, is_live: false, trace, offset: 0 };
         assert_eq!(bytes(read(job).unwrap()), b"one\n");
@@ -169,7 +169,7 @@ mod tests {
         let (path, secret) = (dir.path().join("f"), dir.path().join("secret"));
         fs::write(&path, "one\n").unwrap();
         fs::write(&secret, "one\nand more\n").unwrap();
-        let trace = Trace::of(&File::open(&path).unwrap()).unwrap();
+        let trace = Fingerprint::of(&File::open(&path).unwrap()).unwrap();
         fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink(&secret, &path).unwrap();
         assert!(matches!(read(job(&path, trace, 0)).unwrap(), Outcome::Changed));

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use tokio::sync::watch;
 
-use super::answer::Answer;
 use super::open_files::Key;
+use super::plan_read::Answer;
 use super::read::Job;
 use super::source::{Reader, Source, State};
 use super::table::Table;
@@ -103,7 +103,7 @@ impl Table {
         if source.retired || !source.incarnations.iter().any(|i| i.recorded) {
             return None;
         }
-        let answer = source.ask(asked, offset, now);
+        let answer = source.plan_read(asked, offset, now);
         let number = match answer {
             Answer::Read(number) => number,
             Answer::Wait { incarnation, .. } | Answer::Ended { incarnation, .. } => incarnation,
@@ -125,7 +125,7 @@ impl Table {
     /// The checkpoint says that `offset` bytes of an incarnation were collected,
     /// and its file is shorter. So it had been that long, and the machine has lost
     /// its newest bytes: what is seen next is a truncation.
-    pub fn had(&mut self, key: &Key, offset: u64) {
+    pub fn observe_min_size(&mut self, key: &Key, offset: u64) {
         if let Some(incarnation) = self.change(&key.0).and_then(|source| source.incarnation_mut(key.1)) {
             incarnation.trace.stat.size = incarnation.trace.stat.size.max(offset);
         }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::gap_list::GapState;
-use super::identity::{FileId, Mark, Stat, Trace};
+use super::identity::{FileId, Fingerprint, Mark, Stat};
 use super::source::{Incarnation, Loss, Reader, Source, State};
 use crate::clock::Now;
 use crate::wire::{Gap, GapReason};
@@ -114,7 +114,7 @@ impl Record {
 
 impl IncarnationRecord {
     fn of(incarnation: &Incarnation) -> Self {
-        let Trace { stat, head, tail } = incarnation.trace;
+        let Fingerprint { stat, head, tail } = incarnation.trace;
         let state = match &incarnation.state {
             State::Live => StateRecord::Live,
             State::Away { at } => StateRecord::Away { at: at.as_deref().map(path_bytes) },
@@ -145,7 +145,7 @@ impl IncarnationRecord {
         };
         Incarnation {
             number: self.number,
-            trace: Trace {
+            trace: Fingerprint {
                 stat: Stat { id: FileId { dev, ino, born_ns }, size: self.size, changed_ns: self.changed_ns },
                 head: mark(self.head),
                 tail: mark(self.tail),
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn a_record_holds_all_of_a_source() {
         let odd = PathBuf::from(OsStr::from_bytes(b"/v/\xff.1"));
-        let trace = Trace {
+        let trace = Fingerprint {
             stat: Stat { id: FileId { dev: 1, ino: 2, born_ns: 3 }, size: 4, changed_ns: 5 },
             head: Mark { len: 4, hash: u64::MAX },
             tail: Mark { len: 4, hash: 7 },

@@ -112,7 +112,7 @@ impl Registrar {
         let mut is_failing = false;
         loop {
             changes.borrow_and_update();
-            let failed = self.bring_in_step(session, &mut registered).await.err();
+            let failed = self.reconcile(session, &mut registered).await.err();
             if let Some((item, error)) = failed.as_ref().filter(|_| !is_failing) {
                 warn!(%item, error = error as &dyn std::error::Error, "not registered: tried again every second");
             }
@@ -130,7 +130,7 @@ impl Registrar {
     }
 
     /// Puts what is missing and removes what is too much.
-    async fn bring_in_step(
+    async fn reconcile(
         &self,
         session: &Session,
         registered: &mut Items,

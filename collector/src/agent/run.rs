@@ -12,16 +12,16 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use super::beneath::{Beneath, Links};
 use super::confirm::{CheckpointSource, Coordinator, confirm};
 use super::follow::{Follower, Owner};
 use super::glob::{GlobError, Patterns};
 use super::index::{Index, IndexError};
 use super::listen::BoundedListener;
 use super::register::{Registration, register};
+use super::rooted_fs::{Links, RootedFs};
+use super::scan::Scope;
 use super::serve::{Server, router};
 use super::shared::Shared;
-use super::survey::Scope;
 use super::watch::DirWatcher;
 
 /// How often everything is looked at, unless configured otherwise.
@@ -134,10 +134,10 @@ impl Agent {
         }
         let patterns = Patterns::new(&globs, &exclude)?;
         let bases = patterns.roots().map(|root| root.base.clone()).collect();
-        let shared = Arc::new(Shared::new(Beneath::new(bases, links), open_files_max));
+        let shared = Arc::new(Shared::new(RootedFs::new(bases, links), open_files_max));
         let index = Index::open(&state_dir)?;
         let mut follower = Follower::new(Owner { app, host }, patterns, index, Arc::clone(&shared));
-        follower.look(&Scope::All);
+        follower.scan(&Scope::All);
         Ok(Self { follower, shared, scan_interval, connections_max })
     }
 
@@ -200,7 +200,7 @@ async fn follow(
         }
         let hints = Arc::clone(&shared);
         let looked = spawn_blocking(move || {
-            follower.look(&scope);
+            follower.scan(&scope);
             // What happened in a directory before it was watched is looked for.
             watcher
                 .set(follower.dirs(), std::time::Instant::now())

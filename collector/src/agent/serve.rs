@@ -20,10 +20,10 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::answer::Answer;
+use super::http_reply::{self, Asked};
 use super::listing;
+use super::plan_read::Answer;
 use super::read::{Outcome, read};
-use super::reply::{self, Asked};
 use super::shared::Shared;
 use crate::clock::{Now, monotonic_ms};
 use crate::wire::{Gaps, WAIT_MS_MAX};
@@ -57,8 +57,10 @@ pub fn router(server: Server) -> Router {
         .route("/v1/sources", get(list))
         .route("/v1/sources/{item}/data", get(data))
         .route("/v1/sources/{item}/gaps", get(gaps))
-        .fallback(|| async { reply::error(Code::NoEndpoint, "there is no such endpoint") })
-        .method_not_allowed_fallback(|| async { reply::error(Code::BadMethod, "only GET is allowed here") })
+        .fallback(|| async { http_reply::error(Code::NoEndpoint, "there is no such endpoint") })
+        .method_not_allowed_fallback(|| async {
+            http_reply::error(Code::BadMethod, "only GET is allowed here")
+        })
         .with_state(server)
 }
 
@@ -87,7 +89,7 @@ async fn gaps(
 ) -> Response {
     let Query(After { after }) = match after {
         Ok(after) => after,
-        Err(rejection) => return reply::error(Code::BadRequest, rejection.body_text()),
+        Err(rejection) => return http_reply::error(Code::BadRequest, rejection.body_text()),
     };
     match server.shared.table().gaps(&item, after) {
         Some(gaps) => Json(Gaps { gaps }).into_response(),
@@ -103,11 +105,11 @@ async fn data(
 ) -> Response {
     let wait_ms = match wait {
         Ok(Query(wait)) => wait.wait_ms.min(WAIT_MS_MAX),
-        Err(rejection) => return reply::error(Code::BadRequest, rejection.body_text()),
+        Err(rejection) => return http_reply::error(Code::BadRequest, rejection.body_text()),
     };
     let asked = match Asked::parse(&headers) {
         Ok(asked) => asked,
-        Err(message) => return reply::error(Code::BadRequest, message),
+        Err(message) => return http_reply::error(Code::BadRequest, message),
     };
     let Some((path, changed)) = server.shared.table().subscribe(&item) else { return no_source(&item) };
     if let Some(claimed) = asked.claimed
@@ -117,12 +119,12 @@ async fn data(
     }
     let deadline = Instant::now() + Duration::from_millis(wait_ms);
     let poll = Poll { server: server.clone(), item: item.clone(), path, changed, asked, deadline };
-    let response = poll.run().await.unwrap_or_else(reply::body);
-    reply::with_last_gap(response, server.shared.table().last_gap(&item))
+    let response = poll.run().await.unwrap_or_else(http_reply::body);
+    http_reply::with_last_gap(response, server.shared.table().last_gap(&item))
 }
 
 fn no_source(item: &str) -> Response {
-    reply::error(Code::NoItem, format!("this agent has no source {item}"))
+    http_reply::error(Code::NoItem, format!("this agent has no source {item}"))
 }
 
 /// One long poll.
@@ -155,7 +157,7 @@ impl Poll {
                 Step::Wait { incarnation, until } => (incarnation, until),
             };
             if self.has_unreported_gap() {
-                return Ok(reply::nothing(incarnation));
+                return Ok(http_reply::nothing(incarnation));
             }
             let until = until.map_or(self.deadline, |until| until.min(self.deadline));
             let is_open = tokio::select! {
@@ -164,7 +166,7 @@ impl Poll {
                 () = self.server.shutdown.cancelled() => false,
             };
             if !is_open {
-                return Ok(reply::nothing(incarnation));
+                return Ok(http_reply::nothing(incarnation));
             }
         }
     }
@@ -202,14 +204,14 @@ impl Poll {
                     table.open.keep_if_absent(&key, file);
                 }
                 if !bytes.is_empty() {
-                    return Ok(Step::Reply(reply::chunk(number, offset, trace.stat.size, bytes)));
+                    return Ok(Step::Reply(http_reply::chunk(number, offset, trace.stat.size, bytes)));
                 }
                 let answer = table.get(&self.path).map(|source| source.at_end(number, offset, Now::read()));
                 return Ok(answer.map_or_else(|| Step::Reply(no_source(&self.item)), step));
             }
             // Of which the agent knows nothing, whoever asks. If the checkpoint says so,
             // too, bytes of the file were lost: see `confirm`.
-            Ok(Outcome::Shorter { size }) => return Ok(Step::Reply(reply::beyond_end(number, size))),
+            Ok(Outcome::Shorter { size }) => return Ok(Step::Reply(http_reply::beyond_end(number, size))),
             Ok(Outcome::Changed) => {}
             Err(error) => {
                 return Err(ErrorBody::new(Code::Internal, format!("the file cannot be read: {error}")));
@@ -225,9 +227,9 @@ impl Poll {
 fn step(answer: Answer) -> Step {
     match answer {
         Answer::Wait { incarnation, until_ms } => Step::Wait { incarnation, until: until_ms.map(instant_of) },
-        Answer::Ended { incarnation, next, gap } => Step::Reply(reply::ended(incarnation, next, gap)),
-        Answer::Skipped { resume, gap } => Step::Reply(reply::skipped(resume, gap)),
-        Answer::Unknown { oldest } => Step::Reply(reply::unknown(oldest)),
+        Answer::Ended { incarnation, next, gap } => Step::Reply(http_reply::ended(incarnation, next, gap)),
+        Answer::Skipped { resume, gap } => Step::Reply(http_reply::skipped(resume, gap)),
+        Answer::Unknown { oldest } => Step::Reply(http_reply::unknown(oldest)),
         Answer::Read(incarnation) => Step::Wait { incarnation, until: None },
     }
 }

@@ -11,8 +11,8 @@ use tracing::{error, info};
 use super::follow::Follower;
 use super::index::IndexError;
 use super::open_files::Key;
+use super::scan::Scope;
 use super::source::Source;
-use super::survey::Scope;
 use crate::clock::Now;
 
 /// How long an index that cannot be written is left alone before it is opened

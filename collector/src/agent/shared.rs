@@ -3,10 +3,10 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::beneath::Beneath;
 use super::confirm::Unconfirmed;
 use super::hints::Hints;
 use super::open_files::OpenFiles;
+use super::rooted_fs::RootedFs;
 use super::table::Table;
 
 /// Shared by the follower, the server, the registrar and whoever confirms
@@ -19,14 +19,14 @@ pub struct Shared {
     /// Whose checkpoints to read.
     pub unconfirmed: Unconfirmed,
     /// Opens files that nobody has vouched for.
-    pub beneath: Beneath,
+    pub beneath: RootedFs,
 }
 
 impl Shared {
     /// No sources yet; at most `open_files_max` files that can be reached by a
     /// path will be kept open.
     #[must_use]
-    pub fn new(beneath: Beneath, open_files_max: usize) -> Self {
+    pub fn new(beneath: RootedFs, open_files_max: usize) -> Self {
         let mut table = Table::default();
         table.open = OpenFiles::new(open_files_max);
         Self {

@@ -10,9 +10,9 @@
 
 use std::path::PathBuf;
 
+use super::classify::is_born_between;
 use super::gap_list::GapState;
-use super::identity::Trace;
-use super::judge::is_born_between;
+use super::identity::Fingerprint;
 use crate::clock::Now;
 use crate::collector::checkpoint::PreviousIncarnation;
 use crate::wire::{Gap, GapReason};
@@ -67,7 +67,7 @@ pub struct Incarnation {
     /// those that an earlier index knew: see [`Source::begin`].
     pub number: u64,
     /// What is known of its file.
-    pub trace: Trace,
+    pub trace: Fingerprint,
     /// Where its file is.
     pub state: State,
     /// Where its file was, if a symbolic link at the source's path led there. A
@@ -170,7 +170,7 @@ impl Source {
     /// Begins a new incarnation and returns its number: the time in
     /// milliseconds, or one more than the last if that is larger. So it is
     /// larger than every number an index that was lost may have given.
-    pub fn begin(&mut self, trace: Trace, state: State, now: Now) -> u64 {
+    pub fn begin(&mut self, trace: Fingerprint, state: State, now: Now) -> u64 {
         let number = self.incarnations.last().map_or(now.unix_ms, |last| now.unix_ms.max(last.number + 1));
         debug_assert!(self.live().is_none(), "the last incarnation has ended");
         if state == State::Live {
@@ -237,7 +237,7 @@ impl Source {
 
     /// The file of an incarnation has been seen with this trace. Returns by how
     /// much it grew; `None` if that is no news.
-    pub fn grow(&mut self, number: u64, trace: Trace, now: Now) -> Option<u64> {
+    pub fn grow(&mut self, number: u64, trace: Fingerprint, now: Now) -> Option<u64> {
         let incarnation = self.incarnation_mut(number)?;
         let known = incarnation.trace;
         let grown = trace.stat.size.checked_sub(known.stat.size).filter(|_| trace != known)?;
@@ -254,7 +254,7 @@ impl Source {
     }
 
     /// The bytes of an incarnation are gone.
-    pub fn lose(&mut self, number: u64, loss: Loss, now: Now) {
+    pub fn mark_lost(&mut self, number: u64, loss: Loss, now: Now) {
         if let Some(incarnation) = self.incarnation_mut(number) {
             let was_live = incarnation.state == State::Live;
             incarnation.state = State::Lost(loss);

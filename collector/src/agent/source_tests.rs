@@ -11,10 +11,10 @@ pub(in crate::agent) fn at(after_ms: u64) -> Now {
     Now { unix_ms: T + after_ms, monotonic_ms: 3_600_000 + after_ms }
 }
 
-pub(in crate::agent) fn trace(size: u64) -> Trace {
+pub(in crate::agent) fn trace(size: u64) -> Fingerprint {
     let mark = Mark { len: 0, hash: 0 };
     let id = FileId { dev: 1, ino: 1, born_ns: 0 };
-    Trace { stat: Stat { id, size, changed_ns: 0 }, head: mark, tail: mark }
+    Fingerprint { stat: Stat { id, size, changed_ns: 0 }, head: mark, tail: mark }
 }
 
 pub(in crate::agent) fn source(incarnations: &[(u64, State)]) -> Source {
@@ -77,7 +77,7 @@ fn a_source_is_not_over_before_what_is_lost_is_recorded() {
     for (is_end_known, end) in [(true, 100), (false, 101)] {
         let mut s = source(&[(100, State::Live)]);
         s.note_reader(reader(T, 100 - u64::from(is_end_known)), &[], at(0));
-        s.lose(T, Loss { reason: GapReason::Gone, is_end_known }, at(0));
+        s.mark_lost(T, Loss { reason: GapReason::Gone, is_end_known }, at(0));
         assert!(!s.is_over(at(RETIRE_MS)), "its reader was not told");
         s.note_reader(reader(T, end), &[], at(0));
         assert!(s.is_over(at(RETIRE_MS)));

@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::watch;
 
-use super::answer::SETTLE_MS;
-use super::beneath::Opened;
-use super::identity::{FileId, Stat, Trace};
+use super::identity::{FileId, Fingerprint, Stat};
 use super::open_files::{Key, OpenFiles};
+use super::plan_read::SETTLE_MS;
+use super::rooted_fs::Opened;
 use super::source::{Incarnation, Loss, Source, State};
 use crate::clock::Now;
 use crate::wire::{GapReason, UnreadableBody};
@@ -81,7 +81,10 @@ impl Table {
     /// Forgets a source.
     pub fn remove(&mut self, path: &Path) {
         if let Some(Entry { source, .. }) = self.sources.remove(path.as_os_str()) {
-            source.incarnations.iter().for_each(|i| self.let_go(&(path.to_owned(), i.number), &i.trace));
+            source
+                .incarnations
+                .iter()
+                .for_each(|i| self.release_file(&(path.to_owned(), i.number), &i.trace));
             self.paths.remove(&source.item);
             self.bump_items();
         }
@@ -147,7 +150,7 @@ impl Table {
     }
 
     /// Begins an incarnation of the source at a path.
-    pub fn begin(&mut self, path: &Path, trace: Trace, state: State, opened: Opened, now: Now) {
+    pub fn begin(&mut self, path: &Path, trace: Fingerprint, state: State, opened: Opened, now: Now) {
         if let Some(key) = self.push(path, trace, state, opened.real_path, now) {
             self.open.keep(key, opened.file);
         }
@@ -156,13 +159,13 @@ impl Table {
     /// Begins an incarnation whose file this process may not read: it is lost, and its end is open.
     pub fn begin_unreadable(&mut self, path: &Path, stat: Stat, real_path: Option<PathBuf>, now: Now) {
         let lost = State::Lost(Loss { reason: GapReason::Gone, is_end_known: false });
-        self.push(path, Trace::without_marks(stat), lost, real_path, now);
+        self.push(path, Fingerprint::without_marks(stat), lost, real_path, now);
     }
 
     fn push(
         &mut self,
         path: &Path,
-        trace: Trace,
+        trace: Fingerprint,
         state: State,
         real_path: Option<PathBuf>,
         now: Now,
@@ -174,7 +177,7 @@ impl Table {
             last.real_path = real_path;
         }
         if let Some(oldest) = source.drop_oldest(now) {
-            self.let_go(&(path.to_owned(), oldest.number), &oldest.trace);
+            self.release_file(&(path.to_owned(), oldest.number), &oldest.trace);
         }
         self.files.insert(file_key(trace.stat.id), key.clone());
         if was_retired {
@@ -185,7 +188,7 @@ impl Table {
 
     /// The file of an incarnation has been seen with this trace. The known size
     /// never becomes smaller by that.
-    pub fn grew(&mut self, key: &Key, trace: Trace, now: Now) {
+    pub fn grew(&mut self, key: &Key, trace: Fingerprint, now: Now) {
         let Some(entry) = self.sources.get_mut(key.0.as_os_str()) else { return };
         let was_retired = entry.source.retired;
         let Some(grown) = entry.source.grow(key.1, trace, now) else { return };
@@ -213,7 +216,7 @@ impl Table {
             }
             // It may have grown since it was looked at last.
             (None, false) => {
-                return self.lose(key, Loss { reason: GapReason::Gone, is_end_known: false }, now);
+                return self.mark_lost(key, Loss { reason: GapReason::Gone, is_end_known: false }, now);
             }
         }
         let Some(incarnation) = self.change(&key.0).and_then(|source| source.incarnation_mut(key.1)) else {
@@ -231,7 +234,7 @@ impl Table {
 
     /// The file of an incarnation was truncated, but there is a copy of what it
     /// contained: the incarnation goes on as that file.
-    pub fn continue_in_copy(&mut self, key: &Key, at: PathBuf, trace: Trace, opened: Opened, now: Now) {
+    pub fn continue_in_copy(&mut self, key: &Key, at: PathBuf, trace: Fingerprint, opened: Opened, now: Now) {
         let Some(source) = self.change(&key.0) else { return };
         match source.live().is_some_and(|live| live.number == key.1) {
             true => source.leave(Some(at), now),
@@ -296,7 +299,7 @@ impl Table {
         let quiet_since_ms = self.incarnation(key).map_or(0, |incarnation| incarnation.quiet_since_ms);
         // Held files are looked at in every scan: one that is quiet has its known size.
         let is_end_known = now.monotonic_ms.saturating_sub(quiet_since_ms) >= SETTLE_MS;
-        self.lose(key, Loss { reason: GapReason::Gone, is_end_known }, now);
+        self.mark_lost(key, Loss { reason: GapReason::Gone, is_end_known }, now);
     }
 
     pub(super) fn incarnation(&self, key: &Key) -> Option<&Incarnation> {
@@ -317,9 +320,9 @@ impl Table {
     }
 
     /// The bytes of an incarnation are gone.
-    pub fn lose(&mut self, key: &Key, loss: Loss, now: Now) {
+    pub fn mark_lost(&mut self, key: &Key, loss: Loss, now: Now) {
         if let Some(source) = self.change(&key.0) {
-            source.lose(key.1, loss, now);
+            source.mark_lost(key.1, loss, now);
         }
         self.open.close(key);
     }
@@ -337,19 +340,19 @@ impl Table {
             return;
         }
         match incarnation.state {
-            State::Away { at: None } => self.forget(key),
+            State::Away { at: None } => self.drop_source(key),
             _ => self.open.close(key),
         }
     }
 
     /// Forgets an incarnation that its reader is done with.
-    pub fn forget(&mut self, key: &Key) {
+    pub fn drop_source(&mut self, key: &Key) {
         let Some(source) = self.change(&key.0) else { return };
         if source.incarnations.len() > 1
             && let Some(index) = source.incarnations.iter().position(|i| i.number == key.1)
         {
             let trace = source.incarnations.remove(index).trace;
-            self.let_go(key, &trace);
+            self.release_file(key, &trace);
         }
     }
 
@@ -428,7 +431,7 @@ impl Table {
         }
     }
 
-    fn let_go(&mut self, key: &Key, trace: &Trace) {
+    fn release_file(&mut self, key: &Key, trace: &Fingerprint) {
         self.open.close(key);
         let file = file_key(trace.stat.id);
         if self.files.get(&file) == Some(key) {

@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 
 use tracing::{info, warn};
 
-use super::beneath::{Opened, is_link_error};
+use super::classify::original_names;
 use super::follow::Follower;
-use super::identity::{FileId, Stat, Trace};
-use super::judge::original_names;
+use super::identity::{FileId, Fingerprint, Stat};
+use super::rooted_fs::{Opened, is_link_error};
+use super::scan::{SEARCHES_MAX, Scan, is_transient};
 use super::source::{RETIRE_MS, Source, State, nanoseconds};
-use super::survey::{SEARCHES_MAX, Survey, is_transient};
 use crate::clock::Now;
 use crate::naming::display_text;
 
@@ -37,7 +37,7 @@ pub(super) struct UnseenFilter {
 impl UnseenFilter {
     /// Whether so many files are renamed or made beside these that the rest of the look is better
     /// left to the next one.
-    pub(super) fn is_deferred(&self, survey: &Survey) -> bool {
+    pub(super) fn is_deferred(&self, survey: &Scan) -> bool {
         self.homes.iter().filter_map(|home| home.parent()).any(|dir| survey.is_read_too_often(dir))
     }
 }
@@ -60,7 +60,7 @@ impl Follower {
         &self,
         path: &Path,
         id: FileId,
-        survey: &mut Survey,
+        survey: &mut Scan,
         now: Now,
     ) -> io::Result<bool> {
         let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(OsStr::to_str)) else {
@@ -121,7 +121,7 @@ impl Follower {
         &self,
         path: &Path,
         filter: &UnseenFilter,
-        survey: &mut Survey,
+        survey: &mut Scan,
         now: Now,
     ) -> io::Result<()> {
         for _ in 0..SEARCHES_MAX {
@@ -183,7 +183,7 @@ impl Follower {
                 continue;
             }
             let opened = self.shared.beneath.open(&at);
-            match opened.and_then(|Opened { file, .. }| Ok((Trace::of(&file)?, file))) {
+            match opened.and_then(|Opened { file, .. }| Ok((Fingerprint::of(&file)?, file))) {
                 Ok((trace, _)) if trace.stat.id != stat.id => return Ok(false),
                 Ok((trace, file)) => {
                     info!(path = %display_text(path), at = %display_text(&at), "file found that was rotated away unseen");

@@ -6,10 +6,10 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::time::Duration;
 
-use super::super::bench::{Bench, tick};
-use super::super::beneath::Links;
+use super::super::rooted_fs::Links;
+use super::super::scan::{Scan, Scope};
 use super::super::source::RETIRE_MS;
-use super::super::survey::{Scope, Survey};
+use super::super::test_bench::{Bench, tick};
 use crate::clock::Now;
 use crate::wire::GapReason::Gone;
 
@@ -21,10 +21,10 @@ fn rotate_twice(b: &Bench) {
 }
 
 /// Starts a look, which has read the names in the directory some time after its last change.
-fn start_scan(b: &Bench) -> Survey {
+fn start_scan(b: &Bench) -> Scan {
     let (follower, shared) = b.agent.as_ref().unwrap();
     tick(b.dir.path(), Duration::from_millis(50));
-    let mut survey = Survey::of(&Scope::All, &follower.patterns, &shared.beneath, &BTreeSet::new());
+    let mut survey = Scan::of(&Scope::All, &follower.patterns, &shared.beneath, &BTreeSet::new());
     survey.names_in(&b.logs());
     survey
 }
@@ -113,7 +113,7 @@ fn a_rotated_file_that_was_read_and_forgotten_is_not_read_again() {
         let mut table = b.agent.as_ref().unwrap().1.table();
         let path = b.path("x.log");
         let second = table.get(&path).unwrap().incarnations[1].number;
-        table.forget(&(path, second));
+        table.drop_source(&(path, second));
     }
     b.rename("x.log", "x.log.0");
     b.append("x.log", "4\n");

@@ -119,8 +119,8 @@ fn note(shared: &Shared, event: notify::Result<Event>) {
 mod tests {
     use std::fs;
 
-    use super::super::beneath::{Beneath, Links};
-    use super::super::survey::Scope;
+    use super::super::rooted_fs::{Links, RootedFs};
+    use super::super::scan::Scope;
     use super::*;
 
     /// Waits for a hint that covers `path`.
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn creation_growth_renaming_and_deletion_give_hints() {
         let dir = tempfile::tempdir().unwrap();
-        let shared = Arc::new(Shared::new(Beneath::new(Vec::new(), Links::Refused), 1));
+        let shared = Arc::new(Shared::new(RootedFs::new(Vec::new(), Links::Refused), 1));
         let mut watcher = DirWatcher::new(Arc::clone(&shared));
         watcher.set(&[dir.path().to_owned()].into(), Instant::now());
         let path = dir.path().join("f");
@@ -153,7 +153,7 @@ mod tests {
     fn a_directory_made_again_is_watched_again() {
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("d");
-        let shared = Arc::new(Shared::new(Beneath::new(Vec::new(), Links::Refused), 1));
+        let shared = Arc::new(Shared::new(RootedFs::new(Vec::new(), Links::Refused), 1));
         let mut watcher = DirWatcher::new(Arc::clone(&shared));
         for _ in 0..2 {
             fs::create_dir(&dir).unwrap();
@@ -167,7 +167,8 @@ mod tests {
 
     #[test]
     fn a_directory_that_is_not_there_is_no_failure() {
-        let mut watcher = DirWatcher::new(Arc::new(Shared::new(Beneath::new(Vec::new(), Links::Refused), 1)));
+        let mut watcher =
+            DirWatcher::new(Arc::new(Shared::new(RootedFs::new(Vec::new(), Links::Refused), 1)));
         assert!(watcher.set(&[PathBuf::from("/no/such/dir")].into(), Instant::now()).is_empty());
         assert!(watcher.set(&BTreeSet::new(), Instant::now()).is_empty());
     }
@@ -176,7 +177,8 @@ mod tests {
     fn a_directory_that_could_not_be_watched_is_tried_again_after_a_while() {
         let parent = tempfile::tempdir().unwrap();
         let dirs = BTreeSet::from([parent.path().join("late")]);
-        let mut watcher = DirWatcher::new(Arc::new(Shared::new(Beneath::new(Vec::new(), Links::Refused), 1)));
+        let mut watcher =
+            DirWatcher::new(Arc::new(Shared::new(RootedFs::new(Vec::new(), Links::Refused), 1)));
         let start = Instant::now();
         assert!(watcher.set(&dirs, start).is_empty());
         fs::create_dir(parent.path().join("late")).unwrap();

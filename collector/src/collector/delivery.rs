@@ -183,7 +183,7 @@ impl<'a, C: Checkpoints> Delivery<'a, C> {
     }
 
     /// Goes on with another incarnation.
-    pub(super) async fn go_on(
+    pub(super) async fn next_incarnation(
         &mut self,
         next: u64,
         gap: Option<Missing>,
@@ -208,7 +208,7 @@ impl<'a, C: Checkpoints> Delivery<'a, C> {
 
     /// Writes what is due: a line that has been held back for long enough, and
     /// the checkpoint. Returns whether a checkpoint was written.
-    pub(super) async fn tend(&mut self, stop: &CancellationToken) -> Result<bool, PullError> {
+    pub(super) async fn save_if_due(&mut self, stop: &CancellationToken) -> Result<bool, PullError> {
         if self.lines.due().is_some_and(|due| due <= std::time::Instant::now()) {
             let held = self.lines.take();
             self.append(held.into_iter().collect(), stop).await?;

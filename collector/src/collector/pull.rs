@@ -151,7 +151,7 @@ async fn run<C: Checkpoints>(
                 () = sleep(pause) => pause = (pause * 2).min(BACKOFF.1),
             }
         }
-        if delivery.tend(stop).await? || (is_usable && !is_told) {
+        if delivery.save_if_due(stop).await? || (is_usable && !is_told) {
             is_told = true;
             let checkpoint = delivery.saved();
             let behind = size.saturating_sub(checkpoint.map_or(0, |checkpoint| checkpoint.offset));
@@ -213,7 +213,7 @@ async fn take<C: Checkpoints>(
         }
         Fetched::Ended { incarnation, next, gap } => {
             delivery.begin(incarnation, stop).await?;
-            delivery.go_on(next, gap, stop).await?;
+            delivery.next_incarnation(next, gap, stop).await?;
         }
         Fetched::Skipped { incarnation, resume, gap } => {
             delivery.begin(incarnation, stop).await?;
@@ -229,7 +229,7 @@ async fn take<C: Checkpoints>(
             if incarnation.is_none_or(|incarnation| incarnation == oldest) {
                 return Ok(false);
             }
-            delivery.go_on(oldest, Some((offset, None, GapReason::Unknown)), stop).await?;
+            delivery.next_incarnation(oldest, Some((offset, None, GapReason::Unknown)), stop).await?;
         }
     }
     Ok(true)

@@ -14,7 +14,7 @@ use rota_protocol::zk::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::patience::eventually;
+use crate::eventually::eventually;
 
 /// Longer than any answer takes that comes at all.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);

@@ -12,7 +12,7 @@ use rota_protocol::zk::{
 use tokio::time::{Instant, timeout};
 
 use super::client::{Raw, Received, Session};
-use crate::patience::pause;
+use crate::eventually::pause;
 
 /// What a server may take to greet, or to answer, before the client looks elsewhere:
 /// as the clients of ZooKeeper, which wait for two thirds of a session's timeout.

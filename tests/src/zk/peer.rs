@@ -9,7 +9,7 @@ use anyhow::Context;
 use tempfile::TempDir;
 
 use super::client::Raw;
-use crate::patience::eventually;
+use crate::eventually::eventually;
 use crate::ports::free_port;
 use crate::process::Process;
 

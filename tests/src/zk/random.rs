@@ -2,7 +2,7 @@
 
 use super::peer::Release;
 use super::script::Scenario;
-use crate::chance::Chance;
+use crate::rng::Rng;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const SESSIONS: [&str; 4] = ["a", "b", "c", "d"];
@@ -10,7 +10,7 @@ const ACLS: [&str; 4] =
     ["world:anyone:rwcda", "world:anyone:rcda", "digest:u:hash:rwcda,world:anyone:r", "world:anyone:rwcd"];
 
 /// A script of so many steps, in which `release` answers as every later one does.
-pub fn random_script(release: Release, chance: &mut Chance, steps: usize) -> Scenario {
+pub fn random_script(release: Release, chance: &mut Rng, steps: usize) -> Scenario {
     let mut script = Scenario { name: format!("{steps} random steps"), steps: Vec::new(), only: None };
     while script.steps.len() < steps {
         let step = step(release, chance);
@@ -19,24 +19,24 @@ pub fn random_script(release: Release, chance: &mut Chance, steps: usize) -> Sce
     script
 }
 
-fn pick<'a>(chance: &mut Chance, from: &[&'a str]) -> &'a str {
+fn pick<'a>(chance: &mut Rng, from: &[&'a str]) -> &'a str {
     from[usize::try_from(chance.below(from.len() as u64)).unwrap_or(0)]
 }
 
 /// A path of up to three names.
-fn path(chance: &mut Chance) -> String {
+fn path(chance: &mut Rng) -> String {
     let depth = 1 + chance.below(3);
     (0..depth).map(|_| format!("/{}", pick(chance, &NAMES))).collect()
 }
 
-fn version(chance: &mut Chance) -> String {
+fn version(chance: &mut Rng) -> String {
     match chance.below(4) {
         0 => format!(" v={}", chance.below(4)),
         _ => String::new(),
     }
 }
 
-fn data(chance: &mut Chance) -> String {
+fn data(chance: &mut Rng) -> String {
     match chance.below(8) {
         0 => " none".to_owned(),
         1 => " data=".to_owned(),
@@ -44,7 +44,7 @@ fn data(chance: &mut Chance) -> String {
     }
 }
 
-fn create(chance: &mut Chance) -> String {
+fn create(chance: &mut Rng) -> String {
     let op = pick(chance, &["create", "create2", "create", "create2", "container", "ttl"]);
     let flags = match op {
         "container" => String::new(),
@@ -58,7 +58,7 @@ fn create(chance: &mut Chance) -> String {
     format!("{op} {}{}{flags}{acl}", path(chance), data(chance))
 }
 
-fn change(chance: &mut Chance) -> String {
+fn change(chance: &mut Rng) -> String {
     match chance.below(4) {
         0 => format!("check {}{}", path(chance), version(chance)),
         _ => change_alone(chance),
@@ -66,8 +66,8 @@ fn change(chance: &mut Chance) -> String {
 }
 
 /// Several at once: their answers come in order, each as if it came alone.
-fn pipe(chance: &mut Chance) -> String {
-    let ask = |chance: &mut Chance| match chance.below(6) {
+fn pipe(chance: &mut Rng) -> String {
+    let ask = |chance: &mut Rng| match chance.below(6) {
         0 => "sync /".to_owned(),
         1 => format!("get {}", path(chance)),
         2 => format!("ls2 {}", path(chance)),
@@ -78,7 +78,7 @@ fn pipe(chance: &mut Chance) -> String {
     format!("pipe {}", asked.join(" ; "))
 }
 
-fn change_alone(chance: &mut Chance) -> String {
+fn change_alone(chance: &mut Rng) -> String {
     match chance.below(3) {
         0 => create(chance),
         1 => format!("delete {}{}", path(chance), version(chance)),
@@ -86,7 +86,7 @@ fn change_alone(chance: &mut Chance) -> String {
     }
 }
 
-fn step(release: Release, chance: &mut Chance) -> String {
+fn step(release: Release, chance: &mut Rng) -> String {
     let who = pick(chance, &SESSIONS);
     // Before 3.9 a session's persistent watches and its others on one path replace
     // each other: a session has either these or those, and of one kind.
@@ -95,7 +95,7 @@ fn step(release: Release, chance: &mut Chance) -> String {
         "d" => Some(1),
         _ => None,
     };
-    let watch = |chance: &mut Chance| match lasting {
+    let watch = |chance: &mut Rng| match lasting {
         None if chance.below(3) == 0 => " watch",
         _ => "",
     };

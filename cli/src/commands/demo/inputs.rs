@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use super::cast::HOST;
-use super::verdict::Lines;
+use super::processes::HOST;
+use super::report::Lines;
 
 /// What the application is called whose files these are.
 pub(super) const SYSTEM: &str = "system";

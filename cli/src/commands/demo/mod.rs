@@ -10,12 +10,12 @@
 //! ```
 
 mod application;
-mod cast;
+mod http;
 mod inputs;
 mod observer;
-mod probe;
-mod story;
-mod verdict;
+mod processes;
+mod report;
+mod scenario;
 mod view;
 
 use std::path::PathBuf;
@@ -51,7 +51,7 @@ pub(crate) struct DemoArgs {
 }
 
 pub(crate) async fn run(global: &Global, args: DemoArgs) -> anyhow::Result<ExitCode> {
-    let account = story::tell(&args, global.output == Format::Table).await?;
+    let account = scenario::tell(&args, global.output == Format::Table).await?;
     match global.output {
         Format::Table => account.print(),
         Format::Json => println!("{}", serde_json::to_string(&account)?),

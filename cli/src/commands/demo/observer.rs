@@ -9,7 +9,7 @@ use rota_core::placement::{Problem, Quotas, check::lower_bound};
 use rota_protocol::http::{Cluster, MemberBody, PoolBody, TableBody};
 use tokio::time::Instant;
 
-use super::cast::{LOGS, MAIL};
+use super::processes::{LOGS, MAIL};
 
 /// How long a pool may take to come to rest.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(180);

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use http::Method;
-use rota_client::Repeat;
+use rota_client::Idempotency;
 use rota_core::path::is_at_or_below;
 use rota_core::pool::layout;
 use rota_core::state::{Acl, AclEntry};
@@ -132,7 +132,7 @@ async fn send_all(operator: &Operator, held: Held) -> anyhow::Result<()> {
 }
 
 async fn send(operator: &Operator, part: &ImportPart) -> anyhow::Result<()> {
-    let body = operator.ask(Method::POST, "/v1/import", Some(part), Repeat::Unsafe).await?;
+    let body = operator.ask(Method::POST, "/v1/import", Some(part), Idempotency::Unsafe).await?;
     body.parse::<Value>()?;
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use http::Method;
-use rota_client::{Client, Repeat};
+use rota_client::{Client, Idempotency};
 use rota_protocol::http::{AclBody, Children, Data, Mode, NodeBody, NodeCreate, NodeSet};
 
 use crate::args::{Format, duration};
@@ -195,20 +195,21 @@ pub(crate) async fn run(operator: &Operator, command: NodeCommand) -> anyhow::Re
             let create = NodeCreate { data, encoding, mode: args.mode.into(), ttl_ms: args.ttl, acl };
             let operator = operator.in_session(args.name.session);
             let path = endpoint(&args.path);
-            let body = operator.ask(Method::POST, &path, Some(&create), Repeat::Unsafe).await?;
+            let body = operator.ask(Method::POST, &path, Some(&create), Idempotency::Unsafe).await?;
             operator.output.body(&body, describe)?;
         }
         NodeCommand::Set(args) => {
             let Data { data, encoding } = input::data(&args.data)?;
             let set = NodeSet { data, encoding, version: args.version };
             let operator = operator.in_session(args.name.session);
-            let body = operator.ask(Method::PUT, &endpoint(&args.path), Some(&set), Repeat::Unsafe).await?;
+            let body =
+                operator.ask(Method::PUT, &endpoint(&args.path), Some(&set), Idempotency::Unsafe).await?;
             operator.output.body(&body, describe)?;
         }
         NodeCommand::Delete { path, version, name } => {
             let endpoint = Client::query(&endpoint(&path), [("version", version.map(|v| v.to_string()))]);
             let operator = operator.in_session(name.session);
-            let body = operator.ask(Method::DELETE, &endpoint, None::<&()>, Repeat::Unsafe).await?;
+            let body = operator.ask(Method::DELETE, &endpoint, None::<&()>, Idempotency::Unsafe).await?;
             operator.output.done(&body, &format!("{path} is deleted"))?;
         }
         NodeCommand::Multi { file, name } => {

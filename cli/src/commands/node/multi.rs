@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use http::Method;
-use rota_client::Repeat;
+use rota_client::Idempotency;
 use rota_protocol::http::{MultiOp, MultiReply, MultiRequest, NodeBody};
 
 use crate::input;
@@ -13,7 +13,7 @@ pub(super) async fn run(operator: &Operator, file: &str) -> anyhow::Result<()> {
     let text = input::read(file)?;
     let multi: MultiRequest = serde_json::from_slice(&text)
         .with_context(|| format!("{file} is not a multi: {{\"ops\":[…]}} is expected"))?;
-    let body = operator.ask(Method::POST, "/v1/multi", Some(&multi), Repeat::Unsafe).await?;
+    let body = operator.ask(Method::POST, "/v1/multi", Some(&multi), Idempotency::Unsafe).await?;
     operator.output.body(&body, |reply: &MultiReply| results(&multi, reply))
 }
 

@@ -17,18 +17,18 @@ const COPY: &str = ".copy";
 
 /// The claims to one output.
 #[derive(Debug, Clone)]
-pub struct Claims {
+pub struct FenceFiles {
     dir: PathBuf,
     fence: u64,
 }
 
-impl Claims {
+impl FenceFiles {
     /// Stakes the claim of the grant with this fence. It has no effect if there
     /// is one with a larger fence.
     ///
     /// # Errors
     /// When the directory cannot be made or written.
-    pub fn stake(dir: &Path, fence: u64, modes: Modes) -> io::Result<Self> {
+    pub fn claim_fence(dir: &Path, fence: u64, modes: Modes) -> io::Result<Self> {
         modes.create_dir(dir)?;
         let claims = Self { dir: dir.to_owned(), fence };
         modes.create(&claims.path(fence, ""), OpenOptions::new().write(true))?;
@@ -92,9 +92,9 @@ mod tests {
     fn the_largest_claim_stays_whatever_the_order() {
         for order in [[3, 10, 200], [200, 10, 3], [10, 200, 3]] {
             let dir = tempfile::tempdir().unwrap();
-            let claims: Vec<Claims> = order
+            let claims: Vec<FenceFiles> = order
                 .iter()
-                .map(|fence| Claims::stake(dir.path(), *fence, Modes::default()).unwrap())
+                .map(|fence| FenceFiles::claim_fence(dir.path(), *fence, Modes::default()).unwrap())
                 .collect();
             assert!(claims.iter().all(|claim| claim.largest().unwrap() == 200), "{order:?}");
         }
@@ -103,9 +103,9 @@ mod tests {
     #[test]
     fn a_larger_claim_takes_away_what_would_replace_the_output() {
         let dir = tempfile::tempdir().unwrap();
-        let (small, large) = (Claims::stake(dir.path(), 3, Modes::default()).unwrap(), 4);
+        let (small, large) = (FenceFiles::claim_fence(dir.path(), 3, Modes::default()).unwrap(), 4);
         fs::write(small.copy_path(), "x").unwrap();
-        Claims::stake(dir.path(), large, Modes::default()).unwrap();
+        FenceFiles::claim_fence(dir.path(), large, Modes::default()).unwrap();
         assert!(!small.copy_path().exists());
         assert_eq!(small.largest().unwrap(), large);
     }
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn the_same_grant_may_claim_again() {
         let dir = tempfile::tempdir().unwrap();
-        Claims::stake(dir.path(), 3, Modes::default()).unwrap();
-        assert_eq!(Claims::stake(dir.path(), 3, Modes::default()).unwrap().largest().unwrap(), 3);
+        FenceFiles::claim_fence(dir.path(), 3, Modes::default()).unwrap();
+        assert_eq!(FenceFiles::claim_fence(dir.path(), 3, Modes::default()).unwrap().largest().unwrap(), 3);
     }
 }

@@ -35,9 +35,9 @@
 
 mod claims;
 mod durable;
+mod failpoints;
 mod output;
 mod place;
-mod steps;
 
 use std::io;
 use std::path::PathBuf;

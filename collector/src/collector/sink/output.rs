@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tracing::warn;
 
-use super::claims::Claims;
+use super::claims::FenceFiles;
 use super::durable::sync_dirs;
-use super::steps::{Step, Steps};
+use super::failpoints::{Step, Steps};
 use super::{Modes, Place, SinkError};
 use crate::naming::display_text;
 
@@ -26,7 +26,7 @@ const LOCK_RETRY: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub struct Sink {
     place: Place,
-    claims: Claims,
+    claims: FenceFiles,
     file: File,
     len: u64,
     ends_line: bool,
@@ -65,7 +65,7 @@ impl Sink {
         {
             return Err(SinkError::OtherDirectory { path: place.output, out_len });
         }
-        let claims = Claims::stake(&place.own, fence, place.modes).map_err(failed)?;
+        let claims = FenceFiles::claim_fence(&place.own, fence, place.modes).map_err(failed)?;
         let file = open(&place)?;
         let len = out_len.unwrap_or(0);
         let mut sink = Self { place, claims, file, len, ends_line: true, lock_wait, steps };
@@ -171,7 +171,7 @@ impl Sink {
             if self.io(|sink| lock_within(&sink.file, sink.lock_wait))? {
                 break;
             }
-            self.displace()?;
+            self.take_over_locked_output()?;
         }
         self.steps.done(Step::Locked);
         let acted = self.check_owner().and_then(|()| {
@@ -219,7 +219,7 @@ impl Sink {
 
     /// Puts a copy in the place of the output, whose lock is held by somebody
     /// who does not give it back.
-    fn displace(&mut self) -> Result<(), SinkError> {
+    fn take_over_locked_output(&mut self) -> Result<(), SinkError> {
         warn!(path = %display_text(&self.place.output), "lock held by a dead collector; replacing the output file");
         let path = self.claims.copy_path();
         let copy = self.io(|sink| copy_of(&sink.file, sink.len, &path, sink.place.modes))?;

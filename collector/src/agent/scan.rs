@@ -19,9 +19,9 @@ use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 
-use super::beneath::{Beneath, LinkError};
 use super::glob::{DEPTH_MAX, Patterns};
 use super::identity::Stat;
+use super::rooted_fs::{LinkError, RootedFs};
 
 /// What is to be looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub struct Entry {
 
 /// What was seen.
 #[derive(Debug, Default)]
-pub struct Survey {
+pub struct Scan {
     /// Regular files that match, by path. Ordered as bytes, which is much
     /// cheaper than as paths.
     pub files: BTreeMap<OsString, Entry>,
@@ -86,7 +86,7 @@ const DIR_LINKS_MAX: usize = 4_096;
 /// A walk through all that the globs can match.
 struct Walk<'a> {
     patterns: &'a Patterns,
-    beneath: &'a Beneath,
+    beneath: &'a RootedFs,
     /// The glob matches at any depth, and only the bound ends the walk.
     is_unbounded: bool,
     /// The directories that were read, and how deep below them was looked.
@@ -155,14 +155,14 @@ struct Below {
     links: Vec<PathBuf>,
 }
 
-impl Survey {
+impl Scan {
     /// Looks. Single directories may be `linked_dirs`, as an earlier look at
     /// everything found out.
     #[must_use]
     pub fn of(
         scope: &Scope,
         patterns: &Patterns,
-        beneath: &Beneath,
+        beneath: &RootedFs,
         linked_dirs: &BTreeSet<PathBuf>,
     ) -> Self {
         let mut survey = Self { follows_links: beneath.follows_links(), ..Self::default() };
@@ -369,13 +369,13 @@ impl Survey {
 mod tests {
     use std::os::unix::fs::symlink;
 
-    use super::super::beneath::Links;
+    use super::super::rooted_fs::Links;
     use super::*;
 
-    fn survey(root: &Path, glob: &str, links: Links) -> Survey {
+    fn survey(root: &Path, glob: &str, links: Links) -> Scan {
         let patterns = Patterns::new(&[format!("{}/{glob}", root.display())], &[]).unwrap();
-        let beneath = Beneath::new(patterns.roots().map(|root| root.base.clone()).collect(), links);
-        let survey = Survey::of(&Scope::All, &patterns, &beneath, &BTreeSet::new());
+        let beneath = RootedFs::new(patterns.roots().map(|root| root.base.clone()).collect(), links);
+        let survey = Scan::of(&Scope::All, &patterns, &beneath, &BTreeSet::new());
         assert!(survey.failed.is_empty());
         survey
     }
@@ -471,8 +471,8 @@ mod tests {
         fs::write(root.join("x.log"), "").unwrap();
         let patterns = Patterns::new(&[format!("{}/**/*.log", root.display())], &[]).unwrap();
         let scope = Scope::Some { dirs: [root.join("a")].into(), files: [root.join("gone.log")].into() };
-        let beneath = Beneath::new(vec![root.to_owned()], Links::Refused);
-        let survey = Survey::of(&scope, &patterns, &beneath, &BTreeSet::new());
+        let beneath = RootedFs::new(vec![root.to_owned()], Links::Refused);
+        let survey = Scan::of(&scope, &patterns, &beneath, &BTreeSet::new());
         assert_eq!(survey.files.keys().collect::<Vec<_>>(), [root.join("a/y.log").as_os_str()]);
         assert_eq!(survey.subdirs, [root.join("a/new")].into());
         assert!(scope.covers(&root.join("gone.log")) && !scope.covers(&root.join("x.log")));
@@ -481,7 +481,7 @@ mod tests {
     #[test]
     fn after_an_error_nothing_is_certainly_gone() {
         let failed = vec![(PathBuf::from("/v"), io::ErrorKind::PermissionDenied.into())];
-        let survey = Survey { failed, ..Survey::default() };
+        let survey = Scan { failed, ..Scan::default() };
         assert!(!survey.is_certain(Path::new("/v/x.log")) && survey.is_certain(Path::new("/w/x.log")));
     }
 }

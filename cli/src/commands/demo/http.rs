@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::Method;
-use rota_client::{Client, Repeat};
+use rota_client::{Client, Idempotency};
 use rota_protocol::http::{NodeCreate, NodeSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -30,7 +30,7 @@ impl Probe {
         let create = NodeCreate::default();
         // It may be there from an earlier try.
         let _: Result<serde_json::Value, _> =
-            client.request(Method::POST, PATH, Some(&create), &[], Repeat::Safe).await;
+            client.request(Method::POST, PATH, Some(&create), &[], Idempotency::Safe).await;
         let probers = servers.into_iter().map(|server| self.clone().probe(server));
         tokio::select! {
             _ = futures::future::join_all(probers) => {}
@@ -43,7 +43,7 @@ impl Probe {
         let client = client.with_deadline(DEADLINE);
         loop {
             let write: Result<serde_json::Value, _> =
-                client.request(Method::PUT, PATH, Some(&NodeSet::default()), &[], Repeat::Safe).await;
+                client.request(Method::PUT, PATH, Some(&NodeSet::default()), &[], Idempotency::Safe).await;
             if write.is_ok() {
                 self.acknowledged.lock().expect("no code panics while it holds this").push(Instant::now());
             }

@@ -34,7 +34,7 @@ pub enum Links {
 /// resolved first, what it resolves to must be in an allowed directory, and *that*
 /// path is opened in the same way.
 #[derive(Debug, Clone)]
-pub struct Beneath {
+pub struct RootedFs {
     /// The literal directories of the globs. Links in *their* paths are the
     /// operator's own, and followed.
     bases: Vec<PathBuf>,
@@ -77,7 +77,7 @@ impl LinkError {
     }
 }
 
-impl Beneath {
+impl RootedFs {
     /// Opens files below `bases`.
     #[must_use]
     pub fn new(bases: Vec<PathBuf>, links: Links) -> Self {
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn without_leave_no_link_is_followed() {
         let (_dir, root) = tree();
-        let beneath = Beneath::new(vec![root.join("logs")], Links::Refused);
+        let beneath = RootedFs::new(vec![root.join("logs")], Links::Refused);
         let open = |path: &str| text(beneath.open(&root.join(path)));
         assert_eq!(open("logs/sub/x.log"), Ok("x".into()));
         for link in ["logs/out.log", "logs/in.log", "logs/pod.log", "logs/outdir/shadow"] {
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn links_are_followed_into_allowed_directories_only() {
         let (_dir, root) = tree();
-        let beneath = Beneath::new(vec![root.join("logs")], Links::Followed(vec![root.join("pods")]));
+        let beneath = RootedFs::new(vec![root.join("logs")], Links::Followed(vec![root.join("pods")]));
         let open = |path: &str| text(beneath.open(&root.join(path)));
         assert_eq!(open("logs/in.log"), Ok("x".into()));
         assert_eq!(open("logs/pod.log"), Ok("pod".into()));
@@ -251,7 +251,7 @@ mod tests {
         let (_dir, root) = tree();
         symlink(root.join("logs"), root.join("current")).unwrap();
         for links in [Links::Refused, Links::Followed(Vec::new())] {
-            let beneath = Beneath::new(vec![root.join("current")], links);
+            let beneath = RootedFs::new(vec![root.join("current")], links);
             assert_eq!(text(beneath.open(&root.join("current/sub/x.log"))), Ok("x".into()));
         }
     }
@@ -261,7 +261,7 @@ mod tests {
         let (_dir, root) = tree();
         let pipe = root.join("logs/pipe");
         nix::unistd::mkfifo(&pipe, Mode::S_IRWXU).unwrap();
-        let beneath = Beneath::new(vec![root.join("logs")], Links::Refused);
+        let beneath = RootedFs::new(vec![root.join("logs")], Links::Refused);
         assert!(beneath.open(&pipe).is_err() && open(&pipe).is_err());
         assert!(beneath.open(&root.join("logs/sub")).is_err() && open(&root).is_err());
         assert!(open(&root.join("logs/in.log")).is_err(), "a link");

@@ -5,18 +5,18 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use http::Method;
-use rota_client::{Client, Repeat};
+use rota_client::{Client, Idempotency};
 use rota_protocol::http::{Cluster, PoolChange, PoolCreate, PoolKind};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::DemoArgs;
 use super::application::{APP, Application, FILE};
-use super::cast::{Cast, HOST, LOGS, MAIL};
+use super::http::Probe;
 use super::inputs::{Inputs, SYSTEM, Target};
 use super::observer::{Cost, Observer, PoolSight};
-use super::probe::Probe;
-use super::verdict::{Account, Lines, Tenures};
+use super::processes::{Cast, HOST, LOGS, MAIL};
+use super::report::{Account, Lines, Tenures};
 use super::view::View;
 use crate::commands::services::told_to_stop;
 
@@ -133,7 +133,7 @@ impl Stage {
         };
         for pool in [pool(MAIL, PoolKind::Hashed, Some(buckets)), pool(LOGS, PoolKind::Named, None)] {
             let _: serde_json::Value =
-                self.client.request(Method::POST, "/v1/pools", Some(&pool), &[], Repeat::Unsafe).await?;
+                self.client.request(Method::POST, "/v1/pools", Some(&pool), &[], Idempotency::Unsafe).await?;
         }
         self.view.event(format!(
             "two agents serve {} files below {} and an application's log; three collectors and four workers join",
@@ -230,7 +230,7 @@ impl Stage {
         self.view.event("worker-3 is drained");
         let path = Client::path(["v1", "pools", MAIL, "members", "worker-3", "drain"]);
         let _: serde_json::Value =
-            self.client.request(Method::POST, &path, None::<&()>, &[], Repeat::Safe).await?;
+            self.client.request(Method::POST, &path, None::<&()>, &[], Idempotency::Safe).await?;
         let after = self.settle(&["worker-1", "worker-4", "worker-5", "worker-6"]).await?;
         self.charge(&before, &after);
         Ok(())

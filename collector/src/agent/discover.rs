@@ -13,15 +13,15 @@ use std::sync::Arc;
 use rota_core::pool::Item;
 use tracing::info;
 
-use super::beneath::{Opened, is_link_error};
+use super::classify::{Disposition, classify};
 use super::follow::Follower;
 use super::gap_list::GapState;
 use super::glob::whole_name;
-use super::identity::{FileId, Trace, look};
-use super::judge::{Verdict, judge};
+use super::identity::{FileId, Fingerprint, look};
 use super::open_files::Key;
+use super::rooted_fs::{Opened, is_link_error};
+use super::scan::Scan;
 use super::source::{Source, State};
-use super::survey::Survey;
 use super::unseen::UnseenFilter;
 use crate::clock::Now;
 use crate::naming::{display_text, item_name, labels};
@@ -33,7 +33,7 @@ pub const SOURCES_MAX: usize = 100_000;
 impl Follower {
     /// The files seen that no source accounts for. Links come last, so that a
     /// file is known by its own name rather than by that of a link.
-    pub(super) fn unclaimed(&self, survey: &Survey) -> Vec<PathBuf> {
+    pub(super) fn unclaimed(&self, survey: &Scan) -> Vec<PathBuf> {
         let table = self.shared.table();
         let mut unclaimed = Vec::new();
         for (path, entry) in &survey.files {
@@ -59,7 +59,7 @@ impl Follower {
 
     /// Makes a file part of a source: an incarnation that is known and was
     /// found again, or a new one of the source at its path.
-    pub(super) fn adopt(&self, path: &Path, survey: &mut Survey, now: Now) -> io::Result<()> {
+    pub(super) fn adopt(&self, path: &Path, survey: &mut Scan, now: Now) -> io::Result<()> {
         let opened = match self.shared.beneath.open(path) {
             Ok(opened) => opened,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -69,7 +69,7 @@ impl Follower {
             }
             Err(error) => return Err(error),
         };
-        let trace = Trace::of(&opened.file)?;
+        let trace = Fingerprint::of(&opened.file)?;
         if let Some(key) = self.recognise(&opened.file, trace.stat.id)? {
             self.find_again(&key, path, trace, Arc::clone(&opened.file), now);
             return Ok(());
@@ -109,11 +109,11 @@ impl Follower {
     fn recognise(&self, file: &File, id: FileId) -> io::Result<Option<Key>> {
         let owner = self.shared.table().owner_of(id).map(|(key, owner)| (key.clone(), owner.trace));
         let Some((key, known)) = owner else { return Ok(None) };
-        let verdict = judge(&known, Some(&look(file, &known)?));
-        Ok(matches!(verdict, Verdict::Same | Verdict::Grown).then_some(key))
+        let verdict = classify(&known, Some(&look(file, &known)?));
+        Ok(matches!(verdict, Disposition::Same | Disposition::Grown).then_some(key))
     }
 
-    fn find_again(&self, key: &Key, path: &Path, trace: Trace, file: Arc<File>, now: Now) {
+    fn find_again(&self, key: &Key, path: &Path, trace: Fingerprint, file: Arc<File>, now: Now) {
         let mut table = self.shared.table();
         let Some(source) = table.get(&key.0) else { return };
         let is_last = source.incarnations.last().is_some_and(|last| last.number == key.1);

@@ -3,11 +3,11 @@
 
 use std::iter;
 
-use super::identity::{FileId, Seen, Trace};
+use super::identity::{FileId, Fingerprint, Seen};
 
 /// What became of the file that a source's path led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Disposition {
     /// It is as it was.
     Same,
     /// It has more bytes, after those that were known.
@@ -23,18 +23,18 @@ pub enum Verdict {
 
 /// Judges what is `seen` at a path where a file with the trace `known` was.
 #[must_use]
-pub fn judge(known: &Trace, seen: Option<&Seen>) -> Verdict {
-    let Some(seen) = seen else { return Verdict::Missing };
+pub fn classify(known: &Fingerprint, seen: Option<&Seen>) -> Disposition {
+    let Some(seen) = seen else { return Disposition::Missing };
     let now = &seen.trace.stat;
     let kept = now.size >= known.stat.size && seen.head_same && seen.tail_same;
     match sameness(known.stat.id, now.id) {
-        Sameness::Other => Verdict::Replaced,
+        Sameness::Other => Disposition::Replaced,
         // A device number may change with a reboot or a remount. That the
         // content is still there too decides.
-        Sameness::OtherDevice if !kept => Verdict::Replaced,
-        Sameness::Same if !kept => Verdict::Truncated,
-        _ if now.size > known.stat.size => Verdict::Grown,
-        _ => Verdict::Same,
+        Sameness::OtherDevice if !kept => Disposition::Replaced,
+        Sameness::Same if !kept => Disposition::Truncated,
+        _ if now.size > known.stat.size => Disposition::Grown,
+        _ => Disposition::Same,
     }
 }
 
@@ -109,14 +109,18 @@ mod tests {
     use super::super::identity::{Mark, Stat};
     use super::*;
 
-    fn trace(dev: u64, ino: u64, born_ns: u64, size: u64) -> Trace {
+    fn trace(dev: u64, ino: u64, born_ns: u64, size: u64) -> Fingerprint {
         let mark = Mark { len: size.min(64), hash: 7 };
-        Trace { stat: Stat { id: FileId { dev, ino, born_ns }, size, changed_ns: 0 }, head: mark, tail: mark }
+        Fingerprint {
+            stat: Stat { id: FileId { dev, ino, born_ns }, size, changed_ns: 0 },
+            head: mark,
+            tail: mark,
+        }
     }
 
     #[test]
     fn verdicts() {
-        use Verdict::{Grown, Missing, Replaced, Same, Truncated};
+        use Disposition::{Grown, Missing, Replaced, Same, Truncated};
         let known = trace(1, 10, 500, 100);
         // dev, inode, born, size, head same, tail same
         let cases = [
@@ -139,7 +143,7 @@ mod tests {
                 head_same,
                 tail_same,
             });
-            assert_eq!(judge(&known, seen.as_ref()), verdict, "{name}");
+            assert_eq!(classify(&known, seen.as_ref()), verdict, "{name}");
         }
     }
 
@@ -147,8 +151,8 @@ mod tests {
     fn where_birth_is_not_known_the_device_counts() {
         let known = trace(1, 10, 0, 100);
         let seen = |dev| Seen { trace: trace(dev, 10, 0, 100), head_same: true, tail_same: true };
-        assert_eq!(judge(&known, Some(&seen(1))), Verdict::Same);
-        assert_eq!(judge(&known, Some(&seen(2))), Verdict::Replaced);
+        assert_eq!(classify(&known, Some(&seen(1))), Disposition::Same);
+        assert_eq!(classify(&known, Some(&seen(2))), Disposition::Replaced);
     }
 
     #[test]

@@ -8,19 +8,19 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::beneath::{is_link_error, open};
+use super::classify::{Disposition, classify};
 use super::follow::Follower;
-use super::identity::{FileId, Stat, Trace, look};
-use super::judge::{Verdict, judge};
+use super::identity::{FileId, Fingerprint, Stat, look};
 use super::open_files::Key;
+use super::rooted_fs::{is_link_error, open};
+use super::scan::{SEARCHES_MAX, Scan};
 use super::source::State;
-use super::survey::{SEARCHES_MAX, Survey};
 use crate::clock::Now;
 
 /// An incarnation that is not live, as it was when the tending began.
 struct Tended {
     key: Key,
-    trace: Trace,
+    trace: Fingerprint,
     /// `None`: its bytes are gone.
     at: Option<Option<PathBuf>>,
     is_passed: bool,
@@ -28,15 +28,15 @@ struct Tended {
 
 impl Follower {
     /// Looks after all files that were rotated away.
-    pub(super) fn tend(&self, survey: &mut Survey, now: Now) {
+    pub(super) fn maintain(&self, survey: &mut Scan, now: Now) {
         for tended in self.tended() {
             let Some(at) = &tended.at else {
                 if tended.is_passed {
-                    self.shared.table().forget(&tended.key);
+                    self.shared.table().drop_source(&tended.key);
                 }
                 continue;
             };
-            match self.tend_one(&tended, at.as_deref(), survey) {
+            match self.maintain_one(&tended, at.as_deref(), survey) {
                 Ok(()) => self.shared.table().release(&tended.key, now),
                 // It became shorter while it was looked at; the next look tells.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
@@ -45,7 +45,7 @@ impl Follower {
         }
     }
 
-    fn tend_one(&self, tended: &Tended, at: Option<&Path>, survey: &mut Survey) -> io::Result<()> {
+    fn maintain_one(&self, tended: &Tended, at: Option<&Path>, survey: &mut Scan) -> io::Result<()> {
         let Tended { key, trace, is_passed, .. } = tended;
         let now = Now::read();
         let is_there = match at {
@@ -58,7 +58,7 @@ impl Follower {
         }
         let open_file = self.shared.table().open.get(key);
         if at_now.is_none() && open_file.is_none() && *is_passed {
-            self.shared.table().forget(key);
+            self.shared.table().drop_source(key);
             return Ok(());
         }
         if at_now.as_deref() != at || (at_now.is_none() && open_file.is_none()) {
@@ -79,8 +79,8 @@ impl Follower {
             (None, None) => return Ok(()),
         };
         let seen = look(&file, trace)?;
-        match judge(trace, Some(&seen)) {
-            Verdict::Same | Verdict::Grown => self.shared.table().grew(key, seen.trace, now),
+        match classify(trace, Some(&seen)) {
+            Disposition::Same | Disposition::Grown => self.shared.table().grew(key, seen.trace, now),
             _ => self.lose_truncated(key, trace, survey, now),
         }
         Ok(())
@@ -89,7 +89,7 @@ impl Follower {
     /// Where the file of an incarnation is now. An open file knows it; another
     /// one is searched for in its directories, by inode number, and must still
     /// have the content that was known.
-    pub(super) fn locate(&self, key: &Key, known: &Trace, survey: &mut Survey) -> Option<PathBuf> {
+    pub(super) fn locate(&self, key: &Key, known: &Fingerprint, survey: &mut Scan) -> Option<PathBuf> {
         let open_file = self.shared.table().open.get(key);
         // Deleted: there are many of those when nobody collects, so it must be cheap.
         if open_file.as_ref().and_then(|file| file.metadata().ok()).is_some_and(|meta| meta.nlink() == 0) {
@@ -112,7 +112,7 @@ impl Follower {
             for path in paths {
                 let Ok(file) = open(&path) else { continue };
                 let Ok(seen) = look(&file, known) else { continue };
-                if matches!(judge(known, Some(&seen)), Verdict::Same | Verdict::Grown) {
+                if matches!(classify(known, Some(&seen)), Disposition::Same | Disposition::Grown) {
                     if open_file.is_none() {
                         self.shared.table().open.keep(key.clone(), Arc::new(file));
                     }
@@ -131,7 +131,7 @@ impl Follower {
     /// Opens what is not open yet and has not been collected, as long as there is
     /// room: after a restart all files are closed, and one that is closed can be
     /// moved away between two looks.
-    pub(super) fn open_closed(&self, survey: &mut Survey) {
+    pub(super) fn open_closed(&self, survey: &mut Scan) {
         let closed = self.shared.table().closed();
         for (key, at, id) in closed {
             let opened = match at {

@@ -4,9 +4,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// SplitMix64 (Steele, Lea and Flood, 2014).
 #[derive(Debug, Clone)]
-pub struct Chance(u64);
+pub struct Rng(u64);
 
-impl Chance {
+impl Rng {
     /// Chance from the seed in `ROTA_TEST_SEED`, else from the clock; the seed is
     /// printed, so that a run that failed can be tried again.
     #[must_use]

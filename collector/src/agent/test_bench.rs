@@ -9,15 +9,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::answer::Answer;
-use super::beneath::{Beneath, Links};
 use super::follow::{Follower, Owner};
 use super::glob::Patterns;
 use super::index::Index;
+use super::plan_read::Answer;
 use super::read::{Outcome, read};
+use super::rooted_fs::{Links, RootedFs};
+use super::scan::Scope;
 use super::shared::Shared;
 use super::source::Reader;
-use super::survey::Scope;
 use crate::clock::Now;
 use crate::naming::item_name;
 use crate::wire::{Gap, GapReason};
@@ -61,7 +61,7 @@ impl Bench {
         let glob = format!("{}/{}", self.logs().display(), self.glob);
         let patterns = Patterns::new(&[glob], &[]).unwrap();
         let index = Index::open(&self.dir.path().join("state")).unwrap();
-        let beneath = Beneath::new(vec![self.logs()], self.links.clone());
+        let beneath = RootedFs::new(vec![self.logs()], self.links.clone());
         let shared = Arc::new(Shared::new(beneath, self.open_files_max));
         let owner = Owner { app: "a".into(), host: "h".into() };
         let follower = Follower::new(owner, patterns, index, Arc::clone(&shared));
@@ -91,7 +91,7 @@ impl Bench {
     }
 
     pub(super) fn look(&mut self) {
-        self.agent.as_mut().unwrap().0.look(&Scope::All);
+        self.agent.as_mut().unwrap().0.scan(&Scope::All);
     }
 
     /// The files that are sources.
@@ -125,7 +125,7 @@ impl Bench {
                     }
                     Outcome::Shorter { .. } => {
                         // As the checkpoint says.
-                        shared.table().had(&(path, number), offset);
+                        shared.table().observe_min_size(&(path, number), offset);
                         self.look();
                         continue;
                     }

@@ -49,7 +49,7 @@ impl Source {
     /// of the oldest one that can be had. One that cannot, and was not collected
     /// either, is a gap.
     #[must_use]
-    pub fn ask(&self, asked: Option<u64>, offset: u64, now: Now) -> Answer {
+    pub fn plan_read(&self, asked: Option<u64>, offset: u64, now: Now) -> Answer {
         let mut recorded = self.incarnations.iter().filter(|i| i.recorded);
         let found = match asked {
             Some(number) => recorded.find(|i| i.number == number),

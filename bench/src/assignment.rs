@@ -153,7 +153,8 @@ fn plans(args: &AssignmentArgs) -> anyhow::Result<()> {
 async fn workers(args: &AssignmentArgs) -> anyhow::Result<()> {
     let cluster = Cluster::start_with(3, Settings { alone: true, ..Settings::default() }).await;
     let buckets = u32::try_from(args.workers * 10)?;
-    let settings = PoolChange { buckets: Some(buckets), max_moving: Some(16), ..PoolChange::default() };
+    let settings =
+        PoolChange { buckets: Some(buckets), max_concurrent_moves: Some(16), ..PoolChange::default() };
     let create = PoolCreate { name: "rows".to_owned(), kind: PoolKind::Hashed, settings };
     let _: PoolBody = cluster.ask(1, Call::post("/v1/pools", &create)).await.ok()?;
     let http = Http::default();

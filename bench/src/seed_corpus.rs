@@ -107,7 +107,7 @@ async fn generate_traffic(cluster: &mut Cluster, zookeeper: &str) -> anyhow::Res
     }
     let ttl = NodeCreate { ttl_ms: Some(60_000), ..NodeCreate::default() };
     let _: serde_json::Value = cluster.ask(1, Call::post("/v1/nodes/ttl", &ttl)).await.ok()?;
-    let settings = PoolChange { buckets: Some(4), grace_ms: Some(1_000), ..PoolChange::default() };
+    let settings = PoolChange { buckets: Some(4), rejoin_grace_ms: Some(1_000), ..PoolChange::default() };
     let pool = Pool::create(cluster, "seeds", PoolKind::Hashed, settings, Duration::from_secs(4)).await;
     let [_one, two] = [pool.join("one").await, pool.join("two").await];
     pool.is_shared_by(&["one", "two"], 4).await;

@@ -130,8 +130,8 @@ impl Script {
     /// Operators: `pool NAME hashed buckets=N [SPEC]` · `pool NAME named [SPEC]` · `pace N`
     /// · `ask [AFFINITY]` · `change SPEC` · `load BUCKET N` · `churn-left N` · `stuck BUCKET MEMBER`
     /// · `moves-on BUCKET MEMBER`; SPEC is `by-load`, `strategy=NAME`,
-    /// `replicas=N`, `warm`, `paused`, `max_moving=N`,
-    /// `max_moving_per_member=N`, `max_moving_per_zone=N`, `max_out=N`, `grace_ms=N`, `churn=N`, `anywhere`
+    /// `replicas=N`, `warm`, `paused`, `max_concurrent_moves=N`,
+    /// `max_concurrent_moves_per_member=N`, `max_concurrent_moves_per_zone=N`, `max_unavailable=N`, `rejoin_grace_ms=N`, `churn=N`, `anywhere`
     /// and AFFINITY
     /// · `delete-pool` · `item add NAME [AFFINITY]` · `item remove NAME`; AFFINITY is
     /// `require=KEY=VALUE,…` and `prefer=KEY=VALUE,…`
@@ -203,7 +203,9 @@ impl Script {
                 pool.clone_from(&name);
                 world.create_pool(pool, &spec(line));
             }
-            "pace" => world.change_spec(pool, |spec| spec.max_moving = name.parse().expect("a number")),
+            "pace" => {
+                world.change_spec(pool, |spec| spec.max_concurrent_moves = name.parse().expect("a number"))
+            }
             "ask" => {
                 let affinity = affinity(line);
                 world.change_spec(pool, |spec| spec.affinity = affinity);
@@ -359,12 +361,14 @@ fn change_spec(spec: &mut Spec, flag: &str, line: &mut Line) {
         spec.strategy = serde_json::from_value(strategy.into()).expect("a strategy");
     }
     spec.replicas = line.option("replicas").unwrap_or(spec.replicas);
-    spec.max_moving = line.option("max_moving").unwrap_or(spec.max_moving);
-    spec.max_moving_per_member = line.option("max_moving_per_member").or(spec.max_moving_per_member);
-    spec.max_moving_per_zone = line.option("max_moving_per_zone").or(spec.max_moving_per_zone);
-    spec.max_out = line.option("max_out").or(spec.max_out);
-    spec.grace_ms = line.option("grace_ms").unwrap_or(spec.grace_ms);
-    spec.max_churn_per_minute = line.option("churn").or(spec.max_churn_per_minute);
+    spec.max_concurrent_moves = line.option("max_concurrent_moves").unwrap_or(spec.max_concurrent_moves);
+    spec.max_concurrent_moves_per_member =
+        line.option("max_concurrent_moves_per_member").or(spec.max_concurrent_moves_per_member);
+    spec.max_concurrent_moves_per_zone =
+        line.option("max_concurrent_moves_per_zone").or(spec.max_concurrent_moves_per_zone);
+    spec.max_unavailable = line.option("max_unavailable").or(spec.max_unavailable);
+    spec.rejoin_grace_ms = line.option("rejoin_grace_ms").unwrap_or(spec.rejoin_grace_ms);
+    spec.max_rebalances_per_minute = line.option("churn").or(spec.max_rebalances_per_minute);
 }
 
 fn affinity(line: &mut Line) -> Affinity {

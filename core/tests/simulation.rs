@@ -89,7 +89,7 @@ proptest! {
         replicas in 1u32..4,
         (is_warm, by_load, with_grace) in any::<(bool, bool, bool)>(),
         strategy in prop::sample::select(vec![Strategy::Balanced, Strategy::Range, Strategy::Ring]),
-        (bound, max_out, churn) in (
+        (bound, max_unavailable, churn) in (
             prop::option::of(1u32..4), prop::option::of(1u32..3), prop::option::of(1u32..5)),
         acts in prop::collection::vec((0u64..30_000, 2u32..6, 0u8..8), 0..12),
     ) {
@@ -97,10 +97,10 @@ proptest! {
         let spec = Spec {
             strategy,
             balance: if by_load && strategy == Strategy::Balanced { Balance::Load } else { Balance::Weight },
-            grace_ms: if with_grace { 20_000 } else { 0 },
-            max_moving_per_member: bound,
-            max_out,
-            max_churn_per_minute: churn,
+            rejoin_grace_ms: if with_grace { 20_000 } else { 0 },
+            max_concurrent_moves_per_member: bound,
+            max_unavailable,
+            max_rebalances_per_minute: churn,
             ..spec(buckets, replicas, handoff)
         };
         let mut events = vec![join(5)];

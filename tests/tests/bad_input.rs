@@ -55,7 +55,7 @@ async fn an_unknown_pool_is_named_by_every_endpoint() {
     let mut calls: Vec<Call> = reads.iter().map(|rest| Call::get(&at(rest))).collect();
     calls.extend([
         Call::delete(&at("")),
-        Call::put(&at(""), &json!({"max_moving": 1})),
+        Call::put(&at(""), &json!({"max_concurrent_moves": 1})),
         Call::post(&at("/members"), &json!({"name": "m"})),
         Call::delete(&at("/members/m")),
         Call::put(&at("/members"), &json!({"members": ["m"], "weight": 2})),
@@ -94,9 +94,9 @@ async fn pools_members_and_items_have_bounds() {
             ),
             (make(json!({"name": "p", "kind": "hashed", "buckets": 100_001})), Code::BadSpec, &["100001"]),
             (
-                make(json!({"name": "p", "kind": "hashed", "max_moving": 0})),
+                make(json!({"name": "p", "kind": "hashed", "max_concurrent_moves": 0})),
                 Code::BadSpec,
-                &["max_moving is 0"],
+                &["max_concurrent_moves is 0"],
             ),
             (
                 make(json!({"name": "p", "kind": "named", "buckets": 4})),
@@ -106,8 +106,16 @@ async fn pools_members_and_items_have_bounds() {
             (make(json!({"name": "p", "kind": "hashed", "replicas": 0})), Code::BadSpec, &["replicas is 0"]),
             (make(json!({"name": "p", "kind": "hashed", "replicas": 8})), Code::BadSpec, &["1 to 7"]),
             (make(json!({"name": "p", "kind": "hashed", "replicas": "x"})), Code::BadJson, &["replicas"]),
-            (make(json!({"name": "p", "kind": "hashed", "max_out": 0})), Code::BadSpec, &["max_out is 0"]),
-            (make(json!({"name": "p", "kind": "hashed", "grace_ms": 86_400_001})), Code::BadSpec, &["a day"]),
+            (
+                make(json!({"name": "p", "kind": "hashed", "max_unavailable": 0})),
+                Code::BadSpec,
+                &["max_unavailable is 0"],
+            ),
+            (
+                make(json!({"name": "p", "kind": "hashed", "rejoin_grace_ms": 86_400_001})),
+                Code::BadSpec,
+                &["a day"],
+            ),
             (
                 make(json!({"name": "p", "kind": "hashed", "when_stuck": "move"})),
                 Code::BadSpec,
@@ -129,7 +137,11 @@ async fn pools_members_and_items_have_bounds() {
                 Code::BadSpec,
                 &["stuck_ms is 10"],
             ),
-            (make(json!({"name": "p", "kind": "hashed", "min_gain_percent": 1})), Code::BadSpec, &["3 to"]),
+            (
+                make(json!({"name": "p", "kind": "hashed", "imbalance_threshold_percent": 1})),
+                Code::BadSpec,
+                &["3 to"],
+            ),
             (make(json!({"name": "p", "kind": "hashed", "version": 1})), Code::BadSpec, &["version"]),
             (make(json!({"name": "p", "kind": "hashed", "odd": 1})), Code::BadJson, &["odd"]),
             (make(json!({"name": "p", "kind": "odd"})), Code::BadJson, &["kind", "odd"]),
@@ -145,7 +157,7 @@ async fn pools_members_and_items_have_bounds() {
             (Call::put("/v1/pools/work", &json!({"buckets": 0})), Code::BadSpec, &["buckets is 0"]),
             (Call::put("/v1/pools/things", &json!({"buckets": 16})), Code::Fixed, &["kind", "fixed"]),
             (
-                Call::put("/v1/pools/work", &json!({"max_moving": 9, "version": 7})),
+                Call::put("/v1/pools/work", &json!({"max_concurrent_moves": 9, "version": 7})),
                 Code::BadVersion,
                 &["version 0", "7"],
             ),

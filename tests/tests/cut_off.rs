@@ -14,9 +14,9 @@ const BUCKETS: usize = 6;
 const TIMEOUT: Duration = Duration::from_secs(2);
 const LAST: &str = "exec sleep 1000000";
 
-async fn pool(cluster: &Cluster, lease_end: OnLeaseExpiry) -> Pool {
+async fn pool(cluster: &Cluster, on_lease_expiry: OnLeaseExpiry) -> Pool {
     let buckets = Some(u32::try_from(BUCKETS).unwrap());
-    let settings = PoolChange { buckets, lease_end: Some(lease_end), ..PoolChange::default() };
+    let settings = PoolChange { buckets, on_lease_expiry: Some(on_lease_expiry), ..PoolChange::default() };
     Pool::create(cluster, "work", PoolKind::Hashed, settings, TIMEOUT).await
 }
 
@@ -44,7 +44,7 @@ async fn who_is_to_stop_has_stopped_before_anybody_else_begins() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_goes_on_is_refused_once_another_has_the_bucket() {
     let cluster = Cluster::start(3).await;
-    let pool = pool(&cluster, OnLeaseExpiry::Continue).await;
+    let pool = pool(&cluster, OnLeaseExpiry::KeepRunning).await;
     let gate = Gate::before(&cluster.addresses()).await;
     let _near = pool.start_worker("near", LAST);
     let mut far = pool.start_worker_at(gate.addresses(), "far", LAST, &[]);

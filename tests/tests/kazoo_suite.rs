@@ -17,7 +17,7 @@ use tokio::net::{TcpStream, UnixListener, UnixStream};
 
 /// What the suite's own set-up gives ZooKeeper: the super user is `super:test`.
 const FLAGS: [&str; 7] = [
-    "--zookeeper-words",
+    "--zookeeper-4lw-whitelist",
     "*",
     "--super-digest",
     "super:D/InIHSb7yEEbrWz8b9l71RjZJU=",

@@ -13,9 +13,9 @@ const BUCKETS: usize = 6;
 const TIMEOUT: Duration = Duration::from_secs(3);
 const OUTAGE: Duration = Duration::from_secs(60);
 
-async fn pool(cluster: &Cluster, name: &str, lease_end: OnLeaseExpiry) -> Pool {
+async fn pool(cluster: &Cluster, name: &str, on_lease_expiry: OnLeaseExpiry) -> Pool {
     let buckets = Some(u32::try_from(BUCKETS).unwrap());
-    let settings = PoolChange { buckets, lease_end: Some(lease_end), ..PoolChange::default() };
+    let settings = PoolChange { buckets, on_lease_expiry: Some(on_lease_expiry), ..PoolChange::default() };
     Pool::create(cluster, name, PoolKind::Hashed, settings, TIMEOUT).await
 }
 
@@ -23,7 +23,7 @@ async fn pool(cluster: &Cluster, name: &str, lease_end: OnLeaseExpiry) -> Pool {
 async fn workers_stop_or_go_on_as_their_pool_says() {
     let mut cluster = Cluster::start(3).await;
     let stops = pool(&cluster, "stops", OnLeaseExpiry::Stop).await;
-    let goes_on = pool(&cluster, "goes-on", OnLeaseExpiry::Continue).await;
+    let goes_on = pool(&cluster, "goes-on", OnLeaseExpiry::KeepRunning).await;
     let _stopping = ["s1", "s2"].map(|name| stops.start_worker(name, "exec sleep 1000000"));
     let _going = ["g1", "g2"].map(|name| goes_on.start_worker(name, "exec sleep 1000000"));
     stops.is_shared_by(&["s1", "s2"], BUCKETS).await;

@@ -110,8 +110,9 @@ async fn the_commands_of_a_stopped_worker_end_before_the_next_owners_begin() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn work_that_may_outlive_its_lease_goes_on_while_its_worker_is_stopped() {
-    let lease_end = Some(rota_core::pool::OnLeaseExpiry::Continue);
-    let (_cluster, pool, file) = cluster_and_pool(PoolChange { lease_end, ..PoolChange::default() }).await;
+    let on_lease_expiry = Some(rota_core::pool::OnLeaseExpiry::KeepRunning);
+    let (_cluster, pool, file) =
+        cluster_and_pool(PoolChange { on_lease_expiry, ..PoolChange::default() }).await;
     let mut worker = pool.start_worker("w1", &chronicler(&file));
     pool.is_shared_by(&["w1"], 2).await;
     works(&file, "w1", 0.0).await;

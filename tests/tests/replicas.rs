@@ -179,7 +179,7 @@ async fn a_warm_move_is_copied_first_and_leaves_no_gap() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_rows_of_a_member_that_restarts_wait_for_it() {
-    let settings = PoolChange { grace_ms: Some(60_000), ..PoolChange::default() };
+    let settings = PoolChange { rejoin_grace_ms: Some(60_000), ..PoolChange::default() };
     let (cluster, pool) = cluster_and_pool(settings, Duration::from_secs(5)).await;
     let [mut w1, _w2, _w3] = ["w1", "w2", "w3"].map(|name| pool.start_worker(name, LAST));
     pool.is_shared_by(&["w1", "w2", "w3"], BUCKETS).await;
@@ -268,7 +268,7 @@ async fn an_owner_whose_successor_dies_while_it_stops_works_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_that_leave_together_take_turns_and_each_is_copied() {
     let settings =
-        PoolChange { handoff: Some(Handoff::Warm), max_out: Some(Some(1)), ..PoolChange::default() };
+        PoolChange { handoff: Some(Handoff::Warm), max_unavailable: Some(Some(1)), ..PoolChange::default() };
     let (cluster, pool) = cluster_and_pool(settings, Duration::from_secs(5)).await;
     let copies = copies_in(&cluster);
     let [mut w1, mut w2, _w3] = ["w1", "w2", "w3"].map(|name| start(&pool, name, &copies));

@@ -77,7 +77,7 @@ async fn idle_cluster_stamps_its_clock_while_a_ttl_runs() {
 async fn grace_ends_after_a_wall_clock_jump_and_a_leader_change() {
     let mut cluster = cluster(3).await;
     let leader = cluster.leader().await;
-    let settings = PoolChange { buckets: Some(8), grace_ms: Some(2_000), ..PoolChange::default() };
+    let settings = PoolChange { buckets: Some(8), rejoin_grace_ms: Some(2_000), ..PoolChange::default() };
     let pool = Pool::create(&cluster, "grace", PoolKind::Hashed, settings, Duration::from_secs(2)).await;
     let mut a = pool.start_worker("a", SLEEP);
     let mut b = pool.start_worker("b", SLEEP);

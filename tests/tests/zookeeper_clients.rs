@@ -32,7 +32,7 @@ const SCRIPT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Three servers that know the super user `super:test`, and look often for what is to be reaped.
 async fn cluster() -> Cluster {
     let super_user = "super:D/InIHSb7yEEbrWz8b9l71RjZJU=";
-    let flags = ["--zookeeper-words", "*", "--super-digest", super_user, "--reap-period-ms", "500"];
+    let flags = ["--zookeeper-4lw-whitelist", "*", "--super-digest", super_user, "--reap-period-ms", "500"];
     let flags = flags.map(str::to_owned).to_vec();
     Cluster::start_with(3, Settings { flags, ..Settings::default() }).await
 }

@@ -67,7 +67,7 @@ async fn mntr(address: &str) -> BTreeMap<String, String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mntr_tells_what_alarms_are_built_on() {
-    let cluster = start(3, &["--zookeeper-words", "mntr, conf , cons, srst,srvr"]).await;
+    let cluster = start(3, &["--zookeeper-4lw-whitelist", "mntr, conf , cons, srst,srvr"]).await;
     let leader = cluster.leader().await;
     let mut client = connect(&cluster, leader).await;
     for n in 0..50 {
@@ -162,7 +162,7 @@ async fn mntr_tells_what_alarms_are_built_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn words_are_answered_as_tools_parse_them() {
-    let cluster = start(3, &["--zookeeper-words", "conf, cons, dirs, dump, srvr"]).await;
+    let cluster = start(3, &["--zookeeper-4lw-whitelist", "conf, cons, dirs, dump, srvr"]).await;
     let mut client = connect(&cluster, 1).await;
     ask(&mut client, get("/", false)).await.unwrap();
     let address = cluster.zookeeper(1);
@@ -387,7 +387,7 @@ async fn only_who_may_be_read_only_is_served_without_a_quorum() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_serves_nobody_says_so() {
-    let mut cluster = start(3, &["--zookeeper-words", "*"]).await;
+    let mut cluster = start(3, &["--zookeeper-4lw-whitelist", "*"]).await;
     drop(connect(&cluster, 1).await);
     assert_eq!(word(&cluster.zookeeper(1), "isro").await, "rw");
     // Removed, and without a majority.

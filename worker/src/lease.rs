@@ -155,7 +155,7 @@ impl Lease {
     ///
     /// The clock counts while the machine is suspended, and while this process is stopped: ask
     /// again after anything that may have taken long. It is the same in pools whose work goes on
-    /// when its lease is over (`--lease-end continue`): there, work past it may be done twice.
+    /// when its lease is over (`--on-lease-expiry keep-running`): there, work past it may be done twice.
     #[must_use]
     pub fn deadline(&self) -> BootInstant {
         let deadline = self.inner.session.deadline();

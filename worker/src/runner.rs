@@ -197,7 +197,7 @@ impl<H: Handler> Runner<H> {
                     left_at = Instant::now();
                     patience = Instant::now() + DRAIN_TIMEOUT;
                     // Whose rows wait for it leaves them as they are.
-                    match self.latest.grace_ms {
+                    match self.latest.rejoin_grace_ms {
                         0 => self.ask_to_be_drained(),
                         _ => self.stop_all(),
                     }
@@ -251,7 +251,7 @@ impl<H: Handler> Runner<H> {
     /// Whether the work goes on when the session's lease is over and nobody has said that the
     /// session is.
     fn survives_lease(&self) -> bool {
-        self.latest.lease_end == OnLeaseExpiry::Continue
+        self.latest.on_lease_expiry == OnLeaseExpiry::KeepRunning
     }
 
     fn set_work_deadline(&self, state: LeaseState) {

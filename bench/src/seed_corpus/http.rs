@@ -22,11 +22,12 @@ pub(super) async fn generate_traffic(client: &Client) -> anyhow::Result<()> {
             session.request(method, path, Some(&body), Idempotency::Safe).await;
         sent.map(drop).with_context(|| path.to_owned())
     };
-    let hashed = json!({"name": "hashed", "kind": "hashed", "buckets": 8, "replicas": 2, "handoff": "warm", "grace_ms": 1000,
-        "spread": "zone", "require": {"disk": "ssd"}, "max_churn_per_minute": 4, "balance": "load"});
+    let hashed = json!({"name": "hashed", "kind": "hashed", "buckets": 8, "replicas": 2, "handoff": "warm", "rejoin_grace_ms": 1000,
+        "spread": "zone", "require": {"disk": "ssd"}, "max_rebalances_per_minute": 4, "balance": "load"});
     send(Method::POST, "/v1/pools", hashed).await?;
     send(Method::POST, "/v1/pools", json!({"name": "named", "kind": "named", "strategy": "ring"})).await?;
-    send(Method::PUT, "/v1/pools/hashed", json!({"max_moving": 7, "paused": false, "replicas": 1})).await?;
+    send(Method::PUT, "/v1/pools/hashed", json!({"max_concurrent_moves": 7, "paused": false, "replicas": 1}))
+        .await?;
     let member = json!({"name": "m", "address": "127.0.0.1:1", "weight": 2, "zone": "z", "labels": {"disk": "ssd"},
         "capacity": 9});
     send(Method::POST, "/v1/pools/hashed/members", member).await?;

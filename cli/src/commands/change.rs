@@ -154,12 +154,16 @@ pub(crate) fn why_waiting(report: &Report) -> Vec<String> {
     let line = |(wait, moves): (&Blocked, &u32)| {
         let what = match wait {
             Blocked::Paused => "the pool is paused (`rota pool resume`)",
-            Blocked::Out => "as many members are being emptied or are away as may be at once (max out)",
-            Blocked::Moving => "as many moves are under way as may be at once (max moving)",
-            Blocked::Member => {
-                "as many are under way from or to one member as may be (max moving per member)"
+            Blocked::MaxUnavailable => {
+                "as many members are being emptied or are away as may be at once (max unavailable)"
             }
-            Blocked::Zone => "as many are under way from or to one zone as may be (max moving per zone)",
+            Blocked::Moving => "as many moves are under way as may be at once (max concurrent moves)",
+            Blocked::Member => {
+                "as many are under way from or to one member as may be (max concurrent moves per member)"
+            }
+            Blocked::Zone => {
+                "as many are under way from or to one zone as may be (max concurrent moves per zone)"
+            }
         };
         format!("{} more wait: {what}", count(*moves, "move"))
     };

@@ -56,8 +56,8 @@ Example:
         yes: Option<u64>,
     },
     /// Move the leadership to a server.
-    #[command(after_help = "Example:\n  rota cluster lead 2")]
-    Lead {
+    #[command(after_help = "Example:\n  rota cluster transfer-leader 2")]
+    TransferLeader {
         /// The server: a voter.
         id: u64,
     },
@@ -96,7 +96,7 @@ pub(crate) async fn run(operator: &Operator, command: ClusterCommand) -> anyhow:
             operator.output.done(&body, &format!("server {id} is removed: it can be stopped now"))?;
         }
         ClusterCommand::Remove { id, .. } => return show_what_would_be_left(operator, id).await,
-        ClusterCommand::Lead { id } => {
+        ClusterCommand::TransferLeader { id } => {
             let lead = TransferLeader { server: id };
             let body =
                 operator.ask(Method::POST, "/v1/cluster/leader", Some(&lead), Idempotency::Safe).await?;

@@ -134,12 +134,12 @@ pub(crate) struct CoordinatorArgs {
     /// Four-letter words that are answered, separated by commas; `*` for all.
     #[arg(
         long,
-        env = "ROTA_ZOOKEEPER_WORDS",
+        env = "ROTA_ZOOKEEPER_4LW_WHITELIST",
         value_delimiter = ',',
         default_value = "isro,mntr,ruok,srvr",
         value_name = "WORDS"
     )]
-    zookeeper_words: Vec<String>,
+    zookeeper_4lw_whitelist: Vec<String>,
     /// Go on without a leader for clients of ZooKeeper that only read.
     #[arg(long, env = "ROTA_ZOOKEEPER_READ_ONLY")]
     zookeeper_read_only: bool,
@@ -267,7 +267,7 @@ pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
             packet_bytes_max: args.zookeeper_packet_bytes_max,
             answer_bytes_max: args.zookeeper_answer_bytes_max,
             connections_per_address_max: args.zookeeper_connections_max,
-            words: words(&args.zookeeper_words),
+            words: words(&args.zookeeper_4lw_whitelist),
             read_only: args.zookeeper_read_only,
             connections_total_max: args.zookeeper_connections_total_max,
             ttl_nodes: !args.zookeeper_no_ttl_nodes,

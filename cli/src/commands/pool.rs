@@ -48,7 +48,7 @@ pub(crate) enum PoolCommand {
     },
     /// Change a pool. What is left out stays as it is.
     #[command(after_help = "Examples:
-  rota pool change mail --max-moving 16
+  rota pool change mail --max-concurrent-moves 16
   rota pool change send --require exit=telecom-a --prefer none")]
     Change(ChangeArgs),
     /// Have no planned move begin: living members keep what they have. What has no owner gets
@@ -228,15 +228,15 @@ fn describe(pool: &PoolBody) -> String {
         ("moving", pool.moving.to_string()),
         ("paused", yes(spec.paused)),
         ("table version", pool.table_version.to_string()),
-        ("max moving", spec.max_moving.to_string()),
-        ("max moving per member", bound(spec.max_moving_per_member)),
-        ("max moving per zone", bound(spec.max_moving_per_zone)),
-        ("max out", bound(spec.max_out)),
-        ("grace", format!("{} ms", spec.grace_ms)),
-        ("lease end", word(&spec.lease_end)),
+        ("max concurrent moves", spec.max_concurrent_moves.to_string()),
+        ("max concurrent moves per member", bound(spec.max_concurrent_moves_per_member)),
+        ("max concurrent moves per zone", bound(spec.max_concurrent_moves_per_zone)),
+        ("max unavailable", bound(spec.max_unavailable)),
+        ("rejoin grace", format!("{} ms", spec.rejoin_grace_ms)),
+        ("on lease expiry", word(&spec.on_lease_expiry)),
         ("balance", word(&spec.balance)),
-        ("min gain", format!("{} %", spec.min_gain_percent)),
-        ("max churn per minute", churn(spec)),
+        ("imbalance threshold", format!("{} %", spec.imbalance_threshold_percent)),
+        ("max rebalances per minute", churn(spec)),
         ("stuck after", spec.stuck_ms.map_or("never".to_owned(), |ms| format!("{ms} ms"))),
         ("when stuck", word(&spec.when_stuck)),
         ("require", labels(&spec.affinity.require)),
@@ -249,7 +249,7 @@ fn describe(pool: &PoolBody) -> String {
 /// The bound of churn, and what it bounds if the pool does not say.
 fn churn(spec: &Spec) -> String {
     let churn = spec.churn_per_minute();
-    if spec.max_churn_per_minute.is_some() {
+    if spec.max_rebalances_per_minute.is_some() {
         churn.to_string()
     } else {
         format!("{churn}, but not of weights")

@@ -17,15 +17,15 @@ pub(crate) const ALL: [&str; 19] = [
     "handoff",
     "replicas",
     "spread",
-    "max_moving",
-    "max_moving_per_member",
-    "max_moving_per_zone",
-    "max_out",
-    "grace",
-    "lease_end",
+    "max_concurrent_moves",
+    "max_concurrent_moves_per_member",
+    "max_concurrent_moves_per_zone",
+    "max_unavailable",
+    "rejoin_grace",
+    "on_lease_expiry",
     "balance",
-    "min_gain",
-    "max_churn",
+    "imbalance_threshold",
+    "max_rebalances_per_minute",
     "stuck_after",
     "when_stuck",
     "require",
@@ -53,35 +53,35 @@ pub(crate) struct Settings {
     spread: Option<SpreadArg>,
     /// Most planned moves under way at once. Default: 256.
     #[arg(long)]
-    max_moving: Option<u32>,
+    max_concurrent_moves: Option<u32>,
     /// Of those, most from or to one member; "none" for no bound.
     #[arg(long, value_parser = number_or_none, value_name = "N")]
-    max_moving_per_member: Option<Limit>,
+    max_concurrent_moves_per_member: Option<Limit>,
     /// Of those, most from or to one zone; "none" for no bound.
     #[arg(long, value_parser = number_or_none, value_name = "N")]
-    max_moving_per_zone: Option<Limit>,
+    max_concurrent_moves_per_zone: Option<Limit>,
     /// Most members that are being emptied or are away at once; "none" for no bound.
     #[arg(long, value_parser = number_or_none, value_name = "N")]
-    max_out: Option<Limit>,
+    max_unavailable: Option<Limit>,
     /// How long the rows of a member that has gone wait for one of the same name, e.g. 30s, for
     /// rolling restarts; 0s for not at all.
     #[arg(long, value_parser = duration, value_name = "TIME")]
-    grace: Option<Duration>,
+    rejoin_grace: Option<Duration>,
     /// What members do when their lease ends and no coordinator is heard.
     #[arg(long, value_enum)]
-    lease_end: Option<LeaseEndArg>,
+    on_lease_expiry: Option<OnLeaseExpiryArg>,
     /// What counts when buckets are shared in balance.
     #[arg(long, value_enum)]
     balance: Option<BalanceArg>,
     /// Where buckets have weights or loads: nothing is moved to even out as long as the busiest
     /// member is less above what is possible, in percent. Default: 10.
     #[arg(long, value_name = "PERCENT")]
-    min_gain: Option<u32>,
+    imbalance_threshold: Option<u32>,
     /// Most buckets that are moved in a minute to even out loads or weights, or away from stuck
     /// owners; "none" for 10 of those that follow from loads and stuck owners, and no bound for
     /// those that follow from weights.
     #[arg(long, value_parser = number_or_none, value_name = "N")]
-    max_churn: Option<Limit>,
+    max_rebalances_per_minute: Option<Limit>,
     /// An owner that says nothing new of its work for so long counts as stuck, e.g. 60s; "none"
     /// for never.
     #[arg(long, value_parser = time_or_none, value_name = "TIME")]
@@ -162,11 +162,11 @@ fn time_or_none(text: &str) -> Result<TimeLimit, String> {
 
 /// What members do when nobody is heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum LeaseEndArg {
+enum OnLeaseExpiryArg {
     /// They stop: no two ever work on one bucket at one time.
     Stop,
     /// They go on; what they write must be guarded by fences.
-    Continue,
+    KeepRunning,
 }
 
 impl Settings {
@@ -189,21 +189,23 @@ impl Settings {
                 SpreadArg::Zone => Spread::Zone,
                 SpreadArg::None => Spread::None,
             }),
-            max_moving: self.max_moving,
-            max_moving_per_member: limit(self.max_moving_per_member),
-            max_moving_per_zone: limit(self.max_moving_per_zone),
-            max_out: limit(self.max_out),
-            grace_ms: self.grace.map(|grace| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX)),
-            lease_end: self.lease_end.map(|end| match end {
-                LeaseEndArg::Stop => OnLeaseExpiry::Stop,
-                LeaseEndArg::Continue => OnLeaseExpiry::Continue,
+            max_concurrent_moves: self.max_concurrent_moves,
+            max_concurrent_moves_per_member: limit(self.max_concurrent_moves_per_member),
+            max_concurrent_moves_per_zone: limit(self.max_concurrent_moves_per_zone),
+            max_unavailable: limit(self.max_unavailable),
+            rejoin_grace_ms: self
+                .rejoin_grace
+                .map(|grace| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX)),
+            on_lease_expiry: self.on_lease_expiry.map(|end| match end {
+                OnLeaseExpiryArg::Stop => OnLeaseExpiry::Stop,
+                OnLeaseExpiryArg::KeepRunning => OnLeaseExpiry::KeepRunning,
             }),
             balance: self.balance.map(|balance| match balance {
                 BalanceArg::Weight => Balance::Weight,
                 BalanceArg::Load => Balance::Load,
             }),
-            min_gain_percent: self.min_gain,
-            max_churn_per_minute: limit(self.max_churn),
+            imbalance_threshold_percent: self.imbalance_threshold,
+            max_rebalances_per_minute: limit(self.max_rebalances_per_minute),
             stuck_ms: self.stuck_after.map(|limit| limit.0),
             when_stuck: self.when_stuck.map(|when| match when {
                 WhenStuckArg::Show => WhenStuck::Show,

@@ -320,8 +320,8 @@ fn assignment_of(view: &PoolView, member: &str, who: Option<SessionId>) -> ApiRe
         step_down: asked_to(true),
         leaving: leaving(view, member, &entry.member, asked.len()),
         draining: entry.member.draining,
-        grace_ms: view.spec.grace_ms,
-        lease_end: view.spec.lease_end,
+        rejoin_grace_ms: view.spec.rejoin_grace_ms,
+        on_lease_expiry: view.spec.on_lease_expiry,
     })
 }
 

@@ -78,7 +78,7 @@ pub struct PlannerInputs {
     /// is not known.
     pub loads: BTreeMap<Bucket, u64>,
     /// How many buckets may be moved now for what changes by itself: see
-    /// [`Spec::max_churn_per_minute`](crate::pool::Spec::max_churn_per_minute).
+    /// [`Spec::max_rebalances_per_minute`](crate::pool::Spec::max_rebalances_per_minute).
     pub churn_left: Option<usize>,
     /// Buckets that are to leave a member: it leads them or prepares to, and says nothing new of
     /// its work.
@@ -160,11 +160,11 @@ pub struct FastPathStep {
 
 /// The members that have gone and whose rows wait for them.
 fn in_grace_period(pool: &PoolView, now_ms: u64) -> BTreeMap<String, AwaitingRejoin> {
-    let grace_ms = pool.spec.grace_ms;
-    if grace_ms == 0 || pool.spec.deleting {
+    let rejoin_grace_ms = pool.spec.rejoin_grace_ms;
+    if rejoin_grace_ms == 0 || pool.spec.deleting {
         return BTreeMap::new();
     }
-    let waits = |away: &AwaitingRejoin| now_ms < away.since_cluster_ms.saturating_add(grace_ms);
+    let waits = |away: &AwaitingRejoin| now_ms < away.since_cluster_ms.saturating_add(rejoin_grace_ms);
     let known = pool.awaiting_rejoin.iter().filter(|(_, entry)| waits(&entry.away));
     let known = known.map(|(name, entry)| (name.clone(), entry.away.clone()));
     let gone = pool.recently_left.iter().map(|(name, entry)| {
@@ -256,7 +256,7 @@ fn step_to(
     let stepper = Reconciler { pool, absent, known, target, pending };
     let mut step = Step { report: target.report.clone(), ..Step::default() };
     step.recheck_after_ms =
-        absent.values().map(|away| away.since_cluster_ms.saturating_add(pool.spec.grace_ms)).min();
+        absent.values().map(|away| away.since_cluster_ms.saturating_add(pool.spec.rejoin_grace_ms)).min();
 
     let mut writer = Writer::new(pool);
     let mut needed: Vec<Move> = Vec::new();

@@ -166,12 +166,20 @@ impl<'a> Budget<'a> {
         match self.spec {
             // A bucket that goes away, or lacks an owner, does not wait for the operator.
             spec if spec.paused && from.is_some() && mv.to.is_some() => Some(Blocked::Paused),
-            spec if spec.max_out.is_some_and(|most| out >= most) && is_one_more() => Some(Blocked::Out),
-            spec if self.moving >= spec.max_moving => Some(Blocked::Moving),
-            spec if Self::ends(mv).any(|n| is_full(&self.members, n, spec.max_moving_per_member)) => {
+            spec if spec.max_unavailable.is_some_and(|most| out >= most) && is_one_more() => {
+                Some(Blocked::MaxUnavailable)
+            }
+            spec if self.moving >= spec.max_concurrent_moves => Some(Blocked::Moving),
+            spec if Self::ends(mv)
+                .any(|n| is_full(&self.members, n, spec.max_concurrent_moves_per_member)) =>
+            {
                 Some(Blocked::Member)
             }
-            spec if self.zones(mv).iter().any(|z| is_full(&self.zones, z, spec.max_moving_per_zone)) => {
+            spec if self
+                .zones(mv)
+                .iter()
+                .any(|z| is_full(&self.zones, z, spec.max_concurrent_moves_per_zone)) =>
+            {
                 Some(Blocked::Zone)
             }
             _ => None,

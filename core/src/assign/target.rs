@@ -305,7 +305,7 @@ impl ProblemBuilder {
         prefer(&mut problem, &preferred);
         problem.weights = weights(pool, wanted, known);
         problem.in_progress = moves_in_progress(pool, wanted, crew);
-        problem.trigger_percent = u64::from(pool.spec.min_gain_percent);
+        problem.trigger_percent = u64::from(pool.spec.imbalance_threshold_percent);
         problem.budget = churn_left.filter(|_| pool.spec.is_evened_out_slowly());
         Self { problem, asked: all_asked }
     }

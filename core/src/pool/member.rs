@@ -44,7 +44,7 @@ pub struct Member {
     pub successor: Option<String>,
 }
 
-/// A member that has gone, and whose rows wait for it for a while: see `grace_ms` of the
+/// A member that has gone, and whose rows wait for it for a while: see `rejoin_grace_ms` of the
 /// pool's spec.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]

@@ -40,8 +40,8 @@ pub use plan::{Blocked, Move, Plan, Reason, Report, Shortage, ShortageReason};
 pub use pools::{ChangeSet, Pools};
 pub use row::{Owner, OwnerAction, Role, Row};
 pub use spec::{
-    BUCKETS_DEFAULT, BUCKETS_MAX, Balance, Handoff, Kind, MAX_MOVING_DEFAULT, OnLeaseExpiry, Spec, SpecError,
-    Spread, Strategy, WhenStuck,
+    BUCKETS_DEFAULT, BUCKETS_MAX, Balance, Handoff, Kind, MAX_CONCURRENT_MOVES_DEFAULT, OnLeaseExpiry, Spec,
+    SpecError, Spread, Strategy, WhenStuck,
 };
 pub use table::{Delta, TableIndex};
 pub use view::{AffectedMembers, PoolView};

@@ -150,13 +150,13 @@ pub struct Report {
 pub enum Blocked {
     /// The pool is paused.
     Paused,
-    /// As many members are being emptied or are away as may be at once (`max_out`).
-    Out,
-    /// As many moves are under way as may be at once (`max_moving`).
+    /// As many members are being emptied or are away as may be at once (`max_unavailable`).
+    MaxUnavailable,
+    /// As many moves are under way as may be at once (`max_concurrent_moves`).
     Moving,
-    /// As many are under way from or to one of its members (`max_moving_per_member`).
+    /// As many are under way from or to one of its members (`max_concurrent_moves_per_member`).
     Member,
-    /// As many are under way from or to one of its zones (`max_moving_per_zone`).
+    /// As many are under way from or to one of its zones (`max_concurrent_moves_per_zone`).
     Zone,
 }
 

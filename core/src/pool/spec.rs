@@ -11,14 +11,14 @@ pub const BUCKETS_MAX: u32 = 100_000;
 pub const BUCKETS_DEFAULT: u32 = 1024;
 /// Planned moves at once, unless the spec says otherwise. A bucket that waits
 /// for its turn is still owned; the bound keeps a plan small and a mistake slow.
-pub const MAX_MOVING_DEFAULT: u32 = 256;
+pub const MAX_CONCURRENT_MOVES_DEFAULT: u32 = 256;
 /// Most planned moves at once: the plan must fit one node.
-pub const MAX_MOVING_MAX: u32 = 4096;
+pub const MAX_CONCURRENT_MOVES_MAX: u32 = 4096;
 /// Buckets that are moved in a minute for loads and stuck owners, unless the spec says otherwise.
-pub const MAX_CHURN_DEFAULT: u32 = 10;
+pub const MAX_REBALANCES_DEFAULT: u32 = 10;
 /// Longest time for which the rows of a member that has gone wait for it, in milliseconds: a
 /// day.
-pub const GRACE_MS_MAX: u64 = 24 * 3600 * 1000;
+pub const REJOIN_GRACE_MS_MAX: u64 = 24 * 3600 * 1000;
 
 /// What a pool is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,37 +43,37 @@ pub struct Spec {
     #[serde(flatten)]
     pub affinity: Affinity,
     /// Most planned moves under way at once.
-    #[serde(default = "max_moving")]
-    pub max_moving: u32,
+    #[serde(default = "max_concurrent_moves")]
+    pub max_concurrent_moves: u32,
     /// Of those, most from or to one member.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_moving_per_member: Option<u32>,
+    pub max_concurrent_moves_per_member: Option<u32>,
     /// Of those, most from or to one zone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_moving_per_zone: Option<u32>,
+    pub max_concurrent_moves_per_zone: Option<u32>,
     /// Most members that are being emptied or are away at once: the buckets of others that are to
     /// be emptied wait. One that is empty does not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_out: Option<u32>,
+    pub max_unavailable: Option<u32>,
     /// How long the rows of a member that has gone wait for one of the same name, in
     /// milliseconds; 0 for not at all.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub grace_ms: u64,
+    pub rejoin_grace_ms: u64,
     /// What members do when their lease ends and no coordinator is heard.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub lease_end: OnLeaseExpiry,
+    pub on_lease_expiry: OnLeaseExpiry,
     /// What counts when buckets are shared in balance.
     #[serde(default, skip_serializing_if = "is_default")]
     pub balance: Balance,
     /// Where buckets have weights or loads: nothing is moved to even out unless the busiest
     /// member is so much above what is possible, in percent.
-    #[serde(default = "min_gain", skip_serializing_if = "is_min_gain")]
-    pub min_gain_percent: u32,
+    #[serde(default = "imbalance_threshold", skip_serializing_if = "is_imbalance_threshold")]
+    pub imbalance_threshold_percent: u32,
     /// Most buckets that are moved in a minute to even out loads or weights, or away from stuck
-    /// owners. If absent, [`MAX_CHURN_DEFAULT`] for loads and stuck owners; what follows from
+    /// owners. If absent, [`MAX_REBALANCES_DEFAULT`] for loads and stuck owners; what follows from
     /// weights has no bound then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_churn_per_minute: Option<u32>,
+    pub max_rebalances_per_minute: Option<u32>,
     /// An owner that says nothing new of its work for so long counts as stuck, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stuck_ms: Option<u64>,
@@ -164,7 +164,7 @@ pub enum OnLeaseExpiry {
     Stop,
     /// They go on. Another may have been granted the bucket meanwhile: what they write must be
     /// guarded by its fence.
-    Continue,
+    KeepRunning,
 }
 
 /// How a bucket passes from one living member to another.
@@ -187,7 +187,7 @@ pub enum SpecError {
     #[error("buckets is {0}: it must be from 1 to {BUCKETS_MAX}")]
     Buckets(u32),
     /// None, or too many.
-    #[error("max_moving is {0}: it must be from 1 to {MAX_MOVING_MAX}")]
+    #[error("max_concurrent_moves is {0}: it must be from 1 to {MAX_CONCURRENT_MOVES_MAX}")]
     MaxMoving(u32),
     /// None, or too many.
     #[error("replicas is {0}: it must be from 1 to {REPLICAS_MAX}")]
@@ -199,8 +199,8 @@ pub enum SpecError {
     #[error("{0} is {1}: it must be from {2} to {3}")]
     Range(&'static str, u64, u64, u64),
     /// Too long.
-    #[error("grace_ms is {0}: it must be at most {GRACE_MS_MAX}, a day")]
-    Grace(u64),
+    #[error("rejoin_grace_ms is {0}: it must be at most {REJOIN_GRACE_MS_MAX}, a day")]
+    RejoinGrace(u64),
     /// One setting without another.
     #[error("{0}")]
     Senseless(&'static str),
@@ -222,22 +222,22 @@ fn buckets() -> u32 {
     BUCKETS_DEFAULT
 }
 
-fn max_moving() -> u32 {
-    MAX_MOVING_DEFAULT
+fn max_concurrent_moves() -> u32 {
+    MAX_CONCURRENT_MOVES_DEFAULT
 }
 
 /// Bounds of `stuck_ms`: a keep-alive may come a second late, and after a day somebody has looked.
 const STUCK_MS: (u64, u64) = (1000, 24 * 3600 * 1000);
-const MIN_GAIN_PERCENT: (u32, u32) = (3, 1000);
-const MAX_CHURN: (u32, u32) = (1, 100_000);
+const IMBALANCE_THRESHOLD_PERCENT: (u32, u32) = (3, 1000);
+const MAX_REBALANCES: (u32, u32) = (1, 100_000);
 
-fn min_gain() -> u32 {
+fn imbalance_threshold() -> u32 {
     10
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
-fn is_min_gain(percent: &u32) -> bool {
-    *percent == min_gain()
+fn is_imbalance_threshold(percent: &u32) -> bool {
+    *percent == imbalance_threshold()
 }
 
 fn one() -> u32 {
@@ -268,15 +268,15 @@ impl Spec {
             replicas: 1,
             spread: Spread::Zone,
             affinity: Affinity::default(),
-            max_moving: MAX_MOVING_DEFAULT,
-            max_moving_per_member: None,
-            max_moving_per_zone: None,
-            max_out: None,
-            grace_ms: 0,
-            lease_end: OnLeaseExpiry::Stop,
+            max_concurrent_moves: MAX_CONCURRENT_MOVES_DEFAULT,
+            max_concurrent_moves_per_member: None,
+            max_concurrent_moves_per_zone: None,
+            max_unavailable: None,
+            rejoin_grace_ms: 0,
+            on_lease_expiry: OnLeaseExpiry::Stop,
             balance: Balance::Weight,
-            min_gain_percent: min_gain(),
-            max_churn_per_minute: None,
+            imbalance_threshold_percent: imbalance_threshold(),
+            max_rebalances_per_minute: None,
             stuck_ms: None,
             when_stuck: WhenStuck::Show,
             paused: false,
@@ -295,24 +295,24 @@ impl Spec {
             }
             _ => {}
         }
-        if self.max_moving == 0 || self.max_moving > MAX_MOVING_MAX {
-            return Err(SpecError::MaxMoving(self.max_moving));
+        if self.max_concurrent_moves == 0 || self.max_concurrent_moves > MAX_CONCURRENT_MOVES_MAX {
+            return Err(SpecError::MaxMoving(self.max_concurrent_moves));
         }
         if self.replicas == 0 || self.replicas as usize > REPLICAS_MAX {
             return Err(SpecError::Replicas(self.replicas));
         }
-        if self.grace_ms > GRACE_MS_MAX {
-            return Err(SpecError::Grace(self.grace_ms));
+        if self.rejoin_grace_ms > REJOIN_GRACE_MS_MAX {
+            return Err(SpecError::RejoinGrace(self.rejoin_grace_ms));
         }
         let bounds = [
-            ("max_moving_per_member", self.max_moving_per_member),
-            ("max_moving_per_zone", self.max_moving_per_zone),
-            ("max_out", self.max_out),
+            ("max_concurrent_moves_per_member", self.max_concurrent_moves_per_member),
+            ("max_concurrent_moves_per_zone", self.max_concurrent_moves_per_zone),
+            ("max_unavailable", self.max_unavailable),
         ];
-        let (gain, churn) = (self.min_gain_percent, self.churn_per_minute());
+        let (gain, churn) = (self.imbalance_threshold_percent, self.churn_per_minute());
         let ranges = [
-            ("min_gain_percent", u64::from(gain), widened(MIN_GAIN_PERCENT)),
-            ("max_churn_per_minute", u64::from(churn), widened(MAX_CHURN)),
+            ("imbalance_threshold_percent", u64::from(gain), widened(IMBALANCE_THRESHOLD_PERCENT)),
+            ("max_rebalances_per_minute", u64::from(churn), widened(MAX_REBALANCES)),
             ("stuck_ms", self.stuck_ms.unwrap_or(STUCK_MS.0), STUCK_MS),
         ];
         if let Some((name, value, (least, most))) =
@@ -337,13 +337,13 @@ impl Spec {
     /// Most buckets that are moved in a minute for what changes by itself.
     #[must_use]
     pub fn churn_per_minute(&self) -> u32 {
-        self.max_churn_per_minute.unwrap_or(MAX_CHURN_DEFAULT)
+        self.max_rebalances_per_minute.unwrap_or(MAX_REBALANCES_DEFAULT)
     }
 
     /// Whether that bounds what evens out the members.
     #[must_use]
     pub fn is_evened_out_slowly(&self) -> bool {
-        self.balance == Balance::Load || self.max_churn_per_minute.is_some()
+        self.balance == Balance::Load || self.max_rebalances_per_minute.is_some()
     }
 
     /// Checks that a living pool with this spec may get the spec `next`.
@@ -370,8 +370,8 @@ mod tests {
     fn json_form_and_defaults() {
         let spec: Spec = serde_json::from_str(r#"{"kind":"hashed"}"#).unwrap();
         assert_eq!(spec, Spec::new(Kind::Hashed { buckets: 1024 }));
-        let spec: Spec = serde_json::from_str(r#"{"kind":"named","max_moving":3}"#).unwrap();
-        assert_eq!(spec.max_moving, 3);
+        let spec: Spec = serde_json::from_str(r#"{"kind":"named","max_concurrent_moves":3}"#).unwrap();
+        assert_eq!(spec.max_concurrent_moves, 3);
         assert!(serde_json::from_str::<Spec>(r#"{"kind":"odd"}"#).is_err());
     }
 
@@ -381,11 +381,17 @@ mod tests {
         assert_eq!(hashed(0).check(), Err(SpecError::Buckets(0)));
         assert_eq!(hashed(8).check_change(&hashed(9)), Err(SpecError::BucketsFixed));
         assert_eq!(hashed(8).check_change(&Spec::new(Kind::Named)), Err(SpecError::KindFixed));
-        let paced = Spec { max_moving: 1, ..hashed(8) };
+        let paced = Spec { max_concurrent_moves: 1, ..hashed(8) };
         assert_eq!(hashed(8).check_change(&paced), Ok(()));
         let replicas = |replicas| Spec { replicas, ..hashed(8) }.check();
         assert_eq!((replicas(0), replicas(8)), (Err(SpecError::Replicas(0)), Err(SpecError::Replicas(8))));
-        assert_eq!(Spec { max_out: Some(0), ..hashed(8) }.check(), Err(SpecError::Zero("max_out")));
-        assert_eq!(Spec { grace_ms: u64::MAX, ..hashed(8) }.check(), Err(SpecError::Grace(u64::MAX)));
+        assert_eq!(
+            Spec { max_unavailable: Some(0), ..hashed(8) }.check(),
+            Err(SpecError::Zero("max_unavailable"))
+        );
+        assert_eq!(
+            Spec { rejoin_grace_ms: u64::MAX, ..hashed(8) }.check(),
+            Err(SpecError::RejoinGrace(u64::MAX))
+        );
     }
 }

@@ -206,7 +206,7 @@ impl PoolView {
     }
 
     pub(super) fn record_departure(&mut self, name: &str, entry: MemberEntry) {
-        if self.spec.grace_ms > 0 && !entry.member.draining && self.held.contains_key(name) {
+        if self.spec.rejoin_grace_ms > 0 && !entry.member.draining && self.held.contains_key(name) {
             self.recently_left.insert(name.to_owned(), entry);
         }
     }

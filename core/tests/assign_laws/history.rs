@@ -110,7 +110,7 @@ impl History {
                     self.world.add_item(POOL, item, &Item::default());
                 }
             }
-            Intent::Pace(pace) => self.world.change_spec(POOL, |spec| spec.max_moving = *pace),
+            Intent::Pace(pace) => self.world.change_spec(POOL, |spec| spec.max_concurrent_moves = *pace),
             Intent::Comply(which) => self.comply(which.as_ref()),
             Intent::Later => self.world.known.now_ms += 1,
             Intent::Pause => self.world.change_spec(POOL, |spec| spec.paused = !spec.paused),
@@ -211,15 +211,16 @@ impl History {
     /// allows, and none twice; the last moves are granted in one round more.
     pub fn settle(&mut self) -> Settled {
         self.world.change_spec(POOL, |spec| spec.paused = false);
-        if self.view().spec.grace_ms > 0 {
+        if self.view().spec.rejoin_grace_ms > 0 {
             // Until nobody is waited for any more.
             self.world.settle(POOL, 100);
             self.world.known.now_ms += 10;
         }
         let settled = self.world.settle(POOL, 100);
-        let pace = self.view().spec.max_moving as usize;
+        let pace = self.view().spec.max_concurrent_moves as usize;
         let spec = &self.view().spec;
-        let bounds = [spec.max_moving_per_member, spec.max_moving_per_zone, spec.max_out];
+        let bounds =
+            [spec.max_concurrent_moves_per_member, spec.max_concurrent_moves_per_zone, spec.max_unavailable];
         if spec.replicas > 1 || spec.handoff == Handoff::Warm || bounds != [None; 3] {
             // What is copied first, only passes the lead on, or waits takes more looks.
             return settled;
@@ -233,30 +234,33 @@ impl History {
 }
 
 pub fn hashed() -> impl Strategy<Value = Spec> {
-    (1u32..=12, 1u32..=4)
-        .prop_map(|(buckets, max_moving)| Spec { max_moving, ..Spec::new(Kind::Hashed { buckets }) })
+    (1u32..=12, 1u32..=4).prop_map(|(buckets, max_concurrent_moves)| Spec {
+        max_concurrent_moves,
+        ..Spec::new(Kind::Hashed { buckets })
+    })
 }
 
 pub fn named() -> impl Strategy<Value = Spec> {
-    (1u32..=4).prop_map(|max_moving| Spec { max_moving, ..Spec::new(Kind::Named) })
+    (1u32..=4).prop_map(|max_concurrent_moves| Spec { max_concurrent_moves, ..Spec::new(Kind::Named) })
 }
 
 /// With every choice that a pool has.
 pub fn any_spec() -> impl Strategy<Value = Spec> {
     let handoff = prop_oneof![Just(Handoff::Exclusive), Just(Handoff::Warm)];
-    let grace_ms = prop_oneof![3 => Just(0), 1 => 1u64..4];
+    let rejoin_grace_ms = prop_oneof![3 => Just(0), 1 => 1u64..4];
     let bound = || prop::option::weighted(0.2, 1u32..3);
-    (prop_oneof![hashed(), named()], 1u32..=3, handoff, grace_ms, (bound(), bound(), bound())).prop_map(
-        |(spec, replicas, handoff, grace_ms, (per_member, per_zone, max_out))| Spec {
-            replicas,
-            handoff,
-            grace_ms,
-            max_moving_per_member: per_member,
-            max_moving_per_zone: per_zone,
-            max_out,
-            ..spec
-        },
-    )
+    (prop_oneof![hashed(), named()], 1u32..=3, handoff, rejoin_grace_ms, (bound(), bound(), bound()))
+        .prop_map(|(spec, replicas, handoff, rejoin_grace_ms, (per_member, per_zone, max_unavailable))| {
+            Spec {
+                replicas,
+                handoff,
+                rejoin_grace_ms,
+                max_concurrent_moves_per_member: per_member,
+                max_concurrent_moves_per_zone: per_zone,
+                max_unavailable,
+                ..spec
+            }
+        })
 }
 
 /// With every strategy, and what makes members and buckets unlike.
@@ -267,7 +271,7 @@ pub fn uneven_spec() -> impl Strategy<Value = Spec> {
         |(spec, strategy, by_load, churn)| Spec {
             strategy,
             balance: if by_load && strategy == Placing::Balanced { Balance::Load } else { Balance::Weight },
-            max_churn_per_minute: churn,
+            max_rebalances_per_minute: churn,
             ..spec
         },
     )

@@ -148,9 +148,9 @@ proptest! {
     fn an_equal_member_more_or_less_moves_its_share(
         buckets in 1u32..40,
         members in 1usize..=3,
-        max_moving in 1u32..6,
+        max_concurrent_moves in 1u32..6,
     ) {
-        let mut history = History::new(&Spec { max_moving, ..Spec::new(Kind::Hashed { buckets }) });
+        let mut history = History::new(&Spec { max_concurrent_moves, ..Spec::new(Kind::Hashed { buckets }) });
         for name in &MEMBERS[..members] {
             history.world.join(POOL, name, &Member::default());
         }
@@ -192,7 +192,8 @@ fn much_happens_in_the_histories() {
 /// More rows than one multi holds: each multi is sound on its own.
 #[test]
 fn a_large_pool_in_several_multis() {
-    let mut history = History::new(&Spec { max_moving: 400, ..Spec::new(Kind::Hashed { buckets: 1100 }) });
+    let mut history =
+        History::new(&Spec { max_concurrent_moves: 400, ..Spec::new(Kind::Hashed { buckets: 1100 }) });
     history.world.join(POOL, "w1", &Member::default());
     let multis = history.world.plan(POOL).multis;
     assert_eq!(multis.iter().map(Vec::len).collect::<Vec<_>>(), [512, 512, 82]);

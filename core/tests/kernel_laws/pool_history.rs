@@ -129,7 +129,7 @@ impl Change {
     /// A pool is made with its folders, and removed with all that is in it.
     fn pool_ops(&self, state: &State, pool: &str) -> Vec<Op> {
         let path = layout::pool(pool);
-        let spec = Spec { max_moving: self.number.into(), ..Spec::new(Kind::Named) };
+        let spec = Spec { max_concurrent_moves: self.number.into(), ..Spec::new(Kind::Named) };
         let stands = state.tree().get(&path).is_some();
         match self.how {
             How::Remove => {

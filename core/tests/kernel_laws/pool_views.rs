@@ -55,7 +55,7 @@ fn told(pool: &PoolView, member: &str) -> impl PartialEq + std::fmt::Debug + use
     let rows: Vec<_> = pool.held_by(member).map(row).collect();
     let asked = pool.pending_moves().filter(|mv| mv.from.as_deref() == Some(member));
     let asked: Vec<_> = asked.map(|mv| (mv.clone(), pool.is_due(mv))).collect();
-    (entry, rows, asked, pool.spec.grace_ms, pool.spec.lease_end)
+    (entry, rows, asked, pool.spec.rejoin_grace_ms, pool.spec.on_lease_expiry)
 }
 
 fn assert_as_if_loaded(followed: &Followed) {

@@ -206,7 +206,7 @@ impl World {
         for multi in &step.multis {
             self.propose(multi).reply.unwrap();
         }
-        let pace = self.view(pool).map_or(0, |view| view.spec.max_moving as usize);
+        let pace = self.view(pool).map_or(0, |view| view.spec.max_concurrent_moves as usize);
         assert!(self.pending_moves(pool).len() <= pace.max(under_way));
         step
     }

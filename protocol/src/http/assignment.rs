@@ -26,10 +26,10 @@ pub struct Assignment {
     pub draining: bool,
     /// Its rows wait so long for it, or for one of its name, when it has gone, in milliseconds.
     #[serde(default)]
-    pub grace_ms: u64,
+    pub rejoin_grace_ms: u64,
     /// What it does when its lease ends and no coordinator is heard.
     #[serde(default)]
-    pub lease_end: OnLeaseExpiry,
+    pub on_lease_expiry: OnLeaseExpiry,
 }
 
 impl Assignment {

@@ -99,39 +99,39 @@ pub struct PoolChange {
     pub spread: Option<Spread>,
     /// Most planned moves under way at once. Default: 256.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_moving: Option<u32>,
+    pub max_concurrent_moves: Option<u32>,
     /// Of those, most from or to one member; null for no bound.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u32>)]
-    pub max_moving_per_member: Option<Option<u32>>,
+    pub max_concurrent_moves_per_member: Option<Option<u32>>,
     /// Of those, most from or to one zone; null for no bound.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u32>)]
-    pub max_moving_per_zone: Option<Option<u32>>,
+    pub max_concurrent_moves_per_zone: Option<Option<u32>>,
     /// Most members that are being emptied or are away at once; null for no bound.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u32>)]
-    pub max_out: Option<Option<u32>>,
+    pub max_unavailable: Option<Option<u32>>,
     /// How long the rows of a member that has gone wait for one of the same name, in
     /// milliseconds; 0 for not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub grace_ms: Option<u64>,
+    pub rejoin_grace_ms: Option<u64>,
     /// What members do when their lease ends and no coordinator is heard. Default: `stop`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lease_end: Option<OnLeaseExpiry>,
+    pub on_lease_expiry: Option<OnLeaseExpiry>,
     /// What counts when buckets are shared in balance. Default: `weight`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balance: Option<Balance>,
     /// Where buckets have weights or loads: nothing is moved to even out for less, in percent.
     /// Default: 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub min_gain_percent: Option<u32>,
+    pub imbalance_threshold_percent: Option<u32>,
     /// Most buckets that are moved in a minute to even out loads or weights, or away from stuck
     /// owners; null for 10 of those that follow from loads and stuck owners, and no bound for those
     /// that follow from weights.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u32>)]
-    pub max_churn_per_minute: Option<Option<u32>>,
+    pub max_rebalances_per_minute: Option<Option<u32>>,
     /// An owner that says nothing new of its work for so long counts as stuck, in milliseconds;
     /// null for never.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
@@ -186,15 +186,23 @@ impl PoolChange {
             replicas: self.replicas.unwrap_or(before.replicas),
             spread: self.spread.unwrap_or(before.spread),
             affinity,
-            max_moving: self.max_moving.unwrap_or(before.max_moving),
-            max_moving_per_member: self.max_moving_per_member.unwrap_or(before.max_moving_per_member),
-            max_moving_per_zone: self.max_moving_per_zone.unwrap_or(before.max_moving_per_zone),
-            max_out: self.max_out.unwrap_or(before.max_out),
-            grace_ms: self.grace_ms.unwrap_or(before.grace_ms),
-            lease_end: self.lease_end.unwrap_or(before.lease_end),
+            max_concurrent_moves: self.max_concurrent_moves.unwrap_or(before.max_concurrent_moves),
+            max_concurrent_moves_per_member: self
+                .max_concurrent_moves_per_member
+                .unwrap_or(before.max_concurrent_moves_per_member),
+            max_concurrent_moves_per_zone: self
+                .max_concurrent_moves_per_zone
+                .unwrap_or(before.max_concurrent_moves_per_zone),
+            max_unavailable: self.max_unavailable.unwrap_or(before.max_unavailable),
+            rejoin_grace_ms: self.rejoin_grace_ms.unwrap_or(before.rejoin_grace_ms),
+            on_lease_expiry: self.on_lease_expiry.unwrap_or(before.on_lease_expiry),
             balance: self.balance.unwrap_or(before.balance),
-            min_gain_percent: self.min_gain_percent.unwrap_or(before.min_gain_percent),
-            max_churn_per_minute: self.max_churn_per_minute.unwrap_or(before.max_churn_per_minute),
+            imbalance_threshold_percent: self
+                .imbalance_threshold_percent
+                .unwrap_or(before.imbalance_threshold_percent),
+            max_rebalances_per_minute: self
+                .max_rebalances_per_minute
+                .unwrap_or(before.max_rebalances_per_minute),
             stuck_ms: self.stuck_ms.unwrap_or(before.stuck_ms),
             when_stuck: self.when_stuck.unwrap_or(before.when_stuck),
             paused: self.paused.unwrap_or(before.paused),

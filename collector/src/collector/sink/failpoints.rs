@@ -26,12 +26,12 @@ pub(super) enum Step {
 
 /// What a test lets happen.
 #[derive(Default)]
-pub(super) struct Steps {
+pub(super) struct Failpoints {
     #[cfg(test)]
     pub(super) at: Option<(Step, Box<dyn FnOnce() + Send>)>,
 }
 
-impl Steps {
+impl Failpoints {
     /// A step has been done.
     pub(super) fn done(&mut self, step: Step) {
         #[cfg(test)]
@@ -42,7 +42,7 @@ impl Steps {
     }
 }
 
-impl fmt::Debug for Steps {
+impl fmt::Debug for Failpoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Steps")
     }

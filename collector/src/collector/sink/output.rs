@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::claims::FenceFiles;
 use super::durable::sync_dirs;
-use super::failpoints::{Step, Steps};
+use super::failpoints::{Failpoints, Step};
 use super::{Modes, Place, SinkError};
 use crate::naming::display_text;
 
@@ -31,7 +31,7 @@ pub struct Sink {
     len: u64,
     ends_line: bool,
     lock_wait: Duration,
-    steps: Steps,
+    steps: Failpoints,
 }
 
 impl Sink {
@@ -48,7 +48,7 @@ impl Sink {
         out_len: Option<u64>,
         lock_wait: Duration,
     ) -> Result<Self, SinkError> {
-        Self::claim_in_steps(place, fence, out_len, lock_wait, Steps::default())
+        Self::claim_in_steps(place, fence, out_len, lock_wait, Failpoints::default())
     }
 
     fn claim_in_steps(
@@ -56,7 +56,7 @@ impl Sink {
         fence: u64,
         out_len: Option<u64>,
         lock_wait: Duration,
-        steps: Steps,
+        steps: Failpoints,
     ) -> Result<Self, SinkError> {
         let failed = |source| SinkError::Io { path: place.output.clone(), source };
         // Every earlier owner has left a claim.

@@ -257,7 +257,7 @@ fn stop_and_take_over(step: Step, is_locked: bool, is_claim: bool, case: &str) -
         append(&mut owner, "two\n").unwrap();
         sender.send(owner).unwrap();
     };
-    let steps = Steps { at: Some((step, Box::new(take_over))) };
+    let steps = Failpoints { at: Some((step, Box::new(take_over))) };
     if is_claim {
         // An owner between the two, that is stopped while it takes over.
         let claimed = Sink::claim_in_steps(place(dir.path()), 6, Some(2), WAIT, steps);

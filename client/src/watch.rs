@@ -53,7 +53,7 @@ impl WatchStream {
             let wait_ms = if self.since.is_some() { WAIT_MS } else { 0 };
             let path = format!("{}&wait_ms={wait_ms}{since}", self.query);
             let missed: Missed = self.client.long_poll(&path, Duration::from_millis(wait_ms)).await?;
-            self.since = Some(missed.upto);
+            self.since = Some(missed.through);
             if missed.missed {
                 return Ok(WatchItem::Missed);
             }

@@ -61,7 +61,7 @@ impl Desk {
         caller: RpcClient,
         votes: RpcClient,
     ) -> Self {
-        Self { group, replica, session_leases: session_leases, caller, votes }
+        Self { group, replica, session_leases, caller, votes }
     }
 
     /// A client gave a sign of life: its session's timeout, in milliseconds.
@@ -107,7 +107,7 @@ impl Desk {
         }
     }
 
-    /// Changes the cluster's members; see [`Group::change_membership`].
+    /// Changes the cluster's members; see [`RaftNode::change_membership`].
     pub(crate) async fn change_membership(
         &self,
         change: MembershipChange,

@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> ByteStream for T {}
 
-/// Any [`Wire`].
+/// Any [`ByteStream`].
 pub type BoxByteStream = Box<dyn ByteStream>;
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 

@@ -6,7 +6,7 @@
 //!             └──────────────── answered at this server's own apply ───────────┘
 //! ```
 //!
-//! [`server`] is the composition root: it builds everything from the [`parts`]
+//! [`server`] is the composition root: it builds everything from the [`mod@env`]
 //! it is given and stops it in order.
 
 mod auth;

@@ -256,7 +256,7 @@ const NOBODY: Origin = Origin { server: 0, unit: Submitted { boot: 0, seq: UNSEQ
 
 /// Applies a batch to the state: the units in order, each once. `after` hears of
 /// each command as soon as it is applied, with the state as it is then. At a command that does
-/// not decode it hears of [`Fate::Undecodable`], and the rest of the unit is skipped; at bytes
+/// not decode it hears of [`UnitOutcome::Undecodable`], and the rest of the unit is skipped; at bytes
 /// that have no unit's header, the rest of the batch is.
 pub fn apply(state: &mut State, mut batch: Batch, mut after: impl FnMut(&State, Origin, UnitOutcome)) {
     let now = batch.header.timestamp;

@@ -46,7 +46,7 @@ impl Interest<'_> {
 /// What a watcher missed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventsSince {
-    /// These events, all there were, up to and including `upto`.
+    /// These events, all there were, up to and including `through`.
     Events {
         /// In the order of the log.
         events: Vec<Event>,
@@ -54,7 +54,7 @@ pub enum EventsSince {
         through: Zxid,
     },
     /// Perhaps more than is remembered: read the nodes anew, then watch on from
-    /// `upto`.
+    /// `through`.
     Compacted {
         /// Where to watch on from.
         through: Zxid,
@@ -115,8 +115,8 @@ impl EventLog {
             let full = events.len() >= events_max;
             match events.last() {
                 Some(last) if full && last.zxid != event.zxid => {
-                    let upto = last.zxid;
-                    return EventsSince::Events { events, through: upto };
+                    let through = last.zxid;
+                    return EventsSince::Events { events, through };
                 }
                 _ => events.push(event.clone()),
             }
@@ -182,9 +182,7 @@ mod tests {
         let mut log = EventLog::new(0, 100, 1_000);
         log.push(1, vec![event(1, "/a"), event(1, "/a")]);
         log.push(2, vec![event(2, "/a")]);
-        let EventsSince::Events { events, through: upto } = log.since(0, &at("/a", false), 1) else {
-            panic!()
-        };
-        assert_eq!((events.len(), upto), (2, 1));
+        let EventsSince::Events { events, through } = log.since(0, &at("/a", false), 1) else { panic!() };
+        assert_eq!((events.len(), through), (2, 1));
     }
 }

@@ -204,7 +204,7 @@ impl Script {
                 world.create_pool(pool, &spec(line));
             }
             "pace" => {
-                world.change_spec(pool, |spec| spec.max_concurrent_moves = name.parse().expect("a number"))
+                world.change_spec(pool, |spec| spec.max_concurrent_moves = name.parse().expect("a number"));
             }
             "ask" => {
                 let affinity = affinity(line);

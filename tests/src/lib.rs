@@ -3,7 +3,7 @@
 //! what they wrote down.
 //!
 //! Nothing here waits for luck: whoever waits polls until a deadline
-//! ([`eventually`]) and says at the end what it saw last. Every child process is
+//! ([`eventually()`]) and says at the end what it saw last. Every child process is
 //! killed when the value that started it is dropped.
 
 mod binary;

@@ -59,5 +59,5 @@ async fn watch_survives_event_log_compaction() {
     let quick: Missed = cluster.ask(1, watch("/other", quiet.stat.czxid, 50)).await.ok().unwrap();
     assert_eq!((quick.events.len(), quick.missed), (0, false));
     // The leader's own writes (the time, its pools) may have come after the node.
-    assert!(quick.upto >= quiet.stat.czxid, "{quick:?} ends before {}", quiet.stat.czxid);
+    assert!(quick.through >= quiet.stat.czxid, "{quick:?} ends before {}", quiet.stat.czxid);
 }

@@ -64,7 +64,7 @@ pub(crate) async fn run(operator: &Operator, args: WatchArgs) -> anyhow::Result<
 async fn now(operator: &Operator, path: &str) -> anyhow::Result<u64> {
     let path = Client::query("/v1/watch", [("path", Some(path.to_owned()))]);
     let missed: Missed = operator.client.get(&path).await?;
-    Ok(missed.upto)
+    Ok(missed.through)
 }
 
 fn render(event: &EventBody) -> String {

@@ -81,7 +81,7 @@ impl<'a, C: Checkpoints> Delivery<'a, C> {
         self.saved
     }
 
-    /// When [`Self::tend`] has something to do, if nothing comes until then.
+    /// When [`Self::write_due`] has something to do, if nothing comes until then.
     pub(super) fn due(&self) -> Option<Instant> {
         let held = self.lines.due().map(Instant::from_std);
         let unsaved = self.is_dirty().then(|| self.saved_at + CHECKPOINT_EVERY);
@@ -208,7 +208,7 @@ impl<'a, C: Checkpoints> Delivery<'a, C> {
 
     /// Writes what is due: a line that has been held back for long enough, and
     /// the checkpoint. Returns whether a checkpoint was written.
-    pub(super) async fn save_if_due(&mut self, stop: &CancellationToken) -> Result<bool, PullError> {
+    pub(super) async fn write_due(&mut self, stop: &CancellationToken) -> Result<bool, PullError> {
         if self.lines.due().is_some_and(|due| due <= std::time::Instant::now()) {
             let held = self.lines.take();
             self.append(held.into_iter().collect(), stop).await?;

@@ -151,7 +151,7 @@ async fn run<C: Checkpoints>(
                 () = sleep(pause) => pause = (pause * 2).min(BACKOFF.1),
             }
         }
-        if delivery.save_if_due(stop).await? || (is_usable && !is_told) {
+        if delivery.write_due(stop).await? || (is_usable && !is_told) {
             is_told = true;
             let checkpoint = delivery.saved();
             let behind = size.saturating_sub(checkpoint.map_or(0, |checkpoint| checkpoint.offset));

@@ -1,5 +1,5 @@
 //! Hands out the buckets of every pool: looks at a pool that changed, asks
-//! [`plan_step`] for the next step, proposes it, and looks again.
+//! [`reconcile_step`] for the next step, proposes it, and looks again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

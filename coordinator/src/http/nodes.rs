@@ -215,7 +215,7 @@ struct WatchParams {
     /// Everything below it too.
     #[serde(default)]
     recursive: bool,
-    /// What the client knows already: the `upto` of the last answer, or the
+    /// What the client knows already: the `through` of the last answer, or the
     /// header `rota-zxid` of what it read. Default: everything until now.
     since: Option<u64>,
     /// How long to wait for an event, in milliseconds.
@@ -241,9 +241,10 @@ async fn watch(
         let events =
             stream::unfold((service, params, by, since), |(service, params, by, since)| async move {
                 let missed = next_events(&service, &params, &by, since, None).await;
-                let upto = missed.upto;
-                let event = SseEvent::default().id(upto.to_string()).json_data(&missed).unwrap_or_default();
-                Some((Ok::<_, Infallible>(event), (service, params, by, upto)))
+                let through = missed.through;
+                let event =
+                    SseEvent::default().id(through.to_string()).json_data(&missed).unwrap_or_default();
+                Some((Ok::<_, Infallible>(event), (service, params, by, through)))
             });
         let events = super::while_in_service(&states, events);
         return Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response());
@@ -266,26 +267,30 @@ async fn next_events(
         let interest = Interest { path: &params.path, recursive: params.recursive, who: by.identities() };
         let found = service.replica.read().events.since(since, &interest, EVENTS_MAX);
         match found {
-            CoreMissed::Compacted { through: upto } => {
-                return Missed { events: Vec::new(), upto, missed: true };
+            CoreMissed::Compacted { through } => {
+                return Missed { events: Vec::new(), through, missed: true };
             }
-            CoreMissed::Events { events, through: upto } if !events.is_empty() => {
-                return Missed { events: events.iter().map(EventBody::from).collect(), upto, missed: false };
+            CoreMissed::Events { events, through } if !events.is_empty() => {
+                return Missed {
+                    events: events.iter().map(EventBody::from).collect(),
+                    through,
+                    missed: false,
+                };
             }
-            CoreMissed::Events { through: upto, .. } => since = upto,
+            CoreMissed::Events { through, .. } => since = through,
         }
         let far = || tokio::time::Instant::now() + Duration::from_secs(3600);
         let due = deadline.unwrap_or_else(far);
         let changed = tokio::time::timeout_at(due, watch.changed()).await.ok();
-        let (upto, changed) = {
+        let (through, changed) = {
             let applied = service.replica.read();
             (applied.events.last(), changed.or_else(|| watch.take()))
         };
         match changed {
             // No earlier event matches this watch, so a compacted event log is no gap here.
             Some(zxid) => since = since.max(zxid.saturating_sub(1)),
-            None if deadline.is_some() => return Missed { events: Vec::new(), upto, missed: false },
-            None => since = upto,
+            None if deadline.is_some() => return Missed { events: Vec::new(), through, missed: false },
+            None => since = through,
         }
     }
 }

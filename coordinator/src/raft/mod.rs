@@ -1,5 +1,5 @@
 //! Replication: everything that knows the Raft library. The rest of the server
-//! sees [`Group`], which takes batches of commands and says who leads, and
+//! sees [`RaftNode`], which takes batches of commands and says who leads, and
 //! [`crate::replica::Replica`], which holds what has been applied.
 
 mod election_timer;

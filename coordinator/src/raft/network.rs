@@ -372,12 +372,12 @@ where
         self.unanswered -= count;
         self.stalled_at = Instant::now() + STALL_TIMEOUT;
         Ok(match &reply.result {
-            AppendResult::Stored(upto) => {
-                check_log_id(upto.as_ref())?;
-                if let Some(last) = upto {
+            AppendResult::Stored(through) => {
+                check_log_id(through.as_ref())?;
+                if let Some(last) = through {
                     self.network.peers.acknowledged(self.network.target, self.term, *last);
                 }
-                Ok(upto.map(log_id_in))
+                Ok(through.map(log_id_in))
             }
             AppendResult::Conflict(at) => {
                 check_log_id(Some(at))?;

@@ -94,7 +94,7 @@ pub(crate) struct RaftNode {
 }
 
 impl RaftNode {
-    /// Builds Raft on its parts; it does nothing before [`Group::run`].
+    /// Builds Raft on its parts; it does nothing before [`RaftNode::run`].
     pub(crate) async fn build(
         server: u64,
         cluster: &str,

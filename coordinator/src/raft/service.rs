@@ -209,7 +209,7 @@ fn check_cluster(membership: &peer::Membership, group: &RaftNode) -> io::Result<
 
 fn append_result(result: &StreamAppendResult<TypeConfig>) -> AppendResult {
     match result {
-        Ok(upto) => AppendResult::Stored(upto.map(log_id_out)),
+        Ok(through) => AppendResult::Stored(through.map(log_id_out)),
         Err(StreamAppendError::Conflict(at)) => AppendResult::Conflict(log_id_out(*at)),
         Err(StreamAppendError::HigherVote(vote)) => AppendResult::HigherVote(vote_out(vote)),
     }

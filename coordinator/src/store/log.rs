@@ -328,10 +328,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     /// The files are removed by the writer thread, after the record of the purge
     /// is on the disk. To give back what they hold takes milliseconds for each, in which
     /// nothing would be synced: they are held open, and it is given back elsewhere.
-    async fn purge(&mut self, upto: LogIdOf<TypeConfig>) -> io::Result<()> {
+    async fn purge(&mut self, through: LogIdOf<TypeConfig>) -> io::Result<()> {
         let mut log = self.lock();
         let before = closed_files(&log);
-        log.purge(Stored(log_id_out(upto)))?;
+        log.purge(Stored(log_id_out(through)))?;
         let after = closed_files(&log);
         // One that cannot be opened is removed as well.
         let gone: Vec<File> =

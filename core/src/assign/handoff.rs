@@ -2,7 +2,7 @@
 //!
 //! Both are functions of the row, of who of those it names lives, and of the owners that the
 //! planner wants. So it makes no difference what happened, or in which order; what a member
-//! does by itself is in [`Row::done`]. In the table, A is the primary, B a backup, C a member
+//! does by itself is in [`Row::apply_action`]. In the table, A is the primary, B a backup, C a member
 //! that the planner wants; exclusive pools have no one preparing.
 //!
 //! | the row | lives | handoff | what the controller does |

@@ -1,6 +1,6 @@
 //! From what is to what should be: the next step for one pool.
 //!
-//! [`plan_step`] is level-triggered: it looks at the whole pool, not at what
+//! [`reconcile_step`] is level-triggered: it looks at the whole pool, not at what
 //! happened, so a missed event, a new leader and a restart are all the same to
 //! it. What it returns are multis whose operations are guarded by the rows' zxids;
 //! one that comes too late is refused and the next look makes another.
@@ -99,7 +99,7 @@ pub fn reconcile_step(tree: &Tree, pool: &PoolView, known: &PlannerInputs) -> Re
 
 /// What can be done without planning: buckets that their owners have let go of, as the plan
 /// asked, are granted to whom the plan says; and where a primary is gone, the first of its backups
-/// leads. That is what a bucket waits for; all else can wait for [`plan_step`].
+/// leads. That is what a bucket waits for; all else can wait for [`reconcile_step`].
 #[must_use]
 pub fn fast_path_step(pool: &PoolView) -> FastPathStep {
     let is_able = |name: &str, bucket: &Bucket| {
@@ -317,7 +317,7 @@ pub struct Preview {
 /// What is to come; of a pool that was changed in thought, what would come of the change.
 ///
 /// # Errors
-/// As [`plan_step`].
+/// As [`reconcile_step`].
 pub fn preview(tree: &Tree, pool: &PoolView, known: &PlannerInputs) -> Result<Preview, InvalidPlan> {
     let absent = in_grace_period(pool, known.now_ms);
     let (wanted, others) = target::desired_buckets(pool);

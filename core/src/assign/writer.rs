@@ -20,20 +20,27 @@ pub(super) struct Writer<'a> {
     /// Rows that members changed by themselves and that no chapter tells of.
     unrecorded: BTreeSet<Bucket>,
     /// Up to which version of the table none of those is missing, once this is written.
-    upto: Zxid,
+    through: Zxid,
 }
 
 impl<'a> Writer<'a> {
     pub(super) fn new(pool: &'a PoolView) -> Self {
-        let upto = pool.history.values().map(|written| written.upto).max();
+        let through = pool.history.values().map(|written| written.through).max();
         let own: BTreeSet<Zxid> = pool.history.values().map(|written| written.zxid).collect();
         // Of times whose chapters are forgotten nothing more is told either.
-        let since = upto.zip(own.first()).map(|(upto, first)| upto.max(*first));
+        let since = through.zip(own.first()).map(|(through, first)| through.max(*first));
         let changed = since.into_iter().flat_map(|since| pool.rows_changed_after(since));
         let unrecorded = changed.filter(|(zxid, _)| !own.contains(zxid)).map(|(_, bucket)| bucket.clone());
         let unrecorded = unrecorded.collect();
         let (multis, ops, recorder) = Default::default();
-        Self { pool, multis, ops, recorder, unrecorded, upto: upto.unwrap_or_else(|| pool.table_version()) }
+        Self {
+            pool,
+            multis,
+            ops,
+            recorder,
+            unrecorded,
+            through: through.unwrap_or_else(|| pool.table_version()),
+        }
     }
 
     pub(super) fn create(&mut self, bucket: &Bucket, row: &Row) {
@@ -79,7 +86,7 @@ impl<'a> Writer<'a> {
     }
 
     fn close(&mut self) {
-        if let Some(chapter) = std::mem::take(&mut self.recorder).into_segment(self.upto) {
+        if let Some(chapter) = std::mem::take(&mut self.recorder).into_segment(self.through) {
             let folder = layout::history(&self.pool.name);
             self.ops.push(ensure(folder.clone()));
             let mode = CreateMode::PersistentSequential;
@@ -110,7 +117,7 @@ impl<'a> Writer<'a> {
                 self.record_own(&bucket, entry);
             }
         }
-        self.upto = self.pool.table_version();
+        self.through = self.pool.table_version();
         self.close();
         let forgotten = stale_segments(self.pool);
         if !forgotten.is_empty() {

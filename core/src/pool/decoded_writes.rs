@@ -18,7 +18,7 @@ use crate::state::{Command, Node, Op};
 pub struct DecodedWrites {
     rows: BTreeMap<Bytes, Row>,
     plans: BTreeMap<Bytes, Arc<Plan>>,
-    /// [`Chapter::upto`].
+    /// [`HistorySegment::through`].
     chapters: BTreeMap<Bytes, Zxid>,
 }
 
@@ -49,7 +49,7 @@ impl DecodedWrites {
                 self.plans.entry(data.clone()).or_insert_with(|| plan(data));
             }
             Some((_, PathKind::Chapter(_))) => {
-                self.chapters.entry(data.clone()).or_insert_with(|| upto(data));
+                self.chapters.entry(data.clone()).or_insert_with(|| through(data));
             }
             _ => {}
         }
@@ -65,9 +65,9 @@ impl DecodedWrites {
         self.plans.get(node.bytes()).map_or_else(|| plan(node.bytes()), Arc::clone)
     }
 
-    /// [`Chapter::upto`] of the part of the history that a node holds.
+    /// [`HistorySegment::through`] of the part of the history that a node holds.
     pub(super) fn decode_segment_end(&self, node: &Node) -> Zxid {
-        self.chapters.get(node.bytes()).copied().unwrap_or_else(|| upto(node.bytes()))
+        self.chapters.get(node.bytes()).copied().unwrap_or_else(|| through(node.bytes()))
     }
 }
 
@@ -81,8 +81,8 @@ fn plan(data: &[u8]) -> Arc<Plan> {
     Arc::new(from_json(data).unwrap_or_default())
 }
 
-fn upto(data: &[u8]) -> Zxid {
-    from_json(data).map_or(0, |chapter: HistorySegment| chapter.upto)
+fn through(data: &[u8]) -> Zxid {
+    from_json(data).map_or(0, |chapter: HistorySegment| chapter.through)
 }
 
 #[cfg(test)]
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn only_rows_plans_and_histories_are_decoded() {
         let written = Row::owned_by(Owner::new("w", 3));
-        let chapter = HistorySegment { changes: Vec::new(), upto: 7 };
+        let chapter = HistorySegment { changes: Vec::new(), through: 7 };
         let create = |path: String, data: Bytes| Op::create(path, data, CreateMode::Persistent);
         let ops = vec![
             create(layout::row("p", "0"), to_json(&written)),

@@ -23,7 +23,7 @@ pub struct HistorySegment {
     pub changes: Vec<Change>,
     /// What members had done by themselves is put down up to this version of the table.
     #[serde(default)]
-    pub upto: Zxid,
+    pub through: Zxid,
 }
 
 /// The same happened to some buckets.
@@ -75,10 +75,10 @@ impl Recorder {
         self.changes.entry(key).or_default().push(bucket.clone());
     }
 
-    /// What is gathered, if anything is: what happened before first. `upto` is the version of the
+    /// What is gathered, if anything is: what happened before first. `through` is the version of the
     /// table up to which nothing is missing.
     #[must_use]
-    pub fn into_segment(self, upto: Zxid) -> Option<HistorySegment> {
+    pub fn into_segment(self, through: Zxid) -> Option<HistorySegment> {
         let change = |((at_ms, owners, preparing, reason), buckets)| Change {
             buckets,
             owners,
@@ -89,7 +89,7 @@ impl Recorder {
         let (now, before): (Vec<Change>, Vec<Change>) =
             self.changes.into_iter().map(change).partition(|change| change.at_ms.is_none());
         let changes = [before, now].concat();
-        (!changes.is_empty()).then_some(HistorySegment { changes, upto })
+        (!changes.is_empty()).then_some(HistorySegment { changes, through })
     }
 }
 
@@ -121,8 +121,8 @@ pub fn event_at(events: &[Event], at_ms: u64) -> Option<&Event> {
 pub struct Written {
     /// When it was written.
     pub zxid: Zxid,
-    /// What [`Chapter::upto`] says.
-    pub upto: Zxid,
+    /// What [`HistorySegment::through`] says.
+    pub through: Zxid,
     /// How long its data are.
     pub bytes: usize,
 }

@@ -17,7 +17,7 @@
 //!
 //! Deaths are written by the controller ([`crate::assign`]), which alone adds
 //! owners; the rest is written in the member's own name, and nothing else is:
-//! see [`Deed`].
+//! see [`OwnerAction`].
 
 use serde::{Deserialize, Serialize};
 

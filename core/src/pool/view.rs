@@ -252,8 +252,8 @@ impl PoolView {
     fn put_history_segment(&mut self, name: &str, node: Option<&Node>, decoded: &DecodedWrites) {
         match node {
             Some(node) => {
-                let upto = decoded.decode_segment_end(node);
-                let written = Written { zxid: node.stamps.czxid, upto, bytes: node.bytes().len() };
+                let through = decoded.decode_segment_end(node);
+                let written = Written { zxid: node.stamps.czxid, through, bytes: node.bytes().len() };
                 self.history.insert(name.to_owned(), written);
             }
             None => drop(self.history.remove(name)),

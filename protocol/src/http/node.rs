@@ -371,7 +371,7 @@ pub struct Missed {
     /// The events, in order.
     pub events: Vec<EventBody>,
     /// Watch on from here.
-    pub upto: u64,
+    pub through: u64,
     /// There may have been more events than the server remembers: read the
     /// nodes anew.
     pub missed: bool,

@@ -138,7 +138,7 @@ pub enum Answer {
     },
     /// To [`Call::ReadIndex`]: this log index.
     ReadIndex(u64),
-    /// To [`Call::Heard`].
+    /// To [`Call::GetReports`].
     Reports(PoolReports),
     /// It is done; also to [`Call::Ping`].
     Done,

@@ -44,7 +44,7 @@ pub fn open_log(bytes: &[u8]) {
         LogPosition::create(&data).expect("there is room");
         let open = async || {
             let positions = LogPosition::open(&data).expect("it was just made");
-            LogStore::open(&data.join("log"), positions, Arc::default()).await
+            LogStore::open(&data.join("log"), positions, std::sync::Arc::default()).await
         };
         drop(open().await.expect("an empty log opens"));
         let mut files = fs::read_dir(data.join("log")).expect("it is there");

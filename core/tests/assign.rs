@@ -269,11 +269,11 @@ impl Script {
     }
 
     /// Those who are asked to do it, do it.
-    fn comply(&mut self, deed: OwnerAction, who: Option<&str>) -> String {
+    fn comply(&mut self, action: OwnerAction, who: Option<&str>) -> String {
         let mut text = String::new();
         for (mv, owner, asked) in self.world.asked(&self.pool) {
-            if asked == deed && who.is_none_or(|who| who == owner.member) {
-                let applied = self.world.comply(&self.pool, &mv, &owner, deed);
+            if asked == action && who.is_none_or(|who| who == owner.member) {
+                let applied = self.world.comply(&self.pool, &mv, &owner, action);
                 write!(text, "{} by {}: {}", mv.bucket, owner.member, outcome(&applied)).unwrap();
             }
         }
@@ -314,10 +314,10 @@ impl Script {
                 let bucket = Bucket::new(&line.word());
                 let folder = layout::history(&self.pool);
                 let nodes = self.world.state.tree().children(&folder);
-                let chapter = |node: &Node| (node.stamps.ctime_ms, from_json(node.bytes()).unwrap());
+                let segment = |node: &Node| (node.stamps.ctime_ms, from_json(node.bytes()).unwrap());
                 let mut nodes: Vec<_> = nodes.collect();
                 nodes.sort_by_key(|(path, _)| path.name().to_owned());
-                let events = history::events_of(&bucket, nodes.iter().map(|(_, node)| chapter(node)));
+                let events = history::events_of(&bucket, nodes.iter().map(|(_, node)| segment(node)));
                 let line = |event: &history::Event| {
                     format!("{} {:?}: [{}]\n", event.at_ms, event.reason, event.owners.join(" "))
                 };

@@ -110,7 +110,7 @@ impl Kernel {
     /// - `unit server=N boot=N seq=N`, its commands indented below it
     /// - `snapshot`: go on with what a snapshot of the state decodes to
     ///
-    /// Reads: `stat PATH`, `acl PATH`, `mortal`, `ls PATH`, `tree PATH`, `sessions`, `time`.
+    /// Reads: `stat PATH`, `acl PATH`, `reapable`, `ls PATH`, `tree PATH`, `sessions`, `time`.
     fn run(&mut self, line: &mut Line) -> String {
         match line.name.as_str() {
             "clock" => {
@@ -125,7 +125,7 @@ impl Kernel {
             "snapshot" => self.snapshot(),
             "stat" => text::stat(&self.state, &line.word()),
             "acl" => text::acl(&self.state, &line.word()),
-            "mortal" => text::mortal(&self.state),
+            "reapable" => text::reapable(&self.state),
             "ls" => text::children(&self.state, &line.word()),
             "tree" => text::tree(&self.state, &line.word()),
             "sessions" => text::sessions(&self.state),

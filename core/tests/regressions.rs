@@ -225,10 +225,10 @@ fn removals_in_a_deleted_pool_touch_it() {
     for op in layout::create_pool("p", spec.into()) {
         write(&mut state, op).reply.unwrap();
     }
-    let chapter = format!("{}/h-1", layout::history("p"));
-    write(&mut state, create(&chapter, "{}")).reply.unwrap();
+    let segment = format!("{}/h-1", layout::history("p"));
+    write(&mut state, create(&segment, "{}")).reply.unwrap();
     let mut pools = Pools::load(&state);
-    let removed = write(&mut state, Op::Delete { path: chapter, version: None });
+    let removed = write(&mut state, Op::Delete { path: segment, version: None });
     removed.reply.unwrap();
     let touched = pools.apply_events(&state, &removed.events, &DecodedWrites::default());
     assert!(touched.pools.contains_key("p"), "{touched:?}");

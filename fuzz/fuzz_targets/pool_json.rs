@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rota_core::pool::history::Chapter;
-use rota_core::pool::{Away, Item, Member, Plan, Row, Spec, from_json, to_json};
+use rota_core::pool::history::HistorySegment;
+use rota_core::pool::{AwaitingRejoin, Item, Member, Plan, Row, Spec, from_json, to_json};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -25,6 +25,6 @@ fuzz_target!(|bytes: &[u8]| {
     }
     check_round_trip::<Row>(bytes);
     check_round_trip::<Plan>(bytes);
-    check_round_trip::<Away>(bytes);
-    check_round_trip::<Chapter>(bytes);
+    check_round_trip::<AwaitingRejoin>(bytes);
+    check_round_trip::<HistorySegment>(bytes);
 });

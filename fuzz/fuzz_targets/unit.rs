@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use rota_core::batch::{Batch, Fate, Header, apply, check_unit, encode_batch};
+use rota_core::batch::{Batch, UnitOutcome, Header, apply, check_unit, encode_batch};
 use rota_core::state::{State, Timestamp};
 use rota_core::state::check::check;
 
@@ -16,7 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
     let batch = Batch::decode(encode_batch(header, std::iter::once(&unit))).expect("it was encoded here");
     let mut state = State::new();
     apply(&mut state, batch, |_, _, fate| {
-        assert!(!matches!(fate, Fate::Undecodable), "it was checked");
+        assert!(!matches!(fate, UnitOutcome::Undecodable), "it was checked");
     });
     assert_eq!(check(&state), [""; 0]);
 });

@@ -318,7 +318,7 @@ impl<H: Handler> Runner<H> {
         let idle: Vec<Grant> = self.latest.grants.iter().filter(idle).cloned().collect();
         for grant in idle {
             match self.latest.asked(&grant.bucket) {
-                Some(deed) => self.report_action(deed, grant.bucket, grant.fence),
+                Some(action) => self.report_action(action, grant.bucket, grant.fence),
                 None => self.start(&grant),
             }
         }
@@ -350,20 +350,20 @@ impl<H: Handler> Runner<H> {
         let still_ours = self.latest.grants.iter().any(|g| g.bucket == *bucket && g.fence == *fence);
         // What it stopped for may not be wanted any more: then it works on.
         let asked = running.asked.and(self.latest.asked(bucket));
-        let deed = asked.or(is_ready.then_some(OwnerAction::Ready));
-        match deed {
-            Some(deed) if still_ours => self.report_action(deed, bucket.clone(), *fence),
+        let action = asked.or(is_ready.then_some(OwnerAction::Ready));
+        match action {
+            Some(action) if still_ours => self.report_action(action, bucket.clone(), *fence),
             _ => self.reconcile(),
         }
     }
 
     /// Tells the coordinator what the worker has done about a bucket, until that is heard or
     /// the session has ended, and the grant with it.
-    fn report_action(&mut self, deed: OwnerAction, bucket: String, fence: u64) {
+    fn report_action(&mut self, action: OwnerAction, bucket: String, fence: u64) {
         self.given_up.insert(bucket.clone(), fence);
         let (session, pool) = (self.session.clone(), self.pool.clone());
         self.errands.spawn(async move {
-            let what = match deed {
+            let what = match action {
                 OwnerAction::Release => "release",
                 OwnerAction::StepDown => "step-down",
                 OwnerAction::Ready => "ready",

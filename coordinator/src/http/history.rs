@@ -46,7 +46,7 @@ async fn history(
     let row = with_pool(&service, &pool, |view| Ok(view.rows.get(&id).map(|entry| row_body(&id, entry))))?;
     let tree = service.replica.read().state.tree().clone();
     // There may be megabytes of it.
-    let events = service.compute(RequestKind::Read, move || events_of(&id, chapters(&tree, &pool))).await?;
+    let events = service.compute(RequestKind::Read, move || events_of(&id, segments(&tree, &pool))).await?;
     if row.is_none() && events.is_empty() {
         return Err(ApiError::new(Code::NoBucket, format!("no bucket {bucket:?} is there or remembered")));
     }
@@ -55,7 +55,7 @@ async fn history(
 }
 
 /// The parts of a pool's history in order, each with the time at which it was written.
-fn chapters(tree: &Tree, pool: &str) -> Vec<(u64, HistorySegment)> {
+fn segments(tree: &Tree, pool: &str) -> Vec<(u64, HistorySegment)> {
     let folder = layout::history(pool);
     let mut nodes: Vec<_> = tree.children(&folder).collect();
     nodes.sort_by_key(|(_, node)| node.stamps.czxid);

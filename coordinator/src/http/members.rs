@@ -401,14 +401,14 @@ async fn apply_owner_action(
     (pool, bucket): (String, String),
     session: Session,
     fence: u64,
-    deed: OwnerAction,
+    action: OwnerAction,
 ) -> ApiResult<StatusCode> {
     let who = session.needed()?.session;
     let path = layout::row(&pool, &bucket);
     let mut attempts = 0..ATTEMPTS;
     loop {
         let (zxid, row) =
-            with_pool_after_catch_up(service, &pool, |view| row_after(view, &bucket, who, fence, deed))
+            with_pool_after_catch_up(service, &pool, |view| row_after(view, &bucket, who, fence, action))
                 .await?;
         let ops = vec![
             Op::CheckFence { path: path.clone(), fence: zxid },
@@ -433,7 +433,7 @@ fn row_after(
     bucket: &str,
     who: SessionId,
     fence: u64,
-    deed: OwnerAction,
+    action: OwnerAction,
 ) -> ApiResult<(u64, Row)> {
     let entry = view.rows.get(&Bucket::new(bucket)).ok_or_else(|| ApiError::no_bucket(&view.name, bucket))?;
     let mut named = entry.row.owners.iter().chain(&entry.row.preparing);
@@ -449,14 +449,14 @@ fn row_after(
             }
         });
     };
-    if deed == OwnerAction::Release && is_last_of_warm(view, entry, own) {
+    if action == OwnerAction::Release && is_last_of_warm(view, entry, own) {
         let message = format!(
             "nobody else has bucket {bucket:?} yet: {:?} lets go when its successor is ready",
             own.member
         );
         return Err(ApiError::new(Code::Conflict, message));
     }
-    let done = entry.row.apply_action(own, deed, view.spec.replicas as usize);
+    let done = entry.row.apply_action(own, action, view.spec.replicas as usize);
     let cannot = || {
         let role = entry.row.role_of(&own.member, own.joined).map(|(role, _)| role);
         let message = format!(

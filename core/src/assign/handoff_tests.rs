@@ -185,16 +185,16 @@ fn moves_lead_to_what_is_wanted_whoever_complies_first() {
                     row.preparing.iter().map(|o| (o.clone(), OwnerAction::Ready)).collect();
                 for mv in planned.iter().filter(|mv| mv.is_pending(&row) && mv.is_due(&row, case.handoff)) {
                     let from = row.owners.iter().find(|o| Some(&o.member) == mv.from.as_ref());
-                    let deed = if mv.promote { OwnerAction::StepDown } else { OwnerAction::Release };
-                    deeds.extend(from.map(|from| (from.clone(), deed)));
+                    let action = if mv.promote { OwnerAction::StepDown } else { OwnerAction::Release };
+                    deeds.extend(from.map(|from| (from.clone(), action)));
                 }
                 if last_first {
                     deeds.reverse();
                 }
-                let Some((who, deed)) = deeds.first() else { break };
+                let Some((who, action)) = deeds.first() else { break };
                 rounds += 1;
                 assert!(rounds < 20, "{:?} wants {:?}: {row:?} {planned:?}", case.row, case.wanted);
-                row = row.apply_action(who, *deed, case.replicas).unwrap().resolve_fences(FENCE + rounds);
+                row = row.apply_action(who, *action, case.replicas).unwrap().resolve_fences(FENCE + rounds);
             }
             let names = |owners: &[Owner]| owners.iter().map(|o| o.member.clone()).collect::<Vec<_>>();
             assert_eq!(names(&row.owners), names(&case.wanted), "from {:?}: {planned:?}", case.row);

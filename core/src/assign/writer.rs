@@ -17,7 +17,7 @@ pub(super) struct Writer<'a> {
     multis: Vec<Vec<Op>>,
     ops: Vec<Op>,
     recorder: Recorder,
-    /// Rows that members changed by themselves and that no chapter tells of.
+    /// Rows that members changed by themselves and that no segment tells of.
     unrecorded: BTreeSet<Bucket>,
     /// Up to which version of the table none of those is missing, once this is written.
     through: Zxid,
@@ -27,7 +27,7 @@ impl<'a> Writer<'a> {
     pub(super) fn new(pool: &'a PoolView) -> Self {
         let through = pool.history.values().map(|written| written.through).max();
         let own: BTreeSet<Zxid> = pool.history.values().map(|written| written.zxid).collect();
-        // Of times whose chapters are forgotten nothing more is told either.
+        // Of times whose segments are forgotten nothing more is told either.
         let since = through.zip(own.first()).map(|(through, first)| through.max(*first));
         let changed = since.into_iter().flat_map(|since| pool.rows_changed_after(since));
         let unrecorded = changed.filter(|(zxid, _)| !own.contains(zxid)).map(|(_, bucket)| bucket.clone());
@@ -77,7 +77,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// A write and its guard stay in one multi, which has room for its chapter.
+    /// A write and its guard stay in one multi, which has room for its segment.
     fn add(&mut self, write: Vec<Op>) {
         if self.ops.len() + write.len() + 2 > OPS_MAX {
             self.close();
@@ -86,13 +86,13 @@ impl<'a> Writer<'a> {
     }
 
     fn close(&mut self) {
-        if let Some(chapter) = std::mem::take(&mut self.recorder).into_segment(self.through) {
+        if let Some(segment) = std::mem::take(&mut self.recorder).into_segment(self.through) {
             let folder = layout::history(&self.pool.name);
             self.ops.push(ensure(folder.clone()));
             let mode = CreateMode::PersistentSequential;
             self.ops.push(Op::Create {
                 path: format!("{folder}/h-"),
-                data: Some(to_json(&chapter)),
+                data: Some(to_json(&segment)),
                 mode,
                 acl: public_acl(),
             });

@@ -19,7 +19,7 @@ pub struct DecodedWrites {
     rows: BTreeMap<Bytes, Row>,
     plans: BTreeMap<Bytes, Arc<Plan>>,
     /// [`HistorySegment::through`].
-    chapters: BTreeMap<Bytes, Zxid>,
+    segments: BTreeMap<Bytes, Zxid>,
 }
 
 impl DecodedWrites {
@@ -48,8 +48,8 @@ impl DecodedWrites {
             Some((_, PathKind::Plan)) => {
                 self.plans.entry(data.clone()).or_insert_with(|| plan(data));
             }
-            Some((_, PathKind::Chapter(_))) => {
-                self.chapters.entry(data.clone()).or_insert_with(|| through(data));
+            Some((_, PathKind::HistorySegment(_))) => {
+                self.segments.entry(data.clone()).or_insert_with(|| through(data));
             }
             _ => {}
         }
@@ -67,7 +67,7 @@ impl DecodedWrites {
 
     /// [`HistorySegment::through`] of the part of the history that a node holds.
     pub(super) fn decode_segment_end(&self, node: &Node) -> Zxid {
-        self.chapters.get(node.bytes()).copied().unwrap_or_else(|| through(node.bytes()))
+        self.segments.get(node.bytes()).copied().unwrap_or_else(|| through(node.bytes()))
     }
 }
 
@@ -82,7 +82,7 @@ fn plan(data: &[u8]) -> Arc<Plan> {
 }
 
 fn through(data: &[u8]) -> Zxid {
-    from_json(data).map_or(0, |chapter: HistorySegment| chapter.through)
+    from_json(data).map_or(0, |segment: HistorySegment| segment.through)
 }
 
 #[cfg(test)]
@@ -94,13 +94,13 @@ mod tests {
     #[test]
     fn only_rows_plans_and_histories_are_decoded() {
         let written = Row::owned_by(Owner::new("w", 3));
-        let chapter = HistorySegment { changes: Vec::new(), through: 7 };
+        let segment = HistorySegment { changes: Vec::new(), through: 7 };
         let create = |path: String, data: Bytes| Op::create(path, data, CreateMode::Persistent);
         let ops = vec![
             create(layout::row("p", "0"), to_json(&written)),
             Op::set(layout::row("p", "1"), to_json(&written), None),
             Op::set(layout::plan("p"), to_json(&Plan::default()), None),
-            create(format!("{}/h-", layout::history("p")), to_json(&chapter)),
+            create(format!("{}/h-", layout::history("p")), to_json(&segment)),
             create("/elsewhere".to_owned(), to_json(&written)),
             Op::set(layout::row("p", "2"), Bytes::from_static(b"no row"), None),
         ];
@@ -109,6 +109,6 @@ mod tests {
         let rows: Vec<&Row> = decoded.rows.values().collect();
         assert_eq!(rows, [&Row::default(), &written]);
         assert_eq!(decoded.plans.len(), 1);
-        assert_eq!(decoded.chapters.into_values().collect::<Vec<_>>(), [7]);
+        assert_eq!(decoded.segments.into_values().collect::<Vec<_>>(), [7]);
     }
 }

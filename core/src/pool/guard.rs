@@ -222,7 +222,7 @@ impl Write<'_> {
         }
         let replicas = self.spec(pool).map_or(1, |spec| spec.replicas as usize);
         let deeds = [OwnerAction::Release, OwnerAction::StepDown, OwnerAction::Ready];
-        let rows = own.iter().flat_map(|owner| deeds.map(|deed| row.apply_action(owner, deed, replicas)));
+        let rows = own.iter().flat_map(|owner| deeds.map(|action| row.apply_action(owner, action, replicas)));
         let rows: Vec<Row> = rows.flatten().collect();
         if rows.contains(&next) {
             return Ok(());

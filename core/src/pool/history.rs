@@ -93,13 +93,13 @@ impl Recorder {
     }
 }
 
-/// What happened to a bucket, from chapters in order, each with the time of its node. Events are in
+/// What happened to a bucket, from segments in order, each with the time of its node. Events are in
 /// commit order, not clock order; an action that a member took by itself appears in the next
-/// chapter that mentions the bucket.
-pub fn events_of(bucket: &Bucket, chapters: impl IntoIterator<Item = (u64, HistorySegment)>) -> Vec<Event> {
+/// segment that mentions the bucket.
+pub fn events_of(bucket: &Bucket, segments: impl IntoIterator<Item = (u64, HistorySegment)>) -> Vec<Event> {
     let mut events = Vec::new();
-    for (written_ms, chapter) in chapters {
-        for change in chapter.changes {
+    for (written_ms, segment) in segments {
+        for change in segment.changes {
             if change.buckets.contains(bucket) {
                 let Change { owners, preparing, reason, at_ms, .. } = change;
                 events.push(Event { at_ms: at_ms.unwrap_or(written_ms), owners, preparing, reason });
@@ -157,12 +157,12 @@ mod tests {
         let mut second = Recorder::default();
         second.note(&a, &row(&["w2"]), Reason::Joined, None);
         second.note(&a, &row(&[]), Reason::Joined, Some(150));
-        let chapters = [(100, first.into_segment(0).unwrap()), (200, second.into_segment(0).unwrap())];
-        assert_eq!(chapters[0].1.changes.len(), 1);
-        let events = events_of(&a, chapters.clone());
+        let segments = [(100, first.into_segment(0).unwrap()), (200, second.into_segment(0).unwrap())];
+        assert_eq!(segments[0].1.changes.len(), 1);
+        let events = events_of(&a, segments.clone());
         let told: Vec<_> = events.iter().map(|event| (event.at_ms, event.owners.join(","))).collect();
         assert_eq!(told, [(100, "w1".to_owned()), (150, String::new()), (200, "w2".to_owned())]);
-        assert_eq!(events_of(&b, chapters).len(), 1);
+        assert_eq!(events_of(&b, segments).len(), 1);
         assert_eq!(event_at(&events, 99), None);
         assert_eq!(event_at(&events, 199).unwrap().owners, [""; 0]);
         assert_eq!(events[2].role_of("w2"), Some(Role::Primary));

@@ -153,7 +153,7 @@ pub enum PathKind<'a> {
     /// A member that has gone and may come back.
     Away(&'a str),
     /// A part of the history.
-    Chapter(&'a str),
+    HistorySegment(&'a str),
     /// The plan.
     Plan,
     /// How far the work on a bucket has come.
@@ -175,7 +175,7 @@ pub fn path_kind(path: &str) -> Option<(&str, PathKind<'_>)> {
         Some(("items", name)) => PathKind::Item(name),
         Some(("buckets", name)) => PathKind::Row(Bucket::new(name)),
         Some(("away", name)) => PathKind::Away(name),
-        Some(("history", name)) => PathKind::Chapter(name),
+        Some(("history", name)) => PathKind::HistorySegment(name),
         Some(("checkpoints", name)) => PathKind::Checkpoint(Bucket::new(name)),
         None if rest == "plan" => PathKind::Plan,
         None if rest == "buckets" => PathKind::Buckets,

@@ -7,7 +7,7 @@
 //! /rota/pools/<pool>/buckets/<bucket>      Row       (changes exactly when an owner does)
 //! /rota/pools/<pool>/plan                  Plan
 //! /rota/pools/<pool>/away/<member>         Away      (while rows wait for it)
-//! /rota/pools/<pool>/history/<number>      Chapter   (a bounded number of them)
+//! /rota/pools/<pool>/history/<number>      HistorySegment   (a bounded number of them)
 //! /rota/pools/<pool>/checkpoints/<bucket>  a position: bytes, written only by the owner
 //! ```
 //!

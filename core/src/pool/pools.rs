@@ -42,7 +42,7 @@ impl Pools {
         let mut touched = ChangeSet::default();
         for event in events {
             let Some((pool, place)) = layout::path_kind(event.path.as_str()) else { continue };
-            if matches!(place, PathKind::Checkpoint(_) | PathKind::Chapter(_) | PathKind::Other) {
+            if matches!(place, PathKind::Checkpoint(_) | PathKind::HistorySegment(_) | PathKind::Other) {
                 self.follow_one(state, pool, (&place, event), decoded);
                 // What is left of a deleted pool decides nothing, and has to be removed.
                 if self.pools.get(pool).is_some_and(|view| view.spec.deleting) {
@@ -83,7 +83,7 @@ impl Pools {
                 names.extend(emptied.map(|(name, _)| name.clone()));
             }
             PathKind::Away(_) | PathKind::Buckets => {}
-            PathKind::Checkpoint(_) | PathKind::Chapter(_) | PathKind::Other => {}
+            PathKind::Checkpoint(_) | PathKind::HistorySegment(_) | PathKind::Other => {}
         }
     }
 

@@ -162,12 +162,12 @@ impl Row {
     /// The row that follows from what a member does; `None` if it cannot do that. The row
     /// must have its fences.
     #[must_use]
-    pub fn apply_action(&self, who: &Owner, deed: OwnerAction, replicas: usize) -> Option<Row> {
+    pub fn apply_action(&self, who: &Owner, action: OwnerAction, replicas: usize) -> Option<Row> {
         let (role, _) = self.role_of(&who.member, who.joined)?;
         let mut next = self.clone();
         next.owners.retain(|owner| !owner.is_same(who));
         next.preparing.retain(|owner| !owner.is_same(who));
-        match (deed, role) {
+        match (action, role) {
             (OwnerAction::Release, Role::Primary | Role::Backup | Role::Preparing) => {}
             (OwnerAction::StepDown, Role::Primary) if !next.owners.is_empty() => {
                 next.owners.push(who.clone().with_new_grant());
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn who_stays_keeps_its_fence_and_who_leads_anew_gets_another() {
         let before = row(&[("a", 5), ("b", 6), ("c", 7)], &[]);
-        let done = |who: &str, deed| before.apply_action(&Owner::new(who, 1), deed, 3);
+        let done = |who: &str, action| before.apply_action(&Owner::new(who, 1), action, 3);
         let degraded = |row: Row| Some(Row { degraded: true, ..row });
         assert_eq!(done("b", OwnerAction::Release), degraded(row(&[("a", 5), ("c", 7)], &[])));
         assert_eq!(done("a", OwnerAction::Release), degraded(row(&[("b", 0), ("c", 7)], &[])));
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn whoever_is_ready_owns_it_behind_the_others() {
         let before = row(&[("a", 5)], &[("b", 6), ("c", 7)]);
-        let done = |who: &str, deed| before.apply_action(&Owner::new(who, 1), deed, 2);
+        let done = |who: &str, action| before.apply_action(&Owner::new(who, 1), action, 2);
         assert_eq!(done("b", OwnerAction::Ready), Some(row(&[("a", 5), ("b", 0)], &[("c", 7)])));
         assert_eq!(done("a", OwnerAction::Ready), None);
         assert_eq!(done("a", OwnerAction::StepDown), None);

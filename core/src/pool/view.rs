@@ -151,7 +151,7 @@ impl PoolView {
         if let PathKind::Checkpoint(_) | PathKind::Other = place {
             return;
         }
-        if let PathKind::Chapter(name) = place {
+        if let PathKind::HistorySegment(name) = place {
             return self.put_history_segment(name, node, decoded);
         }
         self.changed = event.zxid;
@@ -177,7 +177,7 @@ impl PoolView {
             PathKind::Plan => self.put_plan(node, decoded),
             PathKind::Away(name) => self.put_awaiting_rejoin(name, node),
             PathKind::Buckets => self.table.advance(node.map_or(0, |n| n.stamps.pzxid)),
-            PathKind::Chapter(_) | PathKind::Checkpoint(_) | PathKind::Other => {}
+            PathKind::HistorySegment(_) | PathKind::Checkpoint(_) | PathKind::Other => {}
         }
     }
 

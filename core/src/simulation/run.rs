@@ -60,7 +60,7 @@ pub fn simulate(scenario: &Scenario) -> Result<Metrics, Fault> {
                 world.reconcile_soon();
             }
             Due::Look => world.look()?,
-            Due::Deed(bucket, who, deed) => world.deed(&bucket, &who, deed)?,
+            Due::Action(bucket, who, action) => world.action(&bucket, &who, action)?,
         }
     }
     Ok(world.account)
@@ -71,7 +71,7 @@ enum Due {
     Event(usize),
     SessionEnds(SessionId),
     Look,
-    Deed(Bucket, Owner, OwnerAction),
+    Action(Bucket, Owner, OwnerAction),
 }
 
 struct World<'a> {
@@ -315,8 +315,8 @@ impl<'a> World<'a> {
         for mv in view.pending_moves().filter(|mv| view.is_due(mv)) {
             let owners = &view.rows[&mv.bucket].row.owners;
             let from = owners.iter().find(|owner| Some(&owner.member) == mv.from.as_ref());
-            let deed = stop_of(mv);
-            asked.extend(from.map(|from| (mv.bucket.clone(), from.clone(), deed, timing.stop_ms)));
+            let action = stop_of(mv);
+            asked.extend(from.map(|from| (mv.bucket.clone(), from.clone(), action, timing.stop_ms)));
         }
         let destined = view.pending_moves().filter_map(|mv| Some((mv, mv.to.as_ref()?)));
         for (mv, to) in destined {
@@ -324,15 +324,15 @@ impl<'a> World<'a> {
             let who = preparing.iter().find(|owner| owner.member == *to);
             asked.extend(who.map(|who| (mv.bucket.clone(), who.clone(), OwnerAction::Ready, timing.copy_ms)));
         }
-        for (bucket, who, deed, takes_ms) in asked {
+        for (bucket, who, action, takes_ms) in asked {
             if self.is_working(&who) && self.begun.insert((bucket.clone(), who.member.clone(), who.fence)) {
-                self.due(self.now_ms + takes_ms, Due::Deed(bucket, who, deed));
+                self.due(self.now_ms + takes_ms, Due::Action(bucket, who, action));
             }
         }
     }
 
     /// A member has done what it was asked for, if that is still wanted.
-    fn deed(&mut self, bucket: &Bucket, who: &Owner, deed: OwnerAction) -> Result<(), Fault> {
+    fn action(&mut self, bucket: &Bucket, who: &Owner, action: OwnerAction) -> Result<(), Fault> {
         self.begun.remove(&(bucket.clone(), who.member.clone(), who.fence));
         let view = self.view();
         let Some(entry) = view.rows.get(bucket) else { return Ok(()) };
@@ -341,9 +341,12 @@ impl<'a> World<'a> {
             return Ok(());
         }
         // A worker that has stopped does what it is asked for by then; if nothing, it works on.
-        let asked = if deed == OwnerAction::Ready { Some(deed) } else { asked_of(view, bucket, &who.member) };
-        let Some(deed) = asked else { return Ok(()) };
-        let Some(row) = entry.row.apply_action(who, deed, view.spec.replicas as usize) else { return Ok(()) };
+        let asked =
+            if action == OwnerAction::Ready { Some(action) } else { asked_of(view, bucket, &who.member) };
+        let Some(action) = asked else { return Ok(()) };
+        let Some(row) = entry.row.apply_action(who, action, view.spec.replicas as usize) else {
+            return Ok(());
+        };
         let path = layout::row(POOL, bucket.as_str());
         let ops = vec![
             Op::CheckFence { path: path.clone(), fence: entry.zxid },
@@ -351,13 +354,13 @@ impl<'a> World<'a> {
         ];
         self.write("a member", ops, None)?;
         let phase = self.account.phase();
-        match deed {
+        match action {
             OwnerAction::Release => phase.moves += 1,
             OwnerAction::StepDown => phase.promotions += 1,
             OwnerAction::Ready => phase.copies += 1,
         }
         phase.settled_ms = self.now_ms;
-        self.moved += u64::from(deed == OwnerAction::Release);
+        self.moved += u64::from(action == OwnerAction::Release);
         self.reconcile_soon();
         Ok(())
     }

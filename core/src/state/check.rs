@@ -19,7 +19,7 @@ pub fn check(state: &State) -> Vec<String> {
     check_sessions(state, &mut faults);
     let mut owned: BTreeMap<SessionId, BTreeSet<&str>> = BTreeMap::new();
     let (mut digest, mut bytes, mut path_bytes) = (0u64, 0, 0);
-    let (mut children, mut mortal, mut quotas) = (0, 0, 0);
+    let (mut children, mut reapable, mut quotas) = (0, 0, 0);
 
     for (path, node) in state.tree().iter() {
         check_node(state, path, node, &mut faults);
@@ -34,7 +34,7 @@ pub fn check(state: &State) -> Vec<String> {
         }
         children += node.child_count() as usize;
         quotas += usize::from(is_quota(path));
-        mortal += usize::from(node.kind.is_reapable());
+        reapable += usize::from(node.kind.is_reapable());
         if let Some(session) = node.owner() {
             owned.entry(session).or_default().insert(path.as_str());
         }
@@ -76,7 +76,7 @@ pub fn check(state: &State) -> Vec<String> {
             faults.push(format!("session {id} lists other ephemeral nodes than it owns"));
         }
     }
-    if state.reapable.len() != mortal {
+    if state.reapable.len() != reapable {
         faults.push("other nodes are listed among those to be reaped".to_owned());
     }
     faults

@@ -127,9 +127,9 @@ impl State {
 
     /// Puts a node at `path`, or takes it away, and returns what was there.
     fn replace(&mut self, path: &NodePath, node: Option<Arc<Node>>) -> Option<Arc<Node>> {
-        let mortal = node.as_ref().is_some_and(|node| node.kind.is_reapable());
+        let reapable = node.as_ref().is_some_and(|node| node.kind.is_reapable());
         let before = self.tree.replace(path, node);
-        if mortal {
+        if reapable {
             self.reapable.insert(path.clone());
         } else if before.as_ref().is_some_and(|node| node.kind.is_reapable()) {
             self.reapable.remove(path);

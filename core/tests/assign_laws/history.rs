@@ -183,11 +183,11 @@ impl History {
             Some(which) if !asked.is_empty() => vec![which.get(&asked).clone()],
             _ => asked,
         };
-        for (mv, who, deed) in &chosen {
+        for (mv, who, action) in &chosen {
             // Another has done something about the same bucket a moment ago.
-            let still = self.world.asked(POOL).iter().any(|(a, b, c)| (a, b, c) == (mv, who, deed));
+            let still = self.world.asked(POOL).iter().any(|(a, b, c)| (a, b, c) == (mv, who, action));
             if still {
-                self.world.comply(POOL, mv, who, *deed).reply.unwrap();
+                self.world.comply(POOL, mv, who, *action).reply.unwrap();
             }
         }
     }

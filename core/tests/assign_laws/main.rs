@@ -216,12 +216,12 @@ fn what_is_forgotten_is_not_told_anew() {
         history.world.join(POOL, &name, &Member::default());
     }
     history.world.settle(POOL, 20);
-    let chapters = history.world.chapters(POOL);
+    let segments = history.world.segments(POOL);
     assert!(
-        chapters.iter().map(|chapter| chapter.changes.len()).sum::<usize>() < 9000,
+        segments.iter().map(|segment| segment.changes.len()).sum::<usize>() < 9000,
         "nothing is forgotten"
     );
-    let reasons = chapters.iter().flat_map(|chapter| &chapter.changes).map(|change| change.reason);
+    let reasons = segments.iter().flat_map(|segment| &segment.changes).map(|change| change.reason);
     assert_eq!(reasons.collect::<BTreeSet<_>>(), BTreeSet::from([Reason::Vacant]));
 }
 
@@ -237,8 +237,8 @@ fn a_plan_of_weights_stands_until_it_is_done() {
     history.world.settle(POOL, 3);
     history.world.join(POOL, "w2", &Member::default());
     assert_eq!(history.world.step(POOL).moves_planned(), 10);
-    for (mv, who, deed) in history.world.asked(POOL).iter().take(9) {
-        history.world.comply(POOL, mv, who, *deed).reply.unwrap();
+    for (mv, who, action) in history.world.asked(POOL).iter().take(9) {
+        history.world.comply(POOL, mv, who, *action).reply.unwrap();
     }
     history.world.step(POOL);
     assert_eq!(history.world.pending_moves(POOL).len(), 1);

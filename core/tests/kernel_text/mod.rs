@@ -89,7 +89,7 @@ pub fn acl(state: &State, path: &str) -> String {
 }
 
 /// The nodes that may be reaped.
-pub fn mortal(state: &State) -> String {
+pub fn reapable(state: &State) -> String {
     let paths: Vec<&str> = state.reapable().map(|path| path.as_str()).collect();
     format!("[{}]\n", paths.join(", "))
 }

@@ -64,7 +64,7 @@ impl World {
     }
 
     /// What a pool's history tells.
-    pub fn chapters(&self, pool: &str) -> Vec<HistorySegment> {
+    pub fn segments(&self, pool: &str) -> Vec<HistorySegment> {
         let folder = layout::history(pool);
         let nodes = self.state.tree().children(&folder);
         nodes.map(|(_, node)| from_json(node.bytes()).unwrap()).collect()
@@ -156,16 +156,16 @@ impl World {
     }
 
     /// A member does what a move asks of it.
-    pub fn comply(&mut self, pool: &str, mv: &Move, who: &Owner, deed: OwnerAction) -> Applied {
-        self.deed(pool, mv.bucket.as_str(), who, deed)
+    pub fn comply(&mut self, pool: &str, mv: &Move, who: &Owner, action: OwnerAction) -> Applied {
+        self.action(pool, mv.bucket.as_str(), who, action)
     }
 
     /// A member does something about a row that names it.
-    pub fn deed(&mut self, pool: &str, bucket: &str, who: &Owner, deed: OwnerAction) -> Applied {
+    pub fn action(&mut self, pool: &str, bucket: &str, who: &Owner, action: OwnerAction) -> Applied {
         let view = self.view(pool).expect("the pool");
         let entry = &view.rows[&Bucket::new(bucket)];
         let replicas = view.spec.replicas as usize;
-        let row = entry.row.apply_action(who, deed, replicas).expect("it can do that");
+        let row = entry.row.apply_action(who, action, replicas).expect("it can do that");
         let path = layout::row(pool, bucket);
         let ops = vec![Op::CheckFence { path: path.clone(), fence: entry.zxid }, set(path, to_json(&row))];
         self.apply(By::Owner, &Command::Multi { by: Actor::rota(None), ops })
@@ -223,9 +223,9 @@ impl World {
             }
             settled.rounds += 1;
             assert!(settled.rounds <= rounds_max, "not settled after {rounds_max} rounds");
-            for (mv, who, deed) in &asked {
-                self.comply(pool, mv, who, *deed).reply.unwrap();
-                if *deed == OwnerAction::Release {
+            for (mv, who, action) in &asked {
+                self.comply(pool, mv, who, *action).reply.unwrap();
+                if *action == OwnerAction::Release {
                     settled.released.push(mv.clone());
                 }
             }

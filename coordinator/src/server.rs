@@ -19,7 +19,7 @@ use crate::http;
 use crate::members::{Bootstrap, Flags, Upkeep, initial_members_digest, own_address};
 use crate::peers::{self, Admission, BatchForwarder, Peers, RpcClient};
 use crate::raft::{
-    Elections, GroupError, Leadership, NetworkFactory, PeerService, Proposer, RaftNode, StateMachine,
+    Elections, Leadership, NetworkFactory, PeerService, Proposer, RaftNode, RaftNodeError, StateMachine,
     serve_peer,
 };
 use crate::replica::Replica;
@@ -57,7 +57,7 @@ pub enum ServerError {
     Tls(#[from] TlsError),
     /// Replication cannot go on.
     #[error(transparent)]
-    Group(#[from] GroupError),
+    Raft(#[from] RaftNodeError),
     /// What it was started with does not fit the cluster that it belongs to.
     #[error("{0}")]
     Members(String),

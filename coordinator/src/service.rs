@@ -70,8 +70,8 @@ pub(crate) enum ServiceError {
     Busy,
     #[error("what was to be computed failed: {0}")]
     Failed(String),
-    #[error("no chance to draw from")]
-    Entropy(#[source] std::io::Error),
+    #[error("the random source failed")]
+    RandomSource(#[source] std::io::Error),
 }
 
 /// Kind of the request that a computation serves.
@@ -140,7 +140,7 @@ impl Service {
     /// A session's id and password that nobody has had and nobody can guess.
     pub(crate) fn new_credentials(&self) -> Result<Credentials, ServiceError> {
         let mut chance = [0; 24];
-        self.entropy.fill(&mut chance).map_err(ServiceError::Entropy)?;
+        self.entropy.fill(&mut chance).map_err(ServiceError::RandomSource)?;
         let [id @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = chance;
         let [_, _, _, _, _, _, _, _, password @ ..] = chance;
         // Never 0, which stands for no session, and never with the highest bit, by

@@ -63,6 +63,96 @@ fn no_source_file_is_too_long() {
 const KEYED_BY_CHANCE: (&str, &str) = ("core/src/state/tree.rs", "HashMap");
 
 /// `core` decides and does not act: no I/O, no async, no clock, no chance.
+/// Words that code used before it was renamed to the field's terms, by folder: they do not come
+/// back.
+const RENAMED: [(&str, &[&str]); 5] = [
+    (
+        "core/src",
+        &[
+            "BEGUN_MAX",
+            "BadAcl",
+            "Chapter",
+            "Concerned",
+            "Crew",
+            "Deed",
+            "Faces",
+            "Fate",
+            "Haste",
+            "LeaseEnd",
+            "Market",
+            "Missed",
+            "Posed",
+            "Stepper",
+            "Supply",
+            "Touched",
+            "UnderWay",
+            "chapter",
+            "deed",
+            "disown",
+            "given_up",
+            "lease_end",
+            "max_churn",
+            "max_moving",
+            "max_out",
+            "min_gain",
+            "mortal",
+            "plant",
+            "upto",
+        ],
+    ),
+    (
+        "coordinator/src",
+        &[
+            "BoxWire",
+            "Entropy",
+            "Fed",
+            "Followed",
+            "Group",
+            "Heard",
+            "Hub",
+            "Liveness",
+            "Machine",
+            "Occasion",
+            "Outbox",
+            "Pulse",
+            "Question",
+            "SentAway",
+            "Talk",
+            "UnitSender",
+            "Wire",
+            "deed",
+            "faces",
+            "hub",
+            "liveness",
+            "outbox",
+            "upto",
+        ],
+    ),
+    ("worker/src", &["Attendance", "Happened", "LEAVE_PATIENCE", "attend", "bring_in_step", "deed"]),
+    ("client/src", &["PATIENCE_DEFAULT", "Repeat", "Verdict", "heard_of", "judge", "with_patience"]),
+    (
+        "collector/src",
+        &["Beneath", "Claims", "Survey", "Trace", "Verdict", "displace", "judge", "stake", "tend"],
+    ),
+];
+
+#[test]
+fn renamed_words_stay_renamed() {
+    let mut faults = Vec::new();
+    for (folder, words) in RENAMED {
+        for path in files(&root().join(folder), ".rs") {
+            for (number, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
+                let code = line.split("//").next().unwrap_or_default();
+                let mut names = code.split(|c: char| !c.is_alphanumeric() && c != '_');
+                if let Some(word) = names.find(|name| words.contains(name)) {
+                    faults.push(format!("{}:{}: {word}", relative(&path), number + 1));
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "renamed words: {faults:#?}");
+}
+
 #[test]
 fn the_core_is_pure() {
     let banned = [

@@ -145,7 +145,7 @@ impl From<ServiceError> for ApiError {
                 Self::new(Code::OutcomeUnknown, format!("{message}: look at /v1/cluster before trying again"))
             }
             ServiceError::Desk(DeskError::Refused(refused)) => refused.into(),
-            ServiceError::Entropy(_) | ServiceError::Failed(_) => Self::new(Code::Internal, message),
+            ServiceError::RandomSource(_) | ServiceError::Failed(_) => Self::new(Code::Internal, message),
         }
     }
 }

@@ -16,7 +16,7 @@ mod validation;
 pub(crate) use elections::Elections;
 pub(crate) use membership::is_loopback;
 pub(crate) use network::NetworkFactory;
-pub use node::GroupError;
+pub use node::RaftNodeError;
 pub(crate) use node::{Leadership, ProposeError, RaftNode};
 pub(crate) use proposer::{Proposer, ProposerQueue};
 pub(crate) use service::{PeerService, serve_peer};

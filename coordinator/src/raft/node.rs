@@ -59,7 +59,7 @@ pub(crate) enum Leadership {
 /// Replication has stopped, for good.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("replication has stopped: {0}")]
-pub struct GroupError(String);
+pub struct RaftNodeError(String);
 
 /// Why something that only a leader does was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -103,7 +103,7 @@ impl RaftNode {
         machine: StateMachine,
         network: NetworkFactory,
         peers: Peers,
-    ) -> Result<(Self, watch::Sender<Leadership>), GroupError> {
+    ) -> Result<(Self, watch::Sender<Leadership>), RaftNodeError> {
         let config = Config {
             cluster_name: cluster.to_owned(),
             // `election_timeout_max` is the lease: how long a voter that heard from a leader
@@ -128,10 +128,10 @@ impl RaftNode {
             purge_batch_size: 256,
             ..Config::default()
         };
-        let config = config.validate().map_err(|e| GroupError(e.to_string()))?;
+        let config = config.validate().map_err(|e| RaftNodeError(e.to_string()))?;
         let raft = Raft::build(server, Arc::new(config), network, log, machine)
             .await
-            .map_err(|e| GroupError(e.to_string()))?;
+            .map_err(|e| RaftNodeError(e.to_string()))?;
         let (sender, leadership) = watch::channel(Leadership::Unknown);
         let group = Self {
             server,
@@ -152,7 +152,7 @@ impl RaftNode {
         self,
         sender: watch::Sender<Leadership>,
         timings: Arc<Timings>,
-    ) -> Result<(), GroupError> {
+    ) -> Result<(), RaftNodeError> {
         self.raft.run();
         let mut lost_at = Some(Instant::now());
         let mut metrics = self.raft.server_metrics();
@@ -196,9 +196,9 @@ impl RaftNode {
     }
 
     /// Why Raft has stopped.
-    fn stopped(&self) -> GroupError {
+    fn stopped(&self) -> RaftNodeError {
         let state = self.raft.metrics().borrow_watched().running_state.clone();
-        GroupError(state.err().map_or_else(|| "it was told to".to_owned(), |e| e.to_string()))
+        RaftNodeError(state.err().map_or_else(|| "it was told to".to_owned(), |e| e.to_string()))
     }
 
     /// Makes a new cluster of these servers. It has no effect on a server that belongs to a
@@ -207,12 +207,12 @@ impl RaftNode {
         &self,
         cluster_id: ClusterId,
         servers: std::collections::BTreeMap<u64, ServerEndpoint>,
-    ) -> Result<(), GroupError> {
+    ) -> Result<(), RaftNodeError> {
         let server = |(id, endpoint)| (id, RaftServer { endpoint, cluster_id });
         let nodes: std::collections::BTreeMap<u64, RaftServer> = servers.into_iter().map(server).collect();
         match self.raft.initialize(nodes).await {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
-            Err(error) => Err(GroupError(error.to_string())),
+            Err(error) => Err(RaftNodeError(error.to_string())),
         }
     }
 
@@ -223,11 +223,11 @@ impl RaftNode {
     }
 
     /// The membership that Raft found in the log and the snapshot when it started.
-    pub(crate) async fn recovered_membership(&self) -> Result<Membership, GroupError> {
+    pub(crate) async fn recovered_membership(&self) -> Result<Membership, RaftNodeError> {
         let read = |state: &openraft::RaftState<TypeConfig>| {
             membership_out(state.membership_state.effective().membership())
         };
-        self.raft.with_raft_state(read).await.map_err(|e| GroupError(e.to_string()))
+        self.raft.with_raft_state(read).await.map_err(|e| RaftNodeError(e.to_string()))
     }
 
     /// The cluster that this server belongs to, if any.
@@ -335,8 +335,8 @@ impl RaftNode {
         &self,
         batch: Bytes,
         settled: WriteResponderOf<TypeConfig>,
-    ) -> Result<(), GroupError> {
-        self.raft.client_write_ff(Batch(batch), Some(settled)).await.map_err(|e| GroupError(e.to_string()))
+    ) -> Result<(), RaftNodeError> {
+        self.raft.client_write_ff(Batch(batch), Some(settled)).await.map_err(|e| RaftNodeError(e.to_string()))
     }
 
     /// Proposes what a controller of the leader of `term` decided, and waits
@@ -387,11 +387,11 @@ impl RaftNode {
 
     /// Takes a snapshot of this server's state and waits for it: the index up
     /// to which it holds everything.
-    pub(crate) async fn snapshot(&self, timeout: Duration) -> Result<u64, GroupError> {
-        let fail = |e: &dyn std::fmt::Display| GroupError(e.to_string());
+    pub(crate) async fn snapshot(&self, timeout: Duration) -> Result<u64, RaftNodeError> {
+        let fail = |e: &dyn std::fmt::Display| RaftNodeError(e.to_string());
         let applied = self.raft.metrics().borrow_watched().last_applied;
         let Some(applied) = applied else {
-            return Err(GroupError("nothing has been applied yet".to_owned()));
+            return Err(RaftNodeError("nothing has been applied yet".to_owned()));
         };
         let deadline = Instant::now() + timeout;
         loop {
@@ -410,13 +410,13 @@ impl RaftNode {
     }
 
     /// Removes what is in the snapshot from the log, up to `index`.
-    pub(crate) async fn purge(&self, index: u64) -> Result<(), GroupError> {
-        self.raft.trigger().purge_log(index).await.map_err(|e| GroupError(e.to_string()))
+    pub(crate) async fn purge(&self, index: u64) -> Result<(), RaftNodeError> {
+        self.raft.trigger().purge_log(index).await.map_err(|e| RaftNodeError(e.to_string()))
     }
 
     /// Begins a snapshot; what it replaces in the log is purged after it.
-    pub(crate) async fn begin_snapshot(&self) -> Result<(), GroupError> {
-        self.raft.trigger().snapshot().await.map_err(|e| GroupError(e.to_string()))
+    pub(crate) async fn begin_snapshot(&self) -> Result<(), RaftNodeError> {
+        self.raft.trigger().snapshot().await.map_err(|e| RaftNodeError(e.to_string()))
     }
 
     /// Raft's term, as this server knows it.
@@ -443,11 +443,11 @@ impl RaftNode {
         &self,
         request: peer::VoteRequest,
         pre: bool,
-    ) -> Result<peer::VoteReply, GroupError> {
+    ) -> Result<peer::VoteReply, RaftNodeError> {
         let mut rpc = VoteRequest::new(vote_in(request.vote), request.last.map(log_id_in));
         rpc.leadership_transfer = request.transfer;
         let reply = if pre { self.raft.pre_vote(rpc).await } else { self.raft.vote(rpc).await };
-        let reply = reply.map_err(|e| GroupError(e.to_string()))?;
+        let reply = reply.map_err(|e| RaftNodeError(e.to_string()))?;
         Ok(peer::VoteReply {
             vote: vote_out(&reply.vote),
             granted: reply.vote_granted,

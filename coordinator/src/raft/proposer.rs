@@ -77,7 +77,7 @@ impl Proposer {
     }
 
     /// Runs until the server stops, or Raft has.
-    pub(crate) async fn run(mut self) -> Result<(), super::GroupError> {
+    pub(crate) async fn run(mut self) -> Result<(), super::RaftNodeError> {
         while let Some(first) = self.queue.recv().await {
             let entry = self.next_entry().await;
             let units = self.gather(first);

@@ -78,7 +78,7 @@ impl Target {
         known: &PlannerInputs,
     ) -> Result<Self, InvalidPlan> {
         let crew = Candidates::new(pool, absent);
-        let Evictions { leaving, released_grants: given_up, churn_left } = evictions(pool, known);
+        let Evictions { leaving, released_grants, churn_left } = evictions(pool, known);
         let posed = ProblemBuilder::new(pool, wanted, &crew, known, (&leaving, churn_left));
         let problem = &posed.problem;
         let answer = match pool.spec.strategy {
@@ -115,7 +115,7 @@ impl Target {
         let owners = unsettled.iter().map(|at| (wanted[*at].bucket.clone(), named(&answer.owners[*at])));
         let owners = owners.collect();
         let has_weights = !posed.problem.weights.is_empty();
-        Ok(Self { unsettled, owners, shares, report, leaving, released_grants: given_up, has_weights })
+        Ok(Self { unsettled, owners, shares, report, leaving, released_grants, has_weights })
     }
 
     /// Whether an owner is left, since it is stuck.
@@ -155,13 +155,9 @@ fn evictions(pool: &PoolView, known: &PlannerInputs) -> Evictions {
         let row = pool.rows.get(bucket).map(|entry| &entry.row);
         row.is_some_and(|row| row.preparing.iter().any(|owner| owner.member == *member))
     };
-    let given_up = others.iter().take(more).copied().filter(prepares).count();
+    let released_grants = others.iter().take(more).copied().filter(prepares).count();
     let leaving = begun.into_iter().chain(others.into_iter().take(more)).cloned().collect();
-    Evictions {
-        leaving,
-        released_grants: given_up,
-        churn_left: known.churn_left.map(|left| left.saturating_sub(more)),
-    }
+    Evictions { leaving, released_grants, churn_left: known.churn_left.map(|left| left.saturating_sub(more)) }
 }
 
 /// Which buckets leave whoever is stuck with them.

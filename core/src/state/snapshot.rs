@@ -67,7 +67,7 @@ enum Record<'a> {
     Head { zxid: Zxid, wall_ms: u64, cluster_ms: u64 },
     Session { id: SessionId, password: Password, timeout_ms: u32, opened: Zxid, connection: u32 },
     Submitted { server: u64, boot: u64, seq: u64 },
-    Faces { server: u64, http: &'a str, zookeeper: Option<&'a str> },
+    ServerEndpoints { server: u64, http: &'a str, zookeeper: Option<&'a str> },
     Node(#[serde(borrow)] NodeRecord<'a>),
     End { sessions: u64, nodes: u64, digest: u64 },
     Importing,
@@ -118,7 +118,7 @@ fn records(state: &State) -> impl Iterator<Item = Record<'_>> {
         boot: unit.boot,
         seq: unit.seq,
     });
-    let endpoints = state.server_endpoints.iter().map(|(server, endpoints)| Record::Faces {
+    let endpoints = state.server_endpoints.iter().map(|(server, endpoints)| Record::ServerEndpoints {
         server: *server,
         http: &endpoints.http,
         zookeeper: endpoints.zookeeper.as_deref(),
@@ -264,7 +264,7 @@ impl Decoder {
             Record::Submitted { server, boot, seq } => {
                 self.state.record_submitted(server, Submitted { boot, seq });
             }
-            Record::Faces { server, http, zookeeper } => {
+            Record::ServerEndpoints { server, http, zookeeper } => {
                 let endpoints =
                     ServerEndpoints { http: http.to_owned(), zookeeper: zookeeper.map(str::to_owned) };
                 self.state.set_endpoints(server, endpoints);

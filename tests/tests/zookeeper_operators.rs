@@ -444,7 +444,8 @@ async fn a_reconfig_that_cannot_be_done_changes_nothing() {
 async fn of_reconfigs_that_follow_one_configuration_one_is_done() {
     let cluster = start(5, &[]).await;
     let mut clients = Vec::new();
-    for id in 1..=3 {
+    // On servers that none of them removes.
+    for id in [1, 2, 2] {
         clients.push(superuser(&cluster, id).await);
     }
     let (_, version) = config(&mut clients[0]).await;
